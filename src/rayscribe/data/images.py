@@ -1,0 +1,164 @@
+"""One radiograph from PNG, JPEG or DICOM as 8-bit grey on one linear scale, black = least attenuation.
+
+Shapes: H height, W width; all arrays are uint8 (H, W).
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from rayscribe.errors import InputError
+
+Grey = NDArray[np.uint8]
+
+_CHEST = ("CHEST", "THORAX", "LUNG", "RIB", "HEART", "TORSO")
+_RADIOGRAPH = ("CR", "DX", "RG")
+_SMALLEST = 32
+Image.MAX_IMAGE_PIXELS = 200_000_000  # a digital radiograph has up to 20 million; more is a decompression bomb
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageConfig:
+    """From a radiograph of any size to the model's input square."""
+
+    size: int = 224
+    "side of the model's input"
+    resize: int = 256
+    "training: the shorter side becomes this, then a random square of `size` is cut out; evaluation stretches to `size`"
+    flip: bool = False
+    """training: flip half of the studies left to right, and swap left and right in their reports. R2Gen flips the image
+    alone, which contradicts the text; off by default"""
+
+
+def read_image(path: Path, *, at_least: int = 0) -> Grey:
+    """The radiograph in `path`. Raises InputError that names the file for whatever is not a readable radiograph.
+
+    `at_least`: a JPEG may be decoded at a smaller scale, with both sides at least this long.
+    """
+    try:
+        with open(path, "rb") as file:
+            head = file.read(132)
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such image; check the path") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from error
+    if not head:
+        raise InputError(f"{path}: the file is empty (0 bytes); copy it again")
+    is_dicom = head[128:] == b"DICM" or path.suffix.lower() in (".dcm", ".dicom")
+    image = _read_dicom(path) if is_dicom else _read_picture(path, at_least)
+    if min(image.shape) < _SMALLEST:
+        raise InputError(f"{path}: {image.shape[1]} x {image.shape[0]} pixels; a radiograph needs at least {_SMALLEST}")
+    if image[:: max(1, image.shape[0] // 64), :: max(1, image.shape[1] // 64)].std() < 1:
+        raise InputError(f"{path}: the picture is blank (one grey value); export it again")
+    return image
+
+
+def looks_inverted(image: Grey) -> bool:
+    """Whether the border, which is air or black collimation, is far brighter than the middle of the chest."""
+    height, width = image.shape
+    edge = max(1, min(height, width) // 40)
+    border = np.concatenate([image[:edge].ravel(), image[:, :edge].ravel(), image[:, -edge:].ravel()])
+    middle = image[height // 4 : 3 * height // 4, width // 3 : 2 * width // 3]
+    return bool(np.median(border) > 200 and np.median(border) > 1.5 * np.median(middle))
+
+
+def evaluation_square(image: Grey, config: ImageConfig) -> Grey:
+    """Stretched to the input square; the aspect ratio is not kept, as in R2Gen."""
+    return _resized(image, config.size, config.size)
+
+
+def training_square(image: Grey, config: ImageConfig, generator: np.random.Generator) -> Grey:
+    """A random square from the image whose shorter side was brought to `config.resize`."""
+    height, width = image.shape
+    scale = config.resize / min(height, width)
+    image = _resized(image, max(config.resize, round(height * scale)), max(config.resize, round(width * scale)))
+    top = int(generator.integers(image.shape[0] - config.size + 1))
+    left = int(generator.integers(image.shape[1] - config.size + 1))
+    return image[top : top + config.size, left : left + config.size]
+
+
+def _resized(image: Grey, height: int, width: int) -> Grey:
+    if image.shape == (height, width):
+        return image
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+
+
+def _read_picture(path: Path, at_least: int) -> Grey:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path, formats=("PNG", "JPEG", "TIFF", "BMP")) as picture:
+                if at_least:
+                    picture.draft(None, (at_least, at_least))
+                picture.load()
+                return _grey(picture, path)
+    except UnidentifiedImageError as error:
+        raise InputError(f"{path}: not a PNG, JPEG or DICOM image; convert it or leave it out") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise InputError(f"{path}: too many pixels for a radiograph; check the file") from error
+    except (OSError, SyntaxError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path}: damaged or truncated image ({error}); copy it again") from error
+
+
+def _grey(picture: Image.Image, path: Path) -> Grey:
+    if picture.mode in ("L", "1"):
+        return np.asarray(picture.convert("L"))
+    if picture.mode.startswith("I") or picture.mode == "F":
+        return _to_8_bit(np.asarray(picture).astype(np.float32))
+    if picture.mode == "LA":
+        return np.asarray(picture.getchannel("L"))
+    if picture.mode not in ("P", "RGB", "RGBA"):
+        raise InputError(f"{path}: colour mode {picture.mode} is not a radiograph's; export it as 8- or 16-bit grey")
+    colours = np.asarray(picture.convert("RGB"))
+    sample = colours[:: max(1, colours.shape[0] // 256), :: max(1, colours.shape[1] // 256)].astype(np.int16)
+    if ((sample.max(2) - sample.min(2)) > 40).mean() > 0.02:
+        raise InputError(f"{path}: a colour picture, not a radiograph; give the greyscale original")
+    return np.asarray(picture.convert("RGB").convert("L"))
+
+
+def _to_8_bit(values: NDArray[np.float32]) -> Grey:
+    """Linear. Many 16-bit files hold 10, 12 or 14 bits: the full scale is the smallest of these that fits the data."""
+    highest = float(values.max(initial=0))
+    full = next((2**bits - 1 for bits in (8, 10, 12, 14, 16) if highest < 2**bits), highest)
+    return np.clip(np.rint(values * (255 / full)), 0, 255).astype(np.uint8)
+
+
+def _read_dicom(path: Path) -> Grey:
+    import pydicom  # only needed for DICOM
+    from pydicom.errors import InvalidDicomError
+    from pydicom.pixels import apply_modality_lut, apply_voi_lut
+
+    try:
+        data = pydicom.dcmread(path)
+    except (InvalidDicomError, EOFError, OSError) as error:
+        raise InputError(f"{path}: not a DICOM file, or a damaged one ({error}); export it again") from error
+    modality, part = str(data.get("Modality", "")), str(data.get("BodyPartExamined") or "").upper()
+    if modality not in _RADIOGRAPH:
+        raise InputError(f"{path}: DICOM modality {modality or 'missing'}; a chest radiograph is CR or DX")
+    if part and not any(name in part for name in _CHEST):
+        raise InputError(f"{path}: DICOM body part {part}; this tool reads chest radiographs only")
+    if "PixelData" not in data:
+        raise InputError(f"{path}: the DICOM file holds no pixels; export the image, not the report or the index")
+    if int(data.get("NumberOfFrames") or 1) > 1:
+        raise InputError(f"{path}: a DICOM file of several frames; give single radiographs")
+    photometric = str(data.get("PhotometricInterpretation", ""))
+    if photometric not in ("MONOCHROME1", "MONOCHROME2"):
+        raise InputError(f"{path}: DICOM photometric interpretation {photometric or 'missing'}; MONOCHROME is needed")
+    try:
+        stored = data.pixel_array
+    except (AttributeError, EOFError, KeyError, NotImplementedError, OSError, RuntimeError, ValueError) as error:
+        raise InputError(f"{path}: the DICOM pixels cannot be decoded ({error}); export it uncompressed") from error
+    values = np.asarray(apply_voi_lut(apply_modality_lut(stored, data), data), dtype=np.float32)
+    low, high = float(values.min()), float(values.max())
+    scaled = (values - low) * (255 / (high - low)) if high > low else np.zeros_like(values)
+    if photometric == "MONOCHROME1":
+        scaled = 255 - scaled
+    return np.rint(scaled).astype(np.uint8)

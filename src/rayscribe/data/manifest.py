@@ -1,0 +1,114 @@
+"""The manifest: one Parquet file with every study and its provenance; the only input of everything after `prepare`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as arrow
+import pyarrow.parquet as parquet
+
+from rayscribe.errors import InputError
+from rayscribe.files import whole_file
+from rayscribe.study import SPLITS, Study
+
+_FORMAT = "rayscribe-manifest-1"
+_KEY = b"rayscribe"
+_SCHEMA = arrow.schema(
+    {
+        "id": arrow.string(),
+        "subject": arrow.string(),
+        "split": arrow.string(),
+        "images": arrow.list_(arrow.string()),
+        "sha256": arrow.list_(arrow.string()),
+        "views": arrow.list_(arrow.string()),
+        "findings": arrow.string(),
+        "impression": arrow.string(),
+    }
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """Studies that were checked, and where they come from."""
+
+    studies: tuple[Study, ...]
+    provenance: dict[str, Any]
+    "source, reader, root, terms, counts, what was left out and why, rayscribe version, time"
+
+    def split(self, name: str) -> list[Study]:
+        studies = [study for study in self.studies if study.split == name]
+        if not studies:
+            raise InputError(f"the manifest has no study in split {name!r}; it has {dict(self.counts())}")
+        return studies
+
+    def counts(self) -> Counter[str]:
+        return Counter({name: sum(study.split == name for study in self.studies) for name in SPLITS})
+
+    def digest(self) -> str:
+        """A hash over ids, splits, image bytes and texts: two manifests with one digest hold the same data."""
+        digest = hashlib.sha256()
+        for study in sorted(self.studies, key=lambda one: one.id):
+            row = [study.id, study.split, study.sha256, study.findings, study.impression]
+            digest.update(json.dumps(row).encode())
+        return digest.hexdigest()
+
+
+def write_manifest(path: Path, manifest: Manifest) -> None:
+    """Images inside the manifest's folder are stored relative to it, so that the folder can be moved as a whole."""
+    folder = path.parent.resolve()
+    rows = [
+        {
+            "id": study.id,
+            "subject": study.subject,
+            "split": study.split,
+            "images": [_stored(image, folder) for image in study.images],
+            "sha256": list(study.sha256),
+            "views": list(study.views),
+            "findings": study.findings,
+            "impression": study.impression,
+        }
+        for study in manifest.studies
+    ]
+    about = json.dumps({"format": _FORMAT, **manifest.provenance})
+    table = arrow.Table.from_pylist(rows, schema=_SCHEMA.with_metadata({_KEY: about.encode()}))
+    with whole_file(path) as temporary:
+        parquet.write_table(table, temporary, compression="zstd")
+
+
+def read_manifest(path: Path) -> Manifest:
+    if not path.is_file():
+        raise InputError(f"{path}: no such manifest; write one with `rayscribe prepare ... --out {path}`")
+    try:
+        table = parquet.read_table(path)
+        provenance = json.loads((table.schema.metadata or {})[_KEY])
+        if provenance.pop("format") != _FORMAT:
+            raise InputError(f"{path}: a manifest of another format; write it again with `rayscribe prepare`")
+    except (arrow.ArrowInvalid, KeyError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path}: not a rayscribe manifest; write one with `rayscribe prepare`") from error
+    folder = path.parent.resolve()
+    studies = tuple(
+        Study(
+            id=row["id"],
+            subject=row["subject"],
+            split=row["split"],
+            images=tuple(folder / image for image in row["images"]),
+            sha256=tuple(row["sha256"]),
+            views=tuple(row["views"]),
+            findings=row["findings"],
+            impression=row["impression"],
+        )
+        for row in table.to_pylist()
+    )
+    return Manifest(studies=studies, provenance=provenance)
+
+
+def _stored(image: Path, folder: Path) -> str:
+    absolute = image.resolve()
+    return str(absolute.relative_to(folder)) if absolute.is_relative_to(folder) else str(absolute)

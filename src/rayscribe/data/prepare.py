@@ -1,0 +1,145 @@
+"""Studies of any reader to one checked manifest: all faults are collected and reported together."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rayscribe import __version__
+from rayscribe.data.images import looks_inverted, read_image
+from rayscribe.data.manifest import Manifest
+from rayscribe.errors import InputError
+from rayscribe.files import sha256_of
+from rayscribe.study import SPLITS, Study
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checked:
+    """What `check` found: the manifest of what can be used, and everything that a user should hear about."""
+
+    manifest: Manifest
+    faults: tuple[str, ...] = ()
+    "broken input: damaged images, duplicate ids, a study in two splits; the study is left out"
+    left_out: dict[str, int] = field(default_factory=dict)
+    "studies that cannot be used although nothing is broken, by reason"
+    notes: tuple[str, ...] = ()
+    "studies that were kept although something about them is unusual"
+
+
+def check(
+    studies: Sequence[Study],
+    *,
+    source: dict[str, Any],
+    missing_is_fault: bool,
+    progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
+) -> Checked:
+    """Read every image once, hash it, and sort the studies into kept, left out and broken.
+
+    `missing_is_fault`: whether a listed image that is not on disk is an error (a user's own table) or a partial copy of a
+    published collection (the study is kept with its other views, or left out when it has none).
+    """
+    faults, notes, kept = [], [], []
+    left_out: Counter[str] = Counter()
+    repeated = _repeated(studies)
+    faults += [fault for _, fault in sorted(repeated.items())]
+    paths = sorted({path for study in studies for path in study.images})
+    with ThreadPoolExecutor() as pool:
+        looks = dict(zip(paths, progress(pool.map(_look, paths)), strict=True))
+    for study in studies:
+        if study.id in repeated:
+            continue
+        if not (study.findings.strip() or study.impression.strip()):
+            left_out["no report text"] += 1
+            continue
+        seen = [(path, looks[path]) for path in study.images]
+        missing = [path for path, look in seen if look.missing]
+        broken = [look.fault for _, look in seen if look.fault]
+        if missing and missing_is_fault:
+            broken += [f"{path}: listed for study {study.id}, but there is no such file" for path in missing]
+        if broken:
+            faults += broken
+            continue
+        if len(missing) == len(study.images):
+            left_out["no image file"] += 1
+            continue
+        notes += [f"study {study.id}: {path.name} is missing; kept with its other view" for path in missing]
+        notes += [f"{path}: looks inverted (bright border); check MONOCHROME1/2" for path, look in seen if look.inverted]
+        views = study.views if len(study.views) == len(study.images) else ("",) * len(study.images)
+        good = [(path, look.sha256, view) for (path, look), view in zip(seen, views, strict=True) if not look.missing]
+        kept.append(
+            replace(
+                study,
+                images=tuple(path for path, _, _ in good),
+                sha256=tuple(sha256 for _, sha256, _ in good),
+                views=tuple(view for _, _, view in good),
+            )
+        )
+    if not any(study.split for study in kept):
+        kept = [replace(study, split=_split_of(study)) for study in kept]
+        source = source | {"split": "by a hash of the subject or id: 70 % train, 10 % val, 20 % test"}
+    elif unsplit := [study.id for study in kept if not study.split]:
+        faults.append(f"study {unsplit[0]} and {len(unsplit) - 1} more have no split although others have one")
+        kept = [study for study in kept if study.split]
+    faults += _shared_subjects(kept)
+    provenance = source | {
+        "rayscribe": __version__,
+        "written": datetime.now(UTC).isoformat(timespec="seconds"),
+        "counts": {name: sum(study.split == name for study in kept) for name in SPLITS},
+        "images": sum(len(study.images) for study in kept),
+        "left_out": dict(left_out),
+        "faults": len(faults),
+    }
+    manifest = Manifest(studies=tuple(kept), provenance=provenance)
+    return Checked(manifest=manifest, faults=tuple(faults), left_out=dict(left_out), notes=tuple(notes))
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    sha256: str = ""
+    fault: str = ""
+    missing: bool = False
+    inverted: bool = False
+
+
+def _look(path: Path) -> _Look:
+    if not path.exists():
+        return _Look(missing=True)
+    try:
+        return _Look(inverted=looks_inverted(read_image(path)), sha256=sha256_of(path))
+    except InputError as error:
+        return _Look(fault=str(error))
+
+
+def _repeated(studies: Sequence[Study]) -> dict[str, str]:
+    by_id = defaultdict(list)
+    for study in studies:
+        by_id[study.id].append(study)
+    messages = {}
+    for name, same in by_id.items():
+        splits = sorted({study.split for study in same})
+        if len(splits) > 1:
+            messages[name] = f"study {name} is in the splits {' and '.join(splits)}; keep it in one"
+        elif len(same) > 1:
+            messages[name] = f"study {name} stands {len(same)} times; ids must be unique (one row a study, all its images)"
+    return messages
+
+
+def _shared_subjects(studies: Sequence[Study]) -> list[str]:
+    splits = defaultdict(set)
+    for study in studies:
+        if study.subject:
+            splits[study.subject].add(study.split)
+    shared = sorted(subject for subject, names in splits.items() if len(names) > 1)
+    # The count only: a subject's name may be a patient's.
+    return [f"{len(shared)} subjects have studies in more than one split; split by subject"] if shared else []
+
+
+def _split_of(study: Study) -> str:
+    share = int(hashlib.sha256((study.subject or study.id).encode()).hexdigest()[:8], 16) / 2**32
+    return "train" if share < 0.7 else "val" if share < 0.8 else "test"

@@ -1,0 +1,113 @@
+"""Any table (CSV, JSONL, Parquet) with a study id, image paths, a report or its sections, and a split."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rayscribe.data.sections import split_sections
+from rayscribe.errors import InputError
+from rayscribe.study import SPLITS, Study
+
+_SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validate": "val", "dev": "val"} | {
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Columns:
+    """Which column holds what. A column that is not in the table is taken as empty, except `id` and `images`."""
+
+    id: str = "id"
+    images: str = "images"
+    "one path, several separated by `;` or `|`, a JSON list, or a list column; relative paths start at the image root"
+    report: str = "report"
+    "a whole report: its headings are split into sections; without headings it is all findings"
+    findings: str = "findings"
+    impression: str = "impression"
+    split: str = "split"
+    subject: str = "subject"
+    views: str = "views"
+
+
+def read(path: Path, *, columns: Columns | None = None, image_root: Path | None = None) -> list[Study]:
+    """The rows of `path`, one study each."""
+    columns = columns or Columns()
+    rows = _rows(path)
+    if not rows:
+        raise InputError(f"{path}: the table has no rows")
+    lacking = [name for name in (columns.id, columns.images) if name not in rows[0]]
+    if lacking:
+        raise InputError(
+            f"{path}: no column {', '.join(lacking)}; the columns are {', '.join(map(str, rows[0]))}. "
+            "Name yours with --columns.id and --columns.images"
+        )
+    texts = (columns.report, columns.findings, columns.impression)
+    if not any(name in rows[0] for name in texts):
+        raise InputError(f"{path}: none of the columns {', '.join(texts)}; name yours with --columns.report")
+    root = image_root or path.parent
+    return [_study(row, columns, root, f"{path}, row {number}") for number, row in enumerate(rows, start=1)]
+
+
+def _study(row: dict[str, Any], columns: Columns, root: Path, place: str) -> Study:
+    findings, impression = split_sections(_text(row, columns.report))
+    split = _text(row, columns.split).lower()
+    if split and split not in _SPLIT_NAMES:
+        raise InputError(f"{place}: split {split!r}; there are {', '.join(SPLITS)}")
+    study = _text(row, columns.id)
+    if not study:
+        raise InputError(f"{place}: no study id in column {columns.id}")
+    return Study(
+        id=study,
+        images=tuple(root / name for name in _listed(row.get(columns.images))),
+        findings=_text(row, columns.findings) or findings,
+        impression=_text(row, columns.impression) or impression,
+        split=_SPLIT_NAMES.get(split, ""),
+        subject=_text(row, columns.subject),
+        views=tuple(view.lower() for view in _listed(row.get(columns.views))),
+    )
+
+
+def _text(row: dict[str, Any], column: str) -> str:
+    value = row.get(column)
+    return "" if value is None else str(value).strip()
+
+
+def _listed(value: Any) -> list[str]:
+    if value is None:
+        return []
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [str(item) for item in value]
+    text = str(value).strip()
+    if text.startswith("["):
+        try:
+            return [str(item) for item in json.loads(text)]
+        except ValueError as error:
+            raise InputError(f"{text!r} is not a JSON list of image paths") from error
+    return [part.strip() for part in text.replace("|", ";").split(";") if part.strip()]
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    if not path.is_file():
+        raise InputError(f"{path}: no such table")
+    suffix = path.suffix.lower()
+    try:
+        if suffix in (".csv", ".tsv"):
+            with open(path, newline="", encoding="utf-8-sig") as file:
+                return list(csv.DictReader(file, delimiter="\t" if suffix == ".tsv" else ","))
+        if suffix in (".jsonl", ".ndjson"):
+            with open(path, encoding="utf-8") as file:
+                return [json.loads(line) for line in file if line.strip()]
+        if suffix in (".parquet", ".pq"):
+            import pyarrow.parquet as parquet  # half a second to import; only needed here
+
+            return list(parquet.read_table(path).to_pylist())
+    except (ValueError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not a readable {suffix} table ({error})") from error
+    raise InputError(f"{path}: tables are .csv, .tsv, .jsonl or .parquet")

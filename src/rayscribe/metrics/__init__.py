@@ -1,0 +1,1 @@
+"""Scores: functions from (hypotheses, references) to numbers."""

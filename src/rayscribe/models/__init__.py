@@ -1,0 +1,1 @@
+"""Backbones, layers and the report model that the methods plug into."""

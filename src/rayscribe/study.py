@@ -1,0 +1,60 @@
+"""What travels from the files to the model: studies, then batches of tensors.
+
+Shapes: B studies, V views, H height, W width, N patches of one view, C channels of the backbone, T tokens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Study:
+    """One examination: its images and what the radiologist wrote."""
+
+    id: str
+    images: tuple[Path, ...]
+    findings: str = ""
+    impression: str = ""
+    split: str = ""
+    "train, val or test; empty when the source has no split"
+    subject: str = ""
+    "the patient, where the source says; empty when unknown"
+    views: tuple[str, ...] = ()
+    "one of frontal, lateral or empty for every image"
+    sha256: tuple[str, ...] = ()
+    "of every image file's bytes; filled in by `rayscribe prepare`"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """Studies as tensors. Masks are fields of their own and are never inferred from ids or zeros."""
+
+    rows_B: Tensor
+    "position of every study in its list, to name it in messages"
+    has_view_BV: Tensor
+    tokens_BT: Tensor
+    has_token_BT: Tensor
+    pixels_BVHW: Tensor | None = None
+    "8-bit grey; expanded to three channels and normalised on the device"
+    maps_BVNC: Tensor | None = None
+    "features of a frozen backbone, instead of pixels"
+    tokens_per_batch: float = 0.0
+    """Target tokens of the optimiser step, divided by the number of batches that share the step. Dividing by it, not by
+    the batch's own count, makes accumulated and data-parallel steps equal to one large batch. 0: use the batch's own."""
+
+    def to(self, device: torch.device) -> Batch:
+        moved = {
+            f.name: value.to(device, non_blocking=True)
+            for f in fields(self)
+            if hasattr(value := self.__getattribute__(f.name), "to")
+        }
+        return replace(self, **moved)
