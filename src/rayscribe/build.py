@@ -1,0 +1,41 @@
+"""Names to objects, in plain dictionaries. Edit this to add something."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import nn
+
+from rayscribe.config import ModelConfig, RunConfig
+from rayscribe.methods.r2gen import MemoryNorms, RelationalMemory
+from rayscribe.models.backbones import Backbone
+from rayscribe.models.layers import DecoderLayer, WordEmbedding
+from rayscribe.models.report_model import Decoder, FixedNorms, PatchEmbedding, PatchEncoder, ReportModel
+
+
+def build_model(config: RunConfig, vocabulary: int) -> ReportModel:
+    """The model of `config.model.method` for a vocabulary of that many ids."""
+    model = config.model
+    backbone = Backbone(config.backbone)
+    stages = [
+        PatchEmbedding(backbone.channels, model.width, model.patch_dropout),
+        PatchEncoder(model.width, model.heads, model.feedforward, model.encoder_layers, model.dropout),
+    ]
+    layers = [
+        DecoderLayer(model.width, model.heads, model.feedforward, model.dropout) for _ in range(model.decoder_layers)
+    ]
+    embedding = WordEmbedding(vocabulary, model.width, model.dropout, positions=max(512, config.text.max_length))
+    decoder = Decoder(embedding, layers, _NORMS[model.method](model), vocabulary=vocabulary, width=model.width)
+    return ReportModel(backbone, stages, decoder)
+
+
+def _fixed_norms(model: ModelConfig) -> nn.Module:
+    return FixedNorms(3 * model.decoder_layers, model.width)
+
+
+def _memory_norms(model: ModelConfig) -> nn.Module:
+    memory = RelationalMemory(model.width, model.memory_slots, model.memory_heads, model.dropout)
+    return MemoryNorms(memory, 3 * model.decoder_layers)
+
+
+_NORMS: dict[str, Callable[[ModelConfig], nn.Module]] = {"baseline": _fixed_norms, "r2gen": _memory_norms}

@@ -1,0 +1,152 @@
+"""A model is a folder that needs nothing else: weights, configuration, vocabulary, provenance, model card.
+
+model.safetensors   all weights, the image encoder included
+model.json          configuration, protocol, training provenance, terms of the training data
+vocabulary.json     words and ids
+README.md           the model card: what it is, what it is not, how it was trained
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from rayscribe import __version__
+from rayscribe.build import build_model
+from rayscribe.config import RunConfig, from_plain, to_plain
+from rayscribe.errors import DISCLAIMER, InputError
+from rayscribe.files import whole_file, write_text
+from rayscribe.models.report_model import ReportModel
+from rayscribe.tokenizer import Tokenizer
+
+_FORMAT = "rayscribe-model-1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedModel:
+    """A model with all that is needed to use it and to know where it comes from."""
+
+    model: ReportModel
+    tokenizer: Tokenizer
+    config: RunConfig
+    data: dict[str, Any]
+    "the manifest's provenance and digest; `terms` says what the training data allow"
+    training: dict[str, Any]
+    "epoch, step, validation scores"
+
+
+def save_model(folder: Path, trained: TrainedModel) -> None:
+    """Every file is replaced as a whole; the weights last, so that an interrupted save leaves a folder that loads."""
+    about = {
+        "format": _FORMAT,
+        "rayscribe": __version__,
+        "disclaimer": DISCLAIMER,
+        "config": to_plain(trained.config),
+        "data": trained.data,
+        "training": trained.training,
+    }
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in trained.model.state_dict().items()}
+    with whole_file(folder / "vocabulary.json") as temporary:
+        trained.tokenizer.save(temporary)
+    write_text(folder / "model.json", json.dumps(about, indent=2) + "\n")
+    write_text(folder / "README.md", model_card(trained))
+    with whole_file(folder / "model.safetensors") as temporary:
+        save_file(state, temporary, metadata={"format": "pt"})
+
+
+def load_model(folder: Path, device: torch.device | str = "cpu") -> TrainedModel:
+    """The model in evaluation mode. Raises InputError that says what is missing or what does not fit."""
+    about = read_about(folder)
+    try:
+        config = from_plain(RunConfig, about["config"])
+    except (TypeError, KeyError) as error:
+        raise InputError(f"{folder / 'model.json'}: {error}; the model was written by another version") from error
+    tokenizer = Tokenizer.load(folder / "vocabulary.json")
+    try:
+        state = load_file(folder / "model.safetensors")
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{folder / 'model.safetensors'}: missing or damaged ({error}); copy the folder again") from error
+    rows = state["decoder.head.bias"].shape[0] if "decoder.head.bias" in state else tokenizer.size
+    if rows != tokenizer.size:
+        raise InputError(
+            f"{folder}: the weights are for {rows} token ids, but vocabulary.json has {tokenizer.size}; "
+            "it belongs to another model (the threshold or the training data differ)"
+        )
+    bare = replace(config, backbone=replace(config.backbone, weights=""))
+    model = build_model(bare, tokenizer.size)
+    _load_state(model, state, folder / "model.safetensors")
+    return TrainedModel(
+        model=model.to(device).eval(),
+        tokenizer=tokenizer,
+        config=config,
+        data=about["data"],
+        training=about["training"],
+    )
+
+
+def read_about(folder: Path) -> dict[str, Any]:
+    """model.json, without loading weights."""
+    path = folder / "model.json"
+    if not path.is_file():
+        raise InputError(
+            f"{folder}: no rayscribe model (no model.json); train one with `rayscribe train`, "
+            "or get one by running `rayscribe demo`"
+        )
+    try:
+        about: dict[str, Any] = json.loads(path.read_text())
+        if about["format"] != _FORMAT:
+            raise InputError(f"{path}: format {about['format']!r}; this version reads {_FORMAT}")
+    except (ValueError, KeyError, TypeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path}: not a rayscribe model ({error!r})") from error
+    return about
+
+
+def _load_state(model: ReportModel, state: dict[str, torch.Tensor], path: Path) -> None:
+    wanted = model.state_dict()
+    differences = [f"{name} is missing" for name in sorted(wanted.keys() - state.keys())]
+    differences += [f"{name} is unknown" for name in sorted(state.keys() - wanted.keys())]
+    differences += [
+        f"{name} is {tuple(state[name].shape)}, not {tuple(wanted[name].shape)}"
+        for name in sorted(wanted.keys() & state.keys())
+        if state[name].shape != wanted[name].shape
+    ]
+    if differences:
+        more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
+        raise InputError(f"{path}: the weights do not fit model.json: {'; '.join(differences[:3])}{more}")
+    model.load_state_dict(state)
+
+
+def model_card(trained: TrainedModel) -> str:
+    """The text that travels with the weights. It holds no report text."""
+    config, data = trained.config, trained.data
+    scores = ", ".join(f"{name} {value:.4f}" for name, value in trained.training.get("validation", {}).items())
+    return f"""# {config.model.method} (rayscribe {__version__})
+
+**{DISCLAIMER}**
+
+| | |
+|---|---|
+| method | {config.model.method} |
+| input | 1 or more chest X-rays of one study, {config.images.size} x {config.images.size}, grey |
+| output | a draft of the section: {config.text.section} |
+| image encoder | {config.backbone.name}, {"trained" if config.backbone.trainable else "frozen"} |
+| training data | {data.get("source", "not stated")}, {data.get("counts", {})}, digest {data.get("digest", "")[:16]} |
+| terms of the data | {data.get("terms", "not stated")} |
+| cleaning, vocabulary | {config.text.cleaning}, {trained.tokenizer.size} ids, threshold {config.text.threshold} |
+| selected at | epoch {trained.training.get("epoch", "?")} by validation {config.train.metric} |
+| validation scores | {scores or "none"} |
+| seed | {config.seed} |
+
+Intended use: research on report generation. The model writes fluent text whether or not the image supports it; it misses
+findings and invents others. No part of its output may be used for care without a radiologist who reads the images.
+
+Use it: `rayscribe predict IMAGE... --model THIS_FOLDER`
+"""

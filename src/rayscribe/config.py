@@ -1,0 +1,167 @@
+"""One run's settings: what a recipe returns, what the command line changes, what the run folder keeps as YAML."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+
+from rayscribe.data.images import ImageConfig
+from rayscribe.errors import InputError
+
+C = TypeVar("C")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextConfig:
+    """From a report to token ids."""
+
+    section: Literal["findings", "impression", "findings+impression"] = "findings"
+    cleaning: Literal["r2gen-iu", "r2gen-mimic"] = "r2gen-iu"
+    threshold: int = 3
+    "training words rarer than this become <unk>; 3 for IU X-Ray, 10 for MIMIC-CXR in R2Gen"
+    max_length: int = 60
+    "ids a report, begin and end included; 60 for IU X-Ray, 100 for MIMIC-CXR in R2Gen"
+    legacy_ids: bool = False
+    "R2Gen's ids: pad, begin and end are all 0, and a report that is cut loses its end"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackboneConfig:
+    """The image encoder: any timm model."""
+
+    name: str = "resnet101"
+    weights: str = ""
+    "empty: random; a local .safetensors or .pth file; or `pretrained`, which downloads timm's weights"
+    trainable: bool = True
+    "false: frozen, and its features are computed once and cached"
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelConfig:
+    """The encoder-decoder. Defaults are R2Gen's (spec of the released code)."""
+
+    method: Literal["baseline", "r2gen"] = "baseline"
+    width: int = 512
+    heads: int = 8
+    feedforward: int = 512
+    encoder_layers: int = 3
+    decoder_layers: int = 3
+    dropout: float = 0.1
+    patch_dropout: float = 0.5
+    memory_slots: int = 3
+    "R2Gen: rows of the relational memory"
+    memory_heads: int = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainConfig:
+    """The one training loop."""
+
+    epochs: int = 100
+    patience: int = 50
+    "epochs without a better validation score before the run stops"
+    min_epochs: int = 0
+    "epochs before which no checkpoint is selected; on IU X-Ray the first epochs tend to constant output"
+    metric: Literal["bleu4", "rouge_l", "cider", "loss"] = "bleu4"
+    "what selects the checkpoint, on the validation split"
+    batch_size: int = 16
+    "studies a step, over all processes"
+    accumulate: int = 1
+    "batches a step"
+    bucket: bool = True
+    "batches of similar report length: less padding, other batch composition than the papers"
+    optimizer: Literal["adam", "adamw"] = "adam"
+    lr: float = 1e-4
+    lr_backbone: float = 5e-5
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    amsgrad: bool = True
+    weight_decay: float = 5e-5
+    clip_value: float | None = 0.1
+    clip_norm: float | None = None
+    schedule: Literal["constant", "step", "cosine"] = "step"
+    step_epochs: int = 50
+    gamma: float = 0.1
+    warmup_steps: int = 0
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    workers: int = 2
+    "processes that read images; cached features need none"
+    checkpoint_minutes: float = 10.0
+    "minutes between training states that `--resume` continues from; one is written after every epoch as well"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecodingConfig:
+    """How tokens are chosen. Defaults are R2Gen's search: three beams, sum of log-probabilities, nothing blocked."""
+
+    strategy: Literal["beam", "sample"] = "beam"
+    beams: int = 3
+    "1 is greedy"
+    length_penalty: float = 0.0
+    "alpha of Wu et al. (2016); 0 compares plain sums of log-probabilities"
+    block_ngrams: int = 0
+    "no n-gram of this length occurs twice; 0 blocks nothing"
+    min_tokens: int = 0
+    "words before the end is allowed"
+    max_tokens: int | None = None
+    "words at the most; the training length when empty"
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    seed: int = 0
+    "of the sampling"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunConfig:
+    """Everything that decides a run's result, next to the manifest."""
+
+    text: TextConfig = field(default_factory=TextConfig)
+    images: ImageConfig = field(default_factory=ImageConfig)
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    decoding: DecodingConfig = field(default_factory=DecodingConfig)
+    seed: int = 9223
+    "R2Gen's IU script"
+
+
+def to_yaml(config: RunConfig) -> str:
+    return yaml.safe_dump(to_plain(config), sort_keys=False)
+
+
+def from_yaml(text: str, source: Path | str) -> RunConfig:
+    try:
+        return from_plain(RunConfig, yaml.safe_load(text))
+    except (yaml.YAMLError, TypeError, AttributeError) as error:
+        raise InputError(f"{source}: not a rayscribe configuration ({error})") from error
+
+
+def to_plain(config: Any) -> dict[str, Any]:
+    """Nested dictionaries of numbers, strings and lists, for YAML and JSON."""
+    return {name: _plain(value) for name, value in dataclasses.asdict(config).items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _plain(inner) for name, inner in value.items()}
+    return list(value) if isinstance(value, tuple) else value
+
+
+def from_plain(kind: type[C], plain: dict[str, Any]) -> C:
+    """The inverse of `to_plain`. Unknown names raise TypeError, so that a file of another version is not half read."""
+    hints = typing.get_type_hints(kind)
+    values = {}
+    for name, value in plain.items():
+        if name not in hints:
+            raise TypeError(f"unknown setting {name!r} of {kind.__name__}")
+        nested = dataclasses.is_dataclass(hints[name])
+        values[name] = from_plain(hints[name], value) if nested else tuple(value) if isinstance(value, list) else value
+    return kind(**values)

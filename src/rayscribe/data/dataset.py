@@ -1,0 +1,169 @@
+"""Studies to batches: texts to ids, images or cached features to tensors, in an order that the seed fixes.
+
+Shapes: B studies, V views, H height, W width, N patches, C channels, T tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset
+
+from rayscribe.config import TextConfig
+from rayscribe.data.cleaning import CLEANINGS, swap_sides
+from rayscribe.data.features import FeatureCache
+from rayscribe.data.images import ImageConfig, evaluation_square, read_image, training_square
+from rayscribe.data.sections import section_text
+from rayscribe.study import Batch, Study
+from rayscribe.tokenizer import Tokenizer
+
+_POOL = 16  # batches whose studies are sorted by length together: little padding, still a shuffle
+
+
+def cleaned_report(study: Study, text: TextConfig) -> str:
+    """The study's section under the run's cleaning; empty when the report lacks the section."""
+    report = section_text(study.findings, study.impression, text.section)
+    return CLEANINGS[text.cleaning](report) if report else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One draw of a study: which, and in which epoch, because augmentation depends on it."""
+
+    study: int
+    epoch: int
+    tokens_per_batch: float = 0.0
+    counts: bool = True
+    "false: a filler for a process that would otherwise have no study; its tokens are masked out"
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One study as arrays."""
+
+    row: Row
+    tokens: list[int]
+    images: NDArray[np.uint8] | NDArray[np.float16]
+    "pixels (V, H, W), or cached features (V, N, C)"
+
+
+class StudyDataset(Dataset[Item]):
+    """Studies by `Row`. With a cache, images are its features; otherwise pixels, cropped at random when `training`."""
+
+    def __init__(
+        self,
+        studies: Sequence[Study],
+        reports: Sequence[str],
+        tokenizer: Tokenizer,
+        *,
+        text: TextConfig,
+        images: ImageConfig,
+        cache: FeatureCache | None = None,
+        training: bool = False,
+        seed: int = 0,
+    ) -> None:
+        self.studies, self.reports, self.tokenizer = studies, reports, tokenizer
+        self.text, self.images, self.cache, self.training, self.seed = text, images, cache, training, seed
+
+    def __len__(self) -> int:
+        return len(self.studies)
+
+    def __getitem__(self, row: Row) -> Item:
+        study, report = self.studies[row.study], self.reports[row.study]
+        generator = np.random.default_rng([self.seed, row.epoch, row.study])
+        flipped = self.training and self.images.flip and self.cache is None and bool(generator.integers(2))
+        if flipped:
+            report = swap_sides(report)
+        tokens = self.tokenizer.encode(report, max_length=self.text.max_length)
+        if self.cache is not None:
+            return Item(row, tokens, np.stack([self.cache[sha256] for sha256 in study.sha256]))
+        squares = []
+        for path in study.images:
+            if self.training:
+                square = training_square(read_image(path, at_least=self.images.resize), self.images, generator)
+            else:
+                square = evaluation_square(read_image(path, at_least=self.images.size), self.images)
+            squares.append(square[:, ::-1] if flipped else square)
+        return Item(row, tokens, np.stack(squares))
+
+
+def collate(items: Sequence[Item]) -> Batch:
+    """Pads tokens and views; masks say what is real."""
+    views, tokens = max(len(item.images) for item in items), max(len(item.tokens) for item in items)
+    images = np.zeros((len(items), views, *items[0].images.shape[1:]), items[0].images.dtype)
+    has_view_BV = torch.zeros(len(items), views, dtype=torch.bool)
+    tokens_BT = torch.zeros(len(items), tokens, dtype=torch.long)
+    has_token_BT = torch.zeros(len(items), tokens, dtype=torch.bool)
+    for index, item in enumerate(items):
+        images[index, : len(item.images)] = item.images
+        has_view_BV[index, : len(item.images)] = True
+        tokens_BT[index, : len(item.tokens)] = torch.tensor(item.tokens)
+        has_token_BT[index, : len(item.tokens)] = item.row.counts
+    stacked = torch.from_numpy(images)
+    return Batch(
+        rows_B=torch.tensor([item.row.study for item in items]),
+        has_view_BV=has_view_BV,
+        tokens_BT=tokens_BT,
+        has_token_BT=has_token_BT,
+        pixels_BVHW=stacked if stacked.dtype == torch.uint8 else None,
+        maps_BVNC=stacked if stacked.dtype == torch.float16 else None,
+        tokens_per_batch=items[0].row.tokens_per_batch,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """In which order an epoch visits the studies. A function of seed and epoch alone, so that a run can be resumed."""
+
+    lengths: Sequence[int]
+    "tokens of every study, begin and end included"
+    batch_size: int
+    "over all processes"
+    bucket: bool
+    seed: int
+
+    def batches(self, epoch: int) -> list[list[int]]:
+        """Studies of every batch; each study once."""
+        generator = np.random.default_rng([self.seed, epoch])
+        order = generator.permutation(len(self.lengths)).tolist()
+        if not self.bucket:
+            return self._cut(order)
+        pool = _POOL * self.batch_size
+        pools = [order[start : start + pool] for start in range(0, len(order), pool)]
+        batches = [batch for one in pools for batch in self._cut(sorted(one, key=lambda study: self.lengths[study]))]
+        return [batches[index] for index in generator.permutation(len(batches))]
+
+    def rows(self, epoch: int, *, accumulate: int, rank: int, processes: int) -> list[list[Row]]:
+        """One process's share of every batch, in order. All processes get equally many batches, none of them empty."""
+        batches = self.batches(epoch)
+        shares = []
+        for start in range(0, len(batches), accumulate):
+            step = batches[start : start + accumulate]
+            # Position t predicts token t + 1, so a report of L ids has L - 1 targets.
+            targets = sum(self.lengths[study] - 1 for batch in step for study in batch)
+            tokens = targets / (len(step) * processes)
+            for batch in step:
+                own = [Row(study, epoch, tokens) for study in batch[rank::processes]]
+                shares.append(own or [Row(batch[0], epoch, tokens, counts=False)])
+        return shares
+
+    def _cut(self, order: list[int]) -> list[list[int]]:
+        return [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
+
+
+def load_batches(dataset: StudyDataset, rows: list[list[Row]], *, workers: int) -> Iterator[Batch]:
+    """The batches of these rows, read ahead by `workers` processes when the images are files."""
+    # Each item seeds its own generator, so neither the workers nor their number change what is read.
+    return iter(
+        DataLoader(
+            dataset,
+            batch_sampler=rows,  # type: ignore[arg-type]  # a sampler may yield any index type the data set takes
+            collate_fn=collate,
+            num_workers=0 if dataset.cache is not None else workers,
+            pin_memory=torch.cuda.is_available(),
+        )
+    )

@@ -1,0 +1,143 @@
+"""Features of a frozen backbone, computed once per image and kept memory-mapped in float16.
+
+A cache is a folder of two append-only files, named by backbone, weights and transform:
+
+    features.f16    rows of N x C float16, back to back
+    rows.txt        one line a row: sha256 of the image's bytes, CRC-32 of the row
+
+A line is written only after its row is on disk, so whatever a `kill -9` leaves is a valid shorter cache, and filling goes on
+from there. Every row is checked against its CRC when it is read.
+
+Shapes: I images, N patches, C channels.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from rayscribe.data.images import ImageConfig, evaluation_square, read_image
+from rayscribe.errors import InputError
+from rayscribe.models.backbones import Backbone
+from rayscribe.study import Study
+
+Progress = Callable[[Iterable[Any]], Iterable[Any]]
+
+_BLOCK = 16
+
+
+def default_folder() -> Path:
+    """`$RAYSCRIBE_CACHE`, or `rayscribe/` in the user's cache folder."""
+    fallback = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rayscribe"
+    return Path(os.environ.get("RAYSCRIBE_CACHE") or fallback) / "features"
+
+
+class FeatureCache:
+    """Features by the sha256 of an image's bytes. Shared by all methods, runs and processes that use one backbone."""
+
+    def __init__(self, folder: Path, patches: int, channels: int) -> None:
+        self.folder = folder
+        self.shape = (patches, channels)
+        self._row_bytes = 2 * patches * channels
+        self._checks: dict[str, tuple[int, int]] = {}
+        self._rows: NDArray[np.float16] | None = None
+        self._load()
+
+    def __contains__(self, sha256: str) -> bool:
+        return sha256 in self._checks
+
+    def __len__(self) -> int:
+        return len(self._checks)
+
+    def __getitem__(self, sha256: str) -> NDArray[np.float16]:
+        """(N, C) float16."""
+        position, check = self._checks[sha256]
+        if self._rows is None:
+            self._rows = np.memmap(self.folder / "features.f16", np.float16, "r").reshape(-1, *self.shape)
+        row = self._rows[position]
+        if zlib.crc32(row) != check:
+            raise InputError(f"{self.folder}: the cached features are damaged; delete the folder, it is made again")
+        return row
+
+    def append(self, sha256s: Sequence[str], features_INC: NDArray[np.float16]) -> None:
+        """Adds rows; the caller holds the lock."""
+        assert features_INC.shape[1:] == self.shape and features_INC.dtype == np.float16
+        position = len(self._checks)
+        with open(self.folder / "features.f16", "r+b" if position else "wb") as file:
+            file.truncate(position * self._row_bytes)
+            file.seek(0, os.SEEK_END)
+            file.write(np.ascontiguousarray(features_INC).tobytes())
+            file.flush()
+            os.fsync(file.fileno())
+        checks = [zlib.crc32(np.ascontiguousarray(row)) for row in features_INC]
+        with open(self.folder / "rows.txt", "a") as file:
+            file.writelines(f"{sha256} {check}\n" for sha256, check in zip(sha256s, checks, strict=True))
+        self._checks |= {s: (position + i, check) for i, (s, check) in enumerate(zip(sha256s, checks, strict=True))}
+        self._rows = None
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """One process fills at a time; the others wait and then find the rows."""
+        with open(self.folder / "lock", "w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            self._load()
+            yield
+
+    def _load(self) -> None:
+        self._checks, self._rows = {}, None
+        index, data = self.folder / "rows.txt", self.folder / "features.f16"
+        if not index.exists() or not data.exists():
+            index.unlink(missing_ok=True)
+            return
+        whole = data.stat().st_size // self._row_bytes
+        content = index.read_text()
+        complete = content[: content.rfind("\n") + 1]  # a cut last line was never finished
+        if complete != content:
+            index.write_text(complete)
+        for position, line in enumerate(complete.splitlines()[:whole]):
+            sha256, check = line.split()
+            self._checks[sha256] = (position, int(check))
+
+
+def cached_features(
+    studies: Sequence[Study],
+    backbone: Backbone,
+    images: ImageConfig,
+    *,
+    folder: Path | None = None,
+    device: torch.device | None = None,
+    progress: Progress = iter,
+) -> FeatureCache:
+    """The cache of this backbone and transform, filled for every image of `studies`."""
+    key = {"backbone": backbone.fingerprint(), "size": images.size, "transform": "evaluation_square"}
+    name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
+    target = (folder or default_folder()) / f"{backbone.config.name}-{images.size}-{name}"
+    target.mkdir(parents=True, exist_ok=True)
+    probe = torch.zeros(1, images.size, images.size, dtype=torch.uint8, device=device)
+    _, patches, channels = backbone.images(probe).shape
+    cache = FeatureCache(target, patches, channels)
+    wanted = {sha256: path for study in studies for sha256, path in zip(study.sha256, study.images, strict=True)}
+    with cache.lock():
+        missing = [(sha256, path) for sha256, path in wanted.items() if sha256 not in cache]
+        blocks = [missing[start : start + _BLOCK] for start in range(0, len(missing), _BLOCK)]
+        for block in progress(blocks) if blocks else []:
+            squares = [evaluation_square(read_image(path, at_least=images.size), images) for _, path in block]
+            features_INC = backbone.images(torch.from_numpy(np.stack(squares)).to(device)).cpu().numpy()
+            if not np.isfinite(features_INC).all():
+                raise InputError(
+                    f"{block[0][1]} or one of the {len(block) - 1} images after it: features beyond the range of float16; "
+                    "check --backbone.weights, --backbone.mean and --backbone.std"
+                )
+            cache.append([sha256 for sha256, _ in block], features_INC)
+    return cache

@@ -1,0 +1,52 @@
+"""The processes of one run: one, or those that `torchrun` started (gloo on CPU, nccl on GPU, on one or several machines)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import distributed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Processes:
+    """This process among its peers."""
+
+    rank: int = 0
+    count: int = 1
+    device: torch.device
+
+    def wait(self) -> None:
+        if self.count > 1:
+            distributed.barrier()
+
+    def gather(self, own: Any) -> list[Any]:
+        """What every process gave, in the order of ranks, to all of them."""
+        if self.count == 1:
+            return [own]
+        everyone: list[Any] = [None] * self.count
+        distributed.all_gather_object(everyone, own)
+        return everyone
+
+
+@contextmanager
+def processes() -> Iterator[Processes]:
+    """Joins the group that torchrun announces in the environment, if any."""
+    count, local = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("LOCAL_RANK", "0"))
+    if torch.cuda.is_available():
+        device = torch.device("cuda", local)
+        torch.cuda.set_device(device)
+    else:
+        device = torch.device("cpu")
+    if count == 1:
+        yield Processes(device=device)
+        return
+    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield Processes(rank=distributed.get_rank(), count=count, device=device)
+    finally:
+        distributed.destroy_process_group()

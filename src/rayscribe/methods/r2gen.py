@@ -1,0 +1,116 @@
+"""R2Gen: Chen et al., "Generating Radiology Reports via Memory-driven Transformer", EMNLP 2020.
+
+A relational memory reads the words so far, one after another (section 2.2 of the paper), and drives the gains and biases of
+every layer norm in the decoder (memory-driven conditional layer normalisation, section 2.3). All else is the baseline.
+
+Differences from the released code, none of which changes what can be learned: the memory and the decoder share one embedding
+call, hence one dropout mask; the nine pairs of MCLN networks are two wide products, because they read the same memory state;
+projections of the words enter the recurrence precomputed.
+
+Shapes: B studies, T positions, K beams, R = rows of both, G memory slots, D width, M = G x D, S = 2 x norms of the decoder.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rayscribe.models.layers import Affine, xavier_blocks_
+
+
+class RelationalMemory(nn.Module):
+    """A matrix of slots that attends to itself and to the current word, then is gated as in an LSTM."""
+
+    def __init__(self, width: int, slots: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.width, self.slots, self.heads, self.dropout = width, slots, heads, dropout
+        self.query_key_value = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+        self.mlp = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU())
+        self.word_gates = nn.Linear(width, 2 * width)
+        self.memory_gates = nn.Linear(width, 2 * width)
+        xavier_blocks_(self.query_key_value.weight, 3)
+        for layer in (self.out, self.mlp[0], self.mlp[2], self.word_gates, self.memory_gates):
+            nn.init.xavier_uniform_(layer.weight)
+
+    def initial(self, rows: int) -> Tensor:
+        """(R, G, D): the first rows of the identity, not learned."""
+        return torch.eye(self.slots, self.width, device=self.out.weight.device, dtype=self.out.weight.dtype).expand(
+            rows, -1, -1
+        )
+
+    def read_words(self, words_RTD: Tensor) -> tuple[Tensor, Tensor]:
+        """What the recurrence needs of the words, for all positions at once: key and value (R, T, 2D), gates (R, T, 2D)."""
+        key_value = F.linear(
+            words_RTD, self.query_key_value.weight[self.width :], self.query_key_value.bias[self.width :]
+        )
+        return key_value, self.word_gates(words_RTD)
+
+    def step(self, memory_RGD: Tensor, word_key_value_RC: Tensor, word_gates_RC: Tensor) -> Tensor:
+        """The memory after one more word."""
+        query_RGD, key_value_RGC = self.query_key_value(memory_RGD).split([self.width, 2 * self.width], dim=-1)
+        key_value_RQC = torch.cat([key_value_RGC, word_key_value_RC[:, None]], dim=1)
+        key_RQD, value_RQD = key_value_RQC.chunk(2, dim=-1)
+        read_RHGE = F.scaled_dot_product_attention(
+            self._split(query_RGD),
+            self._split(key_RQD),
+            self._split(value_RQD),
+            dropout_p=self.dropout if self.training else 0.0,
+        )
+        candidate_RGD = memory_RGD + self.out(read_RHGE.transpose(1, 2).flatten(2))
+        candidate_RGD = candidate_RGD + self.mlp(candidate_RGD)
+        gates_RGC = word_gates_RC[:, None] + self.memory_gates(torch.tanh(memory_RGD))
+        take_RGD, keep_RGD = torch.sigmoid(gates_RGC).chunk(2, dim=-1)
+        return take_RGD * torch.tanh(candidate_RGD) + keep_RGD * memory_RGD
+
+    def _split(self, x_RQD: Tensor) -> Tensor:
+        return x_RQD.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+
+class MemoryNorms(nn.Module):
+    """Gains and biases of the decoder's norms: learned ones plus what two small networks a norm read from the memory."""
+
+    def __init__(self, memory: RelationalMemory, sublayers: int) -> None:
+        super().__init__()
+        width = memory.width
+        self.memory = memory
+        self.gains_SD = nn.Parameter(torch.ones(sublayers, width))
+        self.biases_SD = nn.Parameter(torch.zeros(sublayers, width))
+        networks = 2 * sublayers  # gain of norm 0, bias of norm 0, gain of norm 1, ...
+        self.first = nn.Linear(memory.slots * width, networks * width)
+        self.second_weight_SDD = nn.Parameter(torch.empty(networks, width, width))
+        self.second_bias_S1D = nn.Parameter(torch.full((networks, 1, width), 0.1))
+        xavier_blocks_(self.first.weight, networks)
+        nn.init.constant_(self.first.bias, 0.1)
+        for block in self.second_weight_SDD:
+            nn.init.xavier_uniform_(block)
+
+    def forward(self, words_BTD: Tensor) -> list[Affine]:
+        key_value_BTC, gates_BTC = self.memory.read_words(words_BTD)
+        memory_BGD = self.memory.initial(words_BTD.shape[0])
+        states = []
+        for key_value_BC, gates_BC in zip(key_value_BTC.unbind(1), gates_BTC.unbind(1), strict=True):
+            memory_BGD = self.memory.step(memory_BGD, key_value_BC, gates_BC)
+            states.append(memory_BGD.flatten(1))
+        return self._norms(torch.stack(states, dim=1))
+
+    def start(self, studies: int, beams: int) -> Tensor:
+        return self.memory.initial(studies * beams).flatten(1).unflatten(0, (studies, beams))
+
+    def step(self, words_BKD: Tensor, state_BKM: Tensor) -> tuple[list[Affine], Tensor]:
+        key_value_BKC, gates_BKC = self.memory.read_words(words_BKD)
+        memory_RGD = state_BKM.flatten(0, 1).unflatten(-1, (self.memory.slots, self.memory.width))
+        memory_RGD = self.memory.step(memory_RGD, key_value_BKC.flatten(0, 1), gates_BKC.flatten(0, 1))
+        state_BKM = memory_RGD.flatten(1).unflatten(0, words_BKD.shape[:2])
+        return self._norms(state_BKM), state_BKM
+
+    def _norms(self, state_BTM: Tensor) -> list[Affine]:
+        rows = state_BTM.flatten(0, 1)
+        networks, width = self.second_weight_SDD.shape[:2]
+        hidden_SRD = torch.relu(self.first(rows)).unflatten(-1, (networks, width)).transpose(0, 1)
+        shifts_SRD = torch.baddbmm(self.second_bias_S1D, hidden_SRD, self.second_weight_SDD.transpose(1, 2))
+        shifts_SBTD = shifts_SRD.unflatten(1, state_BTM.shape[:2])
+        gains = self.gains_SD[:, None, None] + shifts_SBTD[0::2]
+        biases = self.biases_SD[:, None, None] + shifts_SBTD[1::2]
+        return [Affine(gain, bias) for gain, bias in zip(gains, biases, strict=True)]

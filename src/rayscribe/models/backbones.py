@@ -1,0 +1,105 @@
+"""Image encoders: any timm model, cut before its pooling.
+
+Shapes: B studies, V views, H height, W width, N patches of one view, C channels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from rayscribe.config import BackboneConfig
+from rayscribe.errors import InputError
+
+_HEADS = ("fc.", "classifier.", "head.", "last_linear.")
+
+
+class Backbone(nn.Module):
+    """8-bit grey pixels to a grid of features. A frozen one stays in evaluation mode and rounds to float16.
+
+    The rounding makes features from the cache and features computed on the spot the same.
+    """
+
+    def __init__(self, config: BackboneConfig) -> None:
+        super().__init__()
+        import timm  # seconds to import; only needed where a backbone is built
+
+        if config.name not in timm.list_models(config.name):
+            close = timm.list_models(f"*{config.name.split('_')[0]}*")[:5]
+            raise InputError(f"no timm model {config.name!r}; similar: {', '.join(close) or 'none'} (--backbone.name)")
+        self.config = config
+        self.net = timm.create_model(config.name, pretrained=config.weights == "pretrained", num_classes=0)
+        self.channels = int(self.net.num_features)
+        if config.weights not in ("", "pretrained"):
+            load_weights(self.net, Path(config.weights))
+        self.net.requires_grad_(config.trainable)
+        scale = 255 * torch.tensor(config.std)
+        self.register_buffer("gain_C11", (1 / scale)[:, None, None], persistent=False)
+        self.register_buffer("shift_C11", (-255 * torch.tensor(config.mean) / scale)[:, None, None], persistent=False)
+
+    def forward(self, pixels_BVHW: Tensor, has_view_BV: Tensor) -> Tensor:
+        """Features (B, V, N, C); zeros where there is no view."""
+        grid_INC = self.images(pixels_BVHW[has_view_BV])
+        maps_BVNC = grid_INC.new_zeros(*has_view_BV.shape, *grid_INC.shape[1:])
+        maps_BVNC[has_view_BV] = grid_INC
+        return maps_BVNC
+
+    def images(self, pixels_IHW: Tensor) -> Tensor:
+        """Features (I, N, C) of single images, uint8."""
+        if self.config.trainable:
+            return self._grid(pixels_IHW)
+        self.net.eval()
+        with torch.no_grad():
+            return self._grid(pixels_IHW).half()
+
+    def _grid(self, pixels_IHW: Tensor) -> Tensor:
+        weight = next(self.net.parameters())
+        pixels_I3HW = pixels_IHW[:, None].to(weight.dtype).expand(-1, 3, -1, -1)
+        maps = self.net.forward_features(pixels_I3HW * self.gain_C11 + self.shift_C11)
+        if maps.ndim == 4 and maps.shape[1] == self.channels:
+            return maps.flatten(2).transpose(1, 2)
+        if maps.ndim == 4:  # Swin and its kin keep the channels last
+            return maps.flatten(1, 2)
+        return maps[:, int(self.net.num_prefix_tokens) :]  # vision transformers: without class and register tokens
+
+    def fingerprint(self) -> str:
+        """A hash of architecture, normalisation and every weight, for the feature cache."""
+        digest = hashlib.sha256(repr((self.config.name, self.config.mean, self.config.std)).encode())
+        for name, tensor in sorted(self.net.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+
+def load_weights(net: nn.Module, path: Path) -> None:
+    """Weights from a .safetensors or .pth file; a classifier head in the file is left out."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such weights file (--backbone.weights)")
+    stored = _read_weights(path)
+    wanted = net.state_dict()
+    stored = {name: tensor for name, tensor in stored.items() if name in wanted or not name.startswith(_HEADS)}
+    missing, unknown = sorted(wanted.keys() - stored.keys()), sorted(stored.keys() - wanted.keys())
+    wrong = [name for name in wanted.keys() & stored.keys() if wanted[name].shape != stored[name].shape]
+    if missing or unknown or wrong:
+        found = [(missing, "missing"), (unknown, "unknown"), (sorted(wrong), "of another shape")]
+        detail = "; ".join(f"{len(names)} {what}, e.g. {names[0]}" for names, what in found if names)
+        raise InputError(f"{path}: these weights are of another architecture ({detail}); check --backbone.name")
+    net.load_state_dict(stored)
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    import pickle
+
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        stored = torch.load(path, map_location="cpu", weights_only=True)
+        return dict(stored.get("state_dict", stored))
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, AttributeError, EOFError, OSError) as error:
+        raise InputError(f"{path}: not a weights file that can be read safely ({error})") from error

@@ -1,0 +1,186 @@
+"""Transformer parts shared by every method: pre-norm residual blocks, attention with cached keys and values.
+
+Shapes: B studies, T positions (or the beams of one position), N patches, S cached slots, H heads, D width, E = D / H.
+Source of the conventions: R2Gen's released code (Chen et al., EMNLP 2020). Its layer norm divides by the unbiased deviation
+plus 1e-6; ours is PyTorch's. The two differ by the constant factor sqrt((D - 1) / D), which `import-r2gen` folds into the
+gains, and by less than 1e-6 otherwise.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+EPS = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """What the decoder looks at: one feature a patch, and which patches exist."""
+
+    features_BND: Tensor
+    has_patch_BN: Tensor
+
+
+class Attention(nn.Module):
+    """Multi-head attention whose keys and values are projected separately, so that they can be cached."""
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        if width % heads:
+            raise ValueError(f"width {width} is not a multiple of {heads} heads")
+        self.heads, self.dropout = heads, dropout
+        self.query = nn.Linear(width, width)
+        self.key_value = nn.Linear(width, 2 * width)
+        self.out = nn.Linear(width, width)
+
+    def keys_values(self, x_BND: Tensor) -> tuple[Tensor, Tensor]:
+        """Two tensors (B, H, N, E)."""
+        keys_BND, values_BND = self.key_value(x_BND).chunk(2, dim=-1)
+        return self._split(keys_BND), self._split(values_BND)
+
+    def forward(
+        self, x_BTD: Tensor, keys_BHNE: Tensor, values_BHNE: Tensor, *, mask: Tensor | None = None, causal: bool = False
+    ) -> Tensor:
+        """Mixes the values for every position of x; `mask` is True where a key may be seen, broadcast to (B, H, T, N)."""
+        mixed_BHTE = F.scaled_dot_product_attention(
+            self._split(self.query(x_BTD)),
+            keys_BHNE,
+            values_BHNE,
+            attn_mask=mask,
+            dropout_p=self.dropout if self.training else 0.0,
+            is_causal=causal,
+        )
+        return self.out(mixed_BHTE.transpose(1, 2).flatten(2))
+
+    def _split(self, x_BND: Tensor) -> Tensor:
+        return x_BND.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+
+def feed_forward(width: int, hidden: int, dropout: float) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, width))
+
+
+class EncoderLayer(nn.Module):
+    """Self-attention over patches, then feed-forward; each behind its norm, each added back."""
+
+    def __init__(self, width: int, heads: int, hidden: int, dropout: float) -> None:
+        super().__init__()
+        self.attention = Attention(width, heads, dropout)
+        self.feed_forward = feed_forward(width, hidden, dropout)
+        self.attention_norm = nn.LayerNorm(width, EPS)
+        self.feed_forward_norm = nn.LayerNorm(width, EPS)
+        self.drop = nn.Dropout(dropout)
+
+    def forward(self, x_BND: Tensor, mask_B11N: Tensor) -> Tensor:
+        normed_BND = self.attention_norm(x_BND)
+        x_BND = x_BND + self.drop(
+            self.attention(normed_BND, *self.attention.keys_values(normed_BND), mask=mask_B11N),
+        )
+        return x_BND + self.drop(self.feed_forward(self.feed_forward_norm(x_BND)))
+
+
+class LayerCache:
+    """Keys and values of one decoder layer. Every beam's entry stays where it was written: slot = position x beams + beam."""
+
+    def __init__(self, cross: tuple[Tensor, Tensor], has_patch_BN: Tensor, slots: int) -> None:
+        self.cross = cross
+        self.cross_mask = has_patch_BN[:, None, None, :]
+        studies, heads, _, head_width = cross[0].shape
+        self.keys_BHSE = cross[0].new_empty(studies, heads, slots, head_width)
+        self.values_BHSE = torch.empty_like(self.keys_BHSE)
+
+    def extend(self, keys_BHKE: Tensor, values_BHKE: Tensor, start: int) -> tuple[Tensor, Tensor]:
+        end = start + keys_BHKE.shape[2]
+        self.keys_BHSE[:, :, start:end] = keys_BHKE
+        self.values_BHSE[:, :, start:end] = values_BHKE
+        return self.keys_BHSE[:, :, :end], self.values_BHSE[:, :, :end]
+
+
+class DecoderLayer(nn.Module):
+    """Self-attention, attention to the patches, feed-forward. The three norms' gains and biases are handed in."""
+
+    def __init__(self, width: int, heads: int, hidden: int, dropout: float) -> None:
+        super().__init__()
+        self.self_attention = Attention(width, heads, dropout)
+        self.cross_attention = Attention(width, heads, dropout)
+        self.feed_forward = feed_forward(width, hidden, dropout)
+        self.drop = nn.Dropout(dropout)
+
+    def forward(self, x_BTD: Tensor, norms: list[Affine], encoded: Encoded) -> Tensor:
+        """All positions at once, each seeing itself and those before it."""
+        attend_self, attend_patches, feed = norms
+        normed_BTD = attend_self(x_BTD)
+        keys_values = self.self_attention.keys_values(normed_BTD)
+        x_BTD = x_BTD + self.drop(self.self_attention(normed_BTD, *keys_values, causal=True))
+        cross = self.cross_attention.keys_values(encoded.features_BND)
+        mask = encoded.has_patch_BN[:, None, None, :]
+        x_BTD = x_BTD + self.drop(self.cross_attention(attend_patches(x_BTD), *cross, mask=mask))
+        return x_BTD + self.drop(self.feed_forward(feed(x_BTD)))
+
+    def step(self, x_BKD: Tensor, norms: list[Affine], cache: LayerCache, visible_B1KS: Tensor, start: int) -> Tensor:
+        """The newest position of K beams; `visible` says which cached slots are ancestors of which beam."""
+        attend_self, attend_patches, feed = norms
+        normed_BKD = attend_self(x_BKD)
+        past = cache.extend(*self.self_attention.keys_values(normed_BKD), start)
+        x_BKD = x_BKD + self.self_attention(normed_BKD, *past, mask=visible_B1KS)
+        x_BKD = x_BKD + self.cross_attention(attend_patches(x_BKD), *cache.cross, mask=cache.cross_mask)
+        return x_BKD + self.feed_forward(feed(x_BKD))
+
+
+@dataclass(frozen=True, slots=True)
+class Affine:
+    """A layer norm whose gain and bias are one for all positions (D) or one for each (B, T, D)."""
+
+    gain: Tensor
+    bias: Tensor
+
+    def __call__(self, x_BTD: Tensor) -> Tensor:
+        width = (x_BTD.shape[-1],)
+        if self.gain.ndim == 1:
+            return F.layer_norm(x_BTD, width, self.gain, self.bias, EPS)
+        return torch.addcmul(self.bias, F.layer_norm(x_BTD, width, eps=EPS), self.gain)
+
+
+class WordEmbedding(nn.Module):
+    """Words scaled by sqrt(D), plus sinusoidal positions (Vaswani et al., 2017)."""
+
+    positions_PD: Tensor
+
+    def __init__(self, vocabulary: int, width: int, dropout: float, positions: int = 512) -> None:
+        super().__init__()
+        self.words = nn.Embedding(vocabulary, width)
+        self.drop = nn.Dropout(dropout)
+        place_P1 = torch.arange(positions)[:, None]
+        rate = torch.exp(torch.arange(0, width, 2) * (-math.log(10_000.0) / width))
+        waves_PD = torch.stack([torch.sin(place_P1 * rate), torch.cos(place_P1 * rate)], dim=-1).flatten(1)
+        self.register_buffer("positions_PD", waves_PD, persistent=False)
+
+    def forward(self, tokens_BT: Tensor, positions: slice) -> Tensor:
+        words_BTD = self.words(tokens_BT) * math.sqrt(self.words.embedding_dim)
+        return self.drop(words_BTD + self.positions_PD[positions])
+
+
+def xavier_blocks_(weight: Tensor, blocks: int) -> None:
+    """Xavier-uniform over each of `blocks` matrices stacked in one weight, as if they were layers of their own."""
+    for block in weight.chunk(blocks):
+        nn.init.xavier_uniform_(block)
+
+
+def init_transformer_(module: nn.Module) -> None:
+    """Every weight matrix Xavier-uniform, fused projections block by block; biases keep PyTorch's default (R2Gen)."""
+    for part in module.modules():
+        if isinstance(part, Attention):
+            xavier_blocks_(part.query.weight, 1)
+            xavier_blocks_(part.key_value.weight, 2)
+            xavier_blocks_(part.out.weight, 1)
+        elif isinstance(part, nn.Sequential):
+            for layer in part:
+                if isinstance(layer, nn.Linear):
+                    nn.init.xavier_uniform_(layer.weight)
+        elif isinstance(part, nn.Embedding):
+            nn.init.xavier_uniform_(part.weight)

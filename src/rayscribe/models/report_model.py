@@ -1,0 +1,196 @@
+"""The model: backbone, stages, decoder. A method is another stage or other norms, never another model.
+
+Shapes: B studies, V views, N patches of all views, T positions, K beams, W vocabulary, D width, C backbone channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from rayscribe.models.backbones import Backbone
+from rayscribe.models.layers import (
+    EPS,
+    Affine,
+    DecoderLayer,
+    Encoded,
+    EncoderLayer,
+    LayerCache,
+    WordEmbedding,
+    init_transformer_,
+)
+from rayscribe.study import Batch
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What a forward pass under teacher forcing returns."""
+
+    logits_BTW: Tensor
+    hidden_BTD: Tensor
+    encoded: Encoded
+
+
+class ReportModel(nn.Module):
+    """Images to token scores. `stages` run in order between the backbone and the decoder, each Encoded -> Encoded."""
+
+    def __init__(self, backbone: Backbone, stages: Sequence[nn.Module], decoder: Decoder) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.stages = nn.ModuleList(stages)
+        self.decoder = decoder
+
+    def encode(self, batch: Batch) -> Encoded:
+        if batch.maps_BVNC is not None:
+            maps_BVNC = batch.maps_BVNC
+        else:
+            assert batch.pixels_BVHW is not None
+            maps_BVNC = self.backbone(batch.pixels_BVHW, batch.has_view_BV)
+        patches = maps_BVNC.shape[2]
+        encoded = Encoded(
+            maps_BVNC.flatten(1, 2).to(self.decoder.head.weight.dtype),
+            batch.has_view_BV.repeat_interleave(patches, dim=1),
+        )
+        for stage in self.stages:
+            encoded = stage(encoded)
+        return encoded
+
+    def forward(self, batch: Batch) -> Output:
+        """Scores of the token after each of the given ones: position t of the output predicts token t + 1."""
+        encoded = self.encode(batch)
+        hidden_BTD = self.decoder(batch.tokens_BT[:, :-1], encoded)
+        return Output(self.decoder.head(hidden_BTD), hidden_BTD, encoded)
+
+
+class PatchEmbedding(nn.Module):
+    """Backbone channels to model width."""
+
+    def __init__(self, channels: int, width: int, dropout: float) -> None:
+        super().__init__()
+        self.project = nn.Linear(channels, width)
+        self.drop = nn.Dropout(dropout)
+
+    def forward(self, encoded: Encoded) -> Encoded:
+        features_BND = self.drop(torch.relu(self.project(encoded.features_BND)))
+        return Encoded(features_BND, encoded.has_patch_BN)
+
+
+class PatchEncoder(nn.Module):
+    """Transformer encoder over the patches of all views; no positional encoding, as in R2Gen."""
+
+    def __init__(self, width: int, heads: int, hidden: int, layers: int, dropout: float) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(EncoderLayer(width, heads, hidden, dropout) for _ in range(layers))
+        self.norm = nn.LayerNorm(width, EPS)
+        init_transformer_(self)
+
+    def forward(self, encoded: Encoded) -> Encoded:
+        features_BND, mask_B11N = encoded.features_BND, encoded.has_patch_BN[:, None, None, :]
+        for layer in self.layers:
+            features_BND = layer(features_BND, mask_B11N)
+        return Encoded(self.norm(features_BND), encoded.has_patch_BN)
+
+
+class Norms(Protocol):
+    """Where the decoder's layer norms get their gains and biases: fixed, or driven by a memory of the words so far."""
+
+    def __call__(self, words_BTD: Tensor) -> list[Affine]:
+        """Three a layer, for all positions at once."""
+
+    def start(self, studies: int, beams: int) -> Tensor:
+        """The state before the first word: (B, K, anything)."""
+
+    def step(self, words_BKD: Tensor, state_BKM: Tensor) -> tuple[list[Affine], Tensor]:
+        """The norms of the newest position, and the state after it."""
+
+
+class FixedNorms(nn.Module):
+    """Ordinary layer norms: learned gains and biases, no state."""
+
+    def __init__(self, sublayers: int, width: int) -> None:
+        super().__init__()
+        self.gains_SD = nn.Parameter(torch.ones(sublayers, width))
+        self.biases_SD = nn.Parameter(torch.zeros(sublayers, width))
+
+    def forward(self, words_BTD: Tensor) -> list[Affine]:
+        return [Affine(gain, bias) for gain, bias in zip(self.gains_SD, self.biases_SD, strict=True)]
+
+    def start(self, studies: int, beams: int) -> Tensor:
+        return self.gains_SD.new_zeros(studies, beams, 0)
+
+    def step(self, words_BKD: Tensor, state_BKM: Tensor) -> tuple[list[Affine], Tensor]:
+        return self(words_BKD), state_BKM
+
+
+@dataclass(slots=True)
+class Cache:
+    """Everything decoding keeps between two positions of K beams a study."""
+
+    layers: list[LayerCache]
+    visible_BKS: Tensor
+    "which cached slots are ancestors of which beam"
+    state_BKM: Tensor
+    "of the norms"
+    position: int = field(default=0)
+
+    def reorder(self, parents_BK: Tensor) -> None:
+        """Beam k goes on from beam parents[k]. Keys and values stay in place; only the ancestry moves."""
+        self.visible_BKS = self.visible_BKS.gather(1, parents_BK[:, :, None].expand_as(self.visible_BKS))
+        self.state_BKM = self.state_BKM.gather(1, parents_BK[:, :, None].expand_as(self.state_BKM))
+
+
+class Decoder(nn.Module):
+    """Words so far and patches to scores of the next word."""
+
+    def __init__(
+        self, embedding: WordEmbedding, layers: Sequence[DecoderLayer], norms: nn.Module, *, vocabulary: int, width: int
+    ) -> None:
+        super().__init__()
+        self.embedding = embedding
+        self.layers = nn.ModuleList(layers)
+        self.norms = norms
+        self.norm = nn.LayerNorm(width, EPS)
+        self.head = nn.Linear(width, vocabulary)
+        init_transformer_(self.embedding)
+        init_transformer_(self.layers)
+
+    def forward(self, tokens_BT: Tensor, encoded: Encoded) -> Tensor:
+        """Hidden states (B, T, D) under teacher forcing; `head` turns them into scores."""
+        x_BTD = self.embedding(tokens_BT, slice(0, tokens_BT.shape[1]))
+        norms = self.norms(x_BTD)
+        for index, layer in enumerate(self.layers):
+            x_BTD = layer(x_BTD, norms[3 * index : 3 * index + 3], encoded)
+        return self.norm(x_BTD)
+
+    def start(self, encoded: Encoded, *, beams: int, positions: int) -> Cache:
+        """An empty cache for K beams a study; the patches' keys and values are projected once, here."""
+        studies = encoded.features_BND.shape[0]
+        caches = [
+            LayerCache(
+                layer.cross_attention.keys_values(encoded.features_BND), encoded.has_patch_BN, slots=positions * beams
+            )
+            for layer in self.layers
+        ]
+        visible_BKS = encoded.has_patch_BN.new_zeros(studies, beams, positions * beams)
+        return Cache(caches, visible_BKS, self.norms.start(studies, beams))
+
+    def step(self, tokens_BK: Tensor, cache: Cache) -> Tensor:
+        """Feeds one word to each of K beams; returns the scores (B, K, W) of the next one.
+
+        The beams of a study stand where positions stand in training, so all layers see (B, K, D).
+        """
+        beams = tokens_BK.shape[1]
+        start = cache.position * beams
+        own_K = torch.arange(beams, device=tokens_BK.device)
+        cache.visible_BKS[:, own_K, start + own_K] = True
+        visible_B1KS = cache.visible_BKS[:, None, :, : start + beams]
+        x_BKD = self.embedding(tokens_BK, slice(cache.position, cache.position + 1))
+        norms, cache.state_BKM = self.norms.step(x_BKD, cache.state_BKM)
+        for index, (layer, past) in enumerate(zip(self.layers, cache.layers, strict=True)):
+            x_BKD = layer.step(x_BKD, norms[3 * index : 3 * index + 3], past, visible_B1KS, start)
+        cache.position += 1
+        return self.head(self.norm(x_BKD))

@@ -1,0 +1,128 @@
+"""A trained model as a reporter: studies in, report texts out.
+
+Shapes: B studies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from rayscribe.checkpoint import TrainedModel
+from rayscribe.config import DecodingConfig
+from rayscribe.data.dataset import Row, StudyDataset, collate
+from rayscribe.data.features import FeatureCache
+from rayscribe.data.images import evaluation_square, looks_inverted, read_image
+from rayscribe.decoding import Hypothesis, Vocabulary, decode
+from rayscribe.models.report_model import ReportModel
+from rayscribe.study import Batch, Study
+from rayscribe.tokenizer import Tokenizer
+
+BATCH = 16
+
+
+class Reporter(Protocol):
+    """Anything that writes reports. Evaluation, command line and server need only this."""
+
+    def generate(self, studies: Sequence[Study], decoding: DecodingConfig) -> list[str]:
+        """One report a study, in their order."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelReporter:
+    """A trained model that reads images from files, or features from a cache."""
+
+    trained: TrainedModel
+    cache: FeatureCache | None = None
+
+    def generate(self, studies: Sequence[Study], decoding: DecodingConfig) -> list[str]:
+        data = StudyDataset(
+            studies,
+            [""] * len(studies),
+            self.trained.tokenizer,
+            text=self.trained.config.text,
+            images=self.trained.config.images,
+            cache=self.cache,
+        )
+        return generate_reports(self.trained.model, self.trained.tokenizer, data, decoding)
+
+
+def generate_reports(
+    model: ReportModel,
+    tokenizer: Tokenizer,
+    data: StudyDataset,
+    decoding: DecodingConfig,
+    *,
+    progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
+) -> list[str]:
+    """The best report of every study of `data`, in order."""
+    reports = []
+    for start in progress(range(0, len(data), BATCH)):
+        rows = range(start, min(start + BATCH, len(data)))
+        batch = collate([data[Row(row, 0)] for row in rows])
+        # Every batch of a sampled run draws from its own stream.
+        settings = replace(decoding, seed=decoding.seed + start)
+        found = hypotheses(model, tokenizer, batch, settings, max_length=data.text.max_length)
+        reports += [tokenizer.decode(best[0].tokens) if best else "" for best in found]
+    return reports
+
+
+def hypotheses(
+    model: ReportModel,
+    tokenizer: Tokenizer,
+    batch: Batch,
+    decoding: DecodingConfig,
+    *,
+    max_length: int,
+    best: int = 1,
+) -> list[list[Hypothesis]]:
+    """The `best` hypotheses of every study, best first, without gradients and without dropout."""
+    model.eval()
+    device = model.decoder.head.weight.device
+    with torch.inference_mode():
+        encoded = model.encode(batch.to(device))
+        vocabulary = Vocabulary(pad=tokenizer.pad, begin=tokenizer.begin, end=tokenizer.end)
+        return decode(model.decoder, encoded, vocabulary, decoding, max_tokens=max_length, best=best)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """What the model says about one study of loose image files."""
+
+    reports: list[str]
+    "n-best, best first"
+    warnings: list[str]
+
+
+def draft_report(trained: TrainedModel, images: Sequence[Path], decoding: DecodingConfig, *, best: int = 1) -> Draft:
+    """A draft for one study from its image files (PNG, JPEG, DICOM)."""
+    warnings = []
+    squares = []
+    for path in images:
+        image = read_image(path, at_least=trained.config.images.size)
+        if looks_inverted(image):
+            warnings.append(f"{path.name}: looks inverted (bright border); check its photometric interpretation")
+        squares.append(evaluation_square(image, trained.config.images))
+    if "phantom" in str(trained.data.get("source", "")):
+        warnings.append("the model was trained on drawn phantoms: what it says about a real image means nothing")
+    batch = _one_study(np.stack(squares))
+    (found,) = hypotheses(
+        trained.model, trained.tokenizer, batch, decoding, max_length=trained.config.text.max_length, best=best
+    )
+    return Draft(reports=[trained.tokenizer.decode(one.tokens) for one in found], warnings=warnings)
+
+
+def _one_study(pixels_VHW: np.ndarray[Any, np.dtype[np.uint8]]) -> Batch:
+    views = pixels_VHW.shape[0]
+    return Batch(
+        rows_B=torch.zeros(1, dtype=torch.long),
+        has_view_BV=torch.ones(1, views, dtype=torch.bool),
+        tokens_BT=torch.zeros(1, 1, dtype=torch.long),
+        has_token_BT=torch.zeros(1, 1, dtype=torch.bool),
+        pixels_BVHW=torch.from_numpy(pixels_VHW)[None],
+    )

@@ -1,0 +1,174 @@
+"""One run in order: read the manifest, build the model, fit, keep the best. Read this first.
+
+The test split is never read here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from rayscribe.build import build_model
+from rayscribe.checkpoint import TrainedModel, save_model
+from rayscribe.config import RunConfig
+from rayscribe.data.dataset import Order, Row, StudyDataset, cleaned_report, collate
+from rayscribe.data.features import cached_features
+from rayscribe.data.manifest import Manifest, read_manifest
+from rayscribe.distributed import Processes, processes
+from rayscribe.errors import InputError
+from rayscribe.metrics.diversity import diversity
+from rayscribe.metrics.overlap import overlap_scores
+from rayscribe.predict import BATCH, generate_reports
+from rayscribe.run_folder import RunFolder
+from rayscribe.study import Study
+from rayscribe.task import ReportTask, Task, report_loss_B
+from rayscribe.tokenizer import Tokenizer
+from rayscribe.train import Progress, fit
+
+
+def train(
+    config: RunConfig,
+    data: Path,
+    run: Path,
+    *,
+    resume: bool = False,
+    features: Path | None = None,
+    say: Callable[[str], None] = print,
+) -> Progress:
+    """Trains `config` on the manifest `data` into the folder `run`, which is then a model folder as well."""
+    with processes() as group:
+        say = say if group.rank == 0 else _silent
+        group_size_fits(config, group)
+        manifest = read_manifest(data)
+        folder = RunFolder(run, config, resume=resume, writes=group.rank == 0)
+        group.wait()
+        training, validation = (_Part.read(manifest, split, config, say) for split in ("train", "val"))
+        tokenizer = Tokenizer.build(
+            training.reports, threshold=config.text.threshold, legacy_ids=config.text.legacy_ids
+        )
+        torch.manual_seed(config.seed)
+        model = build_model(config, tokenizer.size).to(group.device)
+        task = ReportTask(model)
+        say(f"{config.model.method}: {_millions(model)} million parameters, vocabulary {tokenizer.size}")
+        cache = None
+        if not config.backbone.trainable:
+            bar: Callable[[Iterable[Any]], Iterable[Any]] = partial(
+                tqdm, desc="image features", unit="block", disable=group.rank > 0
+            )
+            cache = cached_features(
+                [*training.studies, *validation.studies],
+                model.backbone,
+                config.images,
+                folder=features,
+                device=group.device,
+                progress=bar,
+            )
+        dataset = partial(StudyDataset, tokenizer=tokenizer, text=config.text, images=config.images, cache=cache)
+        train_set = dataset(training.studies, training.reports, training=True, seed=config.seed)
+        own = validation.share(group)
+        val_set = dataset(own.studies, own.reports)
+        order = Order(
+            lengths=[len(tokenizer.encode(report, max_length=config.text.max_length)) for report in training.reports],
+            batch_size=config.train.batch_size,
+            bucket=config.train.bucket,
+            seed=config.seed,
+        )
+        about = manifest.provenance | {"digest": manifest.digest()}
+
+        def keep(epoch: int, scores: dict[str, float]) -> None:
+            if group.rank == 0:
+                facts = {"epoch": epoch + 1, "validation": scores, "processes": group.count}
+                save_model(
+                    run, TrainedModel(model=model, tokenizer=tokenizer, config=config, data=about, training=facts)
+                )
+
+        progress = fit(
+            task,
+            train_set,
+            order,
+            config=config.train,
+            seed=config.seed,
+            run=folder,
+            processes=group,
+            validate=partial(_validate, task, val_set, tokenizer, config, group, say),
+            keep=keep,
+        )
+        say(f"best: epoch {progress.best_epoch + 1}, validation {config.train.metric} {abs(progress.best):.4f}; {run}")
+        return progress
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """The studies of one split that have the section, with their cleaned reports."""
+
+    studies: list[Study]
+    reports: list[str]
+
+    @classmethod
+    def read(cls, manifest: Manifest, split: str, config: RunConfig, say: Callable[[str], None]) -> _Part:
+        pairs = [(study, cleaned_report(study, config.text)) for study in manifest.split(split)]
+        kept = [(study, report) for study, report in pairs if report]
+        if not kept:
+            raise InputError(f"no study in split {split} has the section {config.text.section!r} (--text.section)")
+        lacking = f", {len(pairs) - len(kept)} left out without {config.text.section}" if len(kept) < len(pairs) else ""
+        say(f"{split}: {len(kept)} studies{lacking}")
+        return cls([study for study, _ in kept], [report for _, report in kept])
+
+    def share(self, group: Processes) -> _Part:
+        return _Part(self.studies[group.rank :: group.count], self.reports[group.rank :: group.count])
+
+
+def _validate(
+    task: Task,
+    data: StudyDataset,
+    tokenizer: Tokenizer,
+    config: RunConfig,
+    group: Processes,
+    say: Callable[[str], None],
+) -> dict[str, float]:
+    """Scores of generated validation reports against their full references; every process writes its share."""
+    bar: Callable[[Iterable[Any]], Iterable[Any]] = partial(
+        tqdm, desc="validation", unit="batch", leave=False, disable=group.rank > 0
+    )
+    written = generate_reports(task.model, tokenizer, data, config.decoding, progress=bar)
+    shares = group.gather((written, list(data.reports), *_loss_sums(task, data)))
+    hypotheses = [text for share in shares for text in share[0]]
+    references = [text for share in shares for text in share[1]]
+    scores = overlap_scores(hypotheses, references)
+    scores["loss"] = sum(share[2] for share in shares) / sum(share[3] for share in shares)
+    scores["distinct_ratio"] = diversity(hypotheses)["distinct_ratio"]
+    say("validation " + ", ".join(f"{name} {value:.4f}" for name, value in scores.items()))
+    return scores
+
+
+@torch.no_grad()
+def _loss_sums(task: Task, data: StudyDataset) -> tuple[float, int]:
+    """Summed negative log-likelihood and the number of target tokens."""
+    device = task.model.decoder.head.weight.device
+    loss, tokens = 0.0, 0
+    for start in range(0, len(data), BATCH):
+        batch = collate([data[Row(row, 0)] for row in range(start, min(start + BATCH, len(data)))]).to(device)
+        loss += float(report_loss_B(task.model(batch), batch).sum())
+        tokens += int(batch.has_token_BT[:, 1:].sum())
+    return loss, tokens
+
+
+def group_size_fits(config: RunConfig, group: Processes) -> None:
+    if config.train.batch_size % group.count:
+        raise InputError(
+            f"--train.batch-size {config.train.batch_size} cannot be shared equally by {group.count} processes"
+        )
+
+
+def _millions(model: torch.nn.Module) -> str:
+    return f"{sum(parameter.numel() for parameter in model.parameters()) / 1e6:.1f}"
+
+
+def _silent(text: str) -> None:
+    return None

@@ -1,0 +1,122 @@
+"""The folder of one run: configuration, logs, training state. It never overwrites another run.
+
+config.yaml      what the run was started with
+log.csv          every step: epoch, step, losses, gradient norm, rate, seconds
+validation.csv   every epoch: validation scores
+tensorboard/     the same, where TensorBoard is installed
+state.pt         what `--resume` goes on from (read with weights_only)
+model.*          the best model so far; see `checkpoint.py`
+"""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import pickle
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rayscribe.config import RunConfig, from_yaml, to_yaml
+from rayscribe.errors import InputError
+from rayscribe.files import whole_file, write_text
+
+
+class RunFolder:
+    """Logs and state of one run. Only the first process of a run writes."""
+
+    def __init__(self, path: Path, config: RunConfig, *, resume: bool, writes: bool) -> None:
+        self.path, self.writes = path, writes
+        self.resumes = resume and (path / "state.pt").exists()
+        stored = path / "config.yaml"
+        if resume:
+            if not stored.exists():
+                raise InputError(f"{path}: no run to resume (no config.yaml); start it without --resume")
+            if from_yaml(stored.read_text(), stored) != config:
+                raise InputError(
+                    f"{stored}: the run was started with other settings; resume it with the same ones, "
+                    "or start another run folder"
+                )
+        elif path.exists() and any(path.iterdir()):
+            raise InputError(f"{path}: already holds a run; continue it with --resume, or give another --run folder")
+        if writes:
+            path.mkdir(parents=True, exist_ok=True)
+            if not stored.exists():
+                write_text(stored, to_yaml(config))
+            if not self.resumes:
+                self.forget_after(0)
+        self._board = self._open_board() if writes else None
+
+    def log_step(self, values: dict[str, float], seconds: float) -> None:
+        self._append("log.csv", values | {"seconds": round(seconds, 3)})
+        self._show("train", values)
+
+    def log_epoch(self, values: dict[str, float]) -> None:
+        self._append("validation.csv", values)
+        self._show("validation", values)
+
+    def save_state(self, state: dict[str, Any]) -> None:
+        needed = sum(t.nbytes for t in _tensors(state))
+        free = shutil.disk_usage(self.path).free
+        if free < 1.1 * needed:
+            raise InputError(
+                f"{self.path}: the disk is full ({free / 1e9:.1f} GB free, {needed / 1e9:.1f} GB needed for the training "
+                "state); free some space and continue with --resume"
+            )
+        with whole_file(self.path / "state.pt") as temporary:
+            torch.save(state, temporary)
+
+    def load_state(self, device: torch.device) -> dict[str, Any] | None:
+        if not self.resumes:
+            return None
+        path = self.path / "state.pt"
+        try:
+            state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+        except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+            raise InputError(f"{path}: damaged training state ({error}); start the run again in a new folder") from error
+        return state
+
+    def forget_after(self, step: int) -> None:
+        """Drops log lines of steps that will be taken again."""
+        for name in ("log.csv", "validation.csv"):
+            path = self.path / name
+            if path.exists():
+                with open(path, newline="") as file:
+                    rows = list(csv.DictReader(file))
+                kept = [row for row in rows if (row.get("step") or "").isdigit() and int(row["step"]) <= step]
+                path.unlink()
+                for row in kept:
+                    self._append(name, row)
+
+    def _append(self, name: str, values: dict[str, Any]) -> None:
+        if not self.writes:
+            return
+        path = self.path / name
+        is_new = not path.exists()
+        with open(path, "a", newline="") as file:
+            writer = csv.DictWriter(file, fieldnames=list(values))
+            if is_new:
+                writer.writeheader()
+            writer.writerow(values)
+
+    def _open_board(self) -> Any:
+        if importlib.util.find_spec("tensorboard") is None:
+            return None
+        from torch.utils.tensorboard import SummaryWriter  # a second to import
+
+        return SummaryWriter(str(self.path / "tensorboard"))
+
+    def _show(self, group: str, values: dict[str, float]) -> None:
+        if self._board is not None:
+            for name, value in values.items():
+                if name not in ("epoch", "step"):
+                    self._board.add_scalar(f"{group}/{name}", value, values["step"])
+
+
+def _tensors(state: Any) -> list[torch.Tensor]:
+    if isinstance(state, torch.Tensor):
+        return [state]
+    values = state.values() if isinstance(state, dict) else state if isinstance(state, list | tuple) else []
+    return [tensor for value in values for tensor in _tensors(value)]

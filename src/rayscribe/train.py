@@ -1,0 +1,218 @@
+"""The one training loop, for every method: a plain loop over batches that can be read in one go and resumed anywhere.
+
+Nothing random is carried from step to step: the order of an epoch, the augmentation of an image and the dropout of a step are
+functions of the seed and of their number. So a state is weights, optimiser and counters, and a resumed run repeats the
+unbroken one bit for bit on a CPU.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from tqdm import tqdm
+
+from rayscribe.config import TrainConfig
+from rayscribe.data.dataset import Order, StudyDataset, load_batches
+from rayscribe.distributed import Processes
+from rayscribe.errors import InputError
+from rayscribe.run_folder import RunFolder
+from rayscribe.study import Batch
+from rayscribe.task import Task
+
+
+@dataclass(slots=True)
+class Progress:
+    """Where a run stands. The next thing to do is batch `batch` of epoch `epoch`."""
+
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    best: float = -math.inf
+    best_epoch: int = -1
+    scores: dict[str, float] = field(default_factory=dict)
+    "of the last validation"
+
+
+def fit(
+    task: Task,
+    data: StudyDataset,
+    order: Order,
+    *,
+    config: TrainConfig,
+    seed: int,
+    run: RunFolder,
+    processes: Processes,
+    validate: Callable[[], dict[str, float]],
+    keep: Callable[[int, dict[str, float]], None],
+) -> Progress:
+    """Trains until the epochs or the patience are used up.
+
+    `validate` scores the task on the validation split; `keep` is called with epoch and scores whenever they are the best so
+    far. Raises InputError when the loss stops being a number; the last state stays.
+    """
+    optimizer = _optimizer(task, config)
+    scaler = torch.amp.GradScaler(enabled=config.precision == "float16" and processes.device.type == "cuda")
+    progress = _resume(task, optimizer, scaler, run, processes)
+    module = DistributedDataParallel(task) if processes.count > 1 else task
+    saved = time.monotonic()
+    while progress.epoch < config.epochs and not _is_patience_used_up(progress, config):
+        task.train()
+        task.start_epoch(progress.epoch, progress.scores)
+        rows = order.rows(
+            progress.epoch, accumulate=config.accumulate, rank=processes.rank, processes=processes.count
+        )
+        steps = math.ceil(len(rows) / config.accumulate)
+        batches = load_batches(data, rows[progress.batch :], workers=config.workers)
+        bar = tqdm(
+            total=len(rows),
+            initial=progress.batch,
+            desc=f"epoch {progress.epoch + 1}/{config.epochs}",
+            unit="batch",
+            disable=processes.rank > 0,
+        )
+        while progress.batch < len(rows):
+            began = time.monotonic()
+            group = [next(batches) for _ in range(min(config.accumulate, len(rows) - progress.batch))]
+            factor = lr_factor(config, progress.epoch, progress.step, steps * config.epochs)
+            torch.manual_seed((seed * 1_000_003 + progress.step) * processes.count + processes.rank)
+            losses = _step(module, optimizer, scaler, group, config, factor, processes, data)
+            progress.batch += len(group)
+            progress.step += 1
+            bar.update(len(group))
+            bar.set_postfix(loss=f"{losses['loss']:.3f}")
+            seconds = time.monotonic() - began
+            run.log_step({"epoch": progress.epoch, "step": progress.step, **losses, "lr": config.lr * factor}, seconds)
+            if time.monotonic() - saved > 60 * config.checkpoint_minutes and progress.batch < len(rows):
+                _save(task, optimizer, scaler, progress, run, processes)
+                saved = time.monotonic()
+        bar.close()
+        task.eval()
+        progress.scores = validate()
+        run.log_epoch({"epoch": progress.epoch, "step": progress.step, **progress.scores})
+        score = progress.scores[config.metric] * (-1 if config.metric == "loss" else 1)
+        if score > progress.best and progress.epoch + 1 >= config.min_epochs:
+            progress.best, progress.best_epoch = score, progress.epoch
+            keep(progress.epoch, progress.scores)
+        progress.epoch, progress.batch = progress.epoch + 1, 0
+        _save(task, optimizer, scaler, progress, run, processes)
+        saved = time.monotonic()
+    return progress
+
+
+def lr_factor(config: TrainConfig, epoch: int, step: int, steps: int) -> float:
+    """What the learning rates are multiplied with at one step; a function of its number alone."""
+    warm = min(1.0, (step + 1) / config.warmup_steps) if config.warmup_steps else 1.0
+    if config.schedule == "step":
+        return warm * config.gamma ** (epoch // config.step_epochs)
+    if config.schedule == "cosine":
+        return warm * 0.5 * (1 + math.cos(math.pi * step / max(1, steps)))
+    return warm
+
+
+def _step(
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    group: Sequence[Batch],
+    config: TrainConfig,
+    factor: float,
+    processes: Processes,
+    data: StudyDataset,
+) -> dict[str, float]:
+    """One optimiser step over the batches of `group`. Returns the losses and the norm of the gradient."""
+    precision = torch.autocast(
+        processes.device.type, getattr(torch, config.precision), enabled=config.precision != "float32"
+    )
+    sums: dict[str, float] = {}
+    for index, batch in enumerate(group):
+        waits = isinstance(module, DistributedDataParallel) and index < len(group) - 1
+        with module.no_sync() if waits else nullcontext(), precision:  # type: ignore[operator]
+            losses = module(batch.to(processes.device))
+            scaler.scale(losses["loss"] / len(group)).backward()
+        for name, loss in losses.items():
+            sums[name] = sums.get(name, 0.0) + float(loss.detach()) / len(group)
+    scaler.unscale_(optimizer)
+    parameters = [parameter for group_ in optimizer.param_groups for parameter in group_["params"]]
+    norm = float(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
+    if not (math.isfinite(sums["loss"]) and (math.isfinite(norm) or scaler.is_enabled())):
+        names = [data.studies[row].id for batch in group for row in batch.rows_B.tolist()]
+        raise InputError(
+            f"the loss is {sums['loss']} and the gradient's norm {norm}; the studies of this step: {', '.join(names)}. "
+            "The last state is kept: look at these studies, or resume with a lower --train.lr or with --train.clip-norm 1"
+        )
+    if config.clip_value is not None:
+        nn.utils.clip_grad_value_(parameters, config.clip_value)
+    if config.clip_norm is not None:
+        nn.utils.clip_grads_with_norm_(parameters, config.clip_norm, torch.tensor(norm))
+    for group_ in optimizer.param_groups:
+        group_["lr"] = group_["base_lr"] * factor
+    scaler.step(optimizer)
+    scaler.update()
+    optimizer.zero_grad(set_to_none=True)
+    return sums | {"gradient_norm": norm}
+
+
+def _optimizer(task: Task, config: TrainConfig) -> torch.optim.Optimizer:
+    """One rate for the image encoder, one for everything else, as in R2Gen."""
+    backbone = {id(parameter) for parameter in task.model.backbone.parameters()}
+    trained = [parameter for parameter in task.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in trained if id(p) in backbone], "lr": config.lr_backbone, "base_lr": config.lr_backbone},
+        {"params": [p for p in trained if id(p) not in backbone], "lr": config.lr, "base_lr": config.lr},
+    ]
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]
+    return kind(
+        [group for group in groups if group["params"]],
+        betas=config.betas,
+        eps=config.eps,
+        weight_decay=config.weight_decay,
+        amsgrad=config.amsgrad,
+        fused=True,
+    )
+
+
+def _is_patience_used_up(progress: Progress, config: TrainConfig) -> bool:
+    return progress.best_epoch >= 0 and progress.epoch - 1 - progress.best_epoch >= config.patience
+
+
+def _save(
+    task: Task,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    progress: Progress,
+    run: RunFolder,
+    processes: Processes,
+) -> None:
+    if processes.rank == 0:
+        run.save_state(
+            {
+                "task": task.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "scaler": scaler.state_dict(),
+                "progress": asdict(progress),
+            }
+        )
+    processes.wait()
+
+
+def _resume(
+    task: Task, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, run: RunFolder, processes: Processes
+) -> Progress:
+    state: dict[str, Any] | None = run.load_state(processes.device)
+    if state is None:
+        return Progress()
+    task.load_state_dict(state["task"])
+    optimizer.load_state_dict(state["optimizer"])
+    scaler.load_state_dict(state["scaler"])
+    progress = Progress(**state["progress"])
+    if processes.rank == 0:
+        run.forget_after(progress.step)
+    return progress
