@@ -1,0 +1,5 @@
+"""`python -m rayscribe`."""
+
+from rayscribe.cli import main
+
+main()

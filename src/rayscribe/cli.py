@@ -1,0 +1,401 @@
+"""The verbs of the command line. Heavy imports stand inside the verbs, so that `--help` answers at once.
+
+Annotations are evaluated here (no postponed ones), because tyro reads them from functions inside functions.
+"""
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+from rayscribe import __version__
+from rayscribe.errors import DISCLAIMER, InputError
+from rayscribe.study import Study
+
+OVERVIEW = f"""rayscribe {__version__}: chest X-rays to draft radiology reports
+
+  rayscribe demo                              drawn X-rays, a trained model, scores and a page, in two minutes
+  rayscribe prepare iu-xray|table|phantom     a data set to one checked manifest (Parquet)
+  rayscribe train RECIPE                      a manifest to a model folder; recipes: baseline, r2gen
+  rayscribe generate                          a model and a manifest split to predictions.jsonl
+  rayscribe evaluate PREDICTIONS              predictions to scores, beside their floors
+  rayscribe predict IMAGE...                  one study's images (PNG, JPEG, DICOM) to a draft report
+  rayscribe import-r2gen CHECKPOINT           a published R2Gen .pth to a model folder
+  rayscribe info [PATH]                       what a manifest or model folder holds; versions
+
+`rayscribe VERB --help` shows a verb's options.
+{DISCLAIMER}"""
+
+
+def main() -> None:
+    """Runs a verb. A user's mistake is one line and exit code 1; an interrupt is exit code 130."""
+    try:
+        sys.exit(run(sys.argv[1:]))
+    except InputError as error:
+        sys.exit(f"rayscribe: {error}")
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        sys.exit(f"rayscribe: {place}{error.strerror or error}; nothing half-written is left, mend it and repeat")
+    except KeyboardInterrupt:
+        print("rayscribe: interrupted; `train --resume` and `generate` go on where they stopped", file=sys.stderr)
+        sys.exit(130)
+
+
+def run(arguments: Sequence[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(OVERVIEW)
+        return 0
+    if arguments[0] == "--version":
+        print(__version__)
+        return 0
+    if arguments[0] not in _VERBS:
+        raise InputError(f"no verb {arguments[0]!r}; there are {', '.join(_VERBS)}")
+    _VERBS[arguments[0]](list(arguments[1:]))
+    return 0
+
+
+def _parsed(kind: Callable[..., Any], arguments: list[str], verb: str, **settings: Any) -> Any:
+    import tyro
+
+    return tyro.cli(kind, args=arguments, prog=f"rayscribe {verb}", **settings)
+
+
+def _choice(arguments: list[str], known: Sequence[str], what: str, usage: str) -> str:
+    """The first word of a verb that has kinds of its own; with `--help` alone, the kinds."""
+    if arguments and arguments[0] in known:
+        return arguments[0]
+    if arguments and arguments[0] in ("-h", "--help"):
+        print(f"usage: {usage}\n\n{what}: {', '.join(known)}\n\n`{usage.split('[')[0].strip()} --help` shows its options")
+        sys.exit(0)
+    given = f"no {what} {arguments[0]!r}" if arguments and not arguments[0].startswith("-") else f"name a {what} first"
+    raise InputError(f"{given}; there are {', '.join(known)}. Usage: {usage}")
+
+
+def _prepare(arguments: list[str]) -> None:
+    import tyro
+
+    sources = ("iu-xray", "table", "phantom")
+    source = _choice(arguments, sources, "source", "rayscribe prepare SOURCE [options] --out data.parquet")
+    from rayscribe.data import iu_xray, table
+    from rayscribe.data.phantom import PhantomConfig
+
+    def from_iu_xray(
+        root: tyro.conf.Positional[Path], out: Path, layout: iu_xray.Layout | None = None, leave_out_faulty: bool = False
+    ) -> None:
+        """IU X-Ray in R2Gen's, Kaggle's or Open-i's layout.
+
+        Args:
+            root: the folder with the reports and images
+            out: the manifest to write
+            layout: which layout to read when the folder holds several
+            leave_out_faulty: write the manifest although some input is broken
+        """
+        studies = iu_xray.read(root, layout=layout)
+        about = {"source": "iu-xray", "root": str(root), "layout": layout or "found", "terms": iu_xray.TERMS}
+        _write(studies, about, out, missing_is_fault=False, leave_out_faulty=leave_out_faulty)
+
+    def from_table(
+        file: tyro.conf.Positional[Path],
+        out: Path,
+        columns: table.Columns = table.Columns(),  # noqa: B008  # frozen
+        image_root: Path | None = None,
+        terms: str = "not stated",
+        leave_out_faulty: bool = False,
+    ) -> None:
+        """Any table (CSV, TSV, JSONL, Parquet) with an id, image paths and a report.
+
+        Args:
+            file: the table
+            out: the manifest to write
+            columns: which column holds what
+            image_root: where relative image paths start; the table's folder when empty
+            terms: what the licence of the data allows; goes into every model trained on it
+            leave_out_faulty: write the manifest although some input is broken
+        """
+        studies = table.read(file, columns=columns, image_root=image_root)
+        about = {"source": "table", "root": str(file), "terms": terms}
+        _write(studies, about, out, missing_is_fault=True, leave_out_faulty=leave_out_faulty)
+
+    def from_phantom(
+        out: Path,
+        phantom: Annotated[PhantomConfig, tyro.conf.arg(name="")] = PhantomConfig(),  # noqa: B008  # frozen
+    ) -> None:
+        """Draws chest X-rays with reports; the images stand in a folder beside the manifest.
+
+        Args:
+            out: the manifest to write; the folder has its name without the suffix
+        """
+        write_phantom_manifest(out, phantom)
+
+    kinds: dict[str, Callable[..., None]] = {"iu-xray": from_iu_xray, "table": from_table, "phantom": from_phantom}
+    _parsed(kinds[source], arguments[1:], f"prepare {source}")
+
+
+def write_phantom_manifest(out: Path, phantom: Any) -> None:
+    """Draws the phantom world beside `out` and writes its manifest."""
+    from dataclasses import asdict
+
+    from tqdm import tqdm
+
+    from rayscribe.data import iu_xray
+    from rayscribe.data.phantom import write_phantom
+
+    root = out.with_suffix("")
+    write_phantom(root, phantom, progress=lambda indices: tqdm(indices, desc="drawing", unit="study"))
+    about = {"source": "phantom", "settings": asdict(phantom), "terms": "synthetic; no restriction"}
+    _write(iu_xray.read(root), about, out, missing_is_fault=True, leave_out_faulty=False)
+
+
+def _write(
+    studies: Sequence[Study], about: dict[str, Any], out: Path, *, missing_is_fault: bool, leave_out_faulty: bool
+) -> None:
+    from tqdm import tqdm
+
+    from rayscribe.data.manifest import write_manifest
+    from rayscribe.data.prepare import check
+
+    total = len({path for study in studies for path in study.images})
+    checked = check(
+        studies,
+        source=about,
+        missing_is_fault=missing_is_fault,
+        progress=lambda looks: tqdm(looks, total=total, desc="reading images", unit="image"),
+    )
+    counts = checked.manifest.counts()
+    print(", ".join(f"{split} {count}" for split, count in counts.items()))
+    print(f"{len(checked.manifest.studies)} studies, {checked.manifest.provenance['images']} images")
+    for reason, count in checked.left_out.items():
+        print(f"left out: {count} studies with {reason}")
+    for note in checked.notes[:20]:
+        print(f"note: {note}")
+    if len(checked.notes) > 20:
+        print(f"note: and {len(checked.notes) - 20} more")
+    for fault in checked.faults:
+        print(f"fault: {fault}", file=sys.stderr)
+    if checked.faults and not leave_out_faulty:
+        raise InputError(
+            f"{len(checked.faults)} faults; no manifest was written. Mend them, or repeat with --leave-out-faulty"
+        )
+    if not checked.manifest.studies:
+        raise InputError("no study is left; check the folder and where the images are")
+    write_manifest(out, checked.manifest)
+    print(f"wrote {out}\nnext: rayscribe train r2gen --data {out} --run runs/r2gen")
+
+
+def _train(arguments: list[str]) -> None:
+    import tyro
+
+    from rayscribe.config import RunConfig
+    from rayscribe.recipes import RECIPES
+
+    recipe = _choice(
+        arguments, tuple(RECIPES), "recipe", "rayscribe train RECIPE [options] --data data.parquet --run runs/name"
+    )
+
+    def train(
+        data: Path,
+        run: Path,
+        config: Annotated[RunConfig, tyro.conf.arg(name="")] = RECIPES[recipe](),
+        resume: bool = False,
+        features: Path | None = None,
+    ) -> None:
+        """Trains a model; the run folder is then a model folder.
+
+        Args:
+            data: the manifest of `rayscribe prepare`
+            run: the run's folder; never overwritten
+            resume: go on with an interrupted run, with the same settings
+            features: folder of the feature cache of frozen backbones; the user's cache folder when empty
+        """
+        from rayscribe.run import train as run_training
+
+        run_training(config, data, run, resume=resume, features=features)
+        print(f"next: rayscribe generate --model {run} --data {data} --split test --out predictions.jsonl")
+
+    _parsed(train, arguments[1:], f"train {recipe}")
+
+
+def _generate(arguments: list[str]) -> None:
+    from rayscribe.config import DecodingConfig
+
+    def generate(
+        model: Path,
+        data: Path,
+        out: Path,
+        split: str = "test",
+        decoding: DecodingConfig = DecodingConfig(),  # noqa: B008  # frozen
+        features: Path | None = None,
+    ) -> None:
+        """Writes reports for a manifest split, one JSON line a study; goes on where it was interrupted.
+
+        Args:
+            model: the model folder
+            data: the manifest
+            out: the predictions file
+            split: train, val or test
+            decoding: how tokens are chosen; the default is R2Gen's search
+            features: folder of the feature cache of frozen backbones; the user's cache folder when empty
+        """
+        from tqdm import tqdm
+
+        from rayscribe.generate import generate as write_reports
+
+        count = write_reports(
+            model,
+            data,
+            out,
+            split=split,
+            decoding=decoding,
+            features=features,
+            progress=lambda starts: tqdm(starts, desc="generating", unit="batch"),
+        )
+        print(f"{count} reports in {out}. {DISCLAIMER}")
+        print(f"next: rayscribe evaluate {out} --data {data} --split {split}")
+
+    _parsed(generate, arguments, "generate")
+
+
+def _evaluate(arguments: list[str]) -> None:
+    import tyro
+
+    from rayscribe.evaluate import Protocol
+
+    def evaluate(
+        predictions: tyro.conf.Positional[Path],
+        data: Path,
+        split: str = "test",
+        protocol: Annotated[Protocol, tyro.conf.arg(name="")] = Protocol(),  # noqa: B008  # frozen
+        json: Path | None = None,
+    ) -> None:
+        """Scores predictions beside the constant-report floor.
+
+        Args:
+            predictions: lines {"id": ..., "report": ...}
+            data: the manifest
+            split: train, val or test
+            json: write the scores there
+        """
+        _score(predictions, data, split, protocol, json)
+
+    _parsed(evaluate, arguments, "evaluate")
+
+
+def _score(predictions: Path, data: Path, split: str, protocol: Any, target: Path | None) -> None:
+    from rayscribe.data.manifest import read_manifest
+    from rayscribe.evaluate import evaluate, read_predictions, summary
+    from rayscribe.files import write_text
+
+    result = evaluate(read_predictions(predictions), read_manifest(data), split=split, protocol=protocol)
+    print(summary(result))
+    if target is not None:
+        write_text(target, json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+        print(f"wrote {target}")
+
+
+def _predict(arguments: list[str]) -> None:
+    import tyro
+
+    from rayscribe.config import DecodingConfig
+
+    @dataclass(frozen=True, kw_only=True)
+    class Predict:
+        """Prints a draft report for one study of one or more images."""
+
+        images: tyro.conf.Positional[tuple[Path, ...]]
+        "PNG, JPEG or DICOM files of one study"
+        model: Path = Path("demo/run")
+        "the model folder; the default is what `rayscribe demo` trained"
+        json: bool = False
+        "print JSON"
+        best: int = 1
+        "how many alternatives to print, best first"
+        decoding: DecodingConfig = field(default_factory=DecodingConfig)
+
+    wanted = _parsed(Predict, arguments, "predict")
+    if not wanted.images:
+        raise InputError("name at least one image; usage: rayscribe predict IMAGE... --model DIR")
+    from rayscribe.checkpoint import load_model
+    from rayscribe.predict import draft_report
+
+    draft = draft_report(load_model(wanted.model), wanted.images, wanted.decoding, best=wanted.best)
+    if wanted.json:
+        answer: dict[str, Any] = {"report": draft.reports[0], "model": str(wanted.model), "disclaimer": DISCLAIMER}
+        if draft.warnings:
+            answer["warnings"] = draft.warnings
+        if wanted.best > 1:
+            answer["alternatives"] = draft.reports[1:]
+        print(json.dumps(answer, indent=2, ensure_ascii=False))
+        return
+    for warning in draft.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    print("\n".join(draft.reports))
+    print(f"\n{DISCLAIMER}")
+
+
+def _import_r2gen(arguments: list[str]) -> None:
+    import tyro
+
+    def import_r2gen(
+        checkpoint: tyro.conf.Positional[Path], data: Path, out: Path, threshold: int = 3, max_length: int = 60
+    ) -> None:
+        """Converts a published R2Gen checkpoint (.pth, read with weights_only) into a model folder.
+
+        Args:
+            checkpoint: model_best.pth or the like
+            data: the manifest whose training reports the vocabulary is built from; the checkpoint does not hold it
+            out: the model folder to write
+            threshold: 3 for IU X-Ray, 10 for MIMIC-CXR
+            max_length: 60 for IU X-Ray, 100 for MIMIC-CXR
+        """
+        from rayscribe.import_r2gen import convert
+
+        convert(checkpoint, data, out, threshold=threshold, max_length=max_length)
+        print(f"wrote {out}\nnext: rayscribe generate --model {out} --data {data} --split test --out predictions.jsonl")
+
+    _parsed(import_r2gen, arguments, "import-r2gen")
+
+
+def _demo(arguments: list[str]) -> None:
+    def demo(out: Path = Path("demo"), studies: int = 600, seed: int = 0) -> None:
+        """Draws X-rays, trains a model, writes and scores reports, and makes a page of it all.
+
+        Args:
+            out: the folder; the page is OUT/index.html, the model OUT/run
+            studies: how many studies to draw
+            seed: of the drawing and the training
+        """
+        from rayscribe.demo import run_demo
+
+        run_demo(out, studies=studies, seed=seed)
+
+    _parsed(demo, arguments, "demo")
+
+
+def _info(arguments: list[str]) -> None:
+    import tyro
+
+    def info(path: tyro.conf.Positional[Path | None] = None) -> None:
+        """What a manifest or a model folder holds; without a path, versions and folders.
+
+        Args:
+            path: a manifest (.parquet) or a model folder
+        """
+        from rayscribe.info import describe
+
+        print(describe(path))
+
+    _parsed(info, arguments, "info")
+
+
+_VERBS: dict[str, Callable[[list[str]], None]] = {
+    "demo": _demo,
+    "prepare": _prepare,
+    "train": _train,
+    "generate": _generate,
+    "evaluate": _evaluate,
+    "predict": _predict,
+    "import-r2gen": _import_r2gen,
+    "info": _info,
+}

@@ -1,0 +1,107 @@
+"""Reports for a manifest split, written line by line, so that an interrupted run goes on where it stopped.
+
+Beside `predictions.jsonl` stands `predictions.jsonl.meta.json`: model, data and decoding. Only a run with the same three goes
+on with a file; any other is refused.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rayscribe import __version__
+from rayscribe.checkpoint import load_model
+from rayscribe.config import DecodingConfig
+from rayscribe.data.dataset import cleaned_report
+from rayscribe.data.features import cached_features
+from rayscribe.data.manifest import read_manifest
+from rayscribe.errors import DISCLAIMER, InputError
+from rayscribe.files import sha256_of, write_text
+from rayscribe.predict import BATCH, ModelReporter
+from rayscribe.study import Study
+
+
+def generate(
+    model: Path,
+    data: Path,
+    out: Path,
+    *,
+    split: str,
+    decoding: DecodingConfig,
+    features: Path | None = None,
+    progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
+) -> int:
+    """Writes one line {"id", "report", "disclaimer"} a study of the split that has the model's section; returns how many.
+
+    Whole batches that are there already are kept. Every use of the test split is noted in the model's folder.
+    """
+    import torch
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    trained = load_model(model, device)
+    manifest = read_manifest(data)
+    studies = [study for study in manifest.split(split) if cleaned_report(study, trained.config.text)]
+    if not studies:
+        raise InputError(f"{data}: no study of split {split} has the section {trained.config.text.section!r}")
+    about = {
+        "rayscribe": __version__,
+        "disclaimer": DISCLAIMER,
+        "model": model.name,
+        "weights_sha256": sha256_of(model / "model.safetensors"),
+        "data_digest": manifest.digest(),
+        "split": split,
+        "decoding": asdict(decoding),
+    }
+    done = _lines_to_keep(out, about, studies)
+    if done == len(studies):
+        return done
+    cache = None
+    if not trained.config.backbone.trainable:
+        cache = cached_features(
+            studies[done:], trained.model.backbone, trained.config.images, folder=features, device=device
+        )
+    if split == "test":
+        _note_test(model, about, out)
+    reporter = ModelReporter(trained=trained, cache=cache)
+    with open(out, "a", encoding="utf-8") as file:
+        for start in progress(range(done, len(studies), BATCH)):
+            batch = studies[start : start + BATCH]
+            reports = reporter.generate(batch, replace(decoding, seed=decoding.seed + start))
+            for study, report in zip(batch, reports, strict=True):
+                line = {"id": study.id, "report": report, "disclaimer": DISCLAIMER}
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            file.flush()
+    return len(studies)
+
+
+def _lines_to_keep(out: Path, about: dict[str, Any], studies: list[Study]) -> int:
+    """Cuts `out` back to its last whole batch and returns the lines left; starts the file when there is none."""
+    meta = out.with_name(out.name + ".meta.json")
+    if not out.exists():
+        write_text(meta, json.dumps(about, indent=2) + "\n")
+        return 0
+    if not meta.exists() or json.loads(meta.read_text()) != json.loads(json.dumps(about)):
+        raise InputError(
+            f"{out}: already holds reports of another model, data or decoding; give another --out, or delete it"
+        )
+    lines = out.read_text(encoding="utf-8").splitlines(keepends=True)
+    whole = 0
+    for line, study in zip(lines, studies, strict=False):
+        if not line.endswith("\n") or json.loads(line)["id"] != study.id:
+            break
+        whole += 1
+    if whole < len(studies):
+        # The same batches as an unbroken run, so that the same arithmetic gives the same reports.
+        whole -= whole % BATCH
+        write_text(out, "".join(lines[:whole]))
+    return whole
+
+
+def _note_test(model: Path, about: dict[str, Any], out: Path) -> None:
+    line = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "out": out.name} | about
+    with open(model / "test-log.jsonl", "a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
