@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from rayscribe.config import ModelConfig, RunConfig, TrainConfig
+from rayscribe.config import BackboneConfig, DecodingConfig, ModelConfig, RunConfig, TrainConfig
+from rayscribe.data.images import ImageConfig
 
 
 def r2gen() -> RunConfig:
@@ -34,4 +35,35 @@ def baseline() -> RunConfig:
     return replace(r2gen(), model=ModelConfig(method="baseline"))
 
 
-RECIPES: dict[str, Callable[[], RunConfig]] = {"baseline": baseline, "r2gen": r2gen}
+def demo() -> RunConfig:
+    """A small R2Gen that learns the phantom world on two CPU cores in a minute; the sizes are ours."""
+    return RunConfig(
+        images=ImageConfig(size=128, resize=136),
+        backbone=BackboneConfig(name="lcnet_050"),
+        model=ModelConfig(
+            method="r2gen",
+            width=128,
+            heads=4,
+            feedforward=256,
+            encoder_layers=1,
+            decoder_layers=2,
+            memory_heads=4,
+            patch_dropout=0.1,
+        ),
+        train=TrainConfig(
+            epochs=14,
+            optimizer="adamw",
+            lr=2e-3,
+            lr_backbone=2e-3,
+            weight_decay=0.01,
+            schedule="cosine",
+            warmup_steps=20,
+            clip_value=None,
+            clip_norm=1.0,
+        ),
+        decoding=DecodingConfig(beams=1),
+        seed=0,
+    )
+
+
+RECIPES: dict[str, Callable[[], RunConfig]] = {"baseline": baseline, "r2gen": r2gen, "demo": demo}

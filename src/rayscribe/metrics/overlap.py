@@ -164,7 +164,7 @@ class _Pair:
             minlength=reports,
         )
         norms = norm_h * norm_r
-        return np.divide(dot, norms, out=dot.copy(), where=norms != 0)
+        return np.divide(dot, norms, out=np.zeros(reports), where=norms != 0)
 
 
 def _rouge_l(hypothesis: Sequence[int], reference: Sequence[int]) -> float:

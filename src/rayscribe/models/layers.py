@@ -57,8 +57,23 @@ class Attention(nn.Module):
         )
         return self.out(mixed_BHTE.transpose(1, 2).flatten(2))
 
+    def step(self, x_BKD: Tensor, keys_BHNE: Tensor, values_BHNE: Tensor, bias: Tensor) -> Tensor:
+        """The same for the few positions of one decoding step; `bias` is 0 where a key may be seen and -inf elsewhere.
+
+        For three queries plain products take two thirds of the fused kernel's time on a CPU.
+        """
+        query_BHKE = self._split(self.query(x_BKD))
+        scores_BHKN = (query_BHKE * query_BHKE.shape[-1] ** -0.5) @ keys_BHNE.transpose(-2, -1)
+        mixed_BHKE = (scores_BHKN + bias).softmax(-1) @ values_BHNE
+        return self.out(mixed_BHKE.transpose(1, 2).flatten(2))
+
     def _split(self, x_BND: Tensor) -> Tensor:
         return x_BND.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+
+def bias_of(mask: Tensor, like: Tensor) -> Tensor:
+    """0 where the mask is True, -inf elsewhere: what is added to attention scores."""
+    return torch.zeros_like(mask, dtype=like.dtype).masked_fill_(~mask, -torch.inf)
 
 
 def feed_forward(width: int, hidden: int, dropout: float) -> nn.Sequential:
@@ -88,8 +103,8 @@ class LayerCache:
     """Keys and values of one decoder layer. Every beam's entry stays where it was written: slot = position x beams + beam."""
 
     def __init__(self, cross: tuple[Tensor, Tensor], has_patch_BN: Tensor, slots: int) -> None:
-        self.cross = cross
-        self.cross_mask = has_patch_BN[:, None, None, :]
+        self.cross = cross[0].contiguous(), cross[1].contiguous()  # read at every step
+        self.cross_bias = bias_of(has_patch_BN[:, None, None, :], cross[0])
         studies, heads, _, head_width = cross[0].shape
         self.keys_BHSE = cross[0].new_empty(studies, heads, slots, head_width)
         self.values_BHSE = torch.empty_like(self.keys_BHSE)
@@ -122,13 +137,13 @@ class DecoderLayer(nn.Module):
         x_BTD = x_BTD + self.drop(self.cross_attention(attend_patches(x_BTD), *cross, mask=mask))
         return x_BTD + self.drop(self.feed_forward(feed(x_BTD)))
 
-    def step(self, x_BKD: Tensor, norms: list[Affine], cache: LayerCache, visible_B1KS: Tensor, start: int) -> Tensor:
-        """The newest position of K beams; `visible` says which cached slots are ancestors of which beam."""
+    def step(self, x_BKD: Tensor, norms: list[Affine], cache: LayerCache, bias_B1KS: Tensor, start: int) -> Tensor:
+        """The newest position of K beams; `bias` lets every beam see the cached slots of its ancestors only."""
         attend_self, attend_patches, feed = norms
         normed_BKD = attend_self(x_BKD)
         past = cache.extend(*self.self_attention.keys_values(normed_BKD), start)
-        x_BKD = x_BKD + self.self_attention(normed_BKD, *past, mask=visible_B1KS)
-        x_BKD = x_BKD + self.cross_attention(attend_patches(x_BKD), *cache.cross, mask=cache.cross_mask)
+        x_BKD = x_BKD + self.self_attention.step(normed_BKD, *past, bias_B1KS)
+        x_BKD = x_BKD + self.cross_attention.step(attend_patches(x_BKD), *cache.cross, cache.cross_bias)
         return x_BKD + self.feed_forward(feed(x_BKD))
 
 

@@ -21,6 +21,7 @@ from rayscribe.models.layers import (
     EncoderLayer,
     LayerCache,
     WordEmbedding,
+    bias_of,
     init_transformer_,
 )
 from rayscribe.study import Batch
@@ -187,10 +188,10 @@ class Decoder(nn.Module):
         start = cache.position * beams
         own_K = torch.arange(beams, device=tokens_BK.device)
         cache.visible_BKS[:, own_K, start + own_K] = True
-        visible_B1KS = cache.visible_BKS[:, None, :, : start + beams]
         x_BKD = self.embedding(tokens_BK, slice(cache.position, cache.position + 1))
+        bias_B1KS = bias_of(cache.visible_BKS[:, None, :, : start + beams], x_BKD)
         norms, cache.state_BKM = self.norms.step(x_BKD, cache.state_BKM)
         for index, (layer, past) in enumerate(zip(self.layers, cache.layers, strict=True)):
-            x_BKD = layer.step(x_BKD, norms[3 * index : 3 * index + 3], past, visible_B1KS, start)
+            x_BKD = layer.step(x_BKD, norms[3 * index : 3 * index + 3], past, bias_B1KS, start)
         cache.position += 1
         return self.head(self.norm(x_BKD))

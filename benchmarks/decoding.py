@@ -1,0 +1,165 @@
+"""How fast reports are written: our decoders against the published form of R2Gen's and against `transformers`.
+
+    .venv/bin/pip install transformers
+    .venv/bin/python benchmarks/decoding.py             # two to four minutes; --batch 4 for a quicker, rougher answer
+
+Vocabulary 760, 60 tokens, 98 patches, batch 16, three beams, every hypothesis at full length, random weights, one thread,
+CPU seconds. Targets: R2Gen at least 25 times faster than the full-prefix form with identical tokens; the plain decoder at least
+1.8 times faster than `generate()` with its cache on a BART decoder of the same size.
+
+Shapes: B studies, V views, N patches, C channels, D width.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from reference_r2gen import CHANNELS, ReferenceR2Gen, randomised, reference_beam_search
+from torch import Tensor
+
+from rayscribe.build import build_model
+from rayscribe.config import BackboneConfig, DecodingConfig, ModelConfig, RunConfig, TextConfig
+from rayscribe.decoding import Vocabulary, beam_search
+from rayscribe.import_r2gen import converted
+from rayscribe.models.layers import Encoded
+from rayscribe.models.report_model import ReportModel
+from rayscribe.study import Batch
+
+ROWS, TOKENS, PATCHES, BEAMS = 761, 60, 49, 3
+NEVER = -1e4  # the end's bias: no hypothesis ends before the last token
+LEGACY = Vocabulary(pad=0, begin=0, end=0)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batch", type=int, default=16, help="studies")
+    parser.add_argument("--repeats", type=int, default=3, help="of the fast sides; the median counts")
+    parser.add_argument("--skip", choices=("reference", "bart"), default="", help="leave one comparison out")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    print(f"{arguments.batch} studies, {BEAMS} beams, {TOKENS} tokens, {2 * PATCHES} patches, one thread, CPU seconds")
+    if arguments.skip != "bart":
+        report("plain decoder", "transformers generate(), BART", *plain_against_bart(arguments.batch, arguments.repeats))
+    if arguments.skip != "reference":
+        report("R2Gen", "full prefix at every step", *r2gen_against_reference(arguments.batch, arguments.repeats))
+
+
+def report(ours: str, theirs: str, our_seconds: float, their_seconds: float, target: float) -> None:
+    print(
+        f"| {ours} {our_seconds:.2f} s | {theirs} {their_seconds:.2f} s "
+        f"| {their_seconds / our_seconds:.1f} times faster (target {target}) |",
+        flush=True,
+    )
+
+
+def r2gen_against_reference(studies: int, repeats: int) -> tuple[float, float, float]:
+    """From features to reports. The weights go through the mapping of `import-r2gen`; the tokens must be identical."""
+    reference = randomised(ReferenceR2Gen(ROWS), seed=0)
+    with torch.no_grad():
+        reference.encoder_decoder.logit.bias[0] = NEVER
+    model = bare_model("r2gen")
+    own = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("backbone.")}
+    model.load_state_dict(converted(reference.state_dict(), ModelConfig(method="r2gen"), own), strict=False)
+    batch = random_batch(studies)
+    assert batch.maps_BVNC is not None
+    features_BNC = batch.maps_BVNC.flatten(1, 2)
+    seconds, tokens = median_seconds(lambda: written(model, model.encode(batch)), repeats)
+    their_seconds, their_tokens = median_seconds(
+        lambda: reference_beam_search(reference, features_BNC, beams=BEAMS, max_length=TOKENS), repeats=1
+    )
+    assert tokens == their_tokens, "the two write different reports"
+    assert all(len(report) == TOKENS for report in tokens)
+    return seconds, their_seconds, 25
+
+
+def plain_against_bart(studies: int, repeats: int) -> tuple[float, float, float]:
+    """From encoded patches to reports, on both sides without the encoder."""
+    from transformers import BartConfig, BartForConditionalGeneration
+    from transformers.modeling_outputs import BaseModelOutput
+
+    model = bare_model("baseline")
+    with torch.no_grad():
+        model.decoder.head.bias[0] = NEVER
+    layers: dict[str, Any] = {
+        f"{part}_{name}": value
+        for part in ("encoder", "decoder")
+        for name, value in {"layers": 3, "attention_heads": 8, "ffn_dim": 512}.items()
+    }
+    bart = BartForConditionalGeneration(
+        BartConfig(
+            vocab_size=ROWS,
+            d_model=512,
+            max_position_embeddings=128,
+            pad_token_id=0,
+            bos_token_id=1,
+            eos_token_id=2,
+            decoder_start_token_id=1,
+            forced_eos_token_id=None,
+            **layers,
+        )
+    ).eval()
+    encoded_BND = torch.randn(studies, 2 * PATCHES, 512)
+    encoded = Encoded(encoded_BND, torch.ones(studies, 2 * PATCHES, dtype=torch.bool))
+
+    def generate() -> list[list[int]]:
+        with torch.inference_mode():
+            return bart.generate(
+                encoder_outputs=BaseModelOutput(last_hidden_state=encoded_BND),
+                num_beams=BEAMS,
+                min_new_tokens=TOKENS,
+                max_new_tokens=TOKENS,
+                do_sample=False,
+                use_cache=True,
+            ).tolist()
+
+    # In turns, so that a busy machine slows both.
+    pairs = [
+        (median_seconds(lambda: written(model, encoded), 1), median_seconds(generate, 1)) for _ in range(repeats + 1)
+    ][1:]
+    assert all(len(report) == TOKENS for report in pairs[0][0][1])
+    assert all(len(tokens) == TOKENS + 1 for tokens in pairs[0][1][1])
+    return statistics.median(ours[0] for ours, _ in pairs), statistics.median(theirs[0] for _, theirs in pairs), 1.8
+
+
+def bare_model(method: str) -> ReportModel:
+    """A model that is fed features; its image encoder is not used."""
+    config = RunConfig(
+        text=TextConfig(legacy_ids=True), backbone=BackboneConfig(name="resnet50"), model=ModelConfig(method=method)
+    )
+    return build_model(config, ROWS).eval()
+
+
+def random_batch(studies: int) -> Batch:
+    return Batch(
+        rows_B=torch.arange(studies),
+        has_view_BV=torch.ones(studies, 2, dtype=torch.bool),
+        tokens_BT=torch.zeros(studies, 1, dtype=torch.long),
+        has_token_BT=torch.ones(studies, 1, dtype=torch.bool),
+        maps_BVNC=torch.rand(studies, 2, PATCHES, CHANNELS) * torch.rand(studies, 1, 1, CHANNELS),
+    )
+
+
+@torch.inference_mode()
+def written(model: ReportModel, encoded: Encoded) -> list[list[int]]:
+    found = beam_search(model.decoder, encoded, LEGACY, DecodingConfig(beams=BEAMS), max_tokens=TOKENS)
+    return [list(best[0].tokens) for best in found]
+
+
+def median_seconds(work: Callable[[], Any], repeats: int) -> tuple[float, Any]:
+    """CPU seconds of this process, and the last result."""
+    seconds, result = [], None
+    for _ in range(repeats):
+        began = time.process_time()
+        result = work()
+        seconds.append(time.process_time() - began)
+    return statistics.median(seconds), result
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""The smallest real things that the tests share: a drawn world, its manifest, small models, the real data's place."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from rayscribe.build import build_model
+from rayscribe.config import BackboneConfig, DecodingConfig, ModelConfig, RunConfig, TextConfig, TrainConfig
+from rayscribe.data import iu_xray
+from rayscribe.data.images import ImageConfig
+from rayscribe.data.manifest import write_manifest
+from rayscribe.data.phantom import PhantomConfig, write_phantom
+from rayscribe.data.prepare import check
+from rayscribe.models.report_model import ReportModel
+
+torch.set_num_threads(1)  # with default threads tiny models run many times slower on a busy two-core machine
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def iu_root() -> Path:
+    """The real IU X-Ray files, which are not part of the repository."""
+    root = SHARED / "data" / "iu_xray"
+    if not root.is_dir():
+        pytest.skip("needs the real IU X-Ray files in ../shared/data/iu_xray")
+    return root
+
+
+@pytest.fixture(scope="session")
+def dicom_samples() -> Path:
+    root = SHARED / "data" / "dicom_samples"
+    if not root.is_dir():
+        pytest.skip("needs the DICOM samples in ../shared/data/dicom_samples")
+    return root
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A manifest of 60 drawn studies at 64 pixels."""
+    folder = tmp_path_factory.mktemp("world")
+    write_phantom(folder / "phantom", PhantomConfig(studies=60, size=64))
+    checked = check(iu_xray.read(folder / "phantom"), source={"source": "phantom"}, missing_is_fault=True)
+    assert not checked.faults
+    write_manifest(folder / "world.parquet", checked.manifest)
+    return folder / "world.parquet"
+
+
+def small_config(method: str = "r2gen", **train: object) -> RunConfig:
+    """A model of a few thousand weights that sees 64-pixel images."""
+    return RunConfig(
+        text=TextConfig(threshold=1, max_length=24),
+        images=ImageConfig(size=64, resize=68),
+        backbone=BackboneConfig(name="test_resnet"),
+        model=ModelConfig(
+            method=method,  # type: ignore[arg-type]
+            width=32,
+            heads=4,
+            feedforward=32,
+            encoder_layers=1,
+            decoder_layers=2,
+            memory_heads=4,
+        ),
+        train=replace(TrainConfig(epochs=2, batch_size=8, workers=0, lr=1e-3), **train),  # type: ignore[arg-type]
+        decoding=DecodingConfig(beams=1),
+        seed=1,
+    )
+
+
+def small_model(method: str = "r2gen", vocabulary: int = 12, seed: int = 0, **model: object) -> ReportModel:
+    """In evaluation mode, with weights large enough that its words depend on everything."""
+    torch.manual_seed(seed)
+    config = small_config(method)
+    built = build_model(replace(config, model=replace(config.model, **model)), vocabulary)  # type: ignore[arg-type]
+    with torch.no_grad():
+        for parameter in built.decoder.parameters():
+            parameter.mul_(1.5).add_(0.05 * torch.randn_like(parameter))
+    return built.eval()
