@@ -1,10 +1,10 @@
-"""R2Gen's encoder-decoder and search in the published form: separate layers, no caches, the whole prefix at every step.
+"""R2Gen's encoder-decoder and search in the published form: no caches, the whole prefix at every step.
 
-Our own plain code, written from the paper and from the names in the published checkpoints. It is what `rayscribe` is measured
-against, in speed (`decoding.py`) and in results (`tests/test_import_r2gen.py`). Nothing here is meant to be fast.
+Our own plain code, written from the paper and from the names in the published checkpoints. It is what `rayscribe` is
+measured against, in speed (`decoding.py`) and in results (`tests/test_import_r2gen.py`). Nothing here is meant to be fast.
 
-Shapes: B studies, K beams, R rows (studies x beams), N patches, T positions, G memory slots, H heads, D width, M = G x D,
-C backbone channels, W vocabulary.
+Shapes: B studies, K beams, R rows (studies x beams), N patches, T positions, G memory slots, H heads, D width, E = D / H,
+M = G x D, C backbone channels, W vocabulary.
 """
 
 from __future__ import annotations
@@ -258,8 +258,9 @@ def reference_beam_search(
 ) -> list[list[int]]:
     """The best report of every study as ids up to the first 0.
 
-    R2Gen's search: sums of log-probabilities, no length penalty; a beam that emits 0 is stored and goes on with its running
-    score lowered by 1000; every beam is stored at the last position; the best stored one wins. The encoder runs once.
+    R2Gen's search: sums of log-probabilities, no length penalty; a beam that emits 0 is stored and goes on with its
+    running score lowered by 1000; at the last position every beam is stored; the best stored one wins. The encoder runs
+    once.
     """
     encoded_BND = model.encode(features_BNC)
     studies = features_BNC.shape[0]

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import small_model
 
+from conftest import small_model
 from rayscribe.config import DecodingConfig
 from rayscribe.decoding import Hypothesis, Vocabulary, beam_search, decode
 from rayscribe.models.layers import Encoded

@@ -56,8 +56,12 @@ def save_model(folder: Path, trained: TrainedModel) -> None:
         trained.tokenizer.save(temporary)
     write_text(folder / "model.json", json.dumps(about, indent=2) + "\n")
     write_text(folder / "README.md", model_card(trained))
-    with whole_file(folder / "model.safetensors") as temporary:
-        save_file(state, temporary, metadata={"format": "pt"})
+    path = folder / "model.safetensors"
+    try:
+        with whole_file(path) as temporary:
+            save_file(state, temporary, metadata={"format": "pt"})
+    except SafetensorError as error:
+        raise InputError(f"{path}: cannot be written ({error}); free some disk space and continue") from error
 
 
 def load_model(folder: Path, device: torch.device | str = "cpu") -> TrainedModel:
@@ -71,7 +75,9 @@ def load_model(folder: Path, device: torch.device | str = "cpu") -> TrainedModel
     try:
         state = load_file(folder / "model.safetensors")
     except (OSError, SafetensorError) as error:
-        raise InputError(f"{folder / 'model.safetensors'}: missing or damaged ({error}); copy the folder again") from error
+        raise InputError(
+            f"{folder / 'model.safetensors'}: missing or damaged ({error}); copy the folder again"
+        ) from error
     rows = state["decoder.head.bias"].shape[0] if "decoder.head.bias" in state else tokenizer.size
     if rows != tokenizer.size:
         raise InputError(

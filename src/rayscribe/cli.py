@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from rayscribe import __version__
 from rayscribe.errors import DISCLAIMER, InputError
@@ -56,10 +56,10 @@ def run(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _parsed(kind: Callable[..., Any], arguments: list[str], verb: str, **settings: Any) -> Any:
+def _parsed(kind: Callable[..., Any], arguments: list[str], verb: str) -> Any:
     import tyro
 
-    return tyro.cli(kind, args=arguments, prog=f"rayscribe {verb}", **settings)
+    return tyro.cli(kind, args=arguments, prog=f"rayscribe {verb}")
 
 
 def _choice(arguments: list[str], known: Sequence[str], what: str, usage: str) -> str:
@@ -67,7 +67,9 @@ def _choice(arguments: list[str], known: Sequence[str], what: str, usage: str) -
     if arguments and arguments[0] in known:
         return arguments[0]
     if arguments and arguments[0] in ("-h", "--help"):
-        print(f"usage: {usage}\n\n{what}: {', '.join(known)}\n\n`{usage.split('[')[0].strip()} --help` shows its options")
+        print(
+            f"usage: {usage}\n\n{what}: {', '.join(known)}\n\n`{usage.split('[')[0].strip()} --help` shows its options"
+        )
         sys.exit(0)
     given = f"no {what} {arguments[0]!r}" if arguments and not arguments[0].startswith("-") else f"name a {what} first"
     raise InputError(f"{given}; there are {', '.join(known)}. Usage: {usage}")
@@ -82,7 +84,10 @@ def _prepare(arguments: list[str]) -> None:
     from rayscribe.data.phantom import PhantomConfig
 
     def from_iu_xray(
-        root: tyro.conf.Positional[Path], out: Path, layout: iu_xray.Layout | None = None, leave_out_faulty: bool = False
+        root: tyro.conf.Positional[Path],
+        out: Path,
+        layout: iu_xray.Layout | None = None,
+        leave_out_faulty: bool = False,
     ) -> None:
         """IU X-Ray in R2Gen's, Kaggle's or Open-i's layout.
 
@@ -122,7 +127,7 @@ def _prepare(arguments: list[str]) -> None:
         out: Path,
         phantom: Annotated[PhantomConfig, tyro.conf.arg(name="")] = PhantomConfig(),  # noqa: B008  # frozen
     ) -> None:
-        """Draws chest X-rays with reports; the images stand in a folder beside the manifest.
+        """Draws chest X-rays with reports; the images stand beside the manifest.
 
         Args:
             out: the manifest to write; the folder has its name without the suffix
@@ -197,7 +202,7 @@ def _train(arguments: list[str]) -> None:
     def train(
         data: Path,
         run: Path,
-        config: Annotated[RunConfig, tyro.conf.arg(name="")] = RECIPES[recipe](),
+        config: Annotated[RunConfig, tyro.conf.arg(name="")] = RECIPES[recipe](),  # noqa: B008  # frozen
         resume: bool = False,
         features: Path | None = None,
     ) -> None:
@@ -228,7 +233,7 @@ def _generate(arguments: list[str]) -> None:
         decoding: DecodingConfig = DecodingConfig(),  # noqa: B008  # frozen
         features: Path | None = None,
     ) -> None:
-        """Writes reports for a manifest split, one JSON line a study; goes on where it was interrupted.
+        """Writes reports for a split, one JSON line a study; can be interrupted.
 
         Args:
             model: the model folder
@@ -338,9 +343,14 @@ def _import_r2gen(arguments: list[str]) -> None:
     import tyro
 
     def import_r2gen(
-        checkpoint: tyro.conf.Positional[Path], data: Path, out: Path, threshold: int = 3, max_length: int = 60
+        checkpoint: tyro.conf.Positional[Path],
+        data: Path,
+        out: Path,
+        threshold: int = 3,
+        max_length: int = 60,
+        cleaning: Literal["r2gen-iu", "r2gen-mimic"] = "r2gen-iu",
     ) -> None:
-        """Converts a published R2Gen checkpoint (.pth, read with weights_only) into a model folder.
+        """Converts a published R2Gen checkpoint (.pth) into a model folder.
 
         Args:
             checkpoint: model_best.pth or the like
@@ -348,10 +358,11 @@ def _import_r2gen(arguments: list[str]) -> None:
             out: the model folder to write
             threshold: 3 for IU X-Ray, 10 for MIMIC-CXR
             max_length: 60 for IU X-Ray, 100 for MIMIC-CXR
+            cleaning: the rules that the checkpoint was trained under
         """
         from rayscribe.import_r2gen import convert
 
-        convert(checkpoint, data, out, threshold=threshold, max_length=max_length)
+        convert(checkpoint, data, out, threshold=threshold, max_length=max_length, cleaning=cleaning)
         print(f"wrote {out}\nnext: rayscribe generate --model {out} --data {data} --split test --out predictions.jsonl")
 
     _parsed(import_r2gen, arguments, "import-r2gen")
@@ -359,7 +370,7 @@ def _import_r2gen(arguments: list[str]) -> None:
 
 def _demo(arguments: list[str]) -> None:
     def demo(out: Path = Path("demo"), studies: int = 600, seed: int = 0) -> None:
-        """Draws X-rays, trains a model, writes and scores reports, and makes a page of it all.
+        """Draws X-rays, trains a model, writes and scores reports; makes a page.
 
         Args:
             out: the folder; the page is OUT/index.html, the model OUT/run

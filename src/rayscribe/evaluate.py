@@ -126,7 +126,9 @@ def summary(result: dict[str, Any]) -> str:
         if score["value"] <= floor[name]["value"]:
             below.append(name)
     diverse = result["diversity"]
-    lines.append(f"distinct reports {diverse['distinct_ratio']:.3f} of all; the most frequent {diverse['top_share']:.3f}")
+    lines.append(
+        f"distinct reports {diverse['distinct_ratio']:.3f} of all; the most frequent {diverse['top_share']:.3f}"
+    )
     if below:
         lines.append(f"Not better than one constant sentence for every study: {', '.join(below)}.")
     lines.append(result["disclaimer"])

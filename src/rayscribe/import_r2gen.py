@@ -1,8 +1,8 @@
 """A published R2Gen checkpoint (.pth) to a model folder.
 
-Three things differ between the two layouts: query, key and value projections are fused here; all networks of the conditional
-norms stand in two wide weights; and the published layer norm divides by the unbiased deviation, so that every gain takes the
-factor sqrt((D - 1) / D). See `models/layers.py` for what remains.
+Three things differ between the two layouts: query, key and value projections are fused here; all networks of the
+conditional norms stand in two wide weights; and the published layer norm divides by the unbiased deviation, so that every
+gain takes the factor sqrt((D - 1) / D). See `models/layers.py` for what remains.
 
 Shapes: D width.
 """
@@ -41,7 +41,7 @@ def convert(
     max_length: int,
     cleaning: Literal["r2gen-iu", "r2gen-mimic"] = "r2gen-iu",
 ) -> None:
-    """Writes the model folder `out`. The checkpoint does not hold its vocabulary: it is built again from the manifest."""
+    """Writes the model folder `out`. The checkpoint lacks its vocabulary, which is built again from the manifest."""
     if (out / "model.json").exists():
         raise InputError(f"{out}: holds a model already; give another --out, or delete the folder")
     stored = _read(checkpoint)
@@ -139,7 +139,7 @@ def _vocabulary(manifest: Manifest, text: TextConfig, *, rows: int, checkpoint: 
     advice = (
         f"--threshold {fitting[0]} fits"
         if fitting
-        else "no threshold from 1 to 20 fits: the checkpoint was trained on other reports, another split or another cleaning"
+        else "no threshold from 1 to 20 fits: the checkpoint is of other reports, another split or another cleaning"
     )
     raise InputError(
         f"{checkpoint}: the weights are for {rows} token ids, but the training reports of the manifest give "

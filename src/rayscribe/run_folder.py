@@ -65,8 +65,14 @@ class RunFolder:
                 f"{self.path}: the disk is full ({free / 1e9:.1f} GB free, {needed / 1e9:.1f} GB needed for the training "
                 "state); free some space and continue with --resume"
             )
-        with whole_file(self.path / "state.pt") as temporary:
-            torch.save(state, temporary)
+        path = self.path / "state.pt"
+        try:
+            with whole_file(path) as temporary:
+                torch.save(state, temporary)
+        except RuntimeError as error:  # torch's writer reports a full disk as one
+            raise InputError(
+                f"{path}: cannot be written ({error}); free some disk space and continue with --resume"
+            ) from error
 
     def load_state(self, device: torch.device) -> dict[str, Any] | None:
         if not self.resumes:
@@ -75,7 +81,9 @@ class RunFolder:
         try:
             state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
         except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-            raise InputError(f"{path}: damaged training state ({error}); start the run again in a new folder") from error
+            raise InputError(
+                f"{path}: damaged training state ({error}); start the run again in a new folder"
+            ) from error
         return state
 
     def forget_after(self, step: int) -> None:

@@ -66,9 +66,7 @@ def fit(
     while progress.epoch < config.epochs and not _is_patience_used_up(progress, config):
         task.train()
         task.start_epoch(progress.epoch, progress.scores)
-        rows = order.rows(
-            progress.epoch, accumulate=config.accumulate, rank=processes.rank, processes=processes.count
-        )
+        rows = order.rows(progress.epoch, accumulate=config.accumulate, rank=processes.rank, processes=processes.count)
         steps = math.ceil(len(rows) / config.accumulate)
         batches = load_batches(data, rows[progress.batch :], workers=config.workers)
         bar = tqdm(
@@ -191,6 +189,11 @@ def _save(
     run: RunFolder,
     processes: Processes,
 ) -> None:
+    if not all(parameter.isfinite().all() for parameter in task.parameters()):
+        raise InputError(
+            f"the weights are no longer numbers after step {progress.step}; the last state is kept: resume with a lower "
+            "--train.lr or with --train.clip-norm 1"
+        )
     if processes.rank == 0:
         run.save_state(
             {

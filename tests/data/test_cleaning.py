@@ -25,7 +25,7 @@ from rayscribe.tokenizer import Tokenizer
         ("Heart / lungs and/or pleura", "heart lungs andor pleura ."),  # slashes glue words
         ("Ill-defined right-sided opacity, 2-3 cm; #4 rib", "ill-defined right-sided opacity 2-3 cm #4 rib ."),
         ("There is no (acute) [finding] {at} all!", "there is no acute finding at all ."),
-        ("Patient's \"chest\" \\ XXXX", "patients chest xxxx ."),
+        ('Patient\'s "chest" \\ XXXX', "patients chest xxxx ."),
         ("no pneumothorax. . Heart normal", "no pneumothorax . . heart normal ."),  # an empty sentence stays
         ("", "."),
     ],

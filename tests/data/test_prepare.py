@@ -67,7 +67,10 @@ def test_reports_without_text_and_studies_without_images_are_counted(studies: li
 
 
 def test_a_subject_in_two_splits_is_a_fault_that_names_no_subject(studies: list[Study]) -> None:
-    two = [replace(studies[0], subject="Doe^Jane", split="train"), replace(studies[1], subject="Doe^Jane", split="test")]
+    two = [
+        replace(studies[0], subject="Doe^Jane", split="train"),
+        replace(studies[1], subject="Doe^Jane", split="test"),
+    ]
     (fault,) = checked(two).faults
     assert "1 subjects" in fault
     assert "Doe" not in fault
@@ -95,7 +98,9 @@ def test_a_folder_with_its_manifest_can_be_moved(tmp_path: Path) -> None:
     result = checked(iu_xray.read(tmp_path / "old" / "phantom"))
     write_manifest(tmp_path / "old" / "m.parquet", result.manifest)
     (tmp_path / "old").rename(tmp_path / "new")
-    assert all(image.exists() for study in read_manifest(tmp_path / "new" / "m.parquet").studies for image in study.images)
+    assert all(
+        image.exists() for study in read_manifest(tmp_path / "new" / "m.parquet").studies for image in study.images
+    )
 
 
 @pytest.mark.parametrize("name", ["missing.parquet", "text.parquet", "other.parquet"])

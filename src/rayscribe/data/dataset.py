@@ -161,7 +161,7 @@ def load_batches(dataset: StudyDataset, rows: list[list[Row]], *, workers: int) 
     return iter(
         DataLoader(
             dataset,
-            batch_sampler=rows,  # type: ignore[arg-type]  # a sampler may yield any index type the data set takes
+            batch_sampler=rows,  # a sampler may yield any index that the data set takes
             collate_fn=collate,
             num_workers=0 if dataset.cache is not None else workers,
             pin_memory=torch.cuda.is_available(),

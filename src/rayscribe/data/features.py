@@ -66,7 +66,7 @@ class FeatureCache:
         if self._rows is None:
             self._rows = np.memmap(self.folder / "features.f16", np.float16, "r").reshape(-1, *self.shape)
         row = self._rows[position]
-        if zlib.crc32(row) != check:
+        if zlib.crc32(row.tobytes()) != check:
             raise InputError(f"{self.folder}: the cached features are damaged; delete the folder, it is made again")
         return row
 
@@ -80,7 +80,7 @@ class FeatureCache:
             file.write(np.ascontiguousarray(features_INC).tobytes())
             file.flush()
             os.fsync(file.fileno())
-        checks = [zlib.crc32(np.ascontiguousarray(row)) for row in features_INC]
+        checks = [zlib.crc32(row.tobytes()) for row in features_INC]
         with open(self.folder / "rows.txt", "a") as file:
             file.writelines(f"{sha256} {check}\n" for sha256, check in zip(sha256s, checks, strict=True))
         self._checks |= {s: (position + i, check) for i, (s, check) in enumerate(zip(sha256s, checks, strict=True))}

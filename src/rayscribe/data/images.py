@@ -134,7 +134,7 @@ def _to_8_bit(values: NDArray[np.float32]) -> Grey:
 def _read_dicom(path: Path) -> Grey:
     import pydicom  # only needed for DICOM
     from pydicom.errors import InvalidDicomError
-    from pydicom.pixels import apply_modality_lut, apply_voi_lut
+    from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
 
     try:
         data = pydicom.dcmread(path)

@@ -50,6 +50,8 @@ class PhantomConfig:
     "quantum noise, as a share of white"
     lateral: float = 0.9
     "share of studies with a lateral film beside the frontal one"
+    variety: float = 1.0
+    "of the reports: 0 is one wording for one truth, 1 draws from all wordings, orders and omissions"
     layout: Literal["r2gen", "kaggle", "openi"] = "r2gen"
     "which published copy of IU X-Ray the files look like; only r2gen has a split"
     train: float = 0.7
@@ -194,7 +196,7 @@ def _told_study(index: int, config: PhantomConfig) -> PhantomStudy:
         findings=_drawn_findings(rng, is_abnormal=shares[0] < config.abnormal, is_rare=shares[0] < config.rare),
         has_lateral=bool(shares[1] < config.lateral),
     )
-    findings, impression = write_report(truth, rng)
+    findings, impression = write_report(truth, rng, config.variety)
     return PhantomStudy(truth=truth, findings=findings, impression=impression, indication=write_indication(rng))
 
 

@@ -196,38 +196,43 @@ _SHORTEST, _LONGEST = 15, 55
 """Words of a report; it is filled up or cut with what is normal."""
 
 
-def write_report(truth: Truth, rng: np.random.Generator) -> tuple[str, str]:
-    """Write the findings section (15 to 55 words) and the impression of a study."""
+def write_report(truth: Truth, rng: np.random.Generator, variety: float = 1.0) -> tuple[str, str]:
+    """Write the findings section (15 to 55 words) and the impression of a study.
+
+    `variety` 0 writes one and the same report for one truth; 1 draws from all wordings, orders and omissions.
+    """
     told = [(key, finding) for region in _REGIONS for key, finding in _present(truth, region)]
     impression = " ".join(_sentence(_IMPRESSION[key], finding) for key, finding in told if key in _IMPRESSION)
-    impression = impression or _any(rng, _IMPRESSION_NORMAL)
-    if not truth.findings and rng.random() < 0.5:
-        return _any(rng, _NORMAL), impression
+    impression = impression or _any(rng, _IMPRESSION_NORMAL, variety)
+    if not truth.findings and rng.random() < 0.5 * variety:
+        return _any(rng, _NORMAL, variety), impression
 
     sentences: dict[str, list[str]] = {region: [] for region in _REGIONS}
     for region, texts in sentences.items():
         for key, finding in _present(truth, region):
-            texts.append(_sentence(_any(rng, _PRESENT[key]), finding))
-            if finding.observation in _BESIDES and rng.random() < 0.5:
-                texts.append(_any(rng, _BESIDES[finding.observation]))
+            texts.append(_sentence(_any(rng, _PRESENT[key], variety), finding))
+            if finding.observation in _BESIDES and rng.random() < 0.5 * variety:
+                texts.append(_any(rng, _BESIDES[finding.observation], variety))
     silent = [region for region in _ABSENT if not sentences[region]]
-    if {"heart", "mediastinum"} <= set(silent) and rng.random() < 0.4:
-        sentences["heart"] = [_any(rng, _OUTLINES)]
+    if {"heart", "mediastinum"} <= set(silent) and rng.random() < 0.4 * variety:
+        sentences["heart"] = [_any(rng, _OUTLINES, variety)]
         silent = [region for region in silent if region not in ("heart", "mediastinum")]
     # Radiologists skip what is normal now and then, the mediastinum and the bones more often.
-    skipped = [region for region in silent if rng.random() < (0.35 if region in ("mediastinum", "bones") else 0.1)]
+    skipped = [
+        region for region in silent if rng.random() < variety * (0.35 if region in ("mediastinum", "bones") else 0.1)
+    ]
     for region in silent:
         if region not in skipped:
-            sentences[region] = [_any(rng, _ABSENT[region])]
+            sentences[region] = [_any(rng, _ABSENT[region], variety)]
     for region in skipped:
         if _words(sentences) < _SHORTEST:
-            sentences[region] = [_any(rng, _ABSENT[region])]
+            sentences[region] = [_any(rng, _ABSENT[region], variety)]
     for region in reversed(silent):
         if _words(sentences) > _LONGEST:
             sentences[region] = []
 
     order = list(_REGIONS)
-    if rng.random() < 0.25:
+    if rng.random() < 0.25 * variety:
         rng.shuffle(order)
     return " ".join(text for region in order for text in sentences[region]), impression
 
@@ -269,5 +274,5 @@ def _words(sentences: dict[str, list[str]]) -> int:
     return sum(len(text.split()) for texts in sentences.values() for text in texts)
 
 
-def _any(rng: np.random.Generator, texts: Sequence[str]) -> str:
-    return texts[int(rng.integers(len(texts)))]
+def _any(rng: np.random.Generator, texts: Sequence[str], variety: float = 1.0) -> str:
+    return texts[int(rng.random() * max(1, round(variety * len(texts))))]

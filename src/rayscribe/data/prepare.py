@@ -69,7 +69,9 @@ def check(
             left_out["no image file"] += 1
             continue
         notes += [f"study {study.id}: {path.name} is missing; kept with its other view" for path in missing]
-        notes += [f"{path}: looks inverted (bright border); check MONOCHROME1/2" for path, look in seen if look.inverted]
+        notes += [
+            f"{path}: looks inverted (bright border); check MONOCHROME1/2" for path, look in seen if look.inverted
+        ]
         views = study.views if len(study.views) == len(study.images) else ("",) * len(study.images)
         good = [(path, look.sha256, view) for (path, look), view in zip(seen, views, strict=True) if not look.missing]
         kept.append(
@@ -126,7 +128,9 @@ def _repeated(studies: Sequence[Study]) -> dict[str, str]:
         if len(splits) > 1:
             messages[name] = f"study {name} is in the splits {' and '.join(splits)}; keep it in one"
         elif len(same) > 1:
-            messages[name] = f"study {name} stands {len(same)} times; ids must be unique (one row a study, all its images)"
+            messages[name] = (
+                f"study {name} stands {len(same)} times; ids must be unique (one row a study, all its images)"
+            )
     return messages
 
 

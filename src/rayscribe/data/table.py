@@ -13,7 +13,14 @@ from rayscribe.data.sections import split_sections
 from rayscribe.errors import InputError
 from rayscribe.study import SPLITS, Study
 
-_SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validate": "val", "dev": "val"} | {
+_SPLIT_NAMES = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validate": "val",
+    "dev": "val",
+} | {
     "validation": "val",
     "test": "test",
     "testing": "test",

@@ -7,7 +7,7 @@ Differences from the released code, none of which changes what can be learned: t
 call, hence one dropout mask; the nine pairs of MCLN networks are two wide products, because they read the same memory state;
 projections of the words enter the recurrence precomputed.
 
-Shapes: B studies, T positions, K beams, R = rows of both, G memory slots, D width, M = G x D, S = 2 x norms of the decoder, C = S x D.
+Shapes: B studies, T positions, K beams, R = rows of both, G memory slots, D width, M = G x D, S = 2 x norms of the decoder.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rayscribe.models.layers import Affine, xavier_blocks_
+from rayscribe.models.layers import Affine, Linear, is_for_onednn, linear, xavier_blocks_
 
 
 class RelationalMemory(nn.Module):
@@ -25,13 +25,14 @@ class RelationalMemory(nn.Module):
     def __init__(self, width: int, slots: int, heads: int, dropout: float) -> None:
         super().__init__()
         self.width, self.slots, self.heads, self.dropout = width, slots, heads, dropout
-        self.query_key_value = nn.Linear(width, 3 * width)
-        self.out = nn.Linear(width, width)
-        self.mlp = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU())
-        self.word_gates = nn.Linear(width, 2 * width)
-        self.memory_gates = nn.Linear(width, 2 * width)
+        self.query_key_value = Linear(width, 3 * width)
+        self.out = Linear(width, width)
+        hidden, last = Linear(width, width), Linear(width, width)
+        self.mlp = nn.Sequential(hidden, nn.ReLU(), last, nn.ReLU())
+        self.word_gates = Linear(width, 2 * width)
+        self.memory_gates = Linear(width, 2 * width)
         xavier_blocks_(self.query_key_value.weight, 3)
-        for layer in (self.out, self.mlp[0], self.mlp[2], self.word_gates, self.memory_gates):
+        for layer in (self.out, hidden, last, self.word_gates, self.memory_gates):
             nn.init.xavier_uniform_(layer.weight)
 
     def initial(self, rows: int) -> Tensor:
@@ -42,7 +43,7 @@ class RelationalMemory(nn.Module):
 
     def read_words(self, words_RTD: Tensor) -> tuple[Tensor, Tensor]:
         """What the recurrence needs of the words, for all positions at once: key and value (R, T, 2D), gates (R, T, 2D)."""
-        key_value = F.linear(
+        key_value = linear(
             words_RTD, self.query_key_value.weight[self.width :], self.query_key_value.bias[self.width :]
         )
         return key_value, self.word_gates(words_RTD)
@@ -78,7 +79,7 @@ class MemoryNorms(nn.Module):
         self.gains_SD = nn.Parameter(torch.ones(sublayers, width))
         self.biases_SD = nn.Parameter(torch.zeros(sublayers, width))
         networks = 2 * sublayers  # gain of norm 0, bias of norm 0, gain of norm 1, ...
-        self.first = nn.Linear(memory.slots * width, networks * width)
+        self.first = Linear(memory.slots * width, networks * width)
         self.second_weight_SDD = nn.Parameter(torch.empty(networks, width, width))
         self.second_bias_S1D = nn.Parameter(torch.full((networks, 1, width), 0.1))
         xavier_blocks_(self.first.weight, networks)
@@ -106,11 +107,14 @@ class MemoryNorms(nn.Module):
         return self._norms(state_BKM), state_BKM
 
     def _norms(self, state_BTM: Tensor) -> list[Affine]:
+        rows = state_BTM.flatten(0, 1)
         networks, width = self.second_weight_SDD.shape[:2]
-        # Weight times rows, not rows times weight: a fifth faster for few rows, and no copy between the two layers.
-        hidden_CR = torch.addmm(self.first.bias[:, None], self.first.weight, state_BTM.flatten(0, 1).t()).relu_()
-        hidden_SRD = hidden_CR.unflatten(0, (networks, width)).transpose(1, 2)
-        shifts_SRD = torch.baddbmm(self.second_bias_S1D, hidden_SRD, self.second_weight_SDD.transpose(1, 2))
+        hidden_SRD = torch.relu(self.first(rows)).unflatten(-1, (networks, width)).transpose(0, 1)
+        if is_for_onednn(rows, self.second_weight_SDD):
+            second = zip(hidden_SRD, self.second_weight_SDD, self.second_bias_S1D[:, 0], strict=True)
+            shifts_SRD = torch.stack([linear(*one) for one in second])
+        else:
+            shifts_SRD = torch.baddbmm(self.second_bias_S1D, hidden_SRD, self.second_weight_SDD.transpose(1, 2))
         shifts_SBTD = shifts_SRD.unflatten(1, state_BTM.shape[:2])
         gains = self.gains_SD[:, None, None] + shifts_SBTD[0::2]
         biases = self.biases_SD[:, None, None] + shifts_SBTD[1::2]

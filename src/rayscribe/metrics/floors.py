@@ -42,7 +42,9 @@ def best_constant(candidates: Sequence[str], references: Sequence[str]) -> str:
 
 def _counts_by_gram(
     references: Sequence[str], order: int
-) -> dict[tuple[str, ...], tuple[np.ndarray[tuple[int], np.dtype[np.int64]], np.ndarray[tuple[int], np.dtype[np.int64]]]]:
+) -> dict[
+    tuple[str, ...], tuple[np.ndarray[tuple[int], np.dtype[np.int64]], np.ndarray[tuple[int], np.dtype[np.int64]]]
+]:
     found: dict[tuple[str, ...], list[tuple[int, int]]] = defaultdict(list)
     for row, text in enumerate(references):
         words = text.split()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,11 @@ class Backbone(nn.Module):
     The rounding makes features from the cache and features computed on the spot the same.
     """
 
+    net: Any
+    channels: int
+    gain_C11: Tensor
+    shift_C11: Tensor
+
     def __init__(self, config: BackboneConfig) -> None:
         super().__init__()
         import timm  # seconds to import; only needed where a backbone is built
@@ -32,7 +38,7 @@ class Backbone(nn.Module):
             raise InputError(f"no timm model {config.name!r}; similar: {', '.join(close) or 'none'} (--backbone.name)")
         self.config = config
         self.net = timm.create_model(config.name, pretrained=config.weights == "pretrained", num_classes=0)
-        self.channels = int(self.net.num_features)
+        self.channels = self.net.num_features
         if config.weights not in ("", "pretrained"):
             load_weights(self.net, Path(config.weights))
         self.net.requires_grad_(config.trainable)

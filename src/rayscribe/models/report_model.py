@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from rayscribe.models.layers import (
     Encoded,
     EncoderLayer,
     LayerCache,
+    Linear,
     WordEmbedding,
     bias_of,
     init_transformer_,
@@ -72,7 +73,7 @@ class PatchEmbedding(nn.Module):
 
     def __init__(self, channels: int, width: int, dropout: float) -> None:
         super().__init__()
-        self.project = nn.Linear(channels, width)
+        self.project = Linear(channels, width)
         self.drop = nn.Dropout(dropout)
 
     def forward(self, encoded: Encoded) -> Encoded:
@@ -153,17 +154,20 @@ class Decoder(nn.Module):
         super().__init__()
         self.embedding = embedding
         self.layers = nn.ModuleList(layers)
-        self.norms = norms
+        self.norms: Any = norms  # a module in the form of `Norms`
         self.norm = nn.LayerNorm(width, EPS)
-        self.head = nn.Linear(width, vocabulary)
+        self.head = Linear(width, vocabulary)
         init_transformer_(self.embedding)
         init_transformer_(self.layers)
+
+    def _layers(self) -> list[DecoderLayer]:
+        return cast(list[DecoderLayer], list(self.layers))
 
     def forward(self, tokens_BT: Tensor, encoded: Encoded) -> Tensor:
         """Hidden states (B, T, D) under teacher forcing; `head` turns them into scores."""
         x_BTD = self.embedding(tokens_BT, slice(0, tokens_BT.shape[1]))
         norms = self.norms(x_BTD)
-        for index, layer in enumerate(self.layers):
+        for index, layer in enumerate(self._layers()):
             x_BTD = layer(x_BTD, norms[3 * index : 3 * index + 3], encoded)
         return self.norm(x_BTD)
 
@@ -174,7 +178,7 @@ class Decoder(nn.Module):
             LayerCache(
                 layer.cross_attention.keys_values(encoded.features_BND), encoded.has_patch_BN, slots=positions * beams
             )
-            for layer in self.layers
+            for layer in self._layers()
         ]
         visible_BKS = encoded.has_patch_BN.new_zeros(studies, beams, positions * beams)
         return Cache(caches, visible_BKS, self.norms.start(studies, beams))
@@ -191,7 +195,7 @@ class Decoder(nn.Module):
         x_BKD = self.embedding(tokens_BK, slice(cache.position, cache.position + 1))
         bias_B1KS = bias_of(cache.visible_BKS[:, None, :, : start + beams], x_BKD)
         norms, cache.state_BKM = self.norms.step(x_BKD, cache.state_BKM)
-        for index, (layer, past) in enumerate(zip(self.layers, cache.layers, strict=True)):
+        for index, (layer, past) in enumerate(zip(self._layers(), cache.layers, strict=True)):
             x_BKD = layer.step(x_BKD, norms[3 * index : 3 * index + 3], past, bias_B1KS, start)
         cache.position += 1
         return self.head(self.norm(x_BKD))

@@ -1,0 +1,180 @@
+"""A model folder loads with nothing else, and says what does not fit."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from conftest import small_config
+from rayscribe.build import build_model
+from rayscribe.checkpoint import TrainedModel, load_model, save_model
+from rayscribe.config import BackboneConfig, DecodingConfig, ModelConfig, RunConfig, from_yaml, to_yaml
+from rayscribe.data.manifest import read_manifest
+from rayscribe.errors import InputError
+from rayscribe.models.backbones import Backbone
+from rayscribe.predict import ModelReporter, draft_report
+from rayscribe.tokenizer import Tokenizer
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("model")
+    tokenizer = Tokenizer.build(["the heart is normal .", "the lungs are clear ."], threshold=1)
+    torch.manual_seed(0)
+    model = build_model(small_config(), tokenizer.size).eval()
+    trained = TrainedModel(
+        model=model,
+        tokenizer=tokenizer,
+        config=small_config(),
+        data={"source": "phantom", "terms": "synthetic", "digest": "0", "counts": {"train": 2}},
+        training={"epoch": 1, "validation": {"bleu4": 0.1}},
+    )
+    save_model(path, trained)
+    return path
+
+
+def test_a_loaded_model_writes_what_the_saved_one_wrote(folder: Path, world: Path, tmp_path: Path) -> None:
+    studies = read_manifest(world).studies[:3]
+    first = load_model(folder)
+    moved = shutil.copytree(folder, tmp_path / "elsewhere")
+    second = load_model(moved)
+    assert first.config == second.config
+    reports = [ModelReporter(trained=one).generate(studies, DecodingConfig()) for one in (first, second)]
+    assert reports[0] == reports[1]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "README.md",
+        "model.json",
+        "model.safetensors",
+        "vocabulary.json",
+    ]
+
+
+def test_one_study_drafts_as_it_does_in_a_batch(folder: Path, world: Path) -> None:
+    trained = load_model(folder)
+    studies = read_manifest(world).studies[:4]
+    reports = ModelReporter(trained=trained).generate(studies, DecodingConfig())
+    for study, report in zip(studies, reports, strict=True):
+        assert draft_report(trained, study.images, DecodingConfig()).reports == [report]
+
+
+def _other_vocabulary(folder: Path) -> None:
+    Tokenizer.build(["other words"], threshold=1).save(folder / "vocabulary.json")
+
+
+def _cut_weights(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:500])
+
+
+def _lose_a_weight(folder: Path) -> None:
+    state = load_file(folder / "model.safetensors")
+    del state["stages.0.project.weight"]
+    state["stages.0.project.bias"] = torch.zeros(3)
+    save_file(state, folder / "model.safetensors")
+
+
+def _future_format(folder: Path) -> None:
+    about = json.loads((folder / "model.json").read_text())
+    (folder / "model.json").write_text(json.dumps(about | {"format": "rayscribe-model-9"}))
+
+
+def _unknown_setting(folder: Path) -> None:
+    about = json.loads((folder / "model.json").read_text())
+    about["config"]["model"]["telepathy"] = 1
+    (folder / "model.json").write_text(json.dumps(about))
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (lambda folder: (folder / "model.json").unlink(), "no rayscribe model"),
+        (lambda folder: (folder / "model.json").write_text("{"), "not a rayscribe model"),
+        (lambda folder: (folder / "vocabulary.json").unlink(), "copy the whole model folder"),
+        (_other_vocabulary, r"the weights are for 12 token ids, but vocabulary\.json has 6"),
+        (_cut_weights, "missing or damaged"),
+        (_lose_a_weight, r"project\.weight is missing; stages\.0\.project\.bias is \(3,\), not \(32,\)"),
+        (_future_format, "rayscribe-model-9"),
+        (_unknown_setting, "telepathy"),
+    ],
+)
+def test_a_folder_that_does_not_fit_says_what_differs(
+    harm: Callable[[Path], None], message: str, folder: Path, tmp_path: Path
+) -> None:
+    broken = shutil.copytree(folder, tmp_path / "broken")
+    harm(broken)
+    with pytest.raises(InputError, match=message):
+        load_model(broken)
+
+
+def test_settings_survive_yaml() -> None:
+    config = small_config()
+    assert from_yaml(to_yaml(config), "text") == config
+    with pytest.raises(InputError, match="unknown setting 'wings'"):
+        from_yaml("wings: 2", "config.yaml")
+
+
+def test_backbone_weights_come_from_a_local_file_only(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    source = Backbone(BackboneConfig(name="test_resnet"))
+    state = {name: tensor.contiguous() for name, tensor in source.net.state_dict().items()}
+    save_file(state | {"fc.weight": torch.zeros(2, 2)}, tmp_path / "weights.safetensors")
+    torch.save({"state_dict": state}, tmp_path / "weights.pth")
+    for name in ("weights.safetensors", "weights.pth"):
+        loaded = Backbone(BackboneConfig(name="test_resnet", weights=str(tmp_path / name), trainable=False))
+        assert loaded.fingerprint() == source.fingerprint()
+    with pytest.raises(InputError, match="another architecture"):
+        Backbone(BackboneConfig(name="test_efficientnet", weights=str(tmp_path / "weights.pth")))
+    with pytest.raises(InputError, match="no such weights file"):
+        Backbone(BackboneConfig(name="test_resnet", weights=str(tmp_path / "none.pth")))
+    with pytest.raises(InputError, match="no timm model"):
+        Backbone(BackboneConfig(name="resnet1001x"))
+
+
+def test_a_pickle_with_code_is_never_run(tmp_path: Path) -> None:
+    class Harm:
+        def __reduce__(self) -> tuple[object, ...]:
+            return (Path.touch, (tmp_path / "harmed",))
+
+    torch.save({"state_dict": Harm()}, tmp_path / "weights.pth")
+    with pytest.raises(InputError, match=r"weights\.pth: not a weights file that can be read safely"):
+        Backbone(BackboneConfig(name="test_resnet", weights=str(tmp_path / "weights.pth")))
+    assert not (tmp_path / "harmed").exists()
+
+
+@pytest.mark.parametrize(
+    ("vocabulary", "encoder_decoder"),
+    [(761, 35_973_369), (4336, 39_637_744)],
+)
+def test_r2gen_has_the_published_parameter_counts(vocabulary: int, encoder_decoder: int) -> None:
+    """Specification 7.3; resnet101 as published."""
+    model = build_model(RunConfig(model=ModelConfig(method="r2gen")), vocabulary)
+
+    def count(module: torch.nn.Module) -> int:
+        return sum(parameter.numel() for parameter in module.parameters())
+
+    norms = model.decoder.norms
+    assert count(model.backbone) == 42_500_160
+    assert count(model) - count(model.backbone) == encoder_decoder
+    assert count(norms.memory) == 2_626_560
+    assert count(model.stages[1]) == 4_734_976
+    decoder = count(model.decoder.layers) + count(norms) - count(norms.memory) + count(model.decoder.norm)
+    assert decoder == 26_782_720
+
+
+def test_a_frozen_backbone_stays_frozen_and_in_evaluation_mode() -> None:
+    config = small_config("baseline")
+    model = build_model(replace(config, backbone=replace(config.backbone, trainable=False)), 12).train()
+    pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 255, (2, 64, 64), dtype=np.uint8))
+    before = model.backbone.fingerprint()
+    first, second = model.backbone.images(pixels), model.backbone.images(pixels[:1])
+    assert not first.requires_grad
+    assert model.backbone.fingerprint() == before
+    torch.testing.assert_close(first[:1], second)

@@ -1,0 +1,254 @@
+"""The loop: resumed equals unbroken, two processes equal one, accumulated equals large, NaN stops with names."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from conftest import small_config
+from rayscribe.checkpoint import load_model
+from rayscribe.config import RunConfig, to_yaml
+from rayscribe.data.dataset import Order
+from rayscribe.data.manifest import read_manifest, write_manifest
+from rayscribe.errors import InputError
+from rayscribe.run import train
+from rayscribe.train import lr_factor
+
+METHODS = ("baseline", "r2gen")
+
+# Trains in a process of its own, which kills itself without warning at the given step.
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from rayscribe.config import from_yaml
+from rayscribe.run import train
+from rayscribe.run_folder import RunFolder
+config, data, run, step, features = sys.argv[1:]
+log_step = RunFolder.log_step
+def log_and_die(self, values, seconds):
+    log_step(self, values, seconds)
+    if values["step"] == int(step):
+        os.kill(os.getpid(), signal.SIGKILL)
+RunFolder.log_step = log_and_die
+train(from_yaml(Path(config).read_text(), config), Path(data), Path(run), features=Path(features))
+"""
+
+
+def logged(run: Path, name: str = "log.csv") -> list[dict[str, str]]:
+    with open(run / name, newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    state = torch.load(run / "state.pt", weights_only=True)
+    return dict(state["task"])
+
+
+def assert_same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("method", "step", "trainable"), [("r2gen", 3, True), ("baseline", 8, False)])
+def test_a_run_killed_at_any_step_resumes_to_the_same_weights(
+    method: str, step: int, trainable: bool, world: Path, tmp_path: Path
+) -> None:
+    config = small_config(method, checkpoint_minutes=0.0)
+    config = replace(config, backbone=replace(config.backbone, trainable=trainable))
+    features = tmp_path / "features"
+    train(config, world, tmp_path / "unbroken", features=features)
+    (tmp_path / "config.yaml").write_text(to_yaml(config))
+    arguments = [tmp_path / "config.yaml", world, tmp_path / "killed", step, features]
+    code = subprocess.run([sys.executable, "-c", KILLED, *map(str, arguments)], capture_output=True, check=False)
+    assert code.returncode == -signal.SIGKILL, code.stderr.decode()
+    assert len(logged(tmp_path / "killed")) == step
+    train(config, world, tmp_path / "killed", resume=True, features=features)
+    assert_same(weights(tmp_path / "killed"), weights(tmp_path / "unbroken"))
+    assert_same(
+        load_file(tmp_path / "killed" / "model.safetensors"), load_file(tmp_path / "unbroken" / "model.safetensors")
+    )
+    assert logged(tmp_path / "killed") == logged(tmp_path / "unbroken")
+    assert logged(tmp_path / "killed", "validation.csv") == logged(tmp_path / "unbroken", "validation.csv")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+def test_two_processes_take_the_steps_of_one(method: str, world: Path, tmp_path: Path) -> None:
+    config = small_config(method, epochs=1, bucket=False)
+    config = replace(
+        config,
+        model=replace(config.model, dropout=0.0, patch_dropout=0.0),
+        # Frozen, because batch normalisation sees half of the batch in each of two processes.
+        backbone=replace(config.backbone, trainable=False),
+    )
+    features = tmp_path / "features"
+    train(config, world, tmp_path / "one", features=features)
+    (tmp_path / "config.yaml").write_text(to_yaml(config))
+    script = (
+        "import sys, torch\nfrom pathlib import Path\ntorch.set_num_threads(1)\n"
+        "from rayscribe.config import from_yaml\nfrom rayscribe.run import train\n"
+        f"train(from_yaml(Path({str(tmp_path / 'config.yaml')!r}).read_text(), 'config'), Path({str(world)!r}), "
+        f"Path({str(tmp_path / 'two')!r}), features=Path({str(features)!r}))\n"
+    )
+    (tmp_path / "script.py").write_text(script)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29581"]
+    done = subprocess.run(
+        [*launch, str(tmp_path / "script.py")],
+        capture_output=True,
+        check=False,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr.decode()[-3000:]
+    one, two = logged(tmp_path / "one"), logged(tmp_path / "two")
+    assert len(one) == len(two) == 6
+    for first, second in zip(one, two, strict=True):
+        assert float(second["gradient_norm"]) == pytest.approx(float(first["gradient_norm"]), rel=1e-4)
+    for name, tensor in weights(tmp_path / "one").items():
+        # Adam divides by the gradient's size, so rounding shows where a gradient is nearly zero; a step is up to 1e-3.
+        torch.testing.assert_close(weights(tmp_path / "two")[name], tensor, rtol=1e-3, atol=1e-4)
+    scores = [logged(tmp_path / name, "validation.csv")[0] for name in ("one", "two")]
+    assert float(scores[1]["loss"]) == pytest.approx(float(scores[0]["loss"]), rel=1e-4)
+
+
+def test_accumulated_batches_take_the_step_of_a_large_one(world: Path, tmp_path: Path) -> None:
+    base = small_config(epochs=1, bucket=False)
+    base = replace(
+        base,
+        model=replace(base.model, dropout=0.0, patch_dropout=0.0),
+        backbone=replace(base.backbone, trainable=False),
+    )
+    small = replace(base, train=replace(base.train, batch_size=4, accumulate=2))
+    train(base, world, tmp_path / "large", features=tmp_path / "features")
+    train(small, world, tmp_path / "small", features=tmp_path / "features")
+    large_log, small_log = logged(tmp_path / "large"), logged(tmp_path / "small")
+    assert len(large_log) == len(small_log)
+    for first, second in zip(large_log, small_log, strict=True):
+        assert float(second["gradient_norm"]) == pytest.approx(float(first["gradient_norm"]), rel=1e-4)
+        assert float(second["loss"]) == pytest.approx(float(first["loss"]), rel=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_learns_the_phantom_world(method: str, world: Path, tmp_path: Path) -> None:
+    config = small_config(method, epochs=8, lr=5e-3, lr_backbone=5e-3, clip_value=None, clip_norm=1.0)
+    train(config, world, tmp_path / "run")
+    losses = [float(row["loss"]) for row in logged(tmp_path / "run", "validation.csv")]
+    assert losses[-1] < 0.75 * losses[0]
+
+
+def test_a_loss_that_is_not_a_number_names_its_studies_and_keeps_the_last_state(world: Path, tmp_path: Path) -> None:
+    config = small_config("baseline", epochs=1, lr=1e38, clip_value=None)
+    with pytest.raises(InputError, match=r"the loss is (nan|inf).*CXR.*--train\.lr"):
+        train(config, world, tmp_path / "run")
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+
+
+def test_weights_that_are_not_numbers_are_never_saved(world: Path, tmp_path: Path) -> None:
+    config = small_config("baseline", epochs=1, lr=1e38, clip_value=None, checkpoint_minutes=0.0)
+    with pytest.raises(InputError, match="no longer numbers after step 1"):
+        train(config, world, tmp_path / "run")
+    assert not (tmp_path / "run" / "state.pt").exists()
+
+
+def test_a_run_is_never_overwritten_and_resumes_only_with_its_own_settings(world: Path, tmp_path: Path) -> None:
+    config = small_config("baseline", epochs=1)
+    train(config, world, tmp_path / "run", features=tmp_path / "features")
+    with pytest.raises(InputError, match="already holds a run"):
+        train(config, world, tmp_path / "run")
+    with pytest.raises(InputError, match="other settings"):
+        train(replace(config, seed=7), world, tmp_path / "run", resume=True)
+    with pytest.raises(InputError, match="no run to resume"):
+        train(config, world, tmp_path / "other", resume=True)
+    before = weights(tmp_path / "run")
+    train(config, world, tmp_path / "run", resume=True)  # finished: nothing is left to do
+    assert_same(weights(tmp_path / "run"), before)
+
+
+def test_training_without_the_section_says_which(world: Path, tmp_path: Path) -> None:
+    manifest = read_manifest(world)
+    bare = replace(manifest, studies=tuple(replace(study, impression="") for study in manifest.studies))
+    write_manifest(tmp_path / "bare.parquet", bare)
+    config = small_config()
+    config = replace(config, text=replace(config.text, section="impression"))
+    with pytest.raises(InputError, match="section 'impression'"):
+        train(config, tmp_path / "bare.parquet", tmp_path / "run")
+
+
+@pytest.mark.parametrize(("limit", "file"), [(200_000, "model.safetensors"), (3_000_000, "state.pt")])
+def test_a_full_disk_is_named_and_leaves_no_half_written_state(
+    limit: int, file: str, world: Path, tmp_path: Path
+) -> None:
+    """The limit on file size makes the write itself fail, as a full disk does."""
+    (tmp_path / "config.yaml").write_text(to_yaml(small_config("baseline", epochs=1)))
+    script = (
+        "import resource, sys\nimport torch\ntorch.set_num_threads(1)\nfrom rayscribe import cli\n"
+        "from rayscribe.config import from_yaml\nfrom pathlib import Path\n"
+        "import rayscribe.recipes as recipes\n"
+        f"config = from_yaml(Path({str(tmp_path / 'config.yaml')!r}).read_text(), 'config')\n"
+        "recipes.RECIPES['baseline'] = lambda: config\n"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))\n"
+        f"sys.argv = ['rayscribe', 'train', 'baseline', '--data', {str(world)!r}, '--run', {str(tmp_path / 'run')!r}]\n"
+        "cli.main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
+    message = done.stderr.decode().splitlines()[-1]
+    assert done.returncode == 1
+    assert message.startswith("rayscribe: ")
+    assert file in message
+    assert "disk space" in message
+    assert "Traceback" not in done.stderr.decode()
+    assert not list((tmp_path / "run").glob(".*.part"))
+    assert not (tmp_path / "run" / "state.pt").exists()
+
+
+def test_the_order_of_an_epoch_is_a_function_of_seed_and_epoch() -> None:
+    lengths = [(7 * i) % 23 + 3 for i in range(203)]
+    order = Order(lengths=lengths, batch_size=16, bucket=True, seed=3)
+    assert order.batches(4) == order.batches(4)
+    assert order.batches(4) != order.batches(5)
+    assert sorted(study for batch in order.batches(4) for study in batch) == list(range(203))
+    padding = [sum(max(lengths[s] for s in batch) - lengths[s] for s in batch) for batch in order.batches(0)]
+    loose = replace(order, bucket=False)
+    loose_padding = [sum(max(lengths[s] for s in batch) - lengths[s] for s in batch) for batch in loose.batches(0)]
+    assert sum(padding) < 0.5 * sum(loose_padding)
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_the_processes_share_every_batch_without_overlap(processes: int) -> None:
+    order = Order(lengths=[5] * 33, batch_size=6, bucket=False, seed=0)
+    shares = [order.rows(0, accumulate=1, rank=rank, processes=processes) for rank in range(processes)]
+    assert len({len(share) for share in shares}) == 1
+    counted = [row.study for share in shares for batch in share for row in batch if row.counts]
+    assert sorted(counted) == list(range(33))
+    assert all(batch for share in shares for batch in share)
+
+
+def test_the_schedules_are_functions_of_the_step() -> None:
+    config = RunConfig().train
+    assert lr_factor(config, 49, 0, 1000) == 1.0
+    assert lr_factor(config, 50, 0, 1000) == pytest.approx(0.1)
+    cosine = replace(config, schedule="cosine", warmup_steps=10)
+    assert lr_factor(cosine, 0, 0, 1000) == pytest.approx(0.1, abs=1e-3)
+    assert lr_factor(cosine, 0, 1000, 1000) == pytest.approx(0, abs=1e-9)
+
+
+def test_a_run_folder_is_a_model_folder(world: Path, tmp_path: Path) -> None:
+    train(small_config("baseline", epochs=1), world, tmp_path / "run")
+    trained = load_model(tmp_path / "run")
+    assert trained.data["source"] == "phantom"
+    assert trained.training["epoch"] == 1
+    assert (tmp_path / "run" / "README.md").read_text().count("Not a medical device") == 1
+    assert any((tmp_path / "run" / "tensorboard").iterdir())
