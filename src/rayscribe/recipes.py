@@ -36,22 +36,26 @@ def baseline() -> RunConfig:
 
 
 def demo() -> RunConfig:
-    """A small R2Gen that learns the phantom world on two CPU cores in a minute; the sizes are ours."""
+    """A small R2Gen that learns to use drawn X-rays in a minute on two CPU cores; the sizes are ours.
+
+    No dropout and no patch encoder: with either, 400 studies teach it the wording long before they teach it to look.
+    """
     return RunConfig(
-        images=ImageConfig(size=128, resize=136),
-        backbone=BackboneConfig(name="lcnet_050"),
+        images=ImageConfig(size=112, resize=120),
+        backbone=BackboneConfig(name="test_resnet"),
         model=ModelConfig(
             method="r2gen",
             width=128,
             heads=4,
             feedforward=256,
-            encoder_layers=1,
+            encoder_layers=0,
             decoder_layers=2,
             memory_heads=4,
-            patch_dropout=0.1,
+            dropout=0.0,
+            patch_dropout=0.0,
         ),
         train=TrainConfig(
-            epochs=14,
+            epochs=12,
             optimizer="adamw",
             lr=2e-3,
             lr_backbone=2e-3,
