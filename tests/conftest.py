@@ -13,7 +13,8 @@ from rayscribe.config import BackboneConfig, DecodingConfig, ModelConfig, RunCon
 from rayscribe.data import iu_xray
 from rayscribe.data.images import ImageConfig
 from rayscribe.data.manifest import write_manifest
-from rayscribe.data.phantom import PhantomConfig, write_phantom
+from rayscribe.data.phantom import write_phantom
+from rayscribe.data.phantom_truth import PhantomConfig
 from rayscribe.data.prepare import check
 from rayscribe.models.report_model import ReportModel
 

@@ -144,7 +144,7 @@ def test_mistakes_are_answered_in_one_line_with_the_way_out(
     mistakes = [
         (["fly"], "no verb 'fly'"),
         (["train"], "name a recipe first"),
-        (["train", "gpt'; there are baseline, r2gen"),
+        (["train", "gpt"], "no recipe 'gpt'; there are baseline, r2gen"),
         (["predict", broken, "--model", model], "broken.png: damaged or truncated"),
         (["predict", "none.png", "--model", model], "none.png: no such image"),
         (["predict", broken, "--model", tmp_path], "no rayscribe model"),

@@ -81,7 +81,7 @@ def _prepare(arguments: list[str]) -> None:
     sources = ("iu-xray", "table", "phantom")
     source = _choice(arguments, sources, "source", "rayscribe prepare SOURCE [options] --out data.parquet")
     from rayscribe.data import iu_xray, table
-    from rayscribe.data.phantom import PhantomConfig
+    from rayscribe.data.phantom_truth import PhantomConfig
 
     def from_iu_xray(
         root: tyro.conf.Positional[Path],

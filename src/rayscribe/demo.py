@@ -17,7 +17,7 @@ from PIL import Image
 from rayscribe.cli import write_phantom_manifest
 from rayscribe.data.images import read_image
 from rayscribe.data.manifest import Manifest, read_manifest
-from rayscribe.data.phantom import PhantomConfig
+from rayscribe.data.phantom_truth import PhantomConfig
 from rayscribe.errors import DISCLAIMER, InputError
 from rayscribe.evaluate import Protocol, evaluate, read_predictions, reference_reports, summary
 from rayscribe.files import write_text

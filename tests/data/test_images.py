@@ -19,7 +19,8 @@ from rayscribe.data.images import (
     read_image,
     training_square,
 )
-from rayscribe.data.phantom import PhantomConfig, draw_study
+from rayscribe.data.phantom import draw_study
+from rayscribe.data.phantom_truth import PhantomConfig
 from rayscribe.errors import InputError
 
 

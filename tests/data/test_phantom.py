@@ -12,8 +12,9 @@ import pytest
 from PIL import Image
 
 from rayscribe.data import iu_xray
-from rayscribe.data.phantom import Finding, PhantomConfig, PhantomStudy, Truth, draw_films, draw_study, write_phantom
+from rayscribe.data.phantom import draw_films, draw_study, write_phantom
 from rayscribe.data.phantom_drawing import draw_frontal
+from rayscribe.data.phantom_truth import Finding, PhantomConfig, PhantomStudy, Truth
 from rayscribe.errors import InputError
 from rayscribe.labels import OBSERVATIONS
 

@@ -11,7 +11,8 @@ import pytest
 
 from rayscribe.data import iu_xray, table
 from rayscribe.data.manifest import Manifest, read_manifest, write_manifest
-from rayscribe.data.phantom import PhantomConfig, write_phantom
+from rayscribe.data.phantom import write_phantom
+from rayscribe.data.phantom_truth import PhantomConfig
 from rayscribe.data.prepare import Checked, check
 from rayscribe.errors import InputError
 from rayscribe.study import Study

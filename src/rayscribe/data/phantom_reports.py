@@ -7,12 +7,10 @@ a region without a finding is mostly, not always, told to be normal, as radiolog
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from rayscribe.data.phantom import Finding, Truth  # the world imports this module
+from rayscribe.data.phantom_truth import Finding, Truth
 
 _REGIONS: dict[str, tuple[str, ...]] = {
     "heart": ("Cardiomegaly",),
