@@ -4,6 +4,7 @@ Annotations are evaluated here (no postponed ones), because tyro reads them from
 """
 
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -11,14 +12,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from rayscribe import __version__
+from rayscribe.arguments import choice, parsed
 from rayscribe.errors import DISCLAIMER, InputError
-from rayscribe.study import Study
 
 OVERVIEW = f"""rayscribe {__version__}: chest X-rays to draft radiology reports
 
   rayscribe demo                              drawn X-rays, a trained model, scores and a page, in two minutes
   rayscribe prepare iu-xray|table|phantom     a data set to one checked manifest (Parquet)
-  rayscribe train RECIPE                      a manifest to a model folder; recipes: baseline, r2gen
+  rayscribe train RECIPE                      a manifest to a model folder; recipes: baseline, r2gen, demo
   rayscribe generate                          a model and a manifest split to predictions.jsonl
   rayscribe evaluate PREDICTIONS              predictions to scores, beside their floors
   rayscribe predict IMAGE...                  one study's images (PNG, JPEG, DICOM) to a draft report
@@ -35,6 +36,9 @@ def main() -> None:
         sys.exit(run(sys.argv[1:]))
     except InputError as error:
         sys.exit(f"rayscribe: {error}")
+    except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
         sys.exit(f"rayscribe: {place}{error.strerror or error}; nothing half-written is left, mend it and repeat")
@@ -56,137 +60,10 @@ def run(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _parsed(kind: Callable[..., Any], arguments: list[str], verb: str) -> Any:
-    import tyro
-
-    return tyro.cli(kind, args=arguments, prog=f"rayscribe {verb}")
-
-
-def _choice(arguments: list[str], known: Sequence[str], what: str, usage: str) -> str:
-    """The first word of a verb that has kinds of its own; with `--help` alone, the kinds."""
-    if arguments and arguments[0] in known:
-        return arguments[0]
-    if arguments and arguments[0] in ("-h", "--help"):
-        print(
-            f"usage: {usage}\n\n{what}: {', '.join(known)}\n\n`{usage.split('[')[0].strip()} --help` shows its options"
-        )
-        sys.exit(0)
-    given = f"no {what} {arguments[0]!r}" if arguments and not arguments[0].startswith("-") else f"name a {what} first"
-    raise InputError(f"{given}; there are {', '.join(known)}. Usage: {usage}")
-
-
 def _prepare(arguments: list[str]) -> None:
-    import tyro
+    from rayscribe.cli_prepare import prepare
 
-    sources = ("iu-xray", "table", "phantom")
-    source = _choice(arguments, sources, "source", "rayscribe prepare SOURCE [options] --out data.parquet")
-    from rayscribe.data import iu_xray, table
-    from rayscribe.data.phantom_truth import PhantomConfig
-
-    def from_iu_xray(
-        root: tyro.conf.Positional[Path],
-        out: Path,
-        layout: iu_xray.Layout | None = None,
-        leave_out_faulty: bool = False,
-    ) -> None:
-        """IU X-Ray in R2Gen's, Kaggle's or Open-i's layout.
-
-        Args:
-            root: the folder with the reports and images
-            out: the manifest to write
-            layout: which layout to read when the folder holds several
-            leave_out_faulty: write the manifest although some input is broken
-        """
-        studies = iu_xray.read(root, layout=layout)
-        about = {"source": "iu-xray", "root": str(root), "layout": layout or "found", "terms": iu_xray.TERMS}
-        _write(studies, about, out, missing_is_fault=False, leave_out_faulty=leave_out_faulty)
-
-    def from_table(
-        file: tyro.conf.Positional[Path],
-        out: Path,
-        columns: table.Columns = table.Columns(),  # noqa: B008  # frozen
-        image_root: Path | None = None,
-        terms: str = "not stated",
-        leave_out_faulty: bool = False,
-    ) -> None:
-        """Any table (CSV, TSV, JSONL, Parquet) with an id, image paths and a report.
-
-        Args:
-            file: the table
-            out: the manifest to write
-            columns: which column holds what
-            image_root: where relative image paths start; the table's folder when empty
-            terms: what the licence of the data allows; goes into every model trained on it
-            leave_out_faulty: write the manifest although some input is broken
-        """
-        studies = table.read(file, columns=columns, image_root=image_root)
-        about = {"source": "table", "root": str(file), "terms": terms}
-        _write(studies, about, out, missing_is_fault=True, leave_out_faulty=leave_out_faulty)
-
-    def from_phantom(
-        out: Path,
-        phantom: Annotated[PhantomConfig, tyro.conf.arg(name="")] = PhantomConfig(),  # noqa: B008  # frozen
-    ) -> None:
-        """Draws chest X-rays with reports; the images stand beside the manifest.
-
-        Args:
-            out: the manifest to write; the folder has its name without the suffix
-        """
-        write_phantom_manifest(out, phantom)
-
-    kinds: dict[str, Callable[..., None]] = {"iu-xray": from_iu_xray, "table": from_table, "phantom": from_phantom}
-    _parsed(kinds[source], arguments[1:], f"prepare {source}")
-
-
-def write_phantom_manifest(out: Path, phantom: Any) -> None:
-    """Draws the phantom world beside `out` and writes its manifest."""
-    from dataclasses import asdict
-
-    from tqdm import tqdm
-
-    from rayscribe.data import iu_xray
-    from rayscribe.data.phantom import write_phantom
-
-    root = out.with_suffix("")
-    write_phantom(root, phantom, progress=lambda indices: tqdm(indices, desc="drawing", unit="study"))
-    about = {"source": "phantom", "settings": asdict(phantom), "terms": "synthetic; no restriction"}
-    _write(iu_xray.read(root), about, out, missing_is_fault=True, leave_out_faulty=False)
-
-
-def _write(
-    studies: Sequence[Study], about: dict[str, Any], out: Path, *, missing_is_fault: bool, leave_out_faulty: bool
-) -> None:
-    from tqdm import tqdm
-
-    from rayscribe.data.manifest import write_manifest
-    from rayscribe.data.prepare import check
-
-    total = len({path for study in studies for path in study.images})
-    checked = check(
-        studies,
-        source=about,
-        missing_is_fault=missing_is_fault,
-        progress=lambda looks: tqdm(looks, total=total, desc="reading images", unit="image"),
-    )
-    counts = checked.manifest.counts()
-    print(", ".join(f"{split} {count}" for split, count in counts.items()))
-    print(f"{len(checked.manifest.studies)} studies, {checked.manifest.provenance['images']} images")
-    for reason, count in checked.left_out.items():
-        print(f"left out: {count} studies with {reason}")
-    for note in checked.notes[:20]:
-        print(f"note: {note}")
-    if len(checked.notes) > 20:
-        print(f"note: and {len(checked.notes) - 20} more")
-    for fault in checked.faults:
-        print(f"fault: {fault}", file=sys.stderr)
-    if checked.faults and not leave_out_faulty:
-        raise InputError(
-            f"{len(checked.faults)} faults; no manifest was written. Mend them, or repeat with --leave-out-faulty"
-        )
-    if not checked.manifest.studies:
-        raise InputError("no study is left; check the folder and where the images are")
-    write_manifest(out, checked.manifest)
-    print(f"wrote {out}\nnext: rayscribe train r2gen --data {out} --run runs/r2gen")
+    prepare(arguments)
 
 
 def _train(arguments: list[str]) -> None:
@@ -195,7 +72,7 @@ def _train(arguments: list[str]) -> None:
     from rayscribe.config import RunConfig
     from rayscribe.recipes import RECIPES
 
-    recipe = _choice(
+    recipe = choice(
         arguments, tuple(RECIPES), "recipe", "rayscribe train RECIPE [options] --data data.parquet --run runs/name"
     )
 
@@ -219,7 +96,7 @@ def _train(arguments: list[str]) -> None:
         run_training(config, data, run, resume=resume, features=features)
         print(f"next: rayscribe generate --model {run} --data {data} --split test --out predictions.jsonl")
 
-    _parsed(train, arguments[1:], f"train {recipe}")
+    parsed(train, arguments[1:], f"train {recipe}")
 
 
 def _generate(arguments: list[str]) -> None:
@@ -259,7 +136,7 @@ def _generate(arguments: list[str]) -> None:
         print(f"{count} reports in {out}. {DISCLAIMER}")
         print(f"next: rayscribe evaluate {out} --data {data} --split {split}")
 
-    _parsed(generate, arguments, "generate")
+    parsed(generate, arguments, "generate")
 
 
 def _evaluate(arguments: list[str]) -> None:
@@ -284,7 +161,7 @@ def _evaluate(arguments: list[str]) -> None:
         """
         _score(predictions, data, split, protocol, json)
 
-    _parsed(evaluate, arguments, "evaluate")
+    parsed(evaluate, arguments, "evaluate")
 
 
 def _score(predictions: Path, data: Path, split: str, protocol: Any, target: Path | None) -> None:
@@ -318,7 +195,7 @@ def _predict(arguments: list[str]) -> None:
         "how many alternatives to print, best first"
         decoding: DecodingConfig = field(default_factory=DecodingConfig)
 
-    wanted = _parsed(Predict, arguments, "predict")
+    wanted = parsed(Predict, arguments, "predict")
     if not wanted.images:
         raise InputError("name at least one image; usage: rayscribe predict IMAGE... --model DIR")
     from rayscribe.checkpoint import load_model
@@ -365,7 +242,7 @@ def _import_r2gen(arguments: list[str]) -> None:
         convert(checkpoint, data, out, threshold=threshold, max_length=max_length, cleaning=cleaning)
         print(f"wrote {out}\nnext: rayscribe generate --model {out} --data {data} --split test --out predictions.jsonl")
 
-    _parsed(import_r2gen, arguments, "import-r2gen")
+    parsed(import_r2gen, arguments, "import-r2gen")
 
 
 def _demo(arguments: list[str]) -> None:
@@ -381,7 +258,7 @@ def _demo(arguments: list[str]) -> None:
 
         run_demo(out, studies=studies, seed=seed)
 
-    _parsed(demo, arguments, "demo")
+    parsed(demo, arguments, "demo")
 
 
 def _info(arguments: list[str]) -> None:
@@ -397,7 +274,7 @@ def _info(arguments: list[str]) -> None:
 
         print(describe(path))
 
-    _parsed(info, arguments, "info")
+    parsed(info, arguments, "info")
 
 
 _VERBS: dict[str, Callable[[list[str]], None]] = {

@@ -14,7 +14,7 @@ from typing import Any
 
 from PIL import Image
 
-from rayscribe.cli import write_phantom_manifest
+from rayscribe.cli_prepare import write_phantom_manifest
 from rayscribe.data.images import read_image
 from rayscribe.data.manifest import Manifest, read_manifest
 from rayscribe.data.phantom_truth import PhantomConfig

@@ -1,0 +1,127 @@
+"""`rayscribe prepare`: a source's options, its reader, and what the check found, printed.
+
+Annotations are evaluated here (no postponed ones), because tyro reads them from functions inside functions.
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from rayscribe.arguments import choice, parsed
+from rayscribe.errors import InputError
+from rayscribe.study import Study
+
+
+def prepare(arguments: list[str]) -> None:
+    import tyro
+
+    sources = ("iu-xray", "table", "phantom")
+    source = choice(arguments, sources, "source", "rayscribe prepare SOURCE [options] --out data.parquet")
+    from rayscribe.data import iu_xray, table
+    from rayscribe.data.phantom_truth import PhantomConfig
+
+    def from_iu_xray(
+        root: tyro.conf.Positional[Path],
+        out: Path,
+        layout: iu_xray.Layout | None = None,
+        leave_out_faulty: bool = False,
+    ) -> None:
+        """IU X-Ray in R2Gen's, Kaggle's or Open-i's layout.
+
+        Args:
+            root: the folder with the reports and images
+            out: the manifest to write
+            layout: which layout to read when the folder holds several
+            leave_out_faulty: write the manifest although some input is broken
+        """
+        studies = iu_xray.read(root, layout=layout)
+        about = {"source": "iu-xray", "root": str(root), "layout": layout or "found", "terms": iu_xray.TERMS}
+        _write(studies, about, out, missing_is_fault=False, leave_out_faulty=leave_out_faulty)
+
+    def from_table(
+        file: tyro.conf.Positional[Path],
+        out: Path,
+        columns: table.Columns = table.Columns(),  # noqa: B008  # frozen
+        image_root: Path | None = None,
+        terms: str = "not stated",
+        leave_out_faulty: bool = False,
+    ) -> None:
+        """Any table (CSV, TSV, JSONL, Parquet) with an id, image paths and a report.
+
+        Args:
+            file: the table
+            out: the manifest to write
+            columns: which column holds what
+            image_root: where relative image paths start; the table's folder when empty
+            terms: what the licence of the data allows; goes into every model trained on it
+            leave_out_faulty: write the manifest although some input is broken
+        """
+        studies = table.read(file, columns=columns, image_root=image_root)
+        about = {"source": "table", "root": str(file), "terms": terms}
+        _write(studies, about, out, missing_is_fault=True, leave_out_faulty=leave_out_faulty)
+
+    def from_phantom(
+        out: Path,
+        phantom: Annotated[PhantomConfig, tyro.conf.arg(name="")] = PhantomConfig(),  # noqa: B008  # frozen
+    ) -> None:
+        """Draws chest X-rays with reports; the images stand beside the manifest.
+
+        Args:
+            out: the manifest to write; the folder has its name without the suffix
+        """
+        write_phantom_manifest(out, phantom)
+
+    kinds: dict[str, Callable[..., None]] = {"iu-xray": from_iu_xray, "table": from_table, "phantom": from_phantom}
+    parsed(kinds[source], arguments[1:], f"prepare {source}")
+
+
+def write_phantom_manifest(out: Path, phantom: Any) -> None:
+    """Draws the phantom world beside `out` and writes its manifest."""
+    from dataclasses import asdict
+
+    from tqdm import tqdm
+
+    from rayscribe.data import iu_xray
+    from rayscribe.data.phantom import write_phantom
+
+    root = out.with_suffix("")
+    write_phantom(root, phantom, progress=lambda indices: tqdm(indices, desc="drawing", unit="study"))
+    about = {"source": "phantom", "settings": asdict(phantom), "terms": "synthetic; no restriction"}
+    _write(iu_xray.read(root), about, out, missing_is_fault=True, leave_out_faulty=False)
+
+
+def _write(
+    studies: Sequence[Study], about: dict[str, Any], out: Path, *, missing_is_fault: bool, leave_out_faulty: bool
+) -> None:
+    from tqdm import tqdm
+
+    from rayscribe.data.manifest import write_manifest
+    from rayscribe.data.prepare import check
+
+    total = len({path for study in studies for path in study.images})
+    checked = check(
+        studies,
+        source=about,
+        missing_is_fault=missing_is_fault,
+        progress=lambda looks: tqdm(looks, total=total, desc="reading images", unit="image"),
+    )
+    counts = checked.manifest.counts()
+    print(", ".join(f"{split} {count}" for split, count in counts.items()))
+    print(f"{len(checked.manifest.studies)} studies, {checked.manifest.provenance['images']} images")
+    for reason, count in checked.left_out.items():
+        print(f"left out: {count} studies with {reason}")
+    for note in checked.notes[:20]:
+        print(f"note: {note}")
+    if len(checked.notes) > 20:
+        print(f"note: and {len(checked.notes) - 20} more")
+    for fault in checked.faults:
+        print(f"fault: {fault}", file=sys.stderr)
+    if checked.faults and not leave_out_faulty:
+        raise InputError(
+            f"{len(checked.faults)} faults; no manifest was written. Mend them, or repeat with --leave-out-faulty"
+        )
+    if not checked.manifest.studies:
+        raise InputError("no study is left; check the folder and where the images are")
+    write_manifest(out, checked.manifest)
+    print(f"wrote {out}\nnext: rayscribe train r2gen --data {out} --run runs/r2gen")
