@@ -69,6 +69,11 @@ def _other_vocabulary(folder: Path) -> None:
     Tokenizer.build(["other words"], threshold=1).save(folder / "vocabulary.json")
 
 
+def _other_order(folder: Path) -> None:
+    stored = Tokenizer.load(folder / "vocabulary.json")
+    replace(stored, words=stored.words[::-1]).save(folder / "vocabulary.json")
+
+
 def _cut_weights(folder: Path) -> None:
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:500])
@@ -78,7 +83,8 @@ def _lose_a_weight(folder: Path) -> None:
     state = load_file(folder / "model.safetensors")
     del state["stages.0.project.weight"]
     state["stages.0.project.bias"] = torch.zeros(3)
-    save_file(state, folder / "model.safetensors")
+    vocabulary = Tokenizer.load(folder / "vocabulary.json").digest()
+    save_file(state, folder / "model.safetensors", metadata={"vocabulary_sha256": vocabulary})
 
 
 def _future_format(folder: Path) -> None:
@@ -99,6 +105,7 @@ def _unknown_setting(folder: Path) -> None:
         (lambda folder: (folder / "model.json").write_text("{"), "not a rayscribe model"),
         (lambda folder: (folder / "vocabulary.json").unlink(), "copy the whole model folder"),
         (_other_vocabulary, r"the weights are for 12 token ids, but vocabulary\.json has 6"),
+        (_other_order, r"vocabulary\.json is not the one"),
         (_cut_weights, "missing or damaged"),
         (_lose_a_weight, r"project\.weight is missing; stages\.0\.project\.bias is \(3,\), not \(32,\)"),
         (_future_format, "rayscribe-model-9"),
@@ -167,6 +174,28 @@ def test_r2gen_has_the_published_parameter_counts(vocabulary: int, encoder_decod
     assert count(model.stages[1]) == 4_734_976
     decoder = count(model.decoder.layers) + count(norms) - count(norms.memory) + count(model.decoder.norm)
     assert decoder == 26_782_720
+
+
+def test_mcln_starts_as_published() -> None:
+    """Specification 2.3: biases of both layers 0.1, gains 1, every small matrix Xavier-uniform by itself."""
+    model = build_model(small_config("r2gen"), 12)
+    norms, width = model.decoder.norms, 32
+    assert torch.all(norms.first.bias == 0.1) and torch.all(norms.second_bias_S1D == 0.1)
+    assert torch.all(norms.gains_SD == 1) and torch.all(norms.biases_SD == 0)
+    for block in norms.first.weight.chunk(2 * 6):
+        limit = (6 / (3 * width + width)) ** 0.5
+        assert 0.9 * limit < float(block.abs().max()) <= limit
+    for block in model.decoder.layers[0].self_attention.key_value.weight.chunk(2):
+        limit = (6 / (2 * width)) ** 0.5
+        assert 0.9 * limit < float(block.abs().max()) <= limit
+
+
+def test_a_model_whose_weights_are_not_numbers_writes_nothing(folder: Path, world: Path) -> None:
+    trained = load_model(folder)
+    with torch.no_grad():
+        trained.model.decoder.head.bias.fill_(torch.nan)
+    with pytest.raises(InputError, match="scores are not numbers"):
+        draft_report(trained, read_manifest(world).studies[0].images, DecodingConfig())
 
 
 def test_a_frozen_backbone_stays_frozen_and_in_evaluation_mode() -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from conftest import small_model
+from rayscribe import decoding
 from rayscribe.config import DecodingConfig
 from rayscribe.decoding import Hypothesis, Vocabulary, beam_search, decode
 from rayscribe.models.layers import Encoded
@@ -106,7 +107,23 @@ def _masked_log_probability(
     return float(logits.log_softmax(-1).gather(1, torch.tensor(tokens)[:, None]).sum())
 
 
-def test_stopping_early_changes_no_result() -> None:
+@pytest.mark.parametrize("penalty", [0.0, 1.5])
+def test_stopping_early_is_what_the_full_search_finds(penalty: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a bound that nothing reaches, the search runs to its full length."""
+    config = DecodingConfig(beams=3, length_penalty=penalty)
+    early, full = [], []
+    for seed in range(12):
+        model, encoded = small_model("baseline", seed=seed), patches()
+        early.append(decode(model.decoder, encoded, OWN, config, max_tokens=14))
+        with monkeypatch.context() as patch:
+            patch.setattr(decoding, "_reachable", lambda scores, length, alpha: torch.full_like(scores, torch.inf))
+            full.append(decode(model.decoder, encoded, OWN, config, max_tokens=14))
+    assert [[h.tokens for h in one] for run in early for one in run] == [
+        [h.tokens for h in one] for run in full for one in run
+    ]
+
+
+def test_a_study_is_decoded_alone_as_in_a_batch() -> None:
     model, encoded = small_model(), patches()
     short = decode(model.decoder, encoded, OWN, DecodingConfig(beams=3), max_tokens=12, best=2)
     alone = [

@@ -15,13 +15,16 @@ import torch
 from safetensors.torch import load_file
 
 from conftest import small_config
+from rayscribe.build import build_model
 from rayscribe.checkpoint import load_model
 from rayscribe.config import RunConfig, to_yaml
 from rayscribe.data.dataset import Order
 from rayscribe.data.manifest import read_manifest, write_manifest
 from rayscribe.errors import InputError
+from rayscribe.recipes import r2gen
 from rayscribe.run import train
-from rayscribe.train import lr_factor
+from rayscribe.task import ReportTask
+from rayscribe.train import build_optimizer, lr_factor
 
 METHODS = ("baseline", "r2gen")
 
@@ -116,6 +119,7 @@ def test_two_processes_take_the_steps_of_one(method: str, world: Path, tmp_path:
     assert len(one) == len(two) == 6
     for first, second in zip(one, two, strict=True):
         assert float(second["gradient_norm"]) == pytest.approx(float(first["gradient_norm"]), rel=1e-4)
+        assert float(second["loss"]) == pytest.approx(float(first["loss"]), rel=1e-4)
     for name, tensor in weights(tmp_path / "one").items():
         # Adam divides by the gradient's size, so rounding shows where a gradient is nearly zero; a step is up to 1e-3.
         torch.testing.assert_close(weights(tmp_path / "two")[name], tensor, rtol=1e-3, atol=1e-4)
@@ -161,6 +165,31 @@ def test_weights_that_are_not_numbers_are_never_saved(world: Path, tmp_path: Pat
     with pytest.raises(InputError, match="no longer numbers after step 1"):
         train(config, world, tmp_path / "run")
     assert not (tmp_path / "run" / "state.pt").exists()
+    one_step = replace(config, train=replace(config.train, batch_size=60, checkpoint_minutes=10.0))
+    with pytest.raises(InputError, match="no longer numbers after step 1"):
+        train(one_step, world, tmp_path / "epoch")
+    assert not (tmp_path / "epoch" / "model.safetensors").exists()
+
+
+def test_a_start_that_failed_can_be_repeated(world: Path, tmp_path: Path) -> None:
+    config = small_config("baseline", epochs=1)
+    wrong = replace(config, backbone=replace(config.backbone, weights="/none.pth"))
+    with pytest.raises(InputError, match="no such weights file"):
+        train(wrong, world, tmp_path / "run")
+    train(config, world, tmp_path / "run")
+
+
+def test_the_optimiser_is_the_published_one(world: Path) -> None:
+    """Adam with amsgrad, weight decay 5e-5, the image encoder at a rate of its own (specification 2.4)."""
+    config = r2gen().train
+    task = ReportTask(build_model(small_config("r2gen"), 12))
+    optimizer = build_optimizer(task, config)
+    assert type(optimizer) is torch.optim.Adam
+    assert [group["lr"] for group in optimizer.param_groups] == [5e-5, 1e-4]
+    assert all(group["amsgrad"] and group["weight_decay"] == 5e-5 for group in optimizer.param_groups)
+    backbone = {id(parameter) for parameter in task.model.backbone.parameters()}
+    assert {id(parameter) for parameter in optimizer.param_groups[0]["params"]} == backbone
+    assert config.clip_value == 0.1
 
 
 def test_a_run_is_never_overwritten_and_resumes_only_with_its_own_settings(world: Path, tmp_path: Path) -> None:
@@ -168,6 +197,10 @@ def test_a_run_is_never_overwritten_and_resumes_only_with_its_own_settings(world
     train(config, world, tmp_path / "run", features=tmp_path / "features")
     with pytest.raises(InputError, match="already holds a run"):
         train(config, world, tmp_path / "run")
+    manifest = read_manifest(world)
+    write_manifest(tmp_path / "other.parquet", replace(manifest, studies=manifest.studies[1:]))
+    with pytest.raises(InputError, match="started on other data"):
+        train(config, tmp_path / "other.parquet", tmp_path / "run", resume=True)
     with pytest.raises(InputError, match="other settings"):
         train(replace(config, seed=7), world, tmp_path / "run", resume=True)
     with pytest.raises(InputError, match="no run to resume"):

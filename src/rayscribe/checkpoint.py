@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from rayscribe import __version__
@@ -59,21 +59,19 @@ def save_model(folder: Path, trained: TrainedModel) -> None:
     path = folder / "model.safetensors"
     try:
         with whole_file(path) as temporary:
-            save_file(state, temporary, metadata={"format": "pt"})
+            save_file(state, temporary, metadata={"format": "pt", "vocabulary_sha256": trained.tokenizer.digest()})
     except SafetensorError as error:
         raise InputError(f"{path}: cannot be written ({error}); free some disk space and continue") from error
 
 
 def load_model(folder: Path, device: torch.device | str = "cpu") -> TrainedModel:
     """The model in evaluation mode. Raises InputError that says what is missing or what does not fit."""
-    about = read_about(folder)
-    try:
-        config = from_plain(RunConfig, about["config"])
-    except (TypeError, KeyError) as error:
-        raise InputError(f"{folder / 'model.json'}: {error}; the model was written by another version") from error
+    about, config = read_about(folder), read_config(folder)
     tokenizer = Tokenizer.load(folder / "vocabulary.json")
     try:
         state = load_file(folder / "model.safetensors")
+        with safe_open(folder / "model.safetensors", "pt") as file:
+            vocabulary = (file.metadata() or {}).get("vocabulary_sha256")
     except (OSError, SafetensorError) as error:
         raise InputError(
             f"{folder / 'model.safetensors'}: missing or damaged ({error}); copy the folder again"
@@ -83,6 +81,10 @@ def load_model(folder: Path, device: torch.device | str = "cpu") -> TrainedModel
         raise InputError(
             f"{folder}: the weights are for {rows} token ids, but vocabulary.json has {tokenizer.size}; "
             "it belongs to another model (the threshold or the training data differ)"
+        )
+    if vocabulary != tokenizer.digest():
+        raise InputError(
+            f"{folder}: vocabulary.json is not the one that the weights were trained with; copy the whole model folder"
         )
     bare = replace(config, backbone=replace(config.backbone, weights=""))
     model = build_model(bare, tokenizer.size)
@@ -94,6 +96,14 @@ def load_model(folder: Path, device: torch.device | str = "cpu") -> TrainedModel
         data=about["data"],
         training=about["training"],
     )
+
+
+def read_config(folder: Path) -> RunConfig:
+    """The settings of a model, without loading weights."""
+    try:
+        return from_plain(RunConfig, read_about(folder)["config"])
+    except (TypeError, KeyError) as error:
+        raise InputError(f"{folder / 'model.json'}: {error}; the model was written by another version") from error
 
 
 def read_about(folder: Path) -> dict[str, Any]:
@@ -143,7 +153,8 @@ def model_card(trained: TrainedModel) -> str:
 | method | {config.model.method} |
 | input | 1 or more chest X-rays of one study, {config.images.size} x {config.images.size}, grey |
 | output | a draft of the section: {config.text.section} |
-| image encoder | {config.backbone.name}, {"trained" if config.backbone.trainable else "frozen"} |
+| image encoder | {config.backbone.name}, {"trained" if config.backbone.trainable else "frozen"}, \
+started from {Path(config.backbone.weights).name or "random weights"} |
 | training data | {data.get("source", "not stated")}, {data.get("counts", {})}, digest {data.get("digest", "")[:16]} |
 | terms of the data | {data.get("terms", "not stated")} |
 | cleaning, vocabulary | {config.text.cleaning}, {trained.tokenizer.size} ids, threshold {config.text.threshold} |

@@ -38,10 +38,10 @@ def main() -> None:
         sys.exit(f"rayscribe: {error}")
     except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+        sys.exit(141)
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
-        sys.exit(f"rayscribe: {place}{error.strerror or error}; nothing half-written is left, mend it and repeat")
+        sys.exit(f"rayscribe: {place}{error.strerror or error}; mend it and repeat, an interrupted run goes on")
     except KeyboardInterrupt:
         print("rayscribe: interrupted; `train --resume` and `generate` go on where they stopped", file=sys.stderr)
         sys.exit(130)
@@ -122,6 +122,8 @@ def _generate(arguments: list[str]) -> None:
         """
         from tqdm import tqdm
 
+        from rayscribe.checkpoint import read_config
+        from rayscribe.config import TextConfig
         from rayscribe.generate import generate as write_reports
 
         count = write_reports(
@@ -134,7 +136,11 @@ def _generate(arguments: list[str]) -> None:
             progress=lambda starts: tqdm(starts, desc="generating", unit="batch"),
         )
         print(f"{count} reports in {out}. {DISCLAIMER}")
-        print(f"next: rayscribe evaluate {out} --data {data} --split {split}")
+        text = read_config(model).text
+        usual = TextConfig()
+        flags = "" if text.section == usual.section else f" --section {text.section}"
+        flags += "" if text.cleaning == usual.cleaning else f" --cleaning {text.cleaning}"
+        print(f"next: rayscribe evaluate {out} --data {data} --split {split}{flags}")
 
     parsed(generate, arguments, "generate")
 
@@ -166,9 +172,10 @@ def _evaluate(arguments: list[str]) -> None:
 
 def _score(predictions: Path, data: Path, split: str, protocol: Any, target: Path | None) -> None:
     from rayscribe.data.manifest import read_manifest
-    from rayscribe.evaluate import evaluate, read_predictions, summary
+    from rayscribe.evaluate import check_protocol, evaluate, read_predictions, summary
     from rayscribe.files import write_text
 
+    check_protocol(predictions, protocol)
     result = evaluate(read_predictions(predictions), read_manifest(data), split=split, protocol=protocol)
     print(summary(result))
     if target is not None:

@@ -36,7 +36,12 @@ def prepare(arguments: list[str]) -> None:
             leave_out_faulty: write the manifest although some input is broken
         """
         studies = iu_xray.read(root, layout=layout)
-        about = {"source": "iu-xray", "root": str(root), "layout": layout or "found", "terms": iu_xray.TERMS}
+        about = {
+            "source": "iu-xray",
+            "root": str(root),
+            "layout": layout or iu_xray.find_layout(root),
+            "terms": iu_xray.TERMS,
+        }
         _write(studies, about, out, missing_is_fault=False, leave_out_faulty=leave_out_faulty)
 
     def from_table(

@@ -16,6 +16,11 @@ from rayscribe.errors import InputError
 C = TypeVar("C")
 
 
+def _need(fits: bool, flag: str, value: object, what: str) -> None:
+    if not fits:
+        raise InputError(f"{flag} {value}: {what}")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextConfig:
     """From a report to token ids."""
@@ -28,6 +33,10 @@ class TextConfig:
     "ids a report, begin and end included; 60 for IU X-Ray, 100 for MIMIC-CXR in R2Gen"
     legacy_ids: bool = False
     "R2Gen's ids: pad, begin and end are all 0, and a report that is cut loses its end"
+
+    def __post_init__(self) -> None:
+        _need(self.threshold >= 1, "--text.threshold", self.threshold, "at least 1")
+        _need(self.max_length >= 3, "--text.max-length", self.max_length, "at least 3: begin, a word, end")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +67,12 @@ class ModelConfig:
     memory_slots: int = 3
     "R2Gen: rows of the relational memory"
     memory_heads: int = 8
+
+    def __post_init__(self) -> None:
+        for flag, heads in (("--model.heads", self.heads), ("--model.memory-heads", self.memory_heads)):
+            _need(heads >= 1 and self.width % heads == 0, flag, heads, f"must divide --model.width {self.width}")
+        _need(self.width % 2 == 0, "--model.width", self.width, "must be even, for the sines and cosines of positions")
+        _need(self.decoder_layers >= 1, "--model.decoder-layers", self.decoder_layers, "at least 1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +111,14 @@ class TrainConfig:
     checkpoint_minutes: float = 10.0
     "minutes between training states that `--resume` continues from; one is written after every epoch as well"
 
+    def __post_init__(self) -> None:
+        _need(self.epochs >= 1, "--train.epochs", self.epochs, "at least 1")
+        _need(self.min_epochs <= self.epochs, "--train.min-epochs", self.min_epochs, "more than --train.epochs")
+        _need(self.batch_size >= 1, "--train.batch-size", self.batch_size, "at least 1")
+        _need(self.accumulate >= 1, "--train.accumulate", self.accumulate, "at least 1")
+        both = self.clip_value is not None and self.clip_norm is not None
+        _need(not both, "--train.clip-norm", self.clip_norm, "clip by value or by norm; give --train.clip-value None")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecodingConfig:
@@ -118,6 +141,14 @@ class DecodingConfig:
     seed: int = 0
     "of the sampling"
 
+    def __post_init__(self) -> None:
+        _need(self.beams >= 1, "--decoding.beams", self.beams, "at least 1")
+        _need(self.length_penalty >= 0, "--decoding.length-penalty", self.length_penalty, "not negative")
+        _need(self.temperature > 0, "--decoding.temperature", self.temperature, "above 0; --decoding.beams 1 is greedy")
+        _need(0 < self.top_p <= 1, "--decoding.top-p", self.top_p, "above 0, at most 1")
+        tokens = self.max_tokens
+        _need(tokens is None or 1 <= tokens <= 512, "--decoding.max-tokens", tokens, "between 1 and 512")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunConfig:
@@ -131,6 +162,15 @@ class RunConfig:
     decoding: DecodingConfig = field(default_factory=DecodingConfig)
     seed: int = 9223
     "R2Gen's IU script"
+
+    def __post_init__(self) -> None:
+        frozen = not self.backbone.trainable
+        _need(
+            not (frozen and self.images.flip),
+            "--images.flip",
+            "",
+            "a frozen image encoder is fed from its cache, unflipped",
+        )
 
 
 def to_yaml(config: RunConfig) -> str:

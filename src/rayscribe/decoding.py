@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from rayscribe.config import DecodingConfig
+from rayscribe.errors import InputError
 from rayscribe.models.layers import Encoded
 from rayscribe.models.report_model import Cache
 
@@ -58,9 +59,14 @@ def decode(
 ) -> list[list[Hypothesis]]:
     """The `best` reports of every study, best first. `max_tokens` counts words and the end."""
     max_tokens = config.max_tokens or max_tokens
-    if config.strategy == "sample":
-        return sample(decoder, encoded, vocabulary, config, max_tokens=max_tokens, best=best)
-    return beam_search(decoder, encoded, vocabulary, config, max_tokens=max_tokens, best=best)
+    search = sample if config.strategy == "sample" else beam_search
+    found = search(decoder, encoded, vocabulary, config, max_tokens=max_tokens, best=best)
+    if not all(found):
+        raise InputError(
+            f"{sum(not one for one in found)} of {len(found)} studies have no report, because the model's scores are not "
+            "numbers; its weights or the image features are damaged"
+        )
+    return found
 
 
 def beam_search(
@@ -101,8 +107,7 @@ def beam_search(
             ranked_BK = scores_BK / _penalty(step + 1, config.length_penalty)
             finished.add(ranked_BK.masked_fill(~ends_BK, -torch.inf), scores_BK, history_BKT)
             scores_BK = scores_BK.masked_fill(ends_BK, -torch.inf)
-            # Log-probabilities only fall; the penalty is largest at full length.
-            reachable_B = scores_BK.max(dim=1).values / _penalty(max_tokens, config.length_penalty)
+            reachable_B = _reachable(scores_BK.max(dim=1).values, max_tokens, config.length_penalty)
             if (finished.ranked_BK[:, -1] >= reachable_B).all():
                 break
     return finished.hypotheses(vocabulary)
@@ -187,6 +192,11 @@ class _Finished:
 def _until_end(tokens: list[int], vocabulary: Vocabulary) -> tuple[int, ...]:
     stops = [index for index, token in enumerate(tokens) if token in (vocabulary.end, vocabulary.pad)]
     return tuple(tokens[: stops[0]] if stops else tokens)
+
+
+def _reachable(scores_B: Tensor, max_tokens: int, alpha: float) -> Tensor:
+    """The best score that a live beam can still end with: log-probabilities only fall, the penalty only grows."""
+    return scores_B / _penalty(max_tokens, alpha)
 
 
 def _penalty(length: int, alpha: float) -> float:

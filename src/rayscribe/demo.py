@@ -24,6 +24,7 @@ from rayscribe.files import write_text
 from rayscribe.recipes import demo as demo_recipe
 
 _SHOWN = 12
+_MARK = "made-by-rayscribe-demo.txt"
 _VARIETY = 0.2  # of the wording: 400 studies are too few to learn all of it as well as the images
 
 
@@ -35,6 +36,7 @@ def run_demo(out: Path, *, studies: int, seed: int) -> None:
 
     began = time.monotonic()
     _clear(out)
+    write_text(out / _MARK, "This folder was made by `rayscribe demo`, which replaces it when it is run again.\n")
     data, predictions = out / "phantom.parquet", out / "predictions.jsonl"
     config = replace(demo_recipe(), seed=seed)
     print("1. drawing chest X-rays and writing their reports")
@@ -59,7 +61,7 @@ def run_demo(out: Path, *, studies: int, seed: int) -> None:
 def _clear(out: Path) -> None:
     if not out.exists() or not any(out.iterdir()):
         return
-    if not (out / "phantom.parquet").exists() and not (out / "phantom").is_dir():
+    if not (out / _MARK).exists():
         raise InputError(f"{out}: holds something that is not a demo; give another --out folder")
     for name in ("phantom", "run", "features"):
         shutil.rmtree(out / name, ignore_errors=True)

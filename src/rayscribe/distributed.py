@@ -24,6 +24,16 @@ class Processes:
         if self.count > 1:
             distributed.barrier()
 
+    def mean(self, own: float) -> float:
+        """The mean of what every process gave."""
+        if self.count == 1:
+            return own
+        total = torch.tensor(
+            own, dtype=torch.float64 if self.device.type == "cpu" else torch.float32, device=self.device
+        )
+        distributed.all_reduce(total)
+        return float(total) / self.count
+
     def gather(self, own: Any) -> list[Any]:
         """What every process gave, in the order of ranks, to all of them."""
         if self.count == 1:

@@ -42,13 +42,25 @@ def read_predictions(path: Path) -> dict[str, str]:
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         try:
             record = json.loads(line)
-            study, report = str(record["id"]), str(record["report"])
+            study, report = record["id"], record["report"]
+            if not (isinstance(study, str) and isinstance(report, str)):
+                raise TypeError("both must be texts")
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(f'{path}, line {number}: not {{"id": ..., "report": ...}} ({error!r})') from error
         if study in predictions:
             raise InputError(f"{path}, line {number}: study {study} stands twice")
         predictions[study] = report
     return predictions
+
+
+def check_protocol(path: Path, protocol: Protocol) -> None:
+    """Refuses to score predictions against another section or cleaning than their model was trained on."""
+    meta = path.with_name(path.name + ".meta.json")
+    if meta.exists():
+        made = json.loads(meta.read_text())
+        for name, asked in (("section", protocol.section), ("cleaning", protocol.cleaning)):
+            if made.get(name, asked) != asked:
+                raise InputError(f"{path}: written for {name} {made[name]}, not {asked}; give --{name} {made[name]}")
 
 
 def evaluate(predictions: dict[str, str], manifest: Manifest, *, split: str, protocol: Protocol) -> dict[str, Any]:
@@ -62,16 +74,19 @@ def evaluate(predictions: dict[str, str], manifest: Manifest, *, split: str, pro
         )
     hypotheses = [" ".join(predictions[study].lower().split()) for study in references]
     wanted = list(references.values())
-    constant = best_constant(
-        list(reference_reports(manifest, "train", protocol).values()),
-        list(reference_reports(manifest, "val", protocol).values()),
-    )
+    floors: dict[str, Any] = {}
+    if manifest.counts()["train"] and manifest.counts()["val"]:
+        constant = best_constant(
+            list(reference_reports(manifest, "train", protocol).values()),
+            list(reference_reports(manifest, "val", protocol).values()),
+        )
+        floors["constant"] = {"text": constant, "scores": _values([constant] * len(wanted), wanted)}
     return {
         "disclaimer": DISCLAIMER,
         "signature": signature(manifest, split, protocol),
         "studies": len(wanted),
         "scores": _values(hypotheses, wanted),
-        "floors": {"constant": {"text": constant, "scores": _values([constant] * len(wanted), wanted)}},
+        "floors": floors,
         "diversity": diversity(hypotheses),
     }
 
@@ -114,7 +129,7 @@ def signature(manifest: Manifest, split: str, protocol: Protocol) -> dict[str, A
 def summary(result: dict[str, Any]) -> str:
     """The table that is printed: every score beside its floor."""
     protocol = result["signature"]
-    floor = result["floors"]["constant"]["scores"]
+    floor = result["floors"].get("constant", {}).get("scores", {})
     lines = [
         f"{result['studies']} studies, split {protocol['split']}, {protocol['section']}, "
         f"references {protocol['references']}",
@@ -122,9 +137,12 @@ def summary(result: dict[str, Any]) -> str:
     ]
     below = []
     for name, score in result["scores"].items():
-        lines.append(f"{name:10}{score['value']:>9.4f}{floor[name]['value']:>11.4f}")
-        if score["value"] <= floor[name]["value"]:
+        beside = f"{floor[name]['value']:>11.4f}" if floor else ""
+        lines.append(f"{name:10}{score['value']:>9.4f}{beside}")
+        if floor and score["value"] <= floor[name]["value"]:
             below.append(name)
+    if not floor:
+        lines.append("No floor: it is chosen on train and val, which this manifest lacks.")
     diverse = result["diversity"]
     lines.append(
         f"distinct reports {diverse['distinct_ratio']:.3f} of all; the most frequent {diverse['top_share']:.3f}"

@@ -54,6 +54,8 @@ def generate(
         "weights_sha256": sha256_of(model / "model.safetensors"),
         "data_digest": manifest.digest(),
         "split": split,
+        "section": trained.config.text.section,
+        "cleaning": trained.config.text.cleaning,
         "decoding": asdict(decoding),
     }
     done = _lines_to_keep(out, about, studies)
@@ -70,6 +72,7 @@ def generate(
     with open(out, "a", encoding="utf-8") as file:
         for start in progress(range(done, len(studies), BATCH)):
             batch = studies[start : start + BATCH]
+            # Every batch of a sampled run draws from its own stream.
             reports = reporter.generate(batch, replace(decoding, seed=decoding.seed + start))
             for study, report in zip(batch, reports, strict=True):
                 line = {"id": study.id, "report": report, "disclaimer": DISCLAIMER}

@@ -6,7 +6,7 @@ Shapes: B studies.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,6 +19,7 @@ from rayscribe.data.dataset import Row, StudyDataset, collate
 from rayscribe.data.features import FeatureCache
 from rayscribe.data.images import evaluation_square, looks_inverted, read_image
 from rayscribe.decoding import Hypothesis, Vocabulary, decode
+from rayscribe.errors import InputError
 from rayscribe.models.report_model import ReportModel
 from rayscribe.study import Batch, Study
 from rayscribe.tokenizer import Tokenizer
@@ -65,10 +66,8 @@ def generate_reports(
     for start in progress(range(0, len(data), BATCH)):
         rows = range(start, min(start + BATCH, len(data)))
         batch = collate([data[Row(row, 0)] for row in rows])
-        # Every batch of a sampled run draws from its own stream.
-        settings = replace(decoding, seed=decoding.seed + start)
-        found = hypotheses(model, tokenizer, batch, settings, max_length=data.text.max_length)
-        reports += [tokenizer.decode(best[0].tokens) if best else "" for best in found]
+        found = hypotheses(model, tokenizer, batch, decoding, max_length=data.text.max_length)
+        reports += [tokenizer.decode(best[0].tokens) for best in found]
     return reports
 
 
@@ -101,6 +100,8 @@ class Draft:
 
 def draft_report(trained: TrainedModel, images: Sequence[Path], decoding: DecodingConfig, *, best: int = 1) -> Draft:
     """A draft for one study from its image files (PNG, JPEG, DICOM)."""
+    if decoding.strategy == "beam" and not 1 <= best <= decoding.beams:
+        raise InputError(f"--best {best}: between 1 and --decoding.beams {decoding.beams}, which it is chosen from")
     warnings = []
     squares = []
     for path in images:

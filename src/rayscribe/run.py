@@ -46,7 +46,7 @@ def train(
         say = say if group.rank == 0 else _silent
         group_size_fits(config, group)
         manifest = read_manifest(data)
-        folder = RunFolder(run, config, resume=resume, writes=group.rank == 0)
+        folder = RunFolder(run, config, data_digest=manifest.digest(), resume=resume, writes=group.rank == 0)
         group.wait()
         training, validation = (_Part.read(manifest, split, config, say) for split in ("train", "val"))
         tokenizer = Tokenizer.build(
@@ -55,6 +55,10 @@ def train(
         torch.manual_seed(config.seed)
         model = build_model(config, tokenizer.size).to(group.device)
         task = ReportTask(model)
+        if not config.backbone.weights:
+            say(
+                f"note: {config.backbone.name} starts from random weights; --backbone.weights takes a file or `pretrained`"
+            )
         say(f"{config.model.method}: {_millions(model)} million parameters, vocabulary {tokenizer.size}")
         cache = None
         if not config.backbone.trainable:

@@ -1,6 +1,7 @@
 """The folder of one run: configuration, logs, training state. It never overwrites another run.
 
 config.yaml      what the run was started with
+data.sha256      digest of the manifest it was started on
 log.csv          every step: epoch, step, losses, gradient norm, rate, seconds
 validation.csv   every epoch: validation scores
 tensorboard/     the same, where TensorBoard is installed
@@ -23,14 +24,20 @@ from rayscribe.config import RunConfig, from_yaml, to_yaml
 from rayscribe.errors import InputError
 from rayscribe.files import whole_file, write_text
 
+# What a start that failed before its first step leaves behind.
+_BEFORE_TRAINING = {"config.yaml", "data.sha256", "tensorboard"}
+
 
 class RunFolder:
     """Logs and state of one run. Only the first process of a run writes."""
 
-    def __init__(self, path: Path, config: RunConfig, *, resume: bool, writes: bool) -> None:
+    def __init__(self, path: Path, config: RunConfig, *, data_digest: str, resume: bool, writes: bool) -> None:
         self.path, self.writes = path, writes
         self.resumes = resume and (path / "state.pt").exists()
-        stored = path / "config.yaml"
+        self._board = None
+        if not writes:
+            return
+        stored, data = path / "config.yaml", path / "data.sha256"
         if resume:
             if not stored.exists():
                 raise InputError(f"{path}: no run to resume (no config.yaml); start it without --resume")
@@ -39,15 +46,16 @@ class RunFolder:
                     f"{stored}: the run was started with other settings; resume it with the same ones, "
                     "or start another run folder"
                 )
-        elif path.exists() and any(path.iterdir()):
+            if data.exists() and data.read_text().strip() != data_digest:
+                raise InputError(f"{path}: the run was started on other data; resume it with the same manifest")
+        elif path.exists() and not {entry.name for entry in path.iterdir()} <= _BEFORE_TRAINING:
             raise InputError(f"{path}: already holds a run; continue it with --resume, or give another --run folder")
-        if writes:
-            path.mkdir(parents=True, exist_ok=True)
-            if not stored.exists():
-                write_text(stored, to_yaml(config))
-            if not self.resumes:
-                self.forget_after(0)
-        self._board = self._open_board() if writes else None
+        path.mkdir(parents=True, exist_ok=True)
+        write_text(stored, to_yaml(config))
+        write_text(data, data_digest + "\n")
+        if not self.resumes:
+            self.forget_after(0)
+        self._board = self._open_board()
 
     def log_step(self, values: dict[str, float], seconds: float) -> None:
         self._append("log.csv", values | {"seconds": round(seconds, 3)})

@@ -5,7 +5,7 @@ Shapes: B studies, V views, H height, W width, N patches of one view, C channels
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,9 +52,12 @@ class Batch:
     the batch's own count, makes accumulated and data-parallel steps equal to one large batch. 0: use the batch's own."""
 
     def to(self, device: torch.device) -> Batch:
-        moved = {
-            f.name: value.to(device, non_blocking=True)
-            for f in fields(self)
-            if hasattr(value := self.__getattribute__(f.name), "to")
-        }
-        return replace(self, **moved)
+        return replace(
+            self,
+            rows_B=self.rows_B.to(device, non_blocking=True),
+            has_view_BV=self.has_view_BV.to(device, non_blocking=True),
+            tokens_BT=self.tokens_BT.to(device, non_blocking=True),
+            has_token_BT=self.has_token_BT.to(device, non_blocking=True),
+            pixels_BVHW=None if self.pixels_BVHW is None else self.pixels_BVHW.to(device, non_blocking=True),
+            maps_BVNC=None if self.maps_BVNC is None else self.maps_BVNC.to(device, non_blocking=True),
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -36,6 +37,10 @@ class Tokenizer:
                 f"no word occurs {threshold} times or more in the training reports; lower --text.threshold"
             )
         return cls(words=tuple(sorted(kept | {UNKNOWN})), legacy_ids=legacy_ids)
+
+    def digest(self) -> str:
+        """A hash of the words, their order and the ids."""
+        return hashlib.sha256(json.dumps([self.words, self.legacy_ids]).encode()).hexdigest()
 
     @property
     def pad(self) -> int:

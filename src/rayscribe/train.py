@@ -27,6 +27,9 @@ from rayscribe.run_folder import RunFolder
 from rayscribe.study import Batch
 from rayscribe.task import Task
 
+_PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_CALMER = "then start a new run with a lower --train.lr or with --train.clip-norm 1 (no damaged weights were saved)"
+
 
 @dataclass(slots=True)
 class Progress:
@@ -58,7 +61,7 @@ def fit(
     `validate` scores the task on the validation split; `keep` is called with epoch and scores whenever they are the best so
     far. Raises InputError when the loss stops being a number; the last state stays.
     """
-    optimizer = _optimizer(task, config)
+    optimizer = build_optimizer(task, config)
     scaler = torch.amp.GradScaler(enabled=config.precision == "float16" and processes.device.type == "cuda")
     progress = _resume(task, optimizer, scaler, run, processes)
     module = DistributedDataParallel(task) if processes.count > 1 else task
@@ -92,6 +95,7 @@ def fit(
                 _save(task, optimizer, scaler, progress, run, processes)
                 saved = time.monotonic()
         bar.close()
+        _check_weights(task, progress)
         task.eval()
         progress.scores = validate()
         run.log_epoch({"epoch": progress.epoch, "step": progress.step, **progress.scores})
@@ -127,7 +131,7 @@ def _step(
 ) -> dict[str, float]:
     """One optimiser step over the batches of `group`. Returns the losses and the norm of the gradient."""
     precision = torch.autocast(
-        processes.device.type, getattr(torch, config.precision), enabled=config.precision != "float32"
+        processes.device.type, _PRECISIONS[config.precision], enabled=config.precision != "float32"
     )
     sums: dict[str, float] = {}
     for index, batch in enumerate(group):
@@ -137,6 +141,8 @@ def _step(
             scaler.scale(losses["loss"] / len(group)).backward()
         for name, loss in losses.items():
             sums[name] = sums.get(name, 0.0) + float(loss.detach()) / len(group)
+    # Every process divides by the mean count of the step, so the mean of what they hold is the loss of the step.
+    sums = {name: processes.mean(value) for name, value in sums.items()}
     scaler.unscale_(optimizer)
     parameters = [parameter for group_ in optimizer.param_groups for parameter in group_["params"]]
     norm = float(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
@@ -144,7 +150,7 @@ def _step(
         names = [data.studies[row].id for batch in group for row in batch.rows_B.tolist()]
         raise InputError(
             f"the loss is {sums['loss']} and the gradient's norm {norm}; the studies of this step: {', '.join(names)}. "
-            "The last state is kept: look at these studies, or resume with a lower --train.lr or with --train.clip-norm 1"
+            f"Look at these studies; {_CALMER}"
         )
     if config.clip_value is not None:
         nn.utils.clip_grad_value_(parameters, config.clip_value)
@@ -158,7 +164,7 @@ def _step(
     return sums | {"gradient_norm": norm}
 
 
-def _optimizer(task: Task, config: TrainConfig) -> torch.optim.Optimizer:
+def build_optimizer(task: Task, config: TrainConfig) -> torch.optim.Optimizer:
     """One rate for the image encoder, one for everything else, as in R2Gen."""
     backbone = {id(parameter) for parameter in task.model.backbone.parameters()}
     trained = [parameter for parameter in task.parameters() if parameter.requires_grad]
@@ -181,6 +187,11 @@ def _is_patience_used_up(progress: Progress, config: TrainConfig) -> bool:
     return progress.best_epoch >= 0 and progress.epoch - 1 - progress.best_epoch >= config.patience
 
 
+def _check_weights(task: Task, progress: Progress) -> None:
+    if not all(parameter.isfinite().all() for parameter in task.parameters()):
+        raise InputError(f"the weights are no longer numbers after step {progress.step}; {_CALMER}")
+
+
 def _save(
     task: Task,
     optimizer: torch.optim.Optimizer,
@@ -189,11 +200,7 @@ def _save(
     run: RunFolder,
     processes: Processes,
 ) -> None:
-    if not all(parameter.isfinite().all() for parameter in task.parameters()):
-        raise InputError(
-            f"the weights are no longer numbers after step {progress.step}; the last state is kept: resume with a lower "
-            "--train.lr or with --train.clip-norm 1"
-        )
+    _check_weights(task, progress)
     if processes.rank == 0:
         run.save_state(
             {

@@ -77,6 +77,9 @@ def test_headings_split_a_report_into_its_sections() -> None:
     report = "EXAM: chest\nFINDINGS: Lungs clear. Heart normal.\nIMPRESSION:\nNo acute disease."
     assert split_sections(report) == ("Lungs clear. Heart normal.", "No acute disease.")
     assert split_sections("Lungs clear.") == ("Lungs clear.", "")
+    assert split_sections("Heart large. Left effusion. IMPRESSION: CHF.") == ("Heart large. Left effusion.", "CHF.")
+    assert split_sections("Stable cardiac findings: mild.") == ("Stable cardiac findings: mild.", "")
+    assert split_sections("EXAM: chest. findings: clear. Conclusion: well.") == ("clear.", "well.")
     assert section_text("a", "", "findings+impression") == ""
     assert section_text("a", "b", "findings+impression") == "a b"
 

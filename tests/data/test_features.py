@@ -77,10 +77,23 @@ def test_a_second_run_computes_nothing(
     def fails(*arguments: object, **named: object) -> None:
         raise AssertionError("an image was read again")
 
-    monkeypatch.setattr(features, "read_image", fails)
+    monkeypatch.setattr(features, "read_checked_image", fails)
     second = cached_features(studies, backbone, IMAGES, folder=tmp_path)
     assert rows_of(second, studies) == rows_of(first, studies)
     assert os.stat(second.folder / "features.f16").st_mtime_ns == stamp
+
+
+def test_an_image_that_changed_since_the_manifest_is_refused(
+    studies: list[Study], backbone: Backbone, tmp_path: Path
+) -> None:
+    copy = tmp_path / "film.png"
+    copy.write_bytes(studies[1].images[0].read_bytes())
+    swapped = replace(studies[0], images=(copy,), sha256=studies[0].sha256[:1])
+    with pytest.raises(InputError, match=r"film\.png: the file changed since the manifest"):
+        cached_features([swapped], backbone, IMAGES, folder=tmp_path)
+    data = StudyDataset([swapped], [""], Tokenizer.build(["a"], threshold=1), text=TextConfig(), images=IMAGES)
+    with pytest.raises(InputError, match="the file changed"):
+        data[Row(0, 0)]
 
 
 def test_other_weights_or_sizes_have_another_cache(studies: list[Study], backbone: Backbone, tmp_path: Path) -> None:
@@ -88,7 +101,7 @@ def test_other_weights_or_sizes_have_another_cache(studies: list[Study], backbon
     other = Backbone(BackboneConfig(name="test_resnet", trainable=False))
     folders = {
         cached_features(studies[:1], one, images, folder=tmp_path).folder
-        for one, images in ((backbone, IMAGES), (other, IMAGES), (backbone, replace(IMAGES, size=96)))
+        for one, images in ((backbone, IMAGES), (other, IMAGES), (backbone, replace(IMAGES, size=48)))
     }
     assert len(folders) == 3
 

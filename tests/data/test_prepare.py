@@ -72,9 +72,11 @@ def test_a_subject_in_two_splits_is_a_fault_that_names_no_subject(studies: list[
         replace(studies[0], subject="Doe^Jane", split="train"),
         replace(studies[1], subject="Doe^Jane", split="test"),
     ]
-    (fault,) = checked(two).faults
+    result = checked(two)
+    (fault,) = result.faults
     assert "1 subjects" in fault
     assert "Doe" not in fault
+    assert result.manifest.studies == ()
 
 
 def test_a_source_without_a_split_gets_one_that_never_changes(studies: list[Study]) -> None:
@@ -157,6 +159,10 @@ def test_tables_of_every_kind_give_the_same_studies(studies: list[Study], suffix
         ("id,images\n1,a.png\n", "none of the columns report"),
         ("id,images,report,split\n1,a.png,clear,future\n", "row 1: split 'future'"),
         ("id,images,report\n,a.png,clear\n", "row 1: no study id"),
+        (
+            "id,images,report\n1,a.png,clear, no effusion\n2,b.png\n",
+            "2 rows cannot be read\\n  row 1: not as many fields",
+        ),
     ],
 )
 def test_a_table_that_cannot_be_used_says_why(content: str, message: str, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from rayscribe.config import TextConfig
 from rayscribe.data.cleaning import CLEANINGS, swap_sides
 from rayscribe.data.features import FeatureCache
-from rayscribe.data.images import ImageConfig, evaluation_square, read_image, training_square
+from rayscribe.data.images import ImageConfig, evaluation_square, read_checked_image, training_square
 from rayscribe.data.sections import section_text
 from rayscribe.study import Batch, Study
 from rayscribe.tokenizer import Tokenizer
@@ -82,11 +82,13 @@ class StudyDataset(Dataset[Item]):
         if self.cache is not None:
             return Item(row, tokens, np.stack([self.cache[sha256] for sha256 in study.sha256]))
         squares = []
-        for path in study.images:
+        for path, sha256 in zip(study.images, study.sha256, strict=True):
             if self.training:
-                square = training_square(read_image(path, at_least=self.images.resize), self.images, generator)
+                image = read_checked_image(path, sha256, at_least=self.images.resize)
+                square = training_square(image, self.images, generator)
             else:
-                square = evaluation_square(read_image(path, at_least=self.images.size), self.images)
+                image = read_checked_image(path, sha256, at_least=self.images.size)
+                square = evaluation_square(image, self.images)
             squares.append(square[:, ::-1] if flipped else square)
         return Item(row, tokens, np.stack(squares))
 

@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rayscribe.data.images import ImageConfig, evaluation_square, read_image
+from rayscribe.data.images import ImageConfig, evaluation_square, read_checked_image
 from rayscribe.errors import InputError
 from rayscribe.models.backbones import Backbone
 from rayscribe.study import Study
@@ -52,7 +52,7 @@ class FeatureCache:
         self._row_bytes = 2 * patches * channels
         self._checks: dict[str, tuple[int, int]] = {}
         self._rows: NDArray[np.float16] | None = None
-        self._load()
+        self._load(repair=False)
 
     def __contains__(self, sha256: str) -> bool:
         return sha256 in self._checks
@@ -91,19 +91,17 @@ class FeatureCache:
         """One process fills at a time; the others wait and then find the rows."""
         with open(self.folder / "lock", "w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            self._load()
+            self._load(repair=True)
             yield
 
-    def _load(self) -> None:
+    def _load(self, *, repair: bool) -> None:
+        """Reads the index. Only the holder of the lock may `repair` what a killed process left."""
         self._checks, self._rows = {}, None
         index, data = self.folder / "rows.txt", self.folder / "features.f16"
-        if not index.exists() or not data.exists():
-            index.unlink(missing_ok=True)
-            return
-        whole = data.stat().st_size // self._row_bytes
-        content = index.read_text()
+        content = index.read_text() if index.exists() and data.exists() else ""
         complete = content[: content.rfind("\n") + 1]  # a cut last line was never finished
-        if complete != content:
+        whole = data.stat().st_size // self._row_bytes if data.exists() else 0
+        if repair and index.exists() and index.read_text() != complete:
             index.write_text(complete)
         for position, line in enumerate(complete.splitlines()[:whole]):
             sha256, check = line.split()
@@ -132,7 +130,10 @@ def cached_features(
         missing = [(sha256, path) for sha256, path in wanted.items() if sha256 not in cache]
         blocks = [missing[start : start + _BLOCK] for start in range(0, len(missing), _BLOCK)]
         for block in progress(blocks) if blocks else []:
-            squares = [evaluation_square(read_image(path, at_least=images.size), images) for _, path in block]
+            squares = [
+                evaluation_square(read_checked_image(path, sha256, at_least=images.size), images)
+                for sha256, path in block
+            ]
             features_INC = backbone.images(torch.from_numpy(np.stack(squares)).to(device)).cpu().numpy()
             if not np.isfinite(features_INC).all():
                 raise InputError(

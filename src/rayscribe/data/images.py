@@ -5,15 +5,17 @@ Shapes: H height, W width; all arrays are uint8 (H, W).
 
 from __future__ import annotations
 
+import struct
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from rayscribe.errors import InputError
+from rayscribe.files import sha256_of
 
 Grey = NDArray[np.uint8]
 
@@ -34,6 +36,10 @@ class ImageConfig:
     flip: bool = False
     """training: flip half of the studies left to right, and swap left and right in their reports. R2Gen flips the image
     alone, which contradicts the text; off by default"""
+
+    def __post_init__(self) -> None:
+        if not 32 <= self.size <= self.resize:
+            raise InputError(f"--images.size {self.size}: at least 32 and at most --images.resize {self.resize}")
 
 
 def read_image(path: Path, *, at_least: int = 0) -> Grey:
@@ -57,6 +63,13 @@ def read_image(path: Path, *, at_least: int = 0) -> Grey:
     if image[:: max(1, image.shape[0] // 64), :: max(1, image.shape[1] // 64)].std() < 1:
         raise InputError(f"{path}: the picture is blank (one grey value); export it again")
     return image
+
+
+def read_checked_image(path: Path, sha256: str, *, at_least: int = 0) -> Grey:
+    """`read_image` of a file whose bytes are still those that the manifest names."""
+    if path.is_file() and sha256_of(path) != sha256:
+        raise InputError(f"{path}: the file changed since the manifest was written; run `rayscribe prepare` again")
+    return read_image(path, at_least=at_least)
 
 
 def looks_inverted(image: Grey) -> bool:
@@ -97,7 +110,7 @@ def _read_picture(path: Path, at_least: int) -> Grey:
                 if at_least:
                     picture.draft(None, (at_least, at_least))
                 picture.load()
-                return _grey(picture, path)
+                return _grey(ImageOps.exif_transpose(picture), path)
     except UnidentifiedImageError as error:
         raise InputError(f"{path}: not a PNG, JPEG or DICOM image; convert it or leave it out") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -133,12 +146,14 @@ def _to_8_bit(values: NDArray[np.float32]) -> Grey:
 
 def _read_dicom(path: Path) -> Grey:
     import pydicom  # only needed for DICOM
-    from pydicom.errors import InvalidDicomError
+    from pydicom.errors import BytesLengthException, InvalidDicomError
     from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
 
+    damage = (AttributeError, EOFError, KeyError, NotImplementedError, OSError, RuntimeError, TypeError, ValueError)
     try:
         data = pydicom.dcmread(path)
-    except (InvalidDicomError, EOFError, OSError) as error:
+        data.decode()  # reads every tag now, so that a damaged one is named here
+    except (InvalidDicomError, BytesLengthException, struct.error, *damage) as error:
         raise InputError(f"{path}: not a DICOM file, or a damaged one ({error}); export it again") from error
     modality, part = str(data.get("Modality", "")), str(data.get("BodyPartExamined") or "").upper()
     if modality not in _RADIOGRAPH:
@@ -154,9 +169,11 @@ def _read_dicom(path: Path) -> Grey:
         raise InputError(f"{path}: DICOM photometric interpretation {photometric or 'missing'}; MONOCHROME is needed")
     try:
         stored = data.pixel_array
-    except (AttributeError, EOFError, KeyError, NotImplementedError, OSError, RuntimeError, ValueError) as error:
-        raise InputError(f"{path}: the DICOM pixels cannot be decoded ({error}); export it uncompressed") from error
-    values = np.asarray(apply_voi_lut(apply_modality_lut(stored, data), data), dtype=np.float32)
+        values = np.asarray(apply_voi_lut(apply_modality_lut(stored, data), data), dtype=np.float32)
+    except (struct.error, *damage) as error:
+        raise InputError(
+            f"{path}: the DICOM pixels or their window cannot be decoded ({error}); export it uncompressed"
+        ) from error
     low, high = float(values.min()), float(values.max())
     scaled = (values - low) * (255 / (high - low)) if high > low else np.zeros_like(values)
     if photometric == "MONOCHROME1":

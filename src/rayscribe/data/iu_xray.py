@@ -34,11 +34,12 @@ def read(root: Path, *, layout: Layout | None = None) -> list[Study]:
     """The studies under `root`; the layout is found from the files when it is not named. Images may be missing on disk."""
     if not root.is_dir():
         raise InputError(f"{root}: no such folder; give the folder that holds the reports and images")
-    layout = layout or _find_layout(root)
+    layout = layout or find_layout(root)
     return {"r2gen": _read_r2gen, "kaggle": _read_kaggle, "openi": _read_openi}[layout](root)
 
 
-def _find_layout(root: Path) -> Layout:
+def find_layout(root: Path) -> Layout:
+    """Which of the three layouts the files of `root` have."""
     if (root / "annotation.json").exists():
         return "r2gen"
     if (root / "indiana_reports.csv").exists():

@@ -88,7 +88,11 @@ def check(
     elif unsplit := [study.id for study in kept if not study.split]:
         faults.append(f"study {unsplit[0]} and {len(unsplit) - 1} more have no split although others have one")
         kept = [study for study in kept if study.split]
-    faults += _shared_subjects(kept)
+    shared = _shared_subjects(kept)
+    if shared:
+        # The count only: a subject's name may be a patient's.
+        faults.append(f"{len(shared)} subjects have studies in more than one split; split by subject")
+        kept = [study for study in kept if study.subject not in shared]
     provenance = source | {
         "rayscribe": __version__,
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -134,14 +138,12 @@ def _repeated(studies: Sequence[Study]) -> dict[str, str]:
     return messages
 
 
-def _shared_subjects(studies: Sequence[Study]) -> list[str]:
+def _shared_subjects(studies: Sequence[Study]) -> set[str]:
     splits = defaultdict(set)
     for study in studies:
         if study.subject:
             splits[study.subject].add(study.split)
-    shared = sorted(subject for subject, names in splits.items() if len(names) > 1)
-    # The count only: a subject's name may be a patient's.
-    return [f"{len(shared)} subjects have studies in more than one split; split by subject"] if shared else []
+    return {subject for subject, names in splits.items() if len(names) > 1}
 
 
 def _split_of(study: Study) -> str:

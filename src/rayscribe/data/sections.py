@@ -4,10 +4,14 @@ import re
 
 SECTIONS = ("findings", "impression", "findings+impression")
 
+_NAMES = (
+    "findings|impression|conclusion|indication|comparison|technique|history|clinical history|examination|exam"
+    "|reason for exam|reason for examination|recommendation|recommendations"
+)
 _HEADING = re.compile(
-    r"(?:^|(?<=[\s.:]))(findings|impression|conclusion|indication|comparison|technique|history|clinical history"
-    r"|examination|exam|reason for exam(?:ination)?|recommendations?)\s*:",
-    re.IGNORECASE,
+    # At the start of a line, after the end of a sentence, or in capitals: "cardiac findings: mild" is no heading.
+    rf"(?:(?:^|(?<=[.:]))[ \t]*(?i:{_NAMES})|\b(?:{_NAMES.upper()}))[ \t]*:",
+    re.MULTILINE,
 )
 _SAME = {"conclusion": "impression"}
 
@@ -17,10 +21,13 @@ def split_sections(report: str) -> tuple[str, str]:
     found = list(_HEADING.finditer(report))
     if not found:
         return report.strip(), ""
-    texts = {"findings": "", "impression": ""}
+    # What stands before the first heading is findings, unless there is a heading of that name.
+    texts = {"findings": report[: found[0].start()].strip(), "impression": ""}
+    if any(_name(match) == "findings" for match in found):
+        texts["findings"] = ""
     ends = [match.start() for match in found[1:]] + [len(report)]
     for match, end in zip(found, ends, strict=True):
-        name = _SAME.get(match[1].lower(), match[1].lower())
+        name = _name(match)
         if name in texts:
             texts[name] = f"{texts[name]} {report[match.end() : end].strip()}".strip()
     return texts["findings"], texts["impression"]
@@ -35,3 +42,8 @@ def section_text(findings: str, impression: str, section: str) -> str:
     if section == "findings+impression":
         return f"{findings.strip()} {impression.strip()}" if findings.strip() and impression.strip() else ""
     raise ValueError(f"no section {section!r}; there are {', '.join(SECTIONS)}")
+
+
+def _name(heading: re.Match[str]) -> str:
+    name = heading[0].strip(" \t:").lower()
+    return _SAME.get(name, name)

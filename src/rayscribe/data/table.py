@@ -26,6 +26,8 @@ _SPLIT_NAMES = {
     "testing": "test",
 }
 
+_MISSING = "\0missing"  # what a CSV row that is too short gets
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Columns:
@@ -59,17 +61,27 @@ def read(path: Path, *, columns: Columns | None = None, image_root: Path | None 
     if not any(name in rows[0] for name in texts):
         raise InputError(f"{path}: none of the columns {', '.join(texts)}; name yours with --columns.report")
     root = image_root or path.parent
-    return [_study(row, columns, root, f"{path}, row {number}") for number, row in enumerate(rows, start=1)]
+    studies, faults = [], []
+    for number, row in enumerate(rows, start=1):
+        try:
+            studies.append(_study(row, columns, root))
+        except InputError as error:
+            faults.append(f"row {number}: {error}")
+    if faults:
+        raise InputError(f"{path}: {len(faults)} rows cannot be read\n  " + "\n  ".join(faults))
+    return studies
 
 
-def _study(row: dict[str, Any], columns: Columns, root: Path, place: str) -> Study:
+def _study(row: dict[str, Any], columns: Columns, root: Path) -> Study:
+    if None in row or _MISSING in row.values():
+        raise InputError("not as many fields as the header has; a text with commas needs quotes")
     findings, impression = split_sections(_text(row, columns.report))
     split = _text(row, columns.split).lower()
     if split and split not in _SPLIT_NAMES:
-        raise InputError(f"{place}: split {split!r}; there are {', '.join(SPLITS)}")
+        raise InputError(f"split {split!r}; there are {', '.join(SPLITS)}")
     study = _text(row, columns.id)
     if not study:
-        raise InputError(f"{place}: no study id in column {columns.id}")
+        raise InputError(f"no study id in column {columns.id}")
     return Study(
         id=study,
         images=tuple(root / name for name in _listed(row.get(columns.images))),
@@ -83,7 +95,7 @@ def _study(row: dict[str, Any], columns: Columns, root: Path, place: str) -> Stu
 
 def _text(row: dict[str, Any], column: str) -> str:
     value = row.get(column)
-    return "" if value is None else str(value).strip()
+    return "" if value is None or value != value else str(value).strip()  # NaN is not equal to itself
 
 
 def _listed(value: Any) -> list[str]:
@@ -107,7 +119,7 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     try:
         if suffix in (".csv", ".tsv"):
             with open(path, newline="", encoding="utf-8-sig") as file:
-                return list(csv.DictReader(file, delimiter="\t" if suffix == ".tsv" else ","))
+                return list(csv.DictReader(file, delimiter="\t" if suffix == ".tsv" else ",", restval=_MISSING))
         if suffix in (".jsonl", ".ndjson"):
             with open(path, encoding="utf-8") as file:
                 return [json.loads(line) for line in file if line.strip()]
@@ -115,6 +127,6 @@ def _rows(path: Path) -> list[dict[str, Any]]:
             import pyarrow.parquet as parquet  # half a second to import; only needed here
 
             return list(parquet.read_table(path).to_pylist())
-    except (ValueError, UnicodeDecodeError) as error:
+    except (ValueError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: not a readable {suffix} table ({error})") from error
     raise InputError(f"{path}: tables are .csv, .tsv, .jsonl or .parquet")

@@ -41,6 +41,12 @@ class Backbone(nn.Module):
         self.channels = self.net.num_features
         if config.weights not in ("", "pretrained"):
             load_weights(self.net, Path(config.weights))
+        if config.weights == "pretrained":
+            own = self.net.pretrained_cfg
+            if (tuple(own["mean"]), tuple(own["std"])) != (tuple(config.mean), tuple(config.std)):
+                raise InputError(
+                    f"{config.name} was trained with --backbone.mean {own['mean']} and --backbone.std {own['std']}; give these"
+                )
         self.net.requires_grad_(config.trainable)
         scale = 255 * torch.tensor(config.std)
         self.register_buffer("gain_C11", (1 / scale)[:, None, None], persistent=False)
