@@ -41,7 +41,7 @@ def demo() -> RunConfig:
     No dropout and no patch encoder: with either, 400 studies teach it the wording long before they teach it to look.
     """
     return RunConfig(
-        images=ImageConfig(size=112, resize=120),
+        images=ImageConfig(size=96, resize=104),
         backbone=BackboneConfig(name="test_resnet"),
         model=ModelConfig(
             method="r2gen",
@@ -49,7 +49,7 @@ def demo() -> RunConfig:
             heads=4,
             feedforward=256,
             encoder_layers=0,
-            decoder_layers=2,
+            decoder_layers=1,
             memory_heads=4,
             dropout=0.0,
             patch_dropout=0.0,
