@@ -30,10 +30,13 @@ _VARIETY = 0.2  # of the wording: 400 studies are too few to learn all of it as 
 
 def run_demo(out: Path, *, studies: int, seed: int) -> None:
     """Everything from drawing to `out/index.html`. A finished demo is made anew; any other folder is left alone."""
+    import torch
+
     from rayscribe.config import DecodingConfig
     from rayscribe.generate import generate
     from rayscribe.run import train
 
+    torch.set_num_threads(1)  # on a busy machine, threads that wait for each other double the time of so small a model
     began = time.monotonic()
     _clear(out)
     write_text(out / _MARK, "This folder was made by `rayscribe demo`, which replaces it when it is run again.\n")
