@@ -208,3 +208,16 @@ def test_training_from_the_command_line_takes_nested_settings(
     assert about["config"]["model"]["width"] == 32
     again = rayscribe("train", "r2gen", "--data", world, "--run", tmp_path / "run", *settings, code=1)
     assert "already holds a run" in again
+
+
+def test_predictions_of_another_section_or_without_text_are_refused(
+    rayscribe: Callable[..., str], world: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "predictions.jsonl"
+    lines = [{"id": study.id, "report": "clear ."} for study in read_manifest(world).split("test")]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (tmp_path / "predictions.jsonl.meta.json").write_text(json.dumps({"section": "impression"}))
+    assert "written for section impression" in rayscribe("evaluate", path, "--data", world, code=1)
+    path.write_text(json.dumps(lines[0] | {"report": None}) + "\n")
+    message = rayscribe("evaluate", path, "--data", world, "--section", "impression", code=1)
+    assert "both must be texts" in message

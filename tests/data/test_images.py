@@ -158,3 +158,10 @@ def test_squares_have_the_model_s_size_whatever_the_image(film: np.ndarray) -> N
         assert training_square(image, config, np.random.default_rng(0)).shape == (64, 64)
     first, second = (training_square(film, config, np.random.default_rng(seed)) for seed in (0, 1))
     assert not np.array_equal(first, second)
+
+
+def test_a_mirrored_exif_orientation_is_undone(film: np.ndarray, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 2  # stored mirrored left to right
+    Image.fromarray(film[:, ::-1].copy()).save(tmp_path / "mirrored.jpg", quality=98, exif=exif)
+    assert np.abs(read_image(tmp_path / "mirrored.jpg").astype(int) - film).mean() < 2
