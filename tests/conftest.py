@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import pytest
 import torch
 
 from rayscribe.build import build_model
+from rayscribe.cli import main
 from rayscribe.config import BackboneConfig, DecodingConfig, ModelConfig, RunConfig, TextConfig, TrainConfig
 from rayscribe.data import iu_xray
 from rayscribe.data.images import ImageConfig
@@ -49,6 +52,25 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert not checked.faults
     write_manifest(folder / "world.parquet", checked.manifest)
     return folder / "world.parquet"
+
+
+@pytest.fixture
+def rayscribe(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Runs a command in this process. Returns what it printed, or its message when it should fail with `code`."""
+
+    def run(*arguments: object, code: int = 0) -> str:
+        monkeypatch.setattr(sys, "argv", ["rayscribe", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as exit_:
+            main()
+        status, printed = exit_.value.code, capsys.readouterr()
+        if code:
+            assert status not in (0, None), printed.out  # a message stands for exit code 1
+            return str(status)
+        assert status in (0, None), status
+        return printed.out
+
+    return run
 
 
 def small_config(method: str = "r2gen", **train: object) -> RunConfig:

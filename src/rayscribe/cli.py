@@ -21,7 +21,10 @@ OVERVIEW = f"""rayscribe {__version__}: chest X-rays to draft radiology reports
   rayscribe prepare iu-xray|table|phantom     a data set to one checked manifest (Parquet)
   rayscribe train RECIPE                      a manifest to a model folder; recipes: baseline, r2gen, demo
   rayscribe generate                          a model and a manifest split to predictions.jsonl
-  rayscribe evaluate PREDICTIONS              predictions to scores, beside their floors
+  rayscribe evaluate PREDICTIONS              predictions to scores with intervals, floors, tests and alarms
+  rayscribe compare A.json B.json...          score files to one table with tests, if their protocols agree
+  rayscribe label TABLE                       reports to the 14 CheXpert observations
+  rayscribe audit DATA                        what is wrong with a split: copies, label shift, shared patients
   rayscribe predict IMAGE...                  one study's images (PNG, JPEG, DICOM) to a draft report
   rayscribe import-r2gen CHECKPOINT           a published R2Gen .pth to a model folder
   rayscribe info [PATH]                       what a manifest or model folder holds; versions
@@ -146,41 +149,27 @@ def _generate(arguments: list[str]) -> None:
 
 
 def _evaluate(arguments: list[str]) -> None:
-    import tyro
+    from rayscribe.cli_evaluate import evaluate
 
-    from rayscribe.evaluate import Protocol
-
-    def evaluate(
-        predictions: tyro.conf.Positional[Path],
-        data: Path,
-        split: str = "test",
-        protocol: Annotated[Protocol, tyro.conf.arg(name="")] = Protocol(),  # noqa: B008  # frozen
-        json: Path | None = None,
-    ) -> None:
-        """Scores predictions beside the constant-report floor.
-
-        Args:
-            predictions: lines {"id": ..., "report": ...}
-            data: the manifest
-            split: train, val or test
-            json: write the scores there
-        """
-        _score(predictions, data, split, protocol, json)
-
-    parsed(evaluate, arguments, "evaluate")
+    evaluate(arguments)
 
 
-def _score(predictions: Path, data: Path, split: str, protocol: Any, target: Path | None) -> None:
-    from rayscribe.data.manifest import read_manifest
-    from rayscribe.evaluate import check_protocol, evaluate, read_predictions, summary
-    from rayscribe.files import write_text
+def _compare(arguments: list[str]) -> None:
+    from rayscribe.cli_evaluate import compare
 
-    check_protocol(predictions, protocol)
-    result = evaluate(read_predictions(predictions), read_manifest(data), split=split, protocol=protocol)
-    print(summary(result))
-    if target is not None:
-        write_text(target, json.dumps(result, indent=2, ensure_ascii=False) + "\n")
-        print(f"wrote {target}")
+    compare(arguments)
+
+
+def _label(arguments: list[str]) -> None:
+    from rayscribe.cli_evaluate import label
+
+    label(arguments)
+
+
+def _audit(arguments: list[str]) -> None:
+    from rayscribe.cli_evaluate import audit
+
+    audit(arguments)
 
 
 def _predict(arguments: list[str]) -> None:
@@ -290,6 +279,9 @@ _VERBS: dict[str, Callable[[list[str]], None]] = {
     "train": _train,
     "generate": _generate,
     "evaluate": _evaluate,
+    "compare": _compare,
+    "label": _label,
+    "audit": _audit,
     "predict": _predict,
     "import-r2gen": _import_r2gen,
     "info": _info,

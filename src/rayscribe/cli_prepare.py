@@ -5,6 +5,7 @@ Annotations are evaluated here (no postponed ones), because tyro reads them from
 
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,6 +26,7 @@ def prepare(arguments: list[str]) -> None:
         root: tyro.conf.Positional[Path],
         out: Path,
         layout: iu_xray.Layout | None = None,
+        splits: Path | None = None,
         leave_out_faulty: bool = False,
     ) -> None:
         """IU X-Ray in R2Gen's, Kaggle's or Open-i's layout.
@@ -33,9 +35,10 @@ def prepare(arguments: list[str]) -> None:
             root: the folder with the reports and images
             out: the manifest to write
             layout: which layout to read when the folder holds several
+            splits: a table of id and split that takes the place of the source's, such as `rayscribe audit --resplit` writes
             leave_out_faulty: write the manifest although some input is broken
         """
-        studies = iu_xray.read(root, layout=layout)
+        studies = _resplit(iu_xray.read(root, layout=layout), splits)
         about = {
             "source": "iu-xray",
             "root": str(root),
@@ -50,6 +53,8 @@ def prepare(arguments: list[str]) -> None:
         columns: table.Columns = table.Columns(),  # noqa: B008  # frozen
         image_root: Path | None = None,
         terms: str = "not stated",
+        images_may_be_shown: bool = False,
+        splits: Path | None = None,
         leave_out_faulty: bool = False,
     ) -> None:
         """Any table (CSV, TSV, JSONL, Parquet) with an id, image paths and a report.
@@ -60,10 +65,12 @@ def prepare(arguments: list[str]) -> None:
             columns: which column holds what
             image_root: where relative image paths start; the table's folder when empty
             terms: what the licence of the data allows; goes into every model trained on it
+            images_may_be_shown: the terms allow copies of the images, so pages may hold them
+            splits: a table of id and split that takes the place of the source's, such as `rayscribe audit --resplit` writes
             leave_out_faulty: write the manifest although some input is broken
         """
-        studies = table.read(file, columns=columns, image_root=image_root)
-        about = {"source": "table", "root": str(file), "terms": terms}
+        studies = _resplit(table.read(file, columns=columns, image_root=image_root), splits)
+        about = {"source": "table", "root": str(file), "terms": terms, "images_may_be_shown": images_may_be_shown}
         _write(studies, about, out, missing_is_fault=True, leave_out_faulty=leave_out_faulty)
 
     def from_phantom(
@@ -92,8 +99,25 @@ def write_phantom_manifest(out: Path, phantom: Any) -> None:
 
     root = out.with_suffix("")
     write_phantom(root, phantom, progress=lambda indices: tqdm(indices, desc="drawing", unit="study"))
-    about = {"source": "phantom", "settings": asdict(phantom), "terms": "synthetic; no restriction"}
+    about = {
+        "source": "phantom",
+        "settings": asdict(phantom),
+        "terms": "synthetic; no restriction",
+        "images_may_be_shown": True,
+    }
     _write(iu_xray.read(root), about, out, missing_is_fault=True, leave_out_faulty=False)
+
+
+def _resplit(studies: list[Study], splits: Path | None) -> list[Study]:
+    """The studies with the splits of a table; every study must be in it."""
+    if splits is None:
+        return studies
+    from rayscribe.data.resplit import read_split
+
+    given = read_split(splits)
+    if missing := [study.id for study in studies if study.id not in given]:
+        raise InputError(f"{splits}: lacks {len(missing)} of {len(studies)} studies, e.g. {missing[0]}")
+    return [replace(study, split=given[study.id]) for study in studies]
 
 
 def _write(

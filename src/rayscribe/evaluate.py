@@ -1,157 +1,259 @@
-"""Scores of a predictions file against a manifest split, with protocol, floors and diversity. Needs no model and no torch."""
+"""Scores of predictions against a manifest split: with protocol, intervals, floors, tests and alarms.
+
+Needs no model and no torch. The path: references and reports -> systems (the model and its floors) -> statistics by report
+-> scores with intervals -> alarms. What is computed where: `metrics/`.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from rayscribe import __version__
-from rayscribe.data.cleaning import CLEANINGS
+import numpy as np
+from numpy.typing import NDArray
+
+from rayscribe.data.cleaning import words_only
 from rayscribe.data.manifest import Manifest
-from rayscribe.data.sections import section_text
 from rayscribe.errors import DISCLAIMER, InputError
-from rayscribe.metrics.diversity import diversity
-from rayscribe.metrics.floors import best_constant
-from rayscribe.metrics.overlap import overlap_scores
-from rayscribe.tokenizer import Tokenizer
+from rayscribe.label_tables import LabelTables
+from rayscribe.labels import Labeler, Labels
+from rayscribe.metrics.alarms import alarms
+from rayscribe.metrics.clinical import DEFAULT, POLICIES, is_normal, observation_counts, per_observation
+from rayscribe.metrics.diversity import against_references, diversity
+from rayscribe.metrics.families import Families, System, measured, stored, tested_names, together
+from rayscribe.metrics.floors import best_constant, most_frequent, random_reports, shuffled
+from rayscribe.metrics.grounding import finding_grounding, text_grounding
+from rayscribe.metrics.image_floors import nearest_reports, templates, thumbnails
+from rayscribe.metrics.imbalance import by_frequency, published_word_bins, word_bins
+from rayscribe.metrics.labeler import RuleLabeler
+from rayscribe.metrics.meteor import MeteorResources, find_resources, meteor_name
+from rayscribe.metrics.statistics import RESAMPLES, Rows, differences, intervals
+from rayscribe.protocol import Protocol, reference_reports, signature, written_reports
+from rayscribe.study import Study
+
+MOST_TRAINING_IMAGES = 5_000
+"The image floors look at this many training studies at most, drawn at random."
+
+Stage = Callable[[str], None]
+STAGES = 7
+"How often `evaluate` calls its stage, for a progress bar."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Protocol:
-    """How references are made. Scores under different protocols are not comparable."""
+class Tools:
+    """What scores are made with beside the reports."""
 
-    section: Literal["findings", "impression", "findings+impression"] = "findings"
-    cleaning: Literal["r2gen-iu", "r2gen-mimic"] = "r2gen-iu"
-    references: Literal["full", "r2gen_compat"] = "full"
-    "full: the cleaned report. r2gen_compat: cut at `max_length` and rare words as <unk>, as the papers scored"
-    max_length: int = 60
-    "r2gen_compat: ids a report, begin and end included"
-    threshold: int = 3
-    "r2gen_compat: training words rarer than this are <unk>"
-
-
-def read_predictions(path: Path) -> dict[str, str]:
-    """Reports by study id from lines {"id": ..., "report": ...}."""
-    if not path.is_file():
-        raise InputError(f"{path}: no such predictions file; write one with `rayscribe generate`")
-    predictions: dict[str, str] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            record = json.loads(line)
-            study, report = record["id"], record["report"]
-            if not (isinstance(study, str) and isinstance(report, str)):
-                raise TypeError("both must be texts")
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f'{path}, line {number}: not {{"id": ..., "report": ...}} ({error!r})') from error
-        if study in predictions:
-            raise InputError(f"{path}, line {number}: study {study} stands twice")
-        predictions[study] = report
-    return predictions
+    labeler: Labeler = RuleLabeler()  # noqa: RUF009  # stateless
+    tables: LabelTables | None = None
+    "labels made elsewhere take the place of the labeler's for the model and the references; floors are then not labelled"
+    meteor: MeteorResources | None = None
+    "found from the installed packages when None"
+    image_floors: bool = True
+    resamples: int = RESAMPLES
 
 
-def check_protocol(path: Path, protocol: Protocol) -> None:
-    """Refuses to score predictions against another section or cleaning than their model was trained on."""
-    meta = path.with_name(path.name + ".meta.json")
-    if meta.exists():
-        made = json.loads(meta.read_text())
-        for name, asked in (("section", protocol.section), ("cleaning", protocol.cleaning)):
-            if made.get(name, asked) != asked:
-                raise InputError(f"{path}: written for {name} {made[name]}, not {asked}; give --{name} {made[name]}")
-
-
-def evaluate(predictions: dict[str, str], manifest: Manifest, *, split: str, protocol: Protocol) -> dict[str, Any]:
+def evaluate(
+    predictions: Mapping[str, str],
+    manifest: Manifest,
+    *,
+    split: str,
+    protocol: Protocol,
+    tools: Tools | None = None,
+    stage: Stage = lambda name: None,
+) -> dict[str, Any]:
     """The content of scores.json. Every study of the split that has the section must have a prediction."""
+    tools = tools or Tools()
+    resources = tools.meteor or find_resources()
     references = reference_reports(manifest, split, protocol)
-    missing = [study for study in references if study not in predictions]
-    if missing:
-        raise InputError(
-            f"{len(missing)} of {len(references)} studies of split {split} have no prediction, e.g. {missing[0]}; "
-            "finish `rayscribe generate` (it goes on where it stopped), or name the right split"
+    wanted, own = list(references.values()), written_reports(predictions, references, split, protocol)
+    studies = [study for study in manifest.split(split) if study.id in references]
+    stage("labelling reports")
+    own_labels, wanted_labels = _labels(tools, list(references), own, wanted)
+    stage("writing the floors")
+    floors, notes = _floors(manifest, studies, own, protocol, tools)
+    unknown = len(set(predictions) - set(references))
+    if unknown:
+        notes.append(
+            f"{unknown} predictions are of no study in split {split} that has the section; they are not scored"
         )
-    hypotheses = [" ".join(predictions[study].lower().split()) for study in references]
-    wanted = list(references.values())
-    floors: dict[str, Any] = {}
-    if manifest.counts()["train"] and manifest.counts()["val"]:
-        constant = best_constant(
-            list(reference_reports(manifest, "train", protocol).values()),
-            list(reference_reports(manifest, "val", protocol).values()),
-        )
-        floors["constant"] = {"text": constant, "scores": _values([constant] * len(wanted), wanted)}
+    systems = {"model": System(reports=own, labels=own_labels)}
+    for name, texts in floors.items():
+        labels = None if tools.tables else tools.labeler.label(texts)
+        systems[name] = System(reports=texts, labels=labels)
+    stage("aligning words")
+    tables = measured(systems, wanted, wanted_labels, resources)
+    groups = [study.subject for study in studies] if all(study.subject for study in studies) else None
+    stage("resampling")
+    again = _Intervals(groups, tools.resamples)
+    scores = {name: again(together(families)) for name, families in tables.items()}
+    stage("subsets")
+    normal, by = _normal(studies, wanted_labels)
+    training = _training(manifest, protocol)
+    subsets = _subsets(together(tables["model"]), normal, _seen(wanted, training), again)
+    stage("tests")
+    constant = _against(tables, "constant", groups, tools.resamples)
+    diverse = diversity(own) | against_references(own, wanted)
+    grounding = {"text_similarity": text_grounding(own, wanted), DEFAULT: finding_grounding(own_labels, wanted_labels)}
+    stage("imbalance")
     return {
         "disclaimer": DISCLAIMER,
-        "signature": signature(manifest, split, protocol),
+        "alarms": alarms(len(wanted), diverse, grounding, _below(scores)),
+        "notes": notes,
+        "signature": signature(manifest, split, protocol, references)
+        | {"meteor": meteor_name(resources), "labeler": tools.tables.name if tools.tables else tools.labeler.name},
+        "interval": f"95 %, percentile bootstrap over {'patients' if groups else 'studies'}, {tools.resamples} resamples",
         "studies": len(wanted),
-        "scores": _values(hypotheses, wanted),
-        "floors": floors,
-        "diversity": diversity(hypotheses),
+        "scores": scores["model"],
+        "floors": {name: _about(name, texts) | {"scores": scores[name]} for name, texts in floors.items()},
+        "against_constant": constant,
+        "observations": _observations(tables["model"], again),
+        "normal_by": by,
+        "subsets": subsets,
+        "imbalance": _imbalance(own, wanted, training, again),
+        "diversity": diverse,
+        "grounding": grounding,
+        "statistics": stored(list(references), groups, tables["model"]),
     }
 
 
-def reference_reports(manifest: Manifest, split: str, protocol: Protocol) -> dict[str, str]:
-    """Cleaned references by study id; studies without the section are left out."""
-    clean = CLEANINGS[protocol.cleaning]
+@dataclass(frozen=True, slots=True)
+class _Intervals:
+    """The bootstrap with one set of choices; a score with its bounds."""
 
-    def cleaned(name: str) -> dict[str, str]:
-        texts = {s.id: section_text(s.findings, s.impression, protocol.section) for s in manifest.split(name)}
-        return {study: clean(text) for study, text in texts.items() if text}
+    groups: Sequence[str] | None
+    resamples: int
 
-    reports = cleaned(split)
-    if not reports:
-        raise InputError(f"no study in split {split} has the section {protocol.section!r}")
-    if protocol.references == "full":
-        return reports
-    tokenizer = Tokenizer.build(cleaned("train").values(), threshold=protocol.threshold, legacy_ids=True)
-    return {
-        study: tokenizer.decode(tokenizer.encode(report, max_length=protocol.max_length))
-        for study, report in reports.items()
-    }
+    def __call__(self, rows: Rows, keep: NDArray[np.bool_] | None = None) -> dict[str, dict[str, float]]:
+        groups = self.groups
+        if keep is not None:
+            rows = rows.of(keep)
+            groups = [group for group, kept in zip(groups, keep) if kept] if groups else None
+        found = intervals(rows, groups=groups, resamples=self.resamples)
+        return {name: {"value": one.value, "low": one.low, "high": one.high} for name, one in found.items()}
 
 
-def signature(manifest: Manifest, split: str, protocol: Protocol) -> dict[str, Any]:
-    """Everything that two scores must share to stand in one table."""
-    ids = sorted(study.id for study in manifest.split(split))
-    return {
-        **asdict(protocol),
-        "split": split,
-        "split_sha256": hashlib.sha256("\n".join(ids).encode()).hexdigest(),
-        "data_digest": manifest.digest(),
-        "source": manifest.provenance.get("source", ""),
-        "hypotheses": "lower case, words between spaces",
-        "metrics": "rayscribe overlap 1 (pycocoevalcap without PTB tokeniser; cider is CIDEr-D)",
-        "rayscribe": __version__,
-    }
+def _labels(tools: Tools, ids: Sequence[str], own: Sequence[str], wanted: Sequence[str]) -> tuple[Labels, Labels]:
+    if tools.tables:
+        return tools.tables.pair(ids)
+    return tools.labeler.label(own), tools.labeler.label(wanted)
 
 
-def summary(result: dict[str, Any]) -> str:
-    """The table that is printed: every score beside its floor."""
-    protocol = result["signature"]
-    floor = result["floors"].get("constant", {}).get("scores", {})
-    lines = [
-        f"{result['studies']} studies, split {protocol['split']}, {protocol['section']}, "
-        f"references {protocol['references']}",
-        f"{'':10}{'model':>9}{'constant':>11}",
-    ]
-    below = []
-    for name, score in result["scores"].items():
-        beside = f"{floor[name]['value']:>11.4f}" if floor else ""
-        lines.append(f"{name:10}{score['value']:>9.4f}{beside}")
-        if floor and score["value"] <= floor[name]["value"]:
-            below.append(name)
-    if not floor:
-        lines.append("No floor: it is chosen on train and val, which this manifest lacks.")
-    diverse = result["diversity"]
-    lines.append(
-        f"distinct reports {diverse['distinct_ratio']:.3f} of all; the most frequent {diverse['top_share']:.3f}"
+def _training(manifest: Manifest, protocol: Protocol) -> dict[str, str]:
+    """Full cleaned training reports by id; none when the manifest has no training split."""
+    full = Protocol(section=protocol.section, cleaning=protocol.cleaning)
+    return reference_reports(manifest, "train", full) if manifest.counts()["train"] else {}
+
+
+def _floors(
+    manifest: Manifest, studies: Sequence[Study], own: Sequence[str], protocol: Protocol, tools: Tools
+) -> tuple[dict[str, list[str]], list[str]]:
+    """What every floor writes for the studies, and why some floors are not there."""
+    floors: dict[str, list[str]] = {}
+    notes: list[str] = []
+    if not (manifest.counts()["train"] and manifest.counts()["val"]):
+        return {"shuffled": shuffled(own)}, ["no floor from training reports: the manifest lacks train or val"]
+    train, val = (reference_reports(manifest, name, protocol) for name in ("train", "val"))
+    texts = list(train.values())
+    constant = best_constant(texts, list(val.values()))
+    floors["constant"] = [constant] * len(studies)
+    floors["most_frequent"] = [most_frequent(texts)] * len(studies)
+    floors["random_training"] = random_reports(texts, len(studies))
+    floors["shuffled"] = shuffled(own)
+    if not tools.image_floors:
+        return floors, ["no image floors: switched off"]
+    chosen = _sample([study for study in manifest.split("train") if study.id in train])
+    chosen_val = _sample([study for study in manifest.split("val") if study.id in val])
+    try:
+        pixels, pixels_val, queries = (thumbnails(part) for part in (chosen, chosen_val, studies))
+    except InputError as error:
+        return floors, [f"no image floors: {error}"]
+    own_texts, val_texts = [train[study.id] for study in chosen], [val[study.id] for study in chosen_val]
+    floors["nearest_image"] = nearest_reports(queries, pixels, own_texts)
+    floors["template"] = templates(
+        (pixels, own_texts), (pixels_val, val_texts), queries, constant=constant, labeler=tools.labeler
     )
-    if below:
-        lines.append(f"Not better than one constant sentence for every study: {', '.join(below)}.")
-    lines.append(result["disclaimer"])
-    return "\n".join(lines)
+    return floors, notes
 
 
-def _values(hypotheses: Sequence[str], references: Sequence[str]) -> dict[str, dict[str, float]]:
-    return {name: {"value": value} for name, value in overlap_scores(hypotheses, references).items()}
+def _sample(studies: list[Study]) -> list[Study]:
+    if len(studies) <= MOST_TRAINING_IMAGES:
+        return studies
+    picks = np.random.default_rng(0).choice(len(studies), MOST_TRAINING_IMAGES, replace=False)
+    return [studies[pick] for pick in np.sort(picks)]
+
+
+def _about(name: str, texts: Sequence[str]) -> dict[str, str]:
+    """What the floor is; the text of the ones that write a single report."""
+    what = {
+        "constant": "the training report with the best BLEU-4 on val, for every study",
+        "most_frequent": "the most frequent training report, for every study",
+        "random_training": "a training report drawn at random for every study",
+        "shuffled": "the system's own reports, every one given to another study",
+        "nearest_image": "the report of the training study whose 32 x 32 picture is most alike",
+        "template": "a linear classifier on the 32 x 32 picture, its findings in stock sentences",
+    }
+    return {"what": what[name]} | ({"text": texts[0]} if name in ("constant", "most_frequent") else {})
+
+
+def _normal(studies: Sequence[Study], labels: Labels) -> tuple[NDArray[np.bool_], str]:
+    """Which studies are normal, by the source's indexers where they coded every study, else by the labeler."""
+    if all(study.problems for study in studies):
+        return np.array([study.problems == ("normal",) for study in studies]), "the source's codes"
+    return is_normal(labels), "the labeler's No Finding"
+
+
+def _seen(wanted: Sequence[str], training: Mapping[str, str]) -> NDArray[np.bool_]:
+    """References that occur word for word among the training reports."""
+    known = {words_only(text) for text in training.values()}
+    return np.array([words_only(text) in known for text in wanted])
+
+
+def _subsets(rows: Rows, normal: NDArray[np.bool_], seen: NDArray[np.bool_], again: _Intervals) -> dict[str, Any]:
+    """CIDEr's document frequencies stay those of the whole split."""
+    parts = {"normal": normal, "abnormal": ~normal, "seen": seen, "novel": ~seen}
+    return {
+        name: {"studies": int(keep.sum()), "scores": again(rows, keep) if keep.any() else {}}
+        for name, keep in parts.items()
+    }
+
+
+def _against(
+    tables: Mapping[str, Families], floor: str, groups: Sequence[str] | None, resamples: int
+) -> dict[str, dict[str, float]]:
+    """The headline scores of the model minus those of a floor, with the paired test."""
+    if floor not in tables:
+        return {}
+    shared = [name for name in tables["model"] if name in tables[floor]]
+    first, second = (together({name: tables[one][name] for name in shared}) for one in ("model", floor))
+    names = tested_names(first.scores())
+    found = differences([first], [second], groups=groups, names=names, resamples=resamples)
+    return {name: asdict(one) for name, one in found.items()}
+
+
+def _below(scores: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[str]:
+    floor = scores.get("constant", {})
+    own = scores["model"]
+    return [name for name in tested_names(own) if name in floor and own[name]["value"] <= floor[name]["value"]]
+
+
+def _observations(families: Families, again: _Intervals) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for policy in POLICIES:
+        counts = observation_counts(families["clinical"], policy)
+        f1 = again(per_observation(families["clinical"], policy))
+        found[f"uncertain_{policy}"] = {name: counts[name] | {"f1": f1[name]} for name in counts}
+    return found
+
+
+def _imbalance(
+    own: Sequence[str], wanted: Sequence[str], training: Mapping[str, str], again: _Intervals
+) -> dict[str, Any]:
+    if not training:
+        return {}
+    vocabulary = by_frequency(list(training.values()))
+    return {
+        "vocabulary": len(vocabulary),
+        "scores": again(word_bins(own, wanted, vocabulary)),
+        "published": published_word_bins(own, wanted, vocabulary),
+    }

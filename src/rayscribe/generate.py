@@ -1,7 +1,7 @@
 """Reports for a manifest split, written line by line, so that an interrupted run goes on where it stopped.
 
 Beside `predictions.jsonl` stands `predictions.jsonl.meta.json`: model, data and decoding. Only a run with the same three goes
-on with a file; any other is refused.
+on with a file; any other is refused. It names the model's folder too, where `evaluate` notes every look at the test split.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def generate(
         "cleaning": trained.config.text.cleaning,
         "decoding": asdict(decoding),
     }
-    done = _lines_to_keep(out, about, studies)
+    done = _lines_to_keep(out, about, model, studies)
     if done == len(studies):
         return done
     cache = None
@@ -81,13 +81,15 @@ def generate(
     return len(studies)
 
 
-def _lines_to_keep(out: Path, about: dict[str, Any], studies: list[Study]) -> int:
+def _lines_to_keep(out: Path, about: dict[str, Any], model: Path, studies: list[Study]) -> int:
     """Cuts `out` back to its last whole batch and returns the lines left; starts the file when there is none."""
     meta = out.with_name(out.name + ".meta.json")
     if not out.exists():
-        write_text(meta, json.dumps(about, indent=2) + "\n")
+        write_text(meta, json.dumps(about | {"folder": str(model.resolve())}, indent=2) + "\n")
         return 0
-    if not meta.exists() or json.loads(meta.read_text()) != json.loads(json.dumps(about)):
+    made = json.loads(meta.read_text()) if meta.exists() else {}
+    made.pop("folder", None)  # a model that was moved is the same model
+    if made != json.loads(json.dumps(about)):
         raise InputError(
             f"{out}: already holds reports of another model, data or decoding; give another --out, or delete it"
         )

@@ -30,6 +30,8 @@ class Study:
     "the patient, where the source says; empty when unknown"
     views: tuple[str, ...] = ()
     "one of frontal, lateral or empty for every image"
+    problems: tuple[str, ...] = ()
+    "what the source's indexers coded, lower case (Open-i's problems, such as cardiomegaly or normal); empty when unknown"
     sha256: tuple[str, ...] = ()
     "of every image file's bytes; filled in by `rayscribe prepare`"
 

@@ -28,11 +28,17 @@ def clean_r2gen_mimic(report: str) -> str:
 CLEANINGS: dict[str, Callable[[str], str]] = {"r2gen-iu": clean_r2gen_iu, "r2gen-mimic": clean_r2gen_mimic}
 
 
+def words_only(report: str) -> str:
+    """Lower-case words without any punctuation: two reports that are equal so are duplicates to a reader."""
+    return " ".join(_WORD.findall(report.lower()))
+
+
 def swap_sides(text: str) -> str:
     """The text with left and right exchanged, for an image that is flipped horizontally."""
     return _SIDE.sub(lambda match: _OTHER_SIDE[match[0]], text)
 
 
+_WORD = re.compile(r"\w+")
 _OTHER_SIDE = {"left": "right", "right": "left", "levo": "dextro", "dextro": "levo"}
 _SIDE = re.compile(r"\b(?:left|right)|\b(?:levo|dextro)(?=scoli|curv|convex|card|rotat|position)")
 

@@ -4,6 +4,9 @@ r2gen    annotation.json, images `<id>/0.png`, `<id>/1.png`     findings and the
 kaggle   indiana_reports.csv + indiana_projections.csv            findings, impression, projections; no split
 openi    ecgen-radiology/*.xml or NLMCXR_reports.tgz              findings, impression; no split
 
+What Open-i's indexers coded (its problems, "normal" among them) comes from the Kaggle table or the XML files, which may lie
+beside R2Gen's annotation as well.
+
 Image names of every layout also resolve against one flat folder of `<uid>_IM-....{png,jpg}` files.
 """
 
@@ -57,13 +60,14 @@ def _read_r2gen(root: Path) -> list[Study]:
     try:
         annotation = json.loads(path.read_text(encoding="utf-8"))
         records = [(split, record) for split in SPLITS for record in annotation[split]]
-        images = _ImageIndex(root)
+        images, problems = _ImageIndex(root), _problems(root)
         return [
             Study(
                 id=record["id"],
                 images=tuple(images.of_r2gen(record["id"], name) for name in record["image_path"]),
                 findings=record["report"],
                 split=split,
+                problems=problems.get(_uid(record["id"]), ()),
             )
             for split, record in records
         ]
@@ -88,6 +92,7 @@ def _read_kaggle(root: Path) -> list[Study]:
                 views=tuple(view for _, view in seen),
                 findings=row["findings"] or "",
                 impression=row["impression"] or "",
+                problems=_coded(row.get("Problems")),
             )
         )
     return studies
@@ -105,9 +110,27 @@ def _read_openi(root: Path) -> list[Study]:
                 images=tuple(images.by_name(f"{name}.png") for name in names),
                 findings=texts.get("FINDINGS", ""),
                 impression=texts.get("IMPRESSION", ""),
+                problems=_majors(tree),
             )
         )
     return studies
+
+
+def _problems(root: Path) -> dict[str, tuple[str, ...]]:
+    """By uid, from whichever source lies in the folder."""
+    if (root / "indiana_reports.csv").exists():
+        return {row["uid"]: _coded(row.get("Problems")) for row in _rows(root / "indiana_reports.csv", "uid")}
+    return {uid: _majors(tree) for uid, tree in _xml_reports(root)}
+
+
+def _coded(problems: str | None) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(part.strip().lower() for part in (problems or "").split(";") if part.strip()))
+
+
+def _majors(tree: ElementTree.Element) -> tuple[str, ...]:
+    """The heads of the major MeSH terms: `Cardiomegaly/borderline` is the problem cardiomegaly."""
+    terms = ((node.text or "").split("/")[0].strip().lower() for node in tree.iter("major"))
+    return tuple(dict.fromkeys(term for term in terms if term))
 
 
 class _ImageIndex:

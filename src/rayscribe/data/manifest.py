@@ -26,6 +26,7 @@ _SCHEMA = arrow.schema(
         "images": arrow.list_(arrow.string()),
         "sha256": arrow.list_(arrow.string()),
         "views": arrow.list_(arrow.string()),
+        "problems": arrow.list_(arrow.string()),
         "findings": arrow.string(),
         "impression": arrow.string(),
     }
@@ -69,6 +70,7 @@ def write_manifest(path: Path, manifest: Manifest) -> None:
             "images": [_stored(image, folder) for image in study.images],
             "sha256": list(study.sha256),
             "views": list(study.views),
+            "problems": list(study.problems),
             "findings": study.findings,
             "impression": study.impression,
         }
@@ -101,6 +103,7 @@ def read_manifest(path: Path) -> Manifest:
             images=tuple(folder / image for image in row["images"]),
             sha256=tuple(row["sha256"]),
             views=tuple(row["views"]),
+            problems=tuple(row.get("problems") or ()),  # manifests before 0.2 lack them
             findings=row["findings"],
             impression=row["impression"],
         )

@@ -43,12 +43,14 @@ class Columns:
     split: str = "split"
     subject: str = "subject"
     views: str = "views"
+    problems: str = "problems"
+    "codes of the findings, separated like images"
 
 
 def read(path: Path, *, columns: Columns | None = None, image_root: Path | None = None) -> list[Study]:
     """The rows of `path`, one study each."""
     columns = columns or Columns()
-    rows = _rows(path)
+    rows = read_rows(path)
     if not rows:
         raise InputError(f"{path}: the table has no rows")
     lacking = [name for name in (columns.id, columns.images) if name not in rows[0]]
@@ -72,8 +74,34 @@ def read(path: Path, *, columns: Columns | None = None, image_root: Path | None 
     return studies
 
 
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Any table as a list of rows by column name."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such table")
+    suffix = path.suffix.lower()
+    try:
+        if suffix in (".csv", ".tsv"):
+            with open(path, newline="", encoding="utf-8-sig") as file:
+                return list(csv.DictReader(file, delimiter="\t" if suffix == ".tsv" else ",", restval=_MISSING))
+        if suffix in (".jsonl", ".ndjson"):
+            with open(path, encoding="utf-8") as file:
+                return [json.loads(line) for line in file if line.strip()]
+        if suffix in (".parquet", ".pq"):
+            import pyarrow.parquet as parquet  # half a second to import; only needed here
+
+            return list(parquet.read_table(path).to_pylist())
+    except (ValueError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: not a readable {suffix} table ({error})") from error
+    raise InputError(f"{path}: tables are .csv, .tsv, .jsonl or .parquet")
+
+
+def is_short(row: dict[str, Any]) -> bool:
+    """Whether a row of a text table has fewer or more fields than its header."""
+    return None in row or _MISSING in row.values()
+
+
 def _study(row: dict[str, Any], columns: Columns, root: Path) -> Study:
-    if None in row or _MISSING in row.values():
+    if is_short(row):
         raise InputError("not as many fields as the header has; a text with commas needs quotes")
     findings, impression = split_sections(_text(row, columns.report))
     split = _text(row, columns.split).lower()
@@ -90,6 +118,7 @@ def _study(row: dict[str, Any], columns: Columns, root: Path) -> Study:
         split=_SPLIT_NAMES.get(split, ""),
         subject=_text(row, columns.subject),
         views=tuple(view.lower() for view in _listed(row.get(columns.views))),
+        problems=tuple(problem.lower() for problem in _listed(row.get(columns.problems))),
     )
 
 
@@ -108,25 +137,5 @@ def _listed(value: Any) -> list[str]:
         try:
             return [str(item) for item in json.loads(text)]
         except ValueError as error:
-            raise InputError(f"{text!r} is not a JSON list of image paths") from error
+            raise InputError(f"{text!r} is not a JSON list") from error
     return [part.strip() for part in text.replace("|", ";").split(";") if part.strip()]
-
-
-def _rows(path: Path) -> list[dict[str, Any]]:
-    if not path.is_file():
-        raise InputError(f"{path}: no such table")
-    suffix = path.suffix.lower()
-    try:
-        if suffix in (".csv", ".tsv"):
-            with open(path, newline="", encoding="utf-8-sig") as file:
-                return list(csv.DictReader(file, delimiter="\t" if suffix == ".tsv" else ",", restval=_MISSING))
-        if suffix in (".jsonl", ".ndjson"):
-            with open(path, encoding="utf-8") as file:
-                return [json.loads(line) for line in file if line.strip()]
-        if suffix in (".parquet", ".pq"):
-            import pyarrow.parquet as parquet  # half a second to import; only needed here
-
-            return list(parquet.read_table(path).to_pylist())
-    except (ValueError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: not a readable {suffix} table ({error})") from error
-    raise InputError(f"{path}: tables are .csv, .tsv, .jsonl or .parquet")

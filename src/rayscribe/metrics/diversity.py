@@ -5,11 +5,33 @@ from collections.abc import Sequence
 
 
 def diversity(hypotheses: Sequence[str]) -> dict[str, float]:
-    """Share of distinct reports, share of the most frequent one, distinct words."""
+    """Share of distinct reports, share of the most frequent one, distinct words, distinct-1..4, empty reports.
+
+    distinct-n (Li et al., 2016): different n-grams over all n-grams of the set.
+    """
     counts = Counter(" ".join(text.split()) for text in hypotheses)
-    words = {word for text in hypotheses for word in text.split()}
-    return {
+    texts = [text.split() for text in hypotheses]
+    found: dict[str, float] = {
+        "distinct_reports": len(counts),
         "distinct_ratio": len(counts) / len(hypotheses),
         "top_share": max(counts.values()) / len(hypotheses),
-        "words": len(words),
+        "words": len({word for words in texts for word in words}),
+        "empty_reports": counts[""],
+    }
+    for order in range(1, 5):
+        grams = [gram for words in texts for gram in zip(*(words[i:] for i in range(order)))]
+        found[f"distinct_{order}"] = len(set(grams)) / len(grams) if grams else 0.0
+    return found
+
+
+def against_references(hypotheses: Sequence[str], references: Sequence[str]) -> dict[str, float]:
+    """Vocabulary used over the references' vocabulary, and mean length over the references' mean length."""
+    given, wanted = [text.split() for text in hypotheses], [text.split() for text in references]
+    same = diversity(references)
+    seen, known = {word for words in given for word in words}, {word for words in wanted for word in words}
+    return {
+        "vocabulary_coverage": len(seen & known) / len(known),
+        "length_ratio": sum(map(len, given)) / sum(map(len, wanted)),
+        "reference_distinct_ratio": same["distinct_ratio"],
+        "reference_top_share": same["top_share"],
     }

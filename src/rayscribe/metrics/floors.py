@@ -1,6 +1,6 @@
-"""What a system must beat: scores that need no image.
+"""What a system must beat: reports that need no image.
 
-Shapes: R references, G n-grams of one order.
+Shapes: C candidates, G n-grams of one order.
 """
 
 from __future__ import annotations
@@ -10,7 +10,28 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rayscribe.metrics.overlap import ORDERS, Overlap
+from rayscribe.metrics.overlap import ORDERS, bleu
+from rayscribe.metrics.statistics import Ints
+
+
+def most_frequent(training: Sequence[str]) -> str:
+    """The training report that stands most often (the first of equals)."""
+    return Counter(training).most_common(1)[0][0]
+
+
+def random_reports(training: Sequence[str], count: int, *, seed: int = 0) -> list[str]:
+    """A training report drawn at random for every study."""
+    picks = np.random.default_rng(seed).integers(0, len(training), count)
+    return [training[pick] for pick in picks]
+
+
+def shuffled(reports: Sequence[str], *, seed: int = 0) -> list[str]:
+    """The system's own reports, every one given to another study: what is left of a score without the image."""
+    order = np.random.default_rng(seed).permutation(len(reports))
+    found = list(reports)
+    for here, there in zip(order, np.roll(order, 1)):
+        found[here] = reports[there]
+    return found
 
 
 def best_constant(candidates: Sequence[str], references: Sequence[str]) -> str:
@@ -19,38 +40,25 @@ def best_constant(candidates: Sequence[str], references: Sequence[str]) -> str:
     Give training reports as candidates and validation reports as references, never the test split.
     """
     distinct = list(dict.fromkeys(candidates))
-    reports = len(references)
-    counts_GR = [_counts_by_gram(references, order) for order in range(1, ORDERS + 1)]
-    lengths_R = np.array([len(text.split()) for text in references])
-    best, best_score = distinct[0], -1.0
-    for text in distinct:
+    counts_G = [_counts_by_gram(references, order) for order in range(1, ORDERS + 1)]
+    matches_C4 = np.zeros((len(distinct), ORDERS))
+    for row, text in enumerate(distinct):
         words = text.split()
-        matches_R4 = np.zeros((reports, ORDERS), np.int64)
-        for order in range(1, ORDERS + 1):
-            for gram, count in Counter(zip(*(words[i:] for i in range(order)))).items():
-                if gram in counts_GR[order - 1]:
-                    rows, seen = counts_GR[order - 1][gram]
-                    matches_R4[rows, order - 1] += np.minimum(seen, count)
-        guesses_R4 = np.tile(np.maximum(0, len(words) - np.arange(ORDERS)), (reports, 1))
-        unused = np.zeros(reports)
-        table = Overlap(matches_R4, guesses_R4, np.full(reports, len(words)), lengths_R, unused, unused)
-        score = table.scores()["bleu4"]
-        if score > best_score:
-            best, best_score = text, score
-    return best
+        for order in range(ORDERS):
+            for gram, count in Counter(zip(*(words[i:] for i in range(order + 1)))).items():
+                if gram in counts_G[order]:
+                    matches_C4[row, order] += np.minimum(counts_G[order][gram], count).sum()
+    lengths_C = np.array([len(text.split()) for text in distinct])
+    guesses_C4 = len(references) * np.maximum(0, lengths_C[:, None] - np.arange(ORDERS))
+    wanted_C = np.full(len(distinct), sum(len(text.split()) for text in references))
+    return distinct[int(bleu(matches_C4, guesses_C4, len(references) * lengths_C, wanted_C)[:, -1].argmax())]
 
 
-def _counts_by_gram(
-    references: Sequence[str], order: int
-) -> dict[
-    tuple[str, ...], tuple[np.ndarray[tuple[int], np.dtype[np.int64]], np.ndarray[tuple[int], np.dtype[np.int64]]]
-]:
-    found: dict[tuple[str, ...], list[tuple[int, int]]] = defaultdict(list)
-    for row, text in enumerate(references):
+def _counts_by_gram(references: Sequence[str], order: int) -> dict[tuple[str, ...], Ints]:
+    """How often an n-gram stands in every reference that holds it."""
+    found: dict[tuple[str, ...], list[int]] = defaultdict(list)
+    for text in references:
         words = text.split()
         for gram, count in Counter(zip(*(words[i:] for i in range(order)))).items():
-            found[gram].append((row, count))
-    return {
-        gram: (np.array([row for row, _ in pairs]), np.array([count for _, count in pairs]))
-        for gram, pairs in found.items()
-    }
+            found[gram].append(count)
+    return {gram: np.array(counts) for gram, counts in found.items()}

@@ -1,10 +1,11 @@
-"""BLEU-1..4, ROUGE-L and CIDEr-D from one shared table of n-grams, as functions of per-report statistics.
+"""BLEU-1..4, ROUGE-L and CIDEr from one shared table of n-grams, as functions of per-report statistics.
 
 Equal to pycocoevalcap 1.2 without its PTB tokeniser, which is how the papers of this field score: words are what stands
-between spaces, so "." is a word. What that package calls CIDEr is CIDEr-D (clipped, with a length penalty, sigma 6); the name
-`cider` is kept because it is what the field reports.
+between spaces, so "." is a word. What that package calls CIDEr is CIDEr-D (clipped, with a length penalty, sigma 6): `cider` is
+the name that the field reports, `cider_d` the same number under its own name, `cider_plain` the unclipped cosine without the
+length penalty (Vedantam et al., 2015, equation 1, words as they stand instead of stems).
 
-Shapes: R reports, P positions of all reports together, U distinct (report, n-gram) pairs.
+Shapes: R reports, S samples, K columns, P positions of all reports together, U distinct (report, n-gram) pairs.
 """
 
 from __future__ import annotations
@@ -14,53 +15,55 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rayscribe.errors import InputError
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+from rayscribe.metrics.statistics import Floats, Ints, Rows
 
 ORDERS = 4
 _BETA = 1.2  # ROUGE-L, pycocoevalcap
 _SIGMA = 6.0  # CIDEr-D, Vedantam et al. (2015)
 _TINY, _SMALL = 1e-15, 1e-9  # pycocoevalcap's smoothing of BLEU
 
+COLUMNS = (
+    *(f"matches{order}" for order in range(1, ORDERS + 1)),
+    *(f"guesses{order}" for order in range(1, ORDERS + 1)),
+    "hypothesis_words",
+    "reference_words",
+    "rouge_l",
+    "cider",
+    "cider_plain",
+    "reports",
+)
 
-@dataclass(frozen=True, slots=True)
-class Overlap:
-    """Per-report statistics; every score of a set of reports is a function of their rows."""
 
-    matches_R4: Ints
-    "clipped n-gram matches"
-    guesses_R4: Ints
-    "n-grams of the hypothesis"
-    hypothesis_words_R: Ints
-    reference_words_R: Ints
-    rouge_l_R: Floats
-    cider_R: Floats
+def overlap_score(sums_SK: Floats) -> dict[str, Floats]:
+    """bleu1..4, rouge_l, cider, cider_d, cider_plain of summed rows: 0 to 1, CIDEr 0 to 10."""
+    matches, guesses = sums_SK[:, :ORDERS], sums_SK[:, ORDERS : 2 * ORDERS]
+    hypothesis, reference, rouge, cider, plain, reports = sums_SK[:, 2 * ORDERS :].T
+    cumulative_S4 = bleu(matches, guesses, hypothesis, reference)
+    return {
+        **{f"bleu{order + 1}": cumulative_S4[:, order] for order in range(ORDERS)},
+        "rouge_l": rouge / reports,
+        "cider": cider / reports,
+        "cider_d": cider / reports,
+        "cider_plain": plain / reports,
+    }
 
-    def scores(self, rows: Ints | None = None) -> dict[str, float]:
-        """The scores of all reports, or of those in `rows` (which may repeat, as in a bootstrap sample)."""
-        pick = slice(None) if rows is None else rows
-        matches, guesses = self.matches_R4[pick].sum(0), self.guesses_R4[pick].sum(0)
-        ratio = (self.hypothesis_words_R[pick].sum() + _TINY) / (self.reference_words_R[pick].sum() + _SMALL)
-        brevity = math.exp(1 - 1 / ratio) if ratio < 1 else 1.0
-        precisions = (matches + _TINY) / (guesses + _SMALL)
-        cumulative = np.cumprod(precisions) ** (1 / np.arange(1, ORDERS + 1)) * brevity
-        return {
-            **{f"bleu{order}": float(value) for order, value in enumerate(cumulative, start=1)},
-            "rouge_l": float(self.rouge_l_R[pick].mean()),
-            "cider": float(self.cider_R[pick].mean()),
-        }
+
+def bleu(matches_S4: Floats, guesses_S4: Floats, hypothesis_words_S: Floats, reference_words_S: Floats) -> Floats:
+    """Cumulative BLEU-1..4 (S, 4) from summed counts; the closest reference length is that of the one reference."""
+    ratio_S = (hypothesis_words_S + _TINY) / (reference_words_S + _SMALL)
+    brevity_S = np.exp(np.minimum(0, 1 - 1 / ratio_S))
+    precisions = (matches_S4 + _TINY) / (guesses_S4 + _SMALL)
+    return np.cumprod(precisions, axis=1) ** (1 / np.arange(1, ORDERS + 1)) * brevity_S[:, None]
 
 
 def overlap_scores(hypotheses: Sequence[str], references: Sequence[str]) -> dict[str, float]:
-    """bleu1..4, rouge_l, cider of hypothesis i against reference i; 0 to 1, CIDEr 0 to 10."""
+    """The scores of `overlap_score` for hypothesis i against reference i."""
     return overlap(hypotheses, references).scores()
 
 
-def overlap(hypotheses: Sequence[str], references: Sequence[str]) -> Overlap:
+def overlap(hypotheses: Sequence[str], references: Sequence[str]) -> Rows:
     """Statistics of one hypothesis and one reference a report. An empty reference is refused; an empty hypothesis scores 0."""
     if len(hypotheses) != len(references):
         raise InputError(f"{len(hypotheses)} hypotheses for {len(references)} references")
@@ -74,19 +77,21 @@ def overlap(hypotheses: Sequence[str], references: Sequence[str]) -> Overlap:
     reports = len(references)
     tables = _ngram_tables(hypothesis_words + reference_words, len(words))
     matches_R4 = np.zeros((reports, ORDERS), np.int64)
-    similarity_R4 = np.zeros((reports, ORDERS))
+    clipped_R4, plain_R4 = np.zeros((reports, ORDERS)), np.zeros((reports, ORDERS))
     for order, table in enumerate(tables):
         pair = _Pair.split(table, reports)
         matches_R4[:, order] = pair.clipped_matches(reports)
-        similarity_R4[:, order] = pair.cosine(reports)
+        clipped_R4[:, order], plain_R4[:, order] = pair.cosines(reports)
     lengths_h = np.array([len(one) for one in hypothesis_words])
     lengths_r = np.array([len(one) for one in reference_words])
     guesses_R4 = np.maximum(0, lengths_h[:, None] - np.arange(ORDERS))
     # The reference scorer counts a report's length in bigrams here.
     delta_R = np.maximum(0, lengths_h - 1) - np.maximum(0, lengths_r - 1)
-    cider_R = similarity_R4.mean(1) * np.exp(-(delta_R**2) / (2 * _SIGMA**2)) * 10
+    cider_R = clipped_R4.mean(1) * np.exp(-(delta_R**2) / (2 * _SIGMA**2)) * 10
     rouge_R = np.array([_rouge_l(h, r) for h, r in zip(hypothesis_words, reference_words)])
-    return Overlap(matches_R4, guesses_R4, lengths_h, lengths_r, rouge_R, cider_R)
+    ones_R = np.ones(reports)
+    singles = (lengths_h, lengths_r, rouge_R, cider_R, plain_R4.mean(1) * 10, ones_R)
+    return Rows(COLUMNS, np.hstack([matches_R4, guesses_R4, np.stack(singles, axis=1)]), overlap_score)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,22 +154,23 @@ class _Pair:
         sums = np.bincount(self.hypothesis.texts_U[self.common_hypothesis], clipped, minlength=reports)
         return np.rint(sums).astype(np.int64)
 
-    def cosine(self, reports: int) -> Floats:
-        """Clipped cosine of the tf-idf vectors; document frequencies are those of the references."""
+    def cosines(self, reports: int) -> tuple[Floats, Floats]:
+        """Clipped and plain cosine of the tf-idf vectors; document frequencies are those of the references."""
         frequency = np.bincount(self.reference.grams_U, minlength=self.reference.grams)
         weight = math.log(reports) - np.log(np.maximum(1, frequency))
         vector_h = self.hypothesis.counts_U * weight[self.hypothesis.grams_U]
         vector_r = self.reference.counts_U * weight[self.reference.grams_U]
         norm_h = np.sqrt(np.bincount(self.hypothesis.texts_U, vector_h**2, minlength=reports))
         norm_r = np.sqrt(np.bincount(self.reference.texts_U, vector_r**2, minlength=reports))
-        shared_h, shared_r = vector_h[self.common_hypothesis], vector_r[self.common_reference]
-        dot = np.bincount(
-            self.hypothesis.texts_U[self.common_hypothesis],
-            np.minimum(shared_h, shared_r) * shared_r,
-            minlength=reports,
-        )
         norms = norm_h * norm_r
-        return np.divide(dot, norms, out=np.zeros(reports), where=norms != 0)
+        shared_h, shared_r = vector_h[self.common_hypothesis], vector_r[self.common_reference]
+        rows_U = self.hypothesis.texts_U[self.common_hypothesis]
+
+        def cosine(products_U: Floats) -> Floats:
+            dot = np.bincount(rows_U, products_U, minlength=reports)
+            return np.divide(dot, norms, out=np.zeros(reports), where=norms != 0)
+
+        return cosine(np.minimum(shared_h, shared_r) * shared_r), cosine(shared_h * shared_r)
 
 
 def _rouge_l(hypothesis: Sequence[int], reference: Sequence[int]) -> float:

@@ -1,0 +1,89 @@
+"""A better split: copies stay together, and every split has the same share of every label and the size of the old one.
+
+Shapes: G groups, L labels, S splits.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from rayscribe.data.audit import Copies
+from rayscribe.errors import InputError
+from rayscribe.files import whole_file
+from rayscribe.labels import POSITIVE, Labels
+from rayscribe.study import SPLITS, Study
+
+
+def stratified_split(studies: Sequence[Study], copies: Copies, labels: Labels, *, seed: int = 0) -> dict[str, str]:
+    """Split by study id. Studies with one patient, one image file, or (nearly) the same report share a split.
+
+    Groups are placed from the largest to the smallest, each where its labels are most lacking (iterative stratification,
+    Sechidis et al., 2011, with whole groups).
+    """
+    names = [name for name in SPLITS if any(study.split == name for study in studies)]
+    share_S = np.array([sum(study.split == name for study in studies) for name in names]) / len(studies)
+    groups = _components(len(studies), copies)
+    # The last label is the study itself, so that sizes are balanced as well.
+    positive_RL = np.hstack([labels == POSITIVE, np.ones((len(studies), 1), bool)]).astype(np.float64)
+    totals_L = positive_RL.sum(0)
+    lacking_SL = share_S[:, None] * totals_L
+    weight_L = 1 / np.maximum(1, totals_L)
+    order = np.random.default_rng(seed).permutation(len(groups))
+    found: dict[str, str] = {}
+    for number in sorted(order, key=lambda g: -len(groups[g])):
+        members = groups[number]
+        needs_L = positive_RL[members].sum(0)
+        # How far every split would be from its goal with this group, against without it; the gain is largest where it lacks.
+        before_S = (weight_L * lacking_SL**2 / share_S[:, None]).sum(1)
+        after_S = (weight_L * (lacking_SL - needs_L) ** 2 / share_S[:, None]).sum(1)
+        place = int((before_S - after_S).argmax())
+        lacking_SL[place] -= needs_L
+        found |= {studies[member].id: names[place] for member in members}
+    return found
+
+
+def write_split(path: Path, split: dict[str, str]) -> None:
+    """A table of id and split, which `rayscribe prepare --splits` reads."""
+    with whole_file(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["id", "split"])
+        writer.writerows(sorted(split.items()))
+
+
+def read_split(path: Path) -> dict[str, str]:
+    if not path.is_file():
+        raise InputError(f"{path}: no such table of splits; write one with `rayscribe audit DATA --resplit {path}`")
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        rows = list(csv.DictReader(file))
+    if not rows or not {"id", "split"} <= set(rows[0]):
+        raise InputError(f"{path}: needs the columns id and split")
+    for number, row in enumerate(rows, start=2):
+        if row["split"] not in SPLITS:
+            raise InputError(f"{path}, line {number}: split {row['split']!r}; there are {', '.join(SPLITS)}")
+    return {row["id"]: row["split"] for row in rows}
+
+
+def _components(studies: int, copies: Copies) -> list[list[int]]:
+    """Studies that are connected by any kind of copy."""
+    parent = list(range(studies))
+
+    def root(place: int) -> int:
+        while parent[place] != place:
+            parent[place] = parent[parent[place]]
+            place = parent[place]
+        return place
+
+    for members in (*copies.texts, *copies.images, *copies.subjects):
+        for member in members[1:]:
+            parent[root(member)] = root(members[0])
+    for first, second in copies.near:
+        parent[root(copies.texts[first][0])] = root(copies.texts[second][0])
+    groups: dict[int, list[int]] = defaultdict(list)
+    for place in range(studies):
+        groups[root(place)].append(place)
+    return list(groups.values())

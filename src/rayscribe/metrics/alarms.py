@@ -1,0 +1,48 @@
+"""What stands at the top of a summary, in words, when a number alone would deceive."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+FEW = 0.25
+"Distinct reports below this share of the references' own distinct ratio are a collapse."
+REPEATED = 0.25
+"One report for more than this share of the studies is one, if the references do not repeat themselves as much."
+BARE = 0.05
+"Words used over words of the references."
+SHORT, LONG = 0.5, 2.0
+"Mean length over the references' mean length."
+LEVEL = 0.05
+
+
+def alarms(
+    studies: int, diverse: Mapping[str, float], grounding: Mapping[str, Mapping[str, float]], below: Sequence[str]
+) -> list[str]:
+    """Sentences; empty when all is well. `below`: the scores that are no better than the best constant report's."""
+    found = []
+    distinct = int(diverse["distinct_reports"])
+    if diverse["distinct_ratio"] < FEW * diverse["reference_distinct_ratio"] or _repeats(diverse):
+        found.append(
+            f"COLLAPSED: {distinct} distinct reports for {studies} studies; "
+            f"the most frequent stands for {100 * diverse['top_share']:.0f} % of them"
+        )
+    if diverse["empty_reports"]:
+        found.append(f"EMPTY: {int(diverse['empty_reports'])} of {studies} reports have no word")
+    if diverse["vocabulary_coverage"] < BARE:
+        found.append(f"FEW WORDS: {100 * diverse['vocabulary_coverage']:.1f} % of the references' words are used")
+    if not SHORT <= diverse["length_ratio"] <= LONG:
+        found.append(f"LENGTH: reports are {diverse['length_ratio']:.2f} times as long as their references")
+    for name, test in grounding.items():
+        if test["p"] > LEVEL:
+            found.append(
+                f"NOT GROUNDED: giving every report to another study does not lower its {name.replace('_', ' ')} "
+                f"(p = {test['p']:.3f}): the model may ignore the image"
+            )
+    if below:
+        found.append(f"BELOW THE FLOOR: not better than one constant report in {', '.join(below)}")
+    return found
+
+
+def _repeats(diverse: Mapping[str, Any]) -> bool:
+    return bool(diverse["top_share"] > max(REPEATED, 2 * diverse["reference_top_share"]))

@@ -1,0 +1,128 @@
+"""All scores of a set of reports: which families of statistics there are, and how they are stored with a score file.
+
+A family is a table with a row a report and a function from summed rows to scores. The stored rows hold counts and no text, so
+two score files can be compared study by study without their reports.
+
+Shapes: R reports, K columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from rayscribe.errors import InputError
+from rayscribe.labels import Labels
+from rayscribe.metrics.clinical import clinical, clinical_score
+from rayscribe.metrics.meteor import MeteorResources, meteor_name, meteor_score, meteor_statistics
+from rayscribe.metrics.overlap import overlap, overlap_score
+from rayscribe.metrics.statistics import Floats, Rows, Score, joined
+
+Families = dict[str, Rows]
+
+HEADLINES = (
+    *("bleu1", "bleu2", "bleu3", "bleu4", "rouge_l", "cider"),
+    "ce_f1_micro_14_uncertain_negative",
+    "ce_f1_macro_14_uncertain_negative",
+)
+"Scores that are tested, and corrected together; METEOR with them, under the name that says what it used."
+_SHOWN = ("ce_f1_example_14_uncertain_negative", "ce_f1_micro_5_uncertain_negative", "normal_f1", "abnormal_f1")
+
+_DIGITS = 9  # significant, of a stored statistic
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class System:
+    """What one system, or one floor, wrote for the studies of a split, in their order."""
+
+    reports: Sequence[str]
+    labels: Labels | None
+    "states (R, 14); None where nobody labelled these reports"
+
+
+def measured(
+    systems: Mapping[str, System],
+    references: Sequence[str],
+    reference_labels: Labels,
+    resources: MeteorResources,
+    *,
+    progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
+) -> dict[str, Families]:
+    """Every system's families of statistics. METEOR reads its large tables once for all of them."""
+    texts = [text for system in systems.values() for text in system.reports]
+    aligned = meteor_statistics(texts, list(references) * len(systems), resources, progress=progress)
+    found = {}
+    for number, (name, system) in enumerate(systems.items()):
+        rows = aligned[number * len(references) : (number + 1) * len(references)]
+        families = {"overlap": overlap(system.reports, references), "meteor": _meteor(rows, meteor_name(resources))}
+        if system.labels is not None:
+            families["clinical"] = clinical(system.labels, reference_labels)
+        found[name] = families
+    return found
+
+
+def tested_names(scores: Iterable[str]) -> list[str]:
+    """The scores that are tested against a floor or another system, in the order of the score file."""
+    return [name for name in scores if name in HEADLINES or name.startswith("meteor")]
+
+
+def headline_names(scores: Iterable[str]) -> list[str]:
+    """The scores that a summary shows, in the order of the score file."""
+    return [name for name in scores if name in HEADLINES or name in _SHOWN or name.startswith("meteor")]
+
+
+def together(families: Families) -> Rows:
+    """All families as one, in their order."""
+    return joined(list(families.values()))
+
+
+def stored(ids: Sequence[str], groups: Sequence[str] | None, families: Families) -> dict[str, Any]:
+    """The statistics as JSON: ids, numbers that stand for patients, and by family its columns and rows."""
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(groups or []))}
+    return {
+        "ids": list(ids),
+        "patients": [numbers[name] for name in groups] if groups else None,
+        "families": {
+            name: {"columns": list(rows.columns), "rows": [[_short(value) for value in row] for row in rows.table_RK]}
+            for name, rows in families.items()
+        },
+    }
+
+
+def restored(place: str, statistics: Any, meteor: str) -> Families:
+    """The families that `stored` wrote. `meteor`: the name under which METEOR stands in the scores."""
+    scores: dict[str, Score] = {
+        "overlap": overlap_score,
+        "meteor": _meteor_scores(meteor),
+        "clinical": clinical_score,
+    }
+    try:
+        families = {
+            name: Rows(tuple(one["columns"]), np.array(one["rows"], np.float64), scores[name])
+            for name, one in statistics["families"].items()
+        }
+        reports = len(statistics["ids"])
+        whole = all(rows.table_RK.shape == (reports, len(rows.columns)) for rows in families.values())
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{place}: holds no statistics by study ({error!r}); run `rayscribe evaluate` again"
+        ) from error
+    if not whole:
+        raise InputError(f"{place}: its statistics are damaged; run `rayscribe evaluate` again")
+    return families
+
+
+def _meteor(table_RK: Floats, name: str) -> Rows:
+    columns = tuple(f"statistic{number}" for number in range(table_RK.shape[1]))
+    return Rows(columns, table_RK, _meteor_scores(name))
+
+
+def _meteor_scores(name: str) -> Score:
+    return lambda sums_SK: {name: meteor_score(sums_SK)}
+
+
+def _short(value: float) -> float | int:
+    return int(value) if value == int(value) else float(f"{value:.{_DIGITS}g}")

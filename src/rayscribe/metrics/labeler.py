@@ -1,0 +1,104 @@
+"""States of the 14 CheXpert observations in a report, by rules: mention, cue with its reach, aggregation.
+
+In the manner of NegEx (Chapman et al., 2001) and the CheXpert labeler (Irvin et al., 2019), with an own lexicon and own rules.
+The reading is plain: "no displaced rib fractures" denies a fracture, although the CheXpert labeler's output says otherwise.
+`RuleLabeler(as_chexpert=True)` adds that labeler's habits (see `chexpert_habits`), for numbers that were made with its output.
+
+Shapes: R reports, O observations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from rayscribe.labels import NEGATIVE, NOT_MENTIONED, OBSERVATIONS, POSITIVE, UNCERTAIN, Labels
+from rayscribe.metrics.chexpert_habits import with_habits
+from rayscribe.metrics.lexicon import OTHER
+from rayscribe.metrics.reading import Found, Side, read
+from rayscribe.metrics.sentences import sentences
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mention:
+    """One place in a report that speaks of an observation."""
+
+    observation: str
+    state: int
+    "POSITIVE, NEGATIVE or UNCERTAIN of `rayscribe.labels`."
+    sentence: str
+    start: int
+    end: int
+    "report[start:end] are the words that name the observation."
+    side: Side
+    cue: str
+    "The words that decided a negative or uncertain state."
+
+
+def mentions(report: str) -> list[Mention]:
+    """What a report says about which observation, in the order of the text."""
+    return [
+        Mention(
+            observation=found.observation,
+            state=found.state,
+            sentence=sentence.strip(),
+            start=place + found.start,
+            end=place + found.end,
+            side=found.side,
+            cue=found.cue,
+        )
+        for place, sentence in sentences(report)
+        for found in _read(sentence)
+        if found.observation != OTHER
+    ]
+
+
+def states(report: str, *, as_chexpert: bool = False) -> tuple[int, ...]:
+    """States in the order of `OBSERVATIONS`; `as_chexpert` adds the habits of `chexpert_habits`."""
+    seen = dict.fromkeys((*OBSERVATIONS, OTHER), NOT_MENTIONED)
+    spoken = False
+    for _, sentence in sentences(report):
+        spoken = spoken or any(map(str.isalpha, sentence))
+        for name, state in _sentence_states(sentence, as_chexpert):
+            if _RANK[state] > _RANK[seen[name]]:
+                seen[name] = state
+    if spoken and all(state not in (POSITIVE, UNCERTAIN) for name, state in seen.items() if name != "Support Devices"):
+        seen["No Finding"] = POSITIVE
+    return tuple(seen[name] for name in OBSERVATIONS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuleLabeler:
+    """The rules as a `rayscribe.labels.Labeler`."""
+
+    as_chexpert: bool = False
+    "Answer as the CheXpert labeler does, also where it misreads; for comparison with numbers made with its output."
+
+    @property
+    def name(self) -> str:
+        return "rayscribe-rules-1-as-chexpert" if self.as_chexpert else "rayscribe-rules-1"
+
+    def label(self, reports: Sequence[str]) -> Labels:
+        """States (R, O)."""
+        rows = [states(report, as_chexpert=self.as_chexpert) for report in reports]
+        return np.array(rows, np.int8).reshape(len(reports), len(OBSERVATIONS))
+
+
+_RANK = {NOT_MENTIONED: 0, NEGATIVE: 1, UNCERTAIN: 2, POSITIVE: 3}
+
+
+@lru_cache(maxsize=1 << 16)
+def _read(sentence: str) -> tuple[Found, ...]:
+    return read(sentence)
+
+
+@lru_cache(maxsize=1 << 16)
+def _sentence_states(sentence: str, as_chexpert: bool) -> tuple[tuple[str, int], ...]:
+    states: dict[str, int] = {}
+    for found in _read(sentence):
+        if _RANK[found.state] > _RANK[states.get(found.observation, NOT_MENTIONED)]:
+            states[found.observation] = found.state
+    return tuple((with_habits(sentence, states) if as_chexpert else states).items())

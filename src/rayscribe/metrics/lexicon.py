@@ -1,0 +1,115 @@
+"""Phrases that name one of the 14 observations in a chest X-ray report.
+
+A phrase is a row of canonical words (see `spellings`: one spelling, singular). The longest phrase at a place wins; a phrase of
+`NOT_MEANT` swallows the shorter ones inside it. Which finding counts for which observation follows the CheXpert labeler where
+its output shows a habit: scarring and interstitial markings are Lung Opacity, pulmonary fibrosis is Pleural Other, a calcified
+nodule or granuloma is no Lung Lesion, clips and stents are no Support Devices, blunting of an angle is no effusion.
+"""
+
+from __future__ import annotations
+
+OTHER = "other finding"
+"Not an observation: what speaks against `No Finding` without being one of the other thirteen."
+
+FINDINGS: dict[str, str] = {
+    "Enlarged Cardiomediastinum": "mediastinal widening; mediastinal enlargement; cardiomediastinal enlargement",
+    "Cardiomegaly": "cardiomegaly; cardiac enlargement; enlargement of heart; cardiac dilatation; megalocardia",
+    "Lung Lesion": """
+        nodule; nodular opacity; nodular density; nodular infiltrate; nodularity; mass; mass lesion; masslike; mass
+        like; lesion; lung cancer; neoplasm; tumor; malignancy; carcinoma; metastasis; metastatic disease; cavitation;
+        reticulonodular; reticular nodular; lump""",
+    "Lung Opacity": """
+        opacity; opacification; infiltrate; airspace disease; airspace process; airspace density; airspace
+        abnormality; interstitial marking; interstitial disease; interstitial lung disease; interstitial change;
+        interstitial lung change; interstitial process; interstitial abnormality; interstitial infiltrate;
+        reticulation; scar; pleural parenchymal scar; pleuroparenchymal scar; parenchymal disease; ground glass;
+        haziness; hazy density; parenchymal scar; reticulonodular; lung density; reticular marking""",
+    "Edema": """
+        edema; heart failure; cardiac failure; chf; congestive failure; fluid overload; volume overload; cardiac
+        decompensation""",
+    "Consolidation": "consolidation; consolidative; consolidated",
+    "Pneumonia": "pneumonia; infection; infectious process; infectious infiltrate; bronchopneumonia; infectious",
+    "Atelectasis": """
+        atelectasis; collapse of lung; collapse of left; collapse of right; lobar collapse; lobe collapse; lung
+        collapse; collapsed lung; collapsed lobe; partial collapse; complete collapse; total collapse; collapsed left
+        upper lobe; collapsed left lower lobe; collapsed right upper lobe; collapsed right lower lobe; collapsed right
+        middle lobe""",
+    "Pneumothorax": "pneumothorax; hydropneumothorax; hemopneumothorax",
+    "Pleural Effusion": """
+        effusion; pleural effusion; pleural fluid; hydrothorax; hemothorax; hydropneumothorax; hemopneumothorax;
+        empyema; fluid in pleural space""",
+    "Pleural Other": """
+        pleural thickening; pleural scar; pleural plaque; plaque; fibrosis; fibrothorax; pleural fibrosis; pleural
+        abnormality; pleural disease; pleural calcification; pleural based thickening; apical cap; mesothelioma""",
+    "Fracture": "fracture; fractured",
+    "Support Devices": """
+        tube; catheter; picc; picc line; central line; venous line; arterial line; dialysis line; ij line; jugular
+        line; subclavian line; femoral line; line tip; tip of line; support line; line and tube; central venous
+        access; pacemaker; pacer; icd; aicd; defibrillator; generator; port; mediport; portacath; port a cath;
+        infusaport; valve; hardware; device; cannula; coil; screw; orthopedic plate; fixation plate; metallic plate;
+        arthroplasty; sternal wire; sternotomy wire; pacing wire; pacemaker lead; pacer lead; pacing lead; icd lead;
+        cabg marker; nipple marker; surgical marker; marker; swan ganz; drain; stimulator; balloon pump; ecmo;
+        tracheostomy; closure device; guidewire""",
+    OTHER: """
+        degenerative; calcified; calcification; calcific; granuloma; granulomatous; atherosclerosis; atherosclerotic;
+        tortuous; hyperinflation; hyperinflated; hyperlucent; scoliosis; levoscoliosis; dextroscoliosis; kyphosis;
+        deformity; hernia; elevation; eventration; emphysema; emphysematous; copd; bulla; bleb; blunting; blunted;
+        flattening; flattened; prominent; prominence; density; pectus; fat pad; epicardial fat; arthritic; osteopenia;
+        demineralization; bullet; lymphadenopathy; adenopathy; aneurysm; osteoarthritis; thickening; bronchiectasis;
+        bronchial wall; calcified nodule; calcified lung nodule; calcified pulmonary nodule; calcified mass;
+        obstructive; sequela; cyst; ectatic; ectasia; shrapnel; rounded; adhesion; lipoma; mastectomy; elevated;
+        overexpanded; air trapping; hyperexpansion; tuberculosis; sarcoidosis; lucency; crowding of marking""",
+}
+
+UNSURE: dict[str, str] = {
+    "Edema": "vascular congestion; venous congestion; pulmonary congestion; vascular prominence; central congestion",
+}
+"Named without saying that the observation is there: uncertain unless negated (the CheXpert labeler's habit)."
+
+NOT_MEANT = """
+    joint effusion; pericardial effusion; knee effusion; soft tissue edema; subcutaneous edema; breast mass; abdominal
+    mass; soft tissue mass; axillary mass; pleural line; lung line; fissure line; midclavicular line; skin fold;
+    breast tissue density; bone density; bony density; body mass; mass effect; disc disease; joint disease; bone
+    lesion; bony lesion; osseous lesion; rib lesion; lytic lesion; blastic lesion; sclerotic lesion; bony metastasis;
+    osseous metastasis; bone metastasis; valve plane; fluid level; aggressive lesion; aggressive osseous lesion;
+    destructive lesion; destructive bony lesion; skin lesion; vertebral lesion; spinal lesion; liver lesion; renal
+    mass; thyroid mass; pleural scar; pleural parenchymal scar; pleuroparenchymal scar; breast prosthesis; breast
+    implant; soft tissue lesion; air fluid level; focal bony lesion; chest wall mass; adnexal mass; lytic or blastic
+    lesion; paratracheal line; kerley line; septal line; kerley b line; plate like; line of; tube feeding; peripheral
+    edema; leg edema; extremity edema; urinary tract infection"""
+"No shorter phrase inside these counts. Most look like a finding and are none; a finding listed here too is its only name."
+
+ORGANS: dict[str, str] = {
+    "Cardiomegaly": """
+        heart; heart size; cardiac size; size of heart; cardiac silhouette; cardiac silhouette size; heart silhouette;
+        cardiac shadow; heart shadow; cardiac diameter; cardiac contour; heart contour; cardiac border; cardiac
+        silhouette contour; cardiothoracic ratio""",
+    "Enlarged Cardiomediastinum": """
+        mediastinum; mediastinal contour; mediastinal silhouette; mediastinal width; mediastinal shadow; mediastinal
+        configuration; mediastinal structure; mediastinal border; mediastinal size; superior mediastinum; upper
+        mediastinum; cardiomediastinal silhouette; cardiomediastinal contour; cardiomediastinal size;
+        cardiomediastinum; cardiomediastinal shadow; cardiomediastinal border; cardiomediastinal structure;
+        cardiomediastinal configuration; cardiomediastinal; mediastinal and hilar contour; mediastinal and hilar
+        silhouette; mediastinal and hilar structure; cardiac and mediastinal contour; cardiac and mediastinal
+        silhouette; cardiac and mediastinal mask; cardiac mediastinal silhouette; cardiac mediastinal contour; cardiac
+        and mediastinal structure; cardiac and mediastinal border; cardiac and mediastinal shadow; cardio mediastinal
+        silhouette; cardio mediastinal contour; cardiac contour; heart contour; cardiac hilar and mediastinal contour;
+        cardiac and hilar contour""",
+}
+"What is judged by the word next to it: normal, enlarged or stable."
+
+PREDICATES: dict[str, str] = {
+    "normal": """
+        normal; unremarkable; within normal limit; in normal limit; within normal; limit of normal; normal limit;
+        within limit; upper normal; high normal; upper limit of normal; upper limit normal; top normal; high limit of
+        normal; upper range of normal; upper limit; wnl; nonenlarged; non enlarged; not enlarged; not large; not
+        widened; not prominent; not increased; not dilated; not significantly enlarged; not grossly enlarged; not
+        wide; negative; not clearly enlarged; not definitely enlarged; not overtly enlarged; not remarkable; intact;
+        unenlarged""",
+    "abnormal": """
+        enlarged; large; larger; increased; prominent; widened; wide; dilated; enlargement; widening; prominence;
+        borderline; borderline normal; abnormal; big; globular; increase; megaly; fullness; enlarging; widen""",
+    "stable": "stable; unchanged; similar; not changed; not significantly changed; no change; constant",
+    "not of size": "clear; tortuous; obscured; shifted; deviated; midline; calcified; rotated",
+}
+"What a word next to an organ says about it; the last group is of another matter and ends the search."

@@ -1,0 +1,41 @@
+"""Phrases of several words, looked up by their first word: the longest one at a place wins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from rayscribe.metrics.spellings import canonical
+
+Phrases = dict[str, tuple[tuple[tuple[str, ...], frozenset[str]], ...]]
+"First word -> (the words after it, the groups that list the phrase), longest first."
+
+
+def phrase_table(groups: Mapping[str, str]) -> Phrases:
+    """Groups of phrases separated by ";". "airspace" also stands for "air space"."""
+    found: dict[tuple[str, ...], set[str]] = {}
+    for group, listed in groups.items():
+        for phrase in listed.split(";"):
+            for spelled in _spellings(phrase.split()):
+                found.setdefault(spelled, set()).add(group)
+    table: dict[str, list[tuple[tuple[str, ...], frozenset[str]]]] = {}
+    for words in sorted(found, key=len, reverse=True):
+        table.setdefault(words[0], []).append((words[1:], frozenset(found[words])))
+    return {first: tuple(rest) for first, rest in table.items()}
+
+
+def longest(table: Phrases, words: Sequence[str], at: int) -> tuple[int, frozenset[str]] | None:
+    """End and groups of the longest phrase that begins at a word."""
+    for rest, groups in table.get(words[at], ()):
+        end = at + 1 + len(rest)
+        if not rest or tuple(words[at + 1 : end]) == rest:
+            return end, groups
+    return None
+
+
+def _spellings(phrase: Iterable[str]) -> list[tuple[str, ...]]:
+    words = tuple(canonical(word) for word in phrase)
+    if not words:
+        return []
+    if "airspace" not in words:
+        return [words]
+    return [words, tuple(part for word in words for part in (("air", "space") if word == "airspace" else (word,)))]

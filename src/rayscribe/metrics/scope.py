@@ -1,0 +1,208 @@
+"""The reach of cues inside one sentence: which findings are denied, which are doubted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from rayscribe.labels import NEGATIVE, POSITIVE, UNCERTAIN
+from rayscribe.metrics import cues
+from rayscribe.metrics.cues import CUES, RESTART, SIZES, SOFT_RESTART, VERBS
+from rayscribe.metrics.organs import Reach
+from rayscribe.metrics.phrases import longest, phrase_table
+
+
+class Named(NamedTuple):
+    """A finding that a sentence names with the words `first` to `end`."""
+
+    first: int
+    end: int
+    observation: str
+    is_unsure: bool
+    "The words alone leave the observation uncertain."
+
+
+class Sweep:
+    """From left to right with the cue in force; cues that look back change what was already judged."""
+
+    def __init__(self, texts: Sequence[str], named: Sequence[Named]) -> None:
+        self.texts = texts
+        self.named = named
+        self.verdicts: list[Reach] = []
+        self.reaches: list[Reach | None] = []
+        "The cue in force in front of every word."
+        self.stops: list[int] = []
+        self._reach: Reach | None = None
+        self._covers = False
+        "The cue in force has already met a finding."
+        self._has_verb = False
+        "A verb came after the last finding."
+        self._clause = 0
+        "The first finding that a backward cue may change."
+        self._has_one = not _SAME.isdisjoint(texts)
+
+    def run(self) -> None:
+        upcoming = 0
+        at = cue_end = 0
+        while at < len(self.texts):
+            if at >= cue_end and (match := longest(_CUES, self.texts, at)):
+                cue_end = match[0]
+                self.reaches += [self._reach] * (cue_end - at)
+                self._cue(at, cue_end, match[1])
+                for k in range(at, cue_end):
+                    while upcoming < len(self.named) and self.named[upcoming].first == k:
+                        self._finding(upcoming)
+                        upcoming += 1
+                at = cue_end
+                continue
+            self.reaches.append(self._reach)
+            while upcoming < len(self.named) and self.named[upcoming].first == at:
+                self._finding(upcoming)
+                upcoming += 1
+            text = self.texts[at]
+            if text in VERBS:
+                self._has_verb = True
+            elif text in ("or", "/"):
+                self._alternative(at)
+            elif text == ";" or (text == ":" and not (self.verdicts and self.named[len(self.verdicts) - 1].end == at)):
+                self._stop(at)
+            self._restart(at + 1)
+            at += 1
+
+    def _finding(self, index: int) -> None:
+        if self._has_verb and index > self._clause:
+            self._clause = index
+            if self._reach and self._covers and not self._or_follows(self.named[index - 1].end):
+                self._reach = None
+        self._has_verb = False
+        if self._reach is None:
+            self.verdicts.append(Reach(POSITIVE, ""))
+        else:
+            self.verdicts.append(self._reach)
+            self._covers = True
+        if self.named[index].is_unsure and self.verdicts[-1].state == POSITIVE:
+            words = self.texts[self.named[index].first : self.named[index].end]
+            self.verdicts[-1] = Reach(UNCERTAIN, " ".join(words))
+
+    def _cue(self, at: int, end: int, kinds: frozenset[str]) -> None:
+        said = " ".join(self.texts[at:end])
+        forward = kinds & {cues.NO, cues.MAYBE, cues.LINK, cues.PURPOSE}
+        backward = kinds & {cues.WAS_NO, cues.WAS_MAYBE}
+        if backward and (not forward or not self._looks_forward(end)):
+            if not self._of_another(at):
+                self._backward(NEGATIVE if cues.WAS_NO in backward else UNCERTAIN, said)
+        elif cues.NO in forward:
+            self._set(Reach(NEGATIVE, said))
+        elif cues.MAYBE in forward:
+            if not (self._reach and self._reach.state == NEGATIVE and not self._covers):
+                self._set(Reach(UNCERTAIN, said))
+        elif forward:
+            if not (self._reach and self._reach.state == NEGATIVE):
+                self._set(Reach(UNCERTAIN, said))
+        elif cues.IDLE in kinds:
+            self._set(Reach(POSITIVE, ""))
+        elif cues.EITHER in kinds:
+            self._either(at, said)
+        elif cues.STOP in kinds:
+            self._stop(at)
+        if set(self.texts[at:end]) & VERBS:
+            self._has_verb = True
+
+    def _set(self, reach: Reach | None) -> None:
+        self._reach, self._covers = reach, False
+
+    def _stop(self, at: int) -> None:
+        self._set(None)
+        self._clause = len(self.verdicts)
+        self._has_verb = False
+        self.stops.append(at)
+
+    def _looks_forward(self, end: int) -> bool:
+        if self._clause == len(self.verdicts):
+            return True
+        following = len(self.verdicts)
+        if following == len(self.named):
+            return False
+        first = self.named[following].first
+        return first - end <= _DUAL_REACH and not {";", ",", "and", "but"} & set(self.texts[end:first])
+
+    def _of_another(self, at: int) -> bool:
+        """Of "the right pneumothorax is smaller, the left one has resolved": the cue has a subject of its own."""
+        if not self._has_verb or not self.verdicts:
+            return False
+        between = self.texts[self.named[len(self.verdicts) - 1].end : at]
+        return "," in between and between[-1] != ","
+
+    def _backward(self, state: int, said: str) -> None:
+        if self._clause == len(self.verdicts) and state == UNCERTAIN and self.verdicts and self._has_one:
+            self.verdicts[-1] = Reach(state, said)  # "no pneumothorax, but a small one cannot be excluded"
+        for index in range(self._clause, len(self.verdicts)):
+            if state == NEGATIVE or self.verdicts[index].state == POSITIVE:
+                self.verdicts[index] = Reach(state, said)
+        self._clause = len(self.verdicts)
+        self._set(None)
+
+    def _alternative(self, at: int) -> None:
+        """Of "scar or atelectasis": nobody knows which."""
+        if self._reach is not None or not self.verdicts:
+            return
+        last, following = len(self.verdicts) - 1, len(self.verdicts)
+        behind = at - 1
+        while behind >= 0 and self.texts[behind] in ("and", ",", "/"):
+            behind -= 1
+        if self.named[last].end != behind + 1 or following == len(self.named):
+            return
+        if self.named[following].first - at > _OR_REACH:
+            return
+        self._doubt_last(self.texts[at])
+        self._set(Reach(UNCERTAIN, self.texts[at]))
+
+    def _either(self, at: int, said: str) -> None:
+        if self._reach and self._reach.state == NEGATIVE:
+            return
+        if self._clause < len(self.verdicts):
+            self._doubt_last(said)
+        self._set(Reach(UNCERTAIN, said))
+
+    def _doubt_last(self, said: str) -> None:
+        end = self.named[len(self.verdicts) - 1].end
+        for index, verdict in enumerate(self.verdicts):
+            if self.named[index].end == end and verdict.state == POSITIVE:
+                self.verdicts[index] = Reach(UNCERTAIN, said)
+
+    def _restart(self, at: int) -> None:
+        """A denied or doubted list ends where another statement begins."""
+        if not (self._reach and self._covers) or at >= len(self.texts) or self._or_follows(at):
+            return
+        behind = self.texts[at - 1]
+        text = self.texts[at]
+        if text in SIZES and self._reach.state == NEGATIVE and behind not in _BEFORE_SIZES:
+            self._end_list(at)
+            return
+        if self.named[len(self.verdicts) - 1].end != at and behind not in (",", "and"):
+            return
+        if self._reach.state != NEGATIVE and behind == ",":
+            self._set(None)
+        if text in RESTART and not (text in SOFT_RESTART and not VERBS & set(self.texts[at:])):
+            self._end_list(at)
+
+    def _or_follows(self, at: int) -> bool:
+        """A list that is still to be closed by "or" goes on."""
+        rest = self.texts[at:]
+        return "or" in rest and _ENDS.isdisjoint(rest[: rest.index("or")])
+
+    def _end_list(self, at: int) -> None:
+        self._set(None)
+        self.stops.append(at)
+        self._clause = len(self.verdicts)
+
+
+_CUES = phrase_table(CUES)
+_BEFORE_SIZES = frozenset(("or", "and", "a", "an", "of", "in", "the", "with", "no", "any", "even", "than", "very"))
+_ENDS = frozenset((";", "but", "no", "not", "without", "however", "although", "though", "except", "there", "while"))
+_SAME = frozenset(("one", "amount", "component"))
+"Words that stand for the finding named before."
+_OR_REACH = 6
+"Words within which the second of two alternatives must follow."
+_DUAL_REACH = 4
+"Words within which a finding must follow for a cue that works both ways to look forward."

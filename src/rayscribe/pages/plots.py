@@ -1,0 +1,150 @@
+"""Drawings of a score file: floors, frequency of words, prevalence, subsets. As SVG in the page, as files for a paper."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rayscribe.errors import InputError
+from rayscribe.files import whole_file
+from rayscribe.metrics.clinical import DEFAULT
+from rayscribe.metrics.families import headline_names
+from rayscribe.metrics.imbalance import DECILES
+from rayscribe.summary import SHOWN_FLOORS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_INK, _MODEL, _SOFT = "#222222", "#1f5fa8", "#9a9a9a"
+_FLOOR_STYLES = {
+    "constant": ("o", "#b5452c"),
+    "nearest_image": ("s", "#7a7a7a"),
+    "template": ("^", "#8a6d1f"),
+    "shuffled": ("x", "#444444"),
+}
+
+
+def plots(result: Mapping[str, Any]) -> dict[str, tuple[Figure, str]]:
+    """Every drawing by name, with the sentence that says what it shows."""
+    found = {"floors": (_floors(result), "Scores with 95 % intervals, and what each floor reaches")}
+    if result["imbalance"]:
+        found["frequency"] = (
+            _frequency(result),
+            "Overlap of words by their frequency in training: decile 1 holds the most frequent words",
+        )
+    found["prevalence"] = (
+        _prevalence(result),
+        "F1 of every observation, the most frequent on top; the share is of the references",
+    )
+    found["subsets"] = (_subsets(result), f"Subsets of the split; normal by {result['normal_by']}")
+    return found
+
+
+def svg(figure: Figure) -> str:
+    """The drawing as an SVG element that can stand in a page."""
+    target = io.StringIO()
+    figure.savefig(target, format="svg", bbox_inches="tight", metadata={"Date": None})
+    text = target.getvalue()
+    return re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
+
+
+def write_plots(result: Mapping[str, Any], folder: Path) -> list[Path]:
+    """Every drawing as SVG and PNG; returns the files."""
+    written = []
+    for name, (figure, _) in plots(result).items():
+        for suffix in ("svg", "png"):
+            path = folder / f"{name}.{suffix}"
+            with whole_file(path) as temporary:
+                figure.savefig(temporary, format=suffix, bbox_inches="tight", dpi=200)
+            written.append(path)
+    return written
+
+
+def _axes(width: float, height: float, columns: int = 1) -> tuple[Figure, list[Axes]]:
+    try:
+        import matplotlib  # half a second to import; only needed where something is drawn
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise InputError("plots need matplotlib; install it with: pip install 'rayscribe[plots]'") from error
+    with matplotlib.rc_context({"svg.hashsalt": "rayscribe"}):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        found = figure.subplots(1, columns, squeeze=False)[0]
+    for axes in found:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(colors=_INK, labelsize=9)
+    return figure, list(found)
+
+
+def _floors(result: Mapping[str, Any]) -> Figure:
+    """One line a score, on a common scale of 0 to 1; CIDEr is divided by its own maximum here."""
+    names = headline_names(result["scores"])[::-1]
+    figure, (axes,) = _axes(8, 0.34 * len(names) + 1)
+    scale = dict.fromkeys(names, 1.0)
+    for name in names:
+        if name.startswith("cider"):
+            shown = [result["scores"][name]["high"]] + [f["scores"][name]["value"] for f in result["floors"].values()]
+            scale[name] = max(1.0, *shown)
+    for line, name in enumerate(names):
+        score, by = result["scores"][name], scale[name]
+        axes.plot([score["low"] / by, score["high"] / by], [line, line], color=_MODEL, linewidth=5, alpha=0.4)
+        axes.plot(score["value"] / by, line, "|", color=_MODEL, markersize=14, markeredgewidth=2)
+    for floor in SHOWN_FLOORS:
+        scores = result["floors"].get(floor, {}).get("scores", {})
+        marked = [(scores[name]["value"] / scale[name], line) for line, name in enumerate(names) if name in scores]
+        marker, colour = _FLOOR_STYLES[floor]
+        if marked:
+            axes.plot(*zip(*marked), marker, color=colour, markersize=6, linestyle="", label=floor)
+    labels = [name if scale[name] == 1 else f"{name} / {scale[name]:.2g}" for name in names]
+    axes.set_yticks(range(len(names)), labels)
+    axes.set_xlim(0, 1)
+    axes.grid(axis="x", color="#dddddd", linewidth=0.6)
+    axes.legend(loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=4, frameon=False, fontsize=9)
+    return figure
+
+
+def _frequency(result: Mapping[str, Any]) -> Figure:
+    figure, (axes,) = _axes(8, 3)
+    scores = [result["imbalance"]["scores"][f"token_f1_decile_{number}"] for number in range(1, DECILES + 1)]
+    _bars(axes, [str(number) for number in range(1, DECILES + 1)], scores)
+    axes.set_xlabel("decile of the training vocabulary, most frequent first")
+    axes.set_ylabel("F1 of words")
+    return figure
+
+
+def _prevalence(result: Mapping[str, Any]) -> Figure:
+    """One line an observation, the most frequent on top."""
+    table = {name: one for name, one in result["observations"]["uncertain_negative"].items() if one["positives"]}
+    order = sorted(table, key=lambda name: table[name]["prevalence"])
+    figure, (axes,) = _axes(8, 0.32 * len(order) + 0.8)
+    for line, name in enumerate(order):
+        f1 = table[name]["f1"]
+        axes.plot([f1["low"], f1["high"]], [line, line], color=_MODEL, linewidth=5, alpha=0.4)
+        axes.plot(f1["value"], line, "|", color=_MODEL, markersize=14, markeredgewidth=2)
+    axes.set_yticks(range(len(order)), [f"{name}, {100 * table[name]['prevalence']:.1f} %" for name in order])
+    axes.set_xlim(-0.01, 1)
+    axes.grid(axis="x", color="#dddddd", linewidth=0.6)
+    axes.set_xlabel("F1 (uncertain as negative)")
+    return figure
+
+
+def _subsets(result: Mapping[str, Any]) -> Figure:
+    shown = ("bleu4", "rouge_l", DEFAULT)
+    figure, found = _axes(8, 2.8, columns=len(shown))
+    parts = {name: part for name, part in result["subsets"].items() if part["scores"]}
+    for axes, name in zip(found, shown):
+        scores = [part["scores"][name] for part in parts.values()]
+        _bars(axes, [f"{label}\n({part['studies']})" for label, part in parts.items()], scores)
+        axes.set_title(name.replace("_uncertain_negative", ""), fontsize=9)
+        axes.tick_params(labelsize=8)
+    return figure
+
+
+def _bars(axes: Axes, labels: list[str], scores: list[Mapping[str, float]]) -> None:
+    values = [score["value"] for score in scores]
+    below = [max(0.0, score["value"] - score["low"]) for score in scores]
+    above = [max(0.0, score["high"] - score["value"]) for score in scores]
+    axes.bar(labels, values, color=_MODEL, alpha=0.75, yerr=[below, above], error_kw={"ecolor": _INK, "capsize": 3})

@@ -1,0 +1,71 @@
+"""A score file as lines for a terminal: alarms first, then every headline score with its interval beside its floors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rayscribe.metrics.families import headline_names
+from rayscribe.metrics.statistics import p_text
+
+SHOWN_FLOORS = ("constant", "nearest_image", "template", "shuffled")
+
+
+def summary(result: Mapping[str, Any]) -> str:
+    """What `rayscribe evaluate` prints."""
+    signature = result["signature"]
+    lines = [f"ALARM  {alarm}" for alarm in result["alarms"]]
+    lines += [
+        f"{result['studies']} studies, split {signature['split']}, {signature['section']}, "
+        f"references {signature['references']}, labels by {signature['labeler']}",
+        *_table(result),
+    ]
+    if not result["floors"].get("constant"):
+        lines.append("No constant floor: it is chosen on train and val, which this manifest lacks.")
+    lines += [f"note: {note}" for note in result["notes"]]
+    lines += [_subset_line(result), _diversity_line(result), f"interval: {result['interval']}", result["disclaimer"]]
+    return "\n".join(lines)
+
+
+def _table(result: Mapping[str, Any]) -> list[str]:
+    floors = [name for name in SHOWN_FLOORS if name in result["floors"]]
+    names = headline_names(result["scores"])
+    width = max(len(name) for name in names) + 1
+    header = f"{'':{width}}{'model':>8}{'95 % interval':>18}" + "".join(f"{name:>15}" for name in floors) + f"{'p':>8}"
+    lines = [header]
+    for name in names:
+        score = result["scores"][name]
+        bounds = f"[{score['low']:.4f}, {score['high']:.4f}]"
+        beside = [_floor(result["floors"][floor], name) for floor in floors]
+        test = result["against_constant"].get(name)
+        lines.append(
+            f"{name:{width}}{score['value']:>8.4f}{bounds:>18}"
+            + "".join(f"{text:>15}" for text in beside)
+            + f"{p_text(test['p_holm']) if test else '':>8}"
+        )
+    return [*lines, "p: model against constant, paired randomisation test, Holm over the tested scores"]
+
+
+def _floor(floor: Mapping[str, Any], name: str) -> str:
+    return f"{floor['scores'][name]['value']:.4f}" if name in floor["scores"] else "-"
+
+
+def _subset_line(result: Mapping[str, Any]) -> str:
+    parts = [
+        f"{name} {part['scores']['bleu4']['value']:.4f} ({part['studies']})"
+        for name, part in result["subsets"].items()
+        if part["scores"]
+    ]
+    return f"bleu4 by subset: {', '.join(parts)}; normal by {result['normal_by']}"
+
+
+def _diversity_line(result: Mapping[str, Any]) -> str:
+    diverse: Mapping[str, float] = result["diversity"]
+    tests: Sequence[str] = [
+        f"{name} {test['value']:.3f} against {test['permuted']:.3f} shuffled (p {p_text(test['p'])})"
+        for name, test in result["grounding"].items()
+    ]
+    return (
+        f"distinct reports {diverse['distinct_ratio']:.3f} of all; the most frequent {diverse['top_share']:.3f}\n"
+        f"own image or any other: {'; '.join(tests)}"
+    )
