@@ -3,7 +3,7 @@
     python benchmarks/metrics.py             # needs pycocoevalcap; Java for the METEOR jar
     python benchmarks/metrics.py --pairs 500 --no-jar
 
-The reports are drawn from invented sentences, about as long as those of MIMIC-CXR (60 words on average), so that no data set is needed.
+The reports are drawn from invented sentences, about as long as those of MIMIC-CXR (60 words), so that no data set is needed.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from pycocoevalcap.bleu.bleu import Bleu
 from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.rouge.rouge import Rouge
 
-from rayscribe.metrics.labeler import RuleLabeler, states
+from rayscribe.metrics.labeler import RuleLabeler
 from rayscribe.metrics.meteor import find_resources, meteor_name, meteor_score, meteor_statistics
 from rayscribe.metrics.overlap import overlap
 from rayscribe.metrics.statistics import intervals
@@ -149,7 +149,6 @@ def main() -> None:
         assert isinstance(jar.value, float)
         print(f"  difference {abs(float(meteor_score(aligned.value)[0]) - jar.value):.1e}")
 
-    states.cache_clear() if hasattr(states, "cache_clear") else None
     labelled = cpu(lambda: RuleLabeler().label(references))
     print(f"labeler: {wanted.pairs / labelled.seconds:.0f} reports/s on one core")
 

@@ -161,13 +161,13 @@ def _compare(arguments: list[str]) -> None:
 
 
 def _label(arguments: list[str]) -> None:
-    from rayscribe.cli_evaluate import label
+    from rayscribe.cli_inspect import label
 
     label(arguments)
 
 
 def _audit(arguments: list[str]) -> None:
-    from rayscribe.cli_evaluate import audit
+    from rayscribe.cli_inspect import audit
 
     audit(arguments)
 

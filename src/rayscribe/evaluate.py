@@ -15,25 +15,21 @@ from numpy.typing import NDArray
 
 from rayscribe.data.cleaning import words_only
 from rayscribe.data.manifest import Manifest
-from rayscribe.errors import DISCLAIMER, InputError
+from rayscribe.errors import DISCLAIMER
 from rayscribe.label_tables import LabelTables
 from rayscribe.labels import Labeler, Labels
 from rayscribe.metrics.alarms import alarms
 from rayscribe.metrics.clinical import DEFAULT, POLICIES, is_normal, observation_counts, per_observation
 from rayscribe.metrics.diversity import against_references, diversity
 from rayscribe.metrics.families import Families, System, measured, stored, tested_names, together
-from rayscribe.metrics.floors import best_constant, most_frequent, random_reports, shuffled
 from rayscribe.metrics.grounding import finding_grounding, text_grounding
-from rayscribe.metrics.image_floors import nearest_reports, templates, thumbnails
 from rayscribe.metrics.imbalance import by_frequency, published_word_bins, word_bins
 from rayscribe.metrics.labeler import RuleLabeler
 from rayscribe.metrics.meteor import MeteorResources, find_resources, meteor_name
 from rayscribe.metrics.statistics import RESAMPLES, Rows, differences, intervals
-from rayscribe.protocol import Protocol, reference_reports, signature, written_reports
+from rayscribe.protocol import Protocol, reference_reports, signature, training_reports, written_reports
+from rayscribe.split_floors import about_floor, floor_reports
 from rayscribe.study import Study
-
-MOST_TRAINING_IMAGES = 5_000
-"The image floors look at this many training studies at most, drawn at random."
 
 Stage = Callable[[str], None]
 STAGES = 7
@@ -71,7 +67,7 @@ def evaluate(
     stage("labelling reports")
     own_labels, wanted_labels = _labels(tools, list(references), own, wanted)
     stage("writing the floors")
-    floors, notes = _floors(manifest, studies, own, protocol, tools)
+    floors, notes = floor_reports(manifest, studies, own, protocol, tools.labeler, read_images=tools.image_floors)
     unknown = len(set(predictions) - set(references))
     if unknown:
         notes.append(
@@ -89,7 +85,7 @@ def evaluate(
     scores = {name: again(together(families)) for name, families in tables.items()}
     stage("subsets")
     normal, by = _normal(studies, wanted_labels)
-    training = _training(manifest, protocol)
+    training = training_reports(manifest, protocol)
     subsets = _subsets(together(tables["model"]), normal, _seen(wanted, training), again)
     stage("tests")
     constant = _against(tables, "constant", groups, tools.resamples)
@@ -105,7 +101,7 @@ def evaluate(
         "interval": f"95 %, percentile bootstrap over {'patients' if groups else 'studies'}, {tools.resamples} resamples",
         "studies": len(wanted),
         "scores": scores["model"],
-        "floors": {name: _about(name, texts) | {"scores": scores[name]} for name, texts in floors.items()},
+        "floors": {name: about_floor(name, texts) | {"scores": scores[name]} for name, texts in floors.items()},
         "against_constant": constant,
         "observations": _observations(tables["model"], again),
         "normal_by": by,
@@ -137,63 +133,6 @@ def _labels(tools: Tools, ids: Sequence[str], own: Sequence[str], wanted: Sequen
     if tools.tables:
         return tools.tables.pair(ids)
     return tools.labeler.label(own), tools.labeler.label(wanted)
-
-
-def _training(manifest: Manifest, protocol: Protocol) -> dict[str, str]:
-    """Full cleaned training reports by id; none when the manifest has no training split."""
-    full = Protocol(section=protocol.section, cleaning=protocol.cleaning)
-    return reference_reports(manifest, "train", full) if manifest.counts()["train"] else {}
-
-
-def _floors(
-    manifest: Manifest, studies: Sequence[Study], own: Sequence[str], protocol: Protocol, tools: Tools
-) -> tuple[dict[str, list[str]], list[str]]:
-    """What every floor writes for the studies, and why some floors are not there."""
-    floors: dict[str, list[str]] = {}
-    notes: list[str] = []
-    if not (manifest.counts()["train"] and manifest.counts()["val"]):
-        return {"shuffled": shuffled(own)}, ["no floor from training reports: the manifest lacks train or val"]
-    train, val = (reference_reports(manifest, name, protocol) for name in ("train", "val"))
-    texts = list(train.values())
-    constant = best_constant(texts, list(val.values()))
-    floors["constant"] = [constant] * len(studies)
-    floors["most_frequent"] = [most_frequent(texts)] * len(studies)
-    floors["random_training"] = random_reports(texts, len(studies))
-    floors["shuffled"] = shuffled(own)
-    if not tools.image_floors:
-        return floors, ["no image floors: switched off"]
-    chosen = _sample([study for study in manifest.split("train") if study.id in train])
-    chosen_val = _sample([study for study in manifest.split("val") if study.id in val])
-    try:
-        pixels, pixels_val, queries = (thumbnails(part) for part in (chosen, chosen_val, studies))
-    except InputError as error:
-        return floors, [f"no image floors: {error}"]
-    own_texts, val_texts = [train[study.id] for study in chosen], [val[study.id] for study in chosen_val]
-    floors["nearest_image"] = nearest_reports(queries, pixels, own_texts)
-    floors["template"] = templates(
-        (pixels, own_texts), (pixels_val, val_texts), queries, constant=constant, labeler=tools.labeler
-    )
-    return floors, notes
-
-
-def _sample(studies: list[Study]) -> list[Study]:
-    if len(studies) <= MOST_TRAINING_IMAGES:
-        return studies
-    picks = np.random.default_rng(0).choice(len(studies), MOST_TRAINING_IMAGES, replace=False)
-    return [studies[pick] for pick in np.sort(picks)]
-
-
-def _about(name: str, texts: Sequence[str]) -> dict[str, str]:
-    """What the floor is; the text of the ones that write a single report."""
-    what = {
-        "constant": "the training report with the best BLEU-4 on val, for every study",
-        "most_frequent": "the most frequent training report, for every study",
-        "random_training": "a training report drawn at random for every study",
-        "shuffled": "the system's own reports, every one given to another study",
-        "nearest_image": "the report of the training study whose 32 x 32 picture is most alike",
-        "template": "a linear classifier on the 32 x 32 picture, its findings in stock sentences",
-    }
-    return {"what": what[name]} | ({"text": texts[0]} if name in ("constant", "most_frequent") else {})
 
 
 def _normal(studies: Sequence[Study], labels: Labels) -> tuple[NDArray[np.bool_], str]:

@@ -66,6 +66,12 @@ def reference_reports(manifest: Manifest, split: str, protocol: Protocol) -> dic
     }
 
 
+def training_reports(manifest: Manifest, protocol: Protocol) -> dict[str, str]:
+    """Full cleaned training reports by id; none when the manifest has no training split."""
+    full = Protocol(section=protocol.section, cleaning=protocol.cleaning)
+    return reference_reports(manifest, "train", full) if manifest.counts()["train"] else {}
+
+
 def written_reports(
     predictions: Mapping[str, str], references: Mapping[str, str], split: str, protocol: Protocol
 ) -> list[str]:

@@ -26,20 +26,21 @@ def test_the_rules_agree_with_the_gold_set() -> None:
 
 
 def test_the_rules_agree_with_the_chexpert_labeler_on_held_out_studies(iu_root: Path) -> None:
-    """The official test studies were not looked at while the rules were written."""
+    """The official test studies were not looked at while the rules were written. Its table was made from the findings."""
     with open(iu_root / "reports.csv", newline="", encoding="utf-8") as file:
         texts = {
-            row["uid"]: f"{row['findings']}\n{row['impression']}"
+            row["uid"]: (row["findings"], f"{row['findings']}\n{row['impression']}")
             for row in csv.DictReader(file)
             if row["split_r2gen"] == "test"
         }
     with open(iu_root / "labels_chexpert_dhesin.csv", newline="", encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row["uid"] in texts]
-    found = RuleLabeler().label([texts[row["uid"]] for row in rows]) == POSITIVE
-    scores = {}
-    for place, name in enumerate(OBSERVATIONS):
-        wanted = np.array([row[name] == "1.0" for row in rows])
-        if wanted.sum() >= 20:
-            scores[name] = 2 * (found[:, place] & wanted).sum() / (found[:, place].sum() + wanted.sum())
-    assert len(scores) >= 5
-    assert np.mean(list(scores.values())) >= 0.90, scores
+    for part, least in ((0, 0.93), (1, 0.90)):
+        labels = RuleLabeler(as_chexpert=True).label([texts[row["uid"]][part] for row in rows])
+        found, scores = labels == POSITIVE, {}
+        for place, name in enumerate(OBSERVATIONS):
+            wanted = np.array([row[name] == "1.0" for row in rows])
+            if wanted.sum() >= 20:
+                scores[name] = 2 * (found[:, place] & wanted).sum() / (found[:, place].sum() + wanted.sum())
+        assert len(scores) == 6
+        assert np.mean(list(scores.values())) >= least, scores

@@ -156,7 +156,7 @@ def _label_shift(studies: Sequence[Study], splits: Sequence[str], labeler: Label
         normal = np.array([study.problems == ("normal",) for study in studies])
         flags = {"normal (the source's codes)": normal} | flags
     inside = {name: np.array([study.split == name for study in studies]) for name in splits}
-    rows = {}
+    rows: dict[str, dict[str, Any]] = {}
     for name, flag in flags.items():
         counts = [(int(flag[keep].sum()), int(keep.sum())) for keep in inside.values()]
         rows[name] = {

@@ -29,7 +29,8 @@ CUES: dict[str, str] = {
         free of; free from; clear of; absence of; absent; resolution of; interval resolution of; complete resolution
         of; clearing of; interval clearing of; removal of; interval removal of; removed; status post removal of; no
         longer; no longer any; no further; never; neither; none of; denies; lack of; rather than; instead of; exclude
-        the presence of; rules out; ruled out for; fails to reveal; fails to show; failed to demonstrate; no
+        the presence of; rules out; ruled out for; does not show; do not show; does not demonstrate; do not demonstrate; does not reveal; do
+        not reveal; fails to reveal; fails to show; failed to demonstrate; no
         radiographic evidence of; devoid of; no concern for; no concern of; no suspicion for; no suspicion of; low
         suspicion for; unlikely; unlikely to represent; not likely; not likely to represent; not suggestive of; not
         consistent with; not compatible with; not typical of; not typical for; not suspicious for; not concerning for;
@@ -41,7 +42,8 @@ CUES: dict[str, str] = {
         previously seen; : no; is negative for; are negative for; is unlikely to represent; are unlikely to represent;
         unlikely that; is unlikely to be; unlikely to be; unlikely to reflect; is unlikely to reflect; unlikely due
         to; is not likely to represent; unlikely representing; is unlikely that; is not likely that; it is unlikely
-        that; cannot see; do not see; does not see""",
+        that; cannot see; do not see; does not see; no longer seen is; no longer seen are; no longer visualized is; no
+        longer visualized are; less likely; not clearly visualized; not clearly seen""",
     MAYBE: """
         possible; possibly; probable; probably; likely; most likely; very likely; may; may be; may represent; may
         reflect; might; might be; might represent; could; could be; could represent; could reflect; questionable;
@@ -69,7 +71,7 @@ CUES: dict[str, str] = {
         reflects; probably reflect; probably due to; probably related to; possibly due to; possibly related to;
         possibly represents; possibly representing; if any; little if any; doubt; most likely represents; most likely
         represent; most likely reflects; most likely due to; is most likely; are most likely; is favored to represent;
-        are favored to represent""",
+        are favored to represent; is difficult to exclude; it is difficult to exclude; it is hard to exclude""",
     LINK: """
         suspicious for; suspicious of; concerning for; worrisome for; which could represent; which may represent;
         which might represent; that could represent; that may represent; that might represent; that would suggest;
@@ -110,7 +112,10 @@ CUES: dict[str, str] = {
         lateral; not seen on the lateral; not seen on the frontal; not obviously calcified; not calcified; not
         optimal; not displaced; without displacement; not significantly enlarged from; no distinct change in; no new
         change in; no progression in; no worsening in; without worsening of; without increase in; without progression
-        of; not without; no one""",
+        of; not without; no one; near complete resolution of; nearly complete resolution of; almost complete
+        resolution of; partial resolution of; incomplete resolution of; none on the; none on; no acute cardiopulmonary
+        abnormality; no acute abnormality; no acute cardiopulmonary disease; no acute cardiopulmonary process; no
+        acute disease; no active disease""",
     STOP: """
         but; however; although; though; except; except for; with the exception of; with exception of; aside from;
         apart from; other than; otherwise; yet; nevertheless; nonetheless; whereas; while; there is; there are; there
@@ -118,7 +123,7 @@ CUES: dict[str, str] = {
         shows; show; showing; again noted is; noted is; seen is; which; despite; in spite of; on the other hand;
         besides; because; with only; with residual; with persistent; with stable; with unchanged; with small; with
         mild; with minimal; with moderate; with a; with new; with large; with increasing; with trace; positive for;
-        save for; excluding; developed; has developed; have developed""",
+        save for; excluding; developed; has developed; have developed; following; after; status post""",
     WAS_NO: """
         : no; : none; not seen; is not seen; are not seen; not identified; is not identified; are not identified; not
         visualized; is not visualized; are not visualized; not visible; not present; is not present; are not present;
@@ -143,7 +148,9 @@ CUES: dict[str, str] = {
         less likely; seems unlikely; appears unlikely; is felt unlikely; is thought unlikely; is considered unlikely;
         no longer appreciated; is no longer appreciated; are no longer appreciated; are no longer present; are no
         longer visualized; are no longer identified; are no longer visible; are no longer evident; not there anymore;
-        cannot be seen; cannot be identified; could not be seen; could not be identified; not discernible""",
+        cannot be seen; cannot be identified; could not be seen; could not be identified; not discernible; less likely
+        than; is less likely than; felt to be less likely than; is felt to be less likely than; considered less likely
+        than; thought to be less likely than; is felt to be less likely""",
     WAS_MAYBE: """
         possible; is possible; are possible; is possibly present; possibly present; is probable; is likely; are
         likely; likely; is suspected; are suspected; suspected; is questioned; are questioned; questioned;
@@ -160,9 +167,13 @@ CUES: dict[str, str] = {
         certain; not certain; is uncertain; uncertain; is equivocal; equivocal; may be present; might be present;
         could be present; may also be present; may exist; could be considered; is a possibility; remains possible;
         remain possible; remains a possibility; is favored; favored; is presumed; presumed; not totally excluded; is
-        not totally excluded; cannot be discounted; not confidently excluded; ?; would be difficult to exclude; if
-        present; would be hard to exclude; is doubtful; doubtful; is most likely""",
-    EITHER: "versus; as opposed to; favored over; is favored over; more likely than; is more likely than",
+        not totally excluded; cannot be discounted; can not be entirely excluded; can not be completely excluded; can not be fully excluded;
+        not confidently excluded; ?; would be difficult to exclude; if
+        present; would be hard to exclude; is doubtful; doubtful; is most likely; would not be excluded; would be hard
+        to rule out""",
+    EITHER: """
+        versus; as opposed to; favored over; is favored over; more likely than; is more likely than; cannot be
+        distinguished from; indistinguishable from""",
     PURPOSE: """
         evaluate for; evaluation for; evaluation of; evaluate; eval for; assess for; assessment for; assessment of;
         rule out; r/o; to rule out; to exclude; to evaluate for; to assess for; to evaluate; looking for; please
@@ -171,7 +182,7 @@ CUES: dict[str, str] = {
         followup for; workup for; surveillance for; to look for; further evaluation of; further evaluation for;
         question regarding; document resolution of; ensure resolution of; confirm resolution of; until resolution of;
         documenting resolution of; ensure clearing of; document clearing of; to exclude underlying; follow up of; for
-        resolution of""",
+        resolution of; ro""",
 }
 
 HEADINGS = """

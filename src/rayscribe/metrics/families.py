@@ -17,7 +17,7 @@ import numpy as np
 from rayscribe.errors import InputError
 from rayscribe.labels import Labels
 from rayscribe.metrics.clinical import clinical, clinical_score
-from rayscribe.metrics.meteor import MeteorResources, meteor_name, meteor_score, meteor_statistics
+from rayscribe.metrics.meteor import COLUMNS, MeteorResources, meteor_name, meteor_score, meteor_statistics
 from rayscribe.metrics.overlap import overlap, overlap_score
 from rayscribe.metrics.statistics import Floats, Rows, Score, joined
 
@@ -116,8 +116,7 @@ def restored(place: str, statistics: Any, meteor: str) -> Families:
 
 
 def _meteor(table_RK: Floats, name: str) -> Rows:
-    columns = tuple(f"statistic{number}" for number in range(table_RK.shape[1]))
-    return Rows(columns, table_RK, _meteor_scores(name))
+    return Rows(COLUMNS, table_RK, _meteor_scores(name))
 
 
 def _meteor_scores(name: str) -> Score:

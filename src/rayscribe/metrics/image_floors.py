@@ -109,5 +109,5 @@ def _stock_sentences(training: Sequence[str], labeler: Labeler) -> dict[int, str
 
 def _filled(found_O: NDArray[np.bool_], ground: Sequence[str], ground_labels: Labels, stock: dict[int, str]) -> str:
     kept = [sentence for sentence, states_O in zip(ground, ground_labels) if not (states_O[found_O] == NEGATIVE).any()]
-    added = [stock[place] for place in np.flatnonzero(found_O) if place in stock]
+    added = [stock[place] for place in map(int, np.flatnonzero(found_O)) if place in stock]
     return " . ".join([*added, *kept]) + " ."

@@ -30,14 +30,16 @@ FINDINGS: dict[str, str] = {
     "Consolidation": "consolidation; consolidative; consolidated",
     "Pneumonia": "pneumonia; infection; infectious process; infectious infiltrate; bronchopneumonia; infectious",
     "Atelectasis": """
-        atelectasis; collapse of lung; collapse of left; collapse of right; lobar collapse; lobe collapse; lung
+        atelectasis; collapse of lung; collapse of left; collapse of right; collapse of the left; collapse of the right;
+        lobe is collapsed; lung is collapsed; lobar collapse; lobe collapse; lung
         collapse; collapsed lung; collapsed lobe; partial collapse; complete collapse; total collapse; collapsed left
         upper lobe; collapsed left lower lobe; collapsed right upper lobe; collapsed right lower lobe; collapsed right
         middle lobe""",
     "Pneumothorax": "pneumothorax; hydropneumothorax; hemopneumothorax",
     "Pleural Effusion": """
         effusion; pleural effusion; pleural fluid; hydrothorax; hemothorax; hydropneumothorax; hemopneumothorax;
-        empyema; fluid in pleural space""",
+        empyema; fluid in pleural space; fluid in the pleural space; fluid in the right pleural space; fluid in the left
+        pleural space""",
     "Pleural Other": """
         pleural thickening; pleural scar; pleural plaque; plaque; fibrosis; fibrothorax; pleural fibrosis; pleural
         abnormality; pleural disease; pleural calcification; pleural based thickening; apical cap; mesothelioma""",
@@ -83,7 +85,7 @@ ORGANS: dict[str, str] = {
     "Cardiomegaly": """
         heart; heart size; cardiac size; size of heart; cardiac silhouette; cardiac silhouette size; heart silhouette;
         cardiac shadow; heart shadow; cardiac diameter; cardiac contour; heart contour; cardiac border; cardiac
-        silhouette contour; cardiothoracic ratio""",
+        silhouette contour; cardiothoracic ratio; cardiac and mediastinal contour; cardiac and mediastinal silhouette""",
     "Enlarged Cardiomediastinum": """
         mediastinum; mediastinal contour; mediastinal silhouette; mediastinal width; mediastinal shadow; mediastinal
         configuration; mediastinal structure; mediastinal border; mediastinal size; superior mediastinum; upper

@@ -18,7 +18,6 @@ from rayscribe.errors import InputError
 from rayscribe.metrics.meteor_align import Matchers, align, chunks
 from rayscribe.metrics.meteor_resources import (
     PHRASE_WORDS,
-    Lexicon,
     MeteorResources,
     Phrases,
     Words,
@@ -51,7 +50,7 @@ COLUMNS = (
 
 
 def meteor_name(resources: MeteorResources) -> str:
-    """ "meteor" where all four matchers work, otherwise the name says which ones do."""
+    """The score's name: "meteor" where all four matchers work, otherwise it says which ones do, as "meteor_exact_stem"."""
     active = ["exact", "stem"]
     if resources.jar is not None:
         active.append("synonym")
@@ -69,7 +68,7 @@ def meteor_statistics(
 ) -> Floats:
     """Words and matches (R, K) of hypothesis i against reference i, counted as in `COLUMNS`; sums of rows are statistics too.
 
-    A hypothesis that equals its reference in one chunk counts none, as in METEOR: it has no fragmentation to punish.
+    A hypothesis that matches its whole reference in one chunk counts no chunk, as in METEOR: it is not fragmented.
     """
     if len(hypotheses) != len(references):
         raise InputError(f"{len(hypotheses)} hypotheses for {len(references)} references")
@@ -80,7 +79,8 @@ def meteor_statistics(
     rows: dict[tuple[Words, Words], list[int]] = {}
     for pair in progress(pairs):
         if pair not in rows:
-            rows[pair] = _row(*pair, matchers)
+            hypothesis_words, reference_words = pair
+            rows[pair] = _row(hypothesis_words, reference_words, matchers)
     return np.array([rows[pair] for pair in pairs], np.float64).reshape(len(pairs), len(COLUMNS))
 
 

@@ -2,7 +2,7 @@
 
 Source: Denkowski and Lavie, "Meteor Universal", 2014, section 2, and the released program, whose accidents are kept because
 a score is comparable only with them: inside the search a match counts whole words after its weight (so a stem counts none),
-and the distance of a match is charged to the hypotheses that come after it in the beam.
+and its distance is charged to the alternatives that are tried after it instead of to itself.
 """
 
 from __future__ import annotations

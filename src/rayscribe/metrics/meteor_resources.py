@@ -15,6 +15,8 @@ from functools import cache
 from itertools import compress
 from pathlib import Path
 
+from rayscribe.errors import InputError
+
 Words = tuple[str, ...]
 Phrases = Mapping[Words, tuple[Words, ...]]
 PHRASE_WORDS = 7  # the longest phrase of the paraphrase table
@@ -79,10 +81,11 @@ def read_lexicon(jar: Path | None) -> Lexicon:
     )
 
 
-_ENDINGS = tuple(
-    pair.split(":")
-    for pair in "s: ses:s xes:x zes:z ches:ch shes:sh men:man ies:y es:e es: ed:e ed: ing:e ing: er: est: er:e est:e".split()
-)  # WordNet's rules of detachment, in METEOR's order
+_ENDINGS = (
+    ("s", ""), ("ses", "s"), ("xes", "x"), ("zes", "z"), ("ches", "ch"), ("shes", "sh"), ("men", "man"), ("ies", "y"),
+    ("es", "e"), ("es", ""), ("ed", "e"), ("ed", ""), ("ing", "e"), ("ing", ""), ("er", ""), ("est", ""), ("er", "e"),
+    ("est", "e"),
+)  # fmt: skip
 
 
 def synonym_sets(word: str, lexicon: Lexicon) -> frozenset[str]:
@@ -92,6 +95,7 @@ def synonym_sets(word: str, lexicon: Lexicon) -> frozenset[str]:
 
 
 def _base(word: str, known: Mapping[str, str]) -> str:
+    """The first known form by WordNet's rules of detachment, in METEOR's order."""
     if word.endswith("ss") or len(word) <= 2:
         return word
     for ending, replacement in _ENDINGS:
@@ -130,6 +134,8 @@ def _entries(table: Path) -> Iterator[list[bytes]]:
             whole = len(lines) // 3 * 3
             carried = lines[whole:]
             yield lines[:whole]
+    if not inflate.eof:
+        raise InputError(f"{table} is cut off; install pycocoevalcap again")
 
 
 _ALPHA = "A-Za-zŠŽšžŸÀ-ÖØ-öø-ž\u0400-\u04ff\u0500-\u0527\ua640-\ua66e\ua67e-\ua697\u1d00-\u1d7f"
@@ -160,6 +166,7 @@ def tokens(text: str, abbreviations: Mapping[str, bool]) -> Words:
     """METEOR's normalisation of English (option -norm, punctuation kept), lower case."""
     pattern, replacement = _BEFORE_DOTS
     text = pattern.sub(replacement, f" {text} ")
+    # Runs of stops are spelled out, METEOR's way, so that the rules for single stops leave them alone.
     text = re.sub(r"\.(\.+)", r" DOTMULTI\1", text)
     while "DOTMULTI." in text:
         text = re.sub(r"DOTMULTI\.([^.])", r"DOTDOTMULTI \1", text)
@@ -167,9 +174,7 @@ def tokens(text: str, abbreviations: Mapping[str, bool]) -> Words:
     for pattern, replacement in _AFTER_DOTS:
         text = pattern.sub(replacement, text)
     words = [word for word in re.split("[ \t\n\r\f]+", text) if word]
-    text = "".join(
-        f"{_closed(word, following, abbreviations)} " for word, following in zip(words, [*words[1:], ""], strict=True)
-    )
+    text = " ".join(_closed(word, following, abbreviations) for word, following in zip(words, [*words[1:], ""]))
     while "DOTDOTMULTI" in text:
         text = text.replace("DOTDOTMULTI", "DOTMULTI.")
     text = _SPACES.sub(" ", text.replace("DOTMULTI", ".")).strip(_TRIMMED)

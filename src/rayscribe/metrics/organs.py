@@ -151,7 +151,7 @@ def _behind(
     last = min(len(texts), end + _REACH)
     has_verb = False
     for at in range(end, last):
-        if at in stops or texts[at] in (";", ":"):
+        if texts[at] == ";" or (at > end and (at in stops or texts[at] == ":")):
             last = at
             break
         if has_verb and texts[at] == "," and at + 1 < len(texts) and longest(ORGAN_TABLE, texts, at + 1):

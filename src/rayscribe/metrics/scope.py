@@ -136,8 +136,15 @@ class Sweep:
     def _backward(self, state: int, said: str) -> None:
         if self._clause == len(self.verdicts) and state == UNCERTAIN and self.verdicts and self._has_one:
             self.verdicts[-1] = Reach(state, said)  # "no pneumothorax, but a small one cannot be excluded"
-        for index in range(self._clause, len(self.verdicts)):
-            if state == NEGATIVE or self.verdicts[index].state == POSITIVE:
+        # A list shares one verdict; what was judged otherwise before stands apart.
+        shared = self.verdicts[-1].state if self.verdicts else state
+        for index in range(len(self.verdicts) - 1, self._clause - 1, -1):
+            is_last = self.named[index].end == self.named[len(self.verdicts) - 1].end
+            before = self.verdicts[index].state
+            if before != shared:
+                break
+            was_alternative = self.verdicts[index].cue in ("or", "/")  # "A or B is not seen" denies both
+            if before == POSITIVE or (state == NEGATIVE and (is_last or was_alternative)):
                 self.verdicts[index] = Reach(state, said)
         self._clause = len(self.verdicts)
         self._set(None)

@@ -82,7 +82,7 @@ mask: xxxx unk xxx xxxxx
 reticulation: reticulations
 enlarged: enlargd enlaged
 unremarkable: unremarkble unremarkabe unremarkablle
-normal: nomal normla noraml
+normal: nomal normla noraml nomral
 """
 "Canonical word: its plural, its spelling variants, its frequent slips."
 
@@ -118,11 +118,15 @@ def canonical(word: str) -> str:
         return ";"
     if len(word) < 7 or word in _KNOWN:
         return word
+    return _near_miss(word) or (_near_miss(word[:-1]) if word[-1] == "s" else "") or word
+
+
+def _near_miss(word: str) -> str:
     for known in _LONG:
         most = 2 if len(known) >= 11 else 1
         if word[0] == known[0] and abs(len(word) - len(known)) <= most and _distance(word, known, most) <= most:
             return known
-    return word
+    return ""
 
 
 @lru_cache(maxsize=1 << 16)

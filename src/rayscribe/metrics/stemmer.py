@@ -13,7 +13,9 @@ _WHOLE = {
     "ugly": "ugli", "early": "earli", "only": "onli", "singly": "singl",
     **{word: word for word in ("sky", "news", "howe", "atlas", "cosmos", "bias", "andes")},
 }  # fmt: skip
-_UNCHANGED_AFTER_PLURAL = frozenset("inning outing canning herring earring proceed exceed succeed".split())
+_UNCHANGED_AFTER_PLURAL = frozenset(
+    ("inning", "outing", "canning", "herring", "earring", "proceed", "exceed", "succeed")
+)
 _VOWELS = frozenset("aeiouy")  # a "Y" is a consonant
 _STEP_2 = {
     "ational": "ate", "ization": "ize", "fulness": "ful", "iveness": "ive", "ousness": "ous", "biliti": "ble",
@@ -25,7 +27,10 @@ _STEP_3 = {
     "ational": "ate", "tional": "tion", "alize": "al", "icate": "ic", "iciti": "ic", "ative": "", "ical": "ic",
     "ness": "", "ful": "",
 }  # fmt: skip
-_STEP_4 = "ement ance ence able ible ment ant ent ate ive ize iti ism ion ous ic al er".split()
+_STEP_4 = {
+    "ement": "", "ance": "", "ence": "", "able": "", "ible": "", "ment": "", "ant": "", "ent": "", "ate": "", "ive": "",
+    "ize": "", "iti": "", "ism": "", "ion": "", "ous": "", "ic": "", "al": "", "er": "",
+}  # fmt: skip
 _BEFORE = {"ogi": "l", "li": "cdeghkmnrt", "ion": "st"}  # a suffix that goes only after one of these letters
 _PREFIX_REGION = re.compile("gener|commun|arsen")
 _REGION = re.compile("[aeiouy][^aeiouy]")
@@ -48,7 +53,7 @@ def stem(word: str) -> str:
             word = word[:-1] + "i"
         word = _replaced(word, _STEP_2, region_1, region_2)
         word = _replaced(word, _STEP_3, region_1, region_2)
-        word = _replaced(word, dict.fromkeys(_STEP_4, ""), region_2, region_2)
+        word = _replaced(word, _STEP_4, region_2, region_2)
         word = _without_last_letter(word, region_1, region_2)
     return word.replace("Y", "y")
 

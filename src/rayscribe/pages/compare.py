@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rayscribe.metrics.statistics import p_text
-from rayscribe.pages.layout import bullets, page, table
+from rayscribe.pages.layout import bullets, definitions, page, table
 
 _LEVEL = 0.05
 
@@ -73,12 +73,8 @@ def compare_page(result: Mapping[str, Any]) -> str:
             f"<p>{html.escape(result['test'])}. Detectable: the smallest true difference that so many studies show with "
             "power .8.</p>",
             bullets(result["notes"]),
-            "<h2>Protocol</h2><dl>",
-            "".join(
-                f"<dt>{html.escape(key)}</dt><dd>{html.escape(str(value))}</dd>"
-                for key, value in result["signature"].items()
-            ),
-            "</dl>",
+            "<h2>Protocol</h2>",
+            definitions(result["signature"]),
         ]
     )
     return page("Comparison of report generators", body)

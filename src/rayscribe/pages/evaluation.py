@@ -9,9 +9,10 @@ from typing import Any
 from rayscribe.data.manifest import Manifest
 from rayscribe.labels import NOT_MENTIONED, OBSERVATIONS
 from rayscribe.metrics.families import headline_names, restored
+from rayscribe.metrics.imbalance import SHARES
 from rayscribe.metrics.labeler import mentions, states
 from rayscribe.metrics.statistics import p_text
-from rayscribe.pages.layout import bullets, figure, page, radiograph, table
+from rayscribe.pages.layout import bullets, definitions, figure, page, radiograph, table
 from rayscribe.pages.plots import plots, svg
 from rayscribe.study import Study
 from rayscribe.summary import SHOWN_FLOORS
@@ -34,18 +35,20 @@ def evaluation_page(
             f"<p>{result['studies']} studies of split {html.escape(signature['split'])}, section "
             f"{html.escape(signature['section'])}, references {html.escape(signature['references'])}, labels by "
             f"{html.escape(signature['labeler'])}. {html.escape(result['interval'])}.</p>",
-            "<h2>Scores, beside what needs no radiologist</h2>",
+            "<h2>Scores beside their floors</h2>",
             _scores(result),
             _floor_texts(result),
             bullets(result["notes"]),
             "<h2>Where the scores come from</h2>",
             drawings,
+            _words(result),
+            _variety(result),
             "<h2>Observations</h2>",
             _observations(result),
             "<h2>Cases</h2>",
             _cases(result, {study.id: study for study in manifest.studies}, reports, references, shown),
             "<h2>Protocol</h2>",
-            _protocol(signature, terms),
+            definitions({**signature, "terms of the data": terms}),
         ]
     )
     warning = "" if shown else f"Holds report text; terms of the data: {terms}."
@@ -84,6 +87,44 @@ def _floor_texts(result: Mapping[str, Any]) -> str:
     if not constant:
         return ""
     return f'<p>The constant report, {html.escape(constant["what"])}:</p><p class="soft">{html.escape(constant["text"])}</p>'
+
+
+def _words(result: Mapping[str, Any]) -> str:
+    """Frequent against rare words, ours and the published variant, which is another scale."""
+    if not result["imbalance"]:
+        return ""
+    clean, published = result["imbalance"]["scores"], result["imbalance"]["published"]
+    rows = [
+        [
+            f"most frequent 1/{bins}",
+            *(_with_bounds(clean[f"token_f1_{part}_{bins}"]) for part in ("freq", "infreq")),
+            *(f"{published[f'token_f1_{part}_{bins}_published']:.3f}" for part in ("freq", "infreq")),
+        ]
+        for bins in SHARES
+    ]
+    header = ["F1 of words", "frequent", "all others", "frequent, as published", "others, as published (a sum)"]
+    return table(header, rows, caption=f"{result['imbalance']['vocabulary']} training words by frequency")
+
+
+def _variety(result: Mapping[str, Any]) -> str:
+    diverse = result["diversity"]
+    facts = {
+        "distinct reports": f"{100 * diverse['distinct_ratio']:.1f} %",
+        "distinct references": f"{100 * diverse['reference_distinct_ratio']:.1f} %",
+        "most frequent report": f"{100 * diverse['top_share']:.1f} % of the studies",
+        "words used": f"{100 * diverse['vocabulary_coverage']:.1f} % of the references' words",
+        "length": f"{diverse['length_ratio']:.2f} of the references'",
+        "distinct-1 to distinct-4": ", ".join(f"{diverse[f'distinct_{order}']:.3f}" for order in range(1, 5)),
+    }
+    for name, test in result["grounding"].items():
+        facts[f"own image or any other, {name}"] = (
+            f"{test['value']:.3f}; {test['permuted']:.3f} with every report given to another study (p {p_text(test['p'])})"
+        )
+    return "<h2>Variety, and whether the image matters</h2>" + definitions(facts)
+
+
+def _with_bounds(score: Mapping[str, float]) -> str:
+    return f"<b>{score['value']:.3f}</b> ({score['low']:.3f} to {score['high']:.3f})"
 
 
 def _observations(result: Mapping[str, Any]) -> str:
@@ -172,11 +213,3 @@ def _marked(text: str, other: str) -> str:
         )
         at = mention.end
     return "".join(parts) + html.escape(text[at:])
-
-
-def _protocol(signature: Mapping[str, Any], terms: str) -> str:
-    lines = "".join(
-        f"<dt>{html.escape(name)}</dt><dd>{html.escape(str(value))}</dd>"
-        for name, value in {**signature, "terms of the data": terms}.items()
-    )
-    return f"<dl>{lines}</dl>"

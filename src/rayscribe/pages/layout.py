@@ -5,8 +5,9 @@ from __future__ import annotations
 import base64
 import html
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -39,6 +40,12 @@ def bullets(texts: Sequence[str], *, kind: str = "") -> str:
     """A list of plain texts."""
     items = "".join(f"<li>{html.escape(text)}</li>" for text in texts)
     return f'<ul class="{kind}">{items}</ul>' if items else ""
+
+
+def definitions(facts: Mapping[str, Any]) -> str:
+    """Names with what they are; plain texts."""
+    lines = "".join(f"<dt>{html.escape(name)}</dt><dd>{html.escape(str(value))}</dd>" for name, value in facts.items())
+    return f"<dl>{lines}</dl>"
 
 
 def figure(svg: str, caption: str) -> str:
@@ -80,5 +87,6 @@ article p { margin: .2rem 0 .6rem; }
 mark { background: var(--mark); color: inherit; border-radius: 3px; }
 mark.good { background: var(--good); } mark.bad { background: var(--bad); }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1rem; } dd { margin: 0; overflow-wrap: anywhere; }
+@media (max-width: 30rem) { th:first-child { white-space: normal; overflow-wrap: anywhere; min-width: 7rem; } }
 @media (max-width: 30rem) { dl { grid-template-columns: 1fr; } dd { margin-bottom: .4rem; } }
 """
