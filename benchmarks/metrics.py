@@ -15,7 +15,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -101,9 +100,8 @@ def pycocoevalcap_scores(hypotheses: list[str], references: list[str]) -> dict[s
 
 def jar_score(hypotheses: list[str], references: list[str]) -> float:
     """The corpus score of the METEOR jar, called on files as its authors do."""
-    spec = find_spec("pycocoevalcap")
-    assert spec is not None and spec.origin is not None
-    jar = Path(spec.origin).parent / "meteor" / "meteor-1.5.jar"
+    jar = find_resources().jar
+    assert jar is not None, "the jar comes with pycocoevalcap"
     with tempfile.TemporaryDirectory() as folder:
         files = []
         for name, texts in (("hypotheses", hypotheses), ("references", references)):

@@ -8,7 +8,6 @@ from typing import Any, Literal
 from rayscribe.errors import InputError
 from rayscribe.labels import Labeler
 
-
 Reading = Literal["plain", "chexpert"]
 "How the built-in rules read: as a radiologist would, or with the habits of the CheXpert labeler's output."
 

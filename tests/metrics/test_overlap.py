@@ -120,4 +120,7 @@ def test_empty_references_are_refused_with_their_count() -> None:
 
 
 def test_diversity_counts_distinct_reports() -> None:
-    assert diversity(["a b", "a  b", "c", "d"]) == {"distinct_ratio": 0.75, "top_share": 0.5, "words": 4}
+    found = diversity(["a b", "a  b", "c", "d", ""])
+    assert (found["distinct_reports"], found["distinct_ratio"], found["top_share"]) == (4, 0.8, 0.4)
+    assert (found["words"], found["empty_reports"]) == (4, 1)
+    assert (found["distinct_1"], found["distinct_2"], found["distinct_3"]) == (4 / 6, 1 / 2, 0)

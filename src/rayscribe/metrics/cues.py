@@ -24,13 +24,13 @@ PURPOSE = "name a question, not a finding"
 
 CUES: dict[str, str] = {
     NO: """
+        does not show; do not show; does not demonstrate; do not demonstrate; does not reveal; do not reveal;
         no; not; without; without evidence of; without any; no evidence of; no evidence for; no definite; no sign of;
         no signs of; no suggestion of; no indication of; no typical finding of; no typical findings of; negative for;
         free of; free from; clear of; absence of; absent; resolution of; interval resolution of; complete resolution
         of; clearing of; interval clearing of; removal of; interval removal of; removed; status post removal of; no
         longer; no longer any; no further; never; neither; none of; denies; lack of; rather than; instead of; exclude
-        the presence of; rules out; ruled out for; does not show; do not show; does not demonstrate; do not demonstrate; does not reveal; do
-        not reveal; fails to reveal; fails to show; failed to demonstrate; no
+        the presence of; rules out; ruled out for; fails to reveal; fails to show; failed to demonstrate; no
         radiographic evidence of; devoid of; no concern for; no concern of; no suspicion for; no suspicion of; low
         suspicion for; unlikely; unlikely to represent; not likely; not likely to represent; not suggestive of; not
         consistent with; not compatible with; not typical of; not typical for; not suspicious for; not concerning for;
@@ -152,6 +152,7 @@ CUES: dict[str, str] = {
         than; is less likely than; felt to be less likely than; is felt to be less likely than; considered less likely
         than; thought to be less likely than; is felt to be less likely""",
     WAS_MAYBE: """
+        can not be entirely excluded; can not be completely excluded; can not be fully excluded;
         possible; is possible; are possible; is possibly present; possibly present; is probable; is likely; are
         likely; likely; is suspected; are suspected; suspected; is questioned; are questioned; questioned;
         questionable; is questionable; cannot be excluded; can not be excluded; cannot be entirely excluded; cannot be
@@ -167,8 +168,7 @@ CUES: dict[str, str] = {
         certain; not certain; is uncertain; uncertain; is equivocal; equivocal; may be present; might be present;
         could be present; may also be present; may exist; could be considered; is a possibility; remains possible;
         remain possible; remains a possibility; is favored; favored; is presumed; presumed; not totally excluded; is
-        not totally excluded; cannot be discounted; can not be entirely excluded; can not be completely excluded; can not be fully excluded;
-        not confidently excluded; ?; would be difficult to exclude; if
+        not totally excluded; cannot be discounted; not confidently excluded; ?; would be difficult to exclude; if
         present; would be hard to exclude; is doubtful; doubtful; is most likely; would not be excluded; would be hard
         to rule out""",
     EITHER: """

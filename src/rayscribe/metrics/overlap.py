@@ -22,6 +22,7 @@ from rayscribe.metrics.statistics import Floats, Ints, Rows
 ORDERS = 4
 _BETA = 1.2  # ROUGE-L, pycocoevalcap
 _SIGMA = 6.0  # CIDEr-D, Vedantam et al. (2015)
+_DENSE = 1 << 22  # possible n-grams up to which a table of all of them is used
 _TINY, _SMALL = 1e-15, 1e-9  # pycocoevalcap's smoothing of BLEU
 
 COLUMNS = (
@@ -107,7 +108,7 @@ class _Table:
 def _ngram_tables(texts: Sequence[Sequence[int]], words: int) -> list[_Table]:
     flat_P = np.array([word for text in texts for word in text], np.int64)
     text_P = np.repeat(np.arange(len(texts)), [len(text) for text in texts])
-    grams_P, place_P = flat_P, np.arange(len(flat_P))
+    grams_P, place_P, distinct = flat_P, np.arange(len(flat_P)), 1
     tables = []
     for order in range(1, ORDERS + 1):
         if order > 1:
@@ -116,11 +117,22 @@ def _ngram_tables(texts: Sequence[Sequence[int]], words: int) -> list[_Table]:
                 text_P[np.minimum(place_P + order - 1, len(flat_P) - 1)] == text_P[place_P]
             )
             grams_P, place_P = grams_P[inside] * words + flat_P[place_P[inside] + order - 1], place_P[inside]
-        distinct, grams_P = np.unique(grams_P, return_inverse=True)
-        keys_U, counts_U = np.unique(text_P[place_P] * max(1, len(distinct)) + grams_P, return_counts=True)
-        texts_U, grams_U = np.divmod(keys_U, max(1, len(distinct)))
-        tables.append(_Table(texts_U, grams_U, counts_U, len(distinct)))
+        distinct, grams_P = _numbered(grams_P, distinct * words)
+        keys_U, counts_U = np.unique(text_P[place_P] * max(1, distinct) + grams_P, return_counts=True)
+        texts_U, grams_U = np.divmod(keys_U, max(1, distinct))
+        tables.append(_Table(texts_U, grams_U, counts_U, distinct))
     return tables
+
+
+def _numbered(keys_P: Ints, limit: int) -> tuple[int, Ints]:
+    """How many different keys there are, and every key as a number below that."""
+    if limit > _DENSE:
+        distinct, numbers_P = np.unique(keys_P, return_inverse=True)
+        return len(distinct), numbers_P
+    # Marking a table of all possible keys is several times as fast as sorting the keys that occur.
+    seen = np.zeros(limit, np.bool_)
+    seen[keys_P] = True
+    return int(seen.sum()), (np.cumsum(seen, dtype=np.int64) - 1)[keys_P]
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,13 +151,11 @@ class _Pair:
         reference = _Table(
             table.texts_U[middle:] - reports, table.grams_U[middle:], table.counts_U[middle:], table.grams
         )
-        _, common_h, common_r = np.intersect1d(
-            hypothesis.texts_U * table.grams + hypothesis.grams_U,
-            reference.texts_U * table.grams + reference.grams_U,
-            assume_unique=True,
-            return_indices=True,
-        )
-        return cls(hypothesis, reference, common_h, common_r)
+        keys_h = hypothesis.texts_U * table.grams + hypothesis.grams_U
+        keys_r = reference.texts_U * table.grams + reference.grams_U  # both are sorted
+        place_U = np.searchsorted(keys_r, keys_h)
+        common_h = np.flatnonzero(np.append(keys_r, -1)[place_U] == keys_h)
+        return cls(hypothesis, reference, common_h, place_U[common_h])
 
     def clipped_matches(self, reports: int) -> Ints:
         clipped = np.minimum(
@@ -186,9 +196,9 @@ def _longest_common_subsequence(first: Sequence[int], second: Sequence[int]) -> 
     places: dict[int, int] = {}
     for position, word in enumerate(first):
         places[word] = places.get(word, 0) | (1 << position)
-    full = (1 << len(first)) - 1
-    row = full
-    for word in second:
-        matched = row & places.get(word, 0)
-        row = ((row + matched) | (row - matched)) & full
-    return len(first) - row.bit_count()
+    full = row = (1 << len(first)) - 1
+    for matches in map(places.get, second):
+        if matches is not None:
+            matched = row & matches
+            row = (row + matched) | (row - matched)  # carries above the word are cut off at the end
+    return len(first) - (row & full).bit_count()
