@@ -250,3 +250,19 @@ def test_evaluation_imports_no_torch() -> None:
         "rayscribe.data.audit, rayscribe.cli_evaluate; sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], env=dict(os.environ), check=False).returncode == 0
+
+
+def test_graphs_made_elsewhere_add_their_score(world: Path, tools: Tools) -> None:
+    manifest = read_manifest(world)
+    references = reference_reports(manifest, "val", Protocol())
+    graph = {"entities": {"1": {"tokens": "effusion", "label": "OBS-DP", "relations": []}}}
+    empty: dict[str, dict[str, str]] = {"entities": {}}
+    half = {name: graph if number % 2 else empty for number, name in enumerate(references)}
+    whole = dict.fromkeys(references, graph)
+    result = evaluate(references, manifest, split="val", protocol=Protocol(), tools=replace(tools, graphs=(half, whole)))
+    share = (len(references) // 2) / len(references)
+    assert result["scores"]["radgraph_simple"]["value"] == pytest.approx(share)
+    families = restored("file", result["statistics"], result["signature"]["meteor"])
+    assert together(families).scores()["radgraph_complete"] == pytest.approx(share)
+    with pytest.raises(InputError, match="graphs of the predictions lack"):
+        evaluate(references, manifest, split="val", protocol=Protocol(), tools=replace(tools, graphs=({}, whole)))

@@ -5,7 +5,7 @@ Annotations are evaluated here (no postponed ones), because tyro reads them from
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -47,6 +47,12 @@ def evaluate(arguments: list[str]) -> None:
         "a table of labels of the predictions, made elsewhere"
         reference_labels: Path | None = None
         "a table of labels of the references, made by the same labeler"
+        radgraph: Path | None = None
+        "folder of a RadGraph model on disk (radgraph or radgraph-xl); adds its F1"
+        predicted_graphs: Path | None = None
+        "RadGraph's JSON of the predictions by study id, made elsewhere"
+        reference_graphs: Path | None = None
+        "the same of the references"
         image_floors: bool = True
         "read the images for the floors that need them"
 
@@ -61,6 +67,7 @@ def _evaluate(wanted: Any) -> None:
     from rayscribe.evaluate import STAGES, Tools
     from rayscribe.evaluate import evaluate as scored
     from rayscribe.label_tables import LabelTables
+    from rayscribe.metrics.radgraph import RadGraph, read_annotations
     from rayscribe.predictions import read_predictions
     from rayscribe.protocol import check_protocol, reference_reports, written_reports
     from rayscribe.summary import summary
@@ -69,6 +76,8 @@ def _evaluate(wanted: Any) -> None:
         raise InputError(
             "give both --predicted-labels and --reference-labels; labels of two labelers are not comparable"
         )
+    if (wanted.predicted_graphs is None) != (wanted.reference_graphs is None):
+        raise InputError("give both --predicted-graphs and --reference-graphs")
     check_protocol(wanted.predictions, wanted.protocol)
     predictions, manifest = read_predictions(wanted.predictions), read_manifest(wanted.data)
     tables = LabelTables.read(wanted.predicted_labels, wanted.reference_labels) if wanted.predicted_labels else None
@@ -77,6 +86,11 @@ def _evaluate(wanted: Any) -> None:
         tables=tables,
         image_floors=wanted.image_floors,
     )
+    if wanted.predicted_graphs is not None:
+        graphs = read_annotations(wanted.predicted_graphs), read_annotations(wanted.reference_graphs)
+        tools = replace(tools, graphs=graphs)
+    elif wanted.radgraph is not None:
+        tools = replace(tools, radgraph=RadGraph.load(wanted.radgraph))
     with tqdm(total=STAGES, unit="stage") as bar:
 
         def stage(name: str) -> None:

@@ -15,20 +15,21 @@ from numpy.typing import NDArray
 
 from rayscribe.data.cleaning import words_only
 from rayscribe.data.manifest import Manifest
-from rayscribe.errors import DISCLAIMER
+from rayscribe.errors import DISCLAIMER, InputError
 from rayscribe.label_tables import LabelTables
 from rayscribe.labels import Labeler, Labels
 from rayscribe.metrics.alarms import alarms
-from rayscribe.metrics.clinical import DEFAULT, POLICIES, is_normal, observation_counts, per_observation
+from rayscribe.metrics.clinical import POLICIES, is_normal, observation_counts, per_observation
 from rayscribe.metrics.diversity import against_references, diversity
 from rayscribe.metrics.families import Families, System, measured, stored, tested_names, together
 from rayscribe.metrics.grounding import finding_grounding, text_grounding
 from rayscribe.metrics.imbalance import by_frequency, published_word_bins, word_bins
 from rayscribe.metrics.labeler import RuleLabeler
 from rayscribe.metrics.meteor import MeteorResources, find_resources, meteor_name
+from rayscribe.metrics.radgraph import Annotation, RadGraph
 from rayscribe.metrics.statistics import RESAMPLES, Rows, differences, intervals
 from rayscribe.protocol import Protocol, reference_reports, signature, training_reports, written_reports
-from rayscribe.split_floors import about_floor, floor_reports
+from rayscribe.split_floors import ONE_REPORT, about_floor, floor_reports
 from rayscribe.study import Study
 
 Stage = Callable[[str], None]
@@ -43,6 +44,10 @@ class Tools:
     labeler: Labeler = RuleLabeler()  # noqa: RUF009  # stateless
     tables: LabelTables | None = None
     "labels made elsewhere take the place of the labeler's for the model and the references; floors are then not labelled"
+    radgraph: RadGraph | None = None
+    "a model on disk; it annotates the references, the model's reports and the floors of one report"
+    graphs: tuple[Mapping[str, Annotation], Mapping[str, Annotation]] | None = None
+    "annotations made elsewhere, by study id: of the model's reports and of the references"
     meteor: MeteorResources | None = None
     "found from the installed packages when None"
     image_floors: bool = True
@@ -73,12 +78,16 @@ def evaluate(
         notes.append(
             f"{unknown} predictions are of no study in split {split} that has the section; they are not scored"
         )
-    systems = {"model": System(reports=own, labels=own_labels)}
+    own_graphs, wanted_graphs = _graphs(tools, list(references), own, wanted)
+    systems = {"model": System(reports=own, labels=own_labels, graphs=own_graphs)}
     for name, texts in floors.items():
         labels = None if tools.tables else tools.labeler.label(texts)
-        systems[name] = System(reports=texts, labels=labels)
+        graphs = None
+        if tools.radgraph and name in ONE_REPORT:
+            graphs = tools.radgraph.annotate(texts[:1]) * len(texts)
+        systems[name] = System(reports=texts, labels=labels, graphs=graphs)
     stage("aligning words")
-    tables = measured(systems, wanted, wanted_labels, resources)
+    tables = measured(systems, wanted, wanted_labels, resources, reference_graphs=wanted_graphs)
     groups = [study.subject for study in studies] if all(study.subject for study in studies) else None
     stage("resampling")
     again = _Intervals(groups, tools.resamples)
@@ -90,14 +99,18 @@ def evaluate(
     stage("tests")
     constant = _against(tables, "constant", groups, tools.resamples)
     diverse = diversity(own) | against_references(own, wanted)
-    grounding = {"text_similarity": text_grounding(own, wanted), DEFAULT: finding_grounding(own_labels, wanted_labels)}
+    grounding = {
+        "text_similarity": text_grounding(own, wanted),
+        "shared_findings": finding_grounding(own_labels, wanted_labels),
+    }
     stage("imbalance")
     return {
         "disclaimer": DISCLAIMER,
         "alarms": alarms(len(wanted), diverse, grounding, _below(scores)),
         "notes": notes,
         "signature": signature(manifest, split, protocol, references)
-        | {"meteor": meteor_name(resources), "labeler": tools.tables.name if tools.tables else tools.labeler.name},
+        | {"meteor": meteor_name(resources), "labeler": tools.tables.name if tools.tables else tools.labeler.name}
+        | _graph_name(tools),
         "interval": f"95 %, percentile bootstrap over {'patients' if groups else 'studies'}, {tools.resamples} resamples",
         "studies": len(wanted),
         "scores": scores["model"],
@@ -133,6 +146,30 @@ def _labels(tools: Tools, ids: Sequence[str], own: Sequence[str], wanted: Sequen
     if tools.tables:
         return tools.tables.pair(ids)
     return tools.labeler.label(own), tools.labeler.label(wanted)
+
+
+def _graphs(
+    tools: Tools, ids: Sequence[str], own: Sequence[str], wanted: Sequence[str]
+) -> tuple[Sequence[Annotation | None] | None, Sequence[Annotation | None] | None]:
+    if tools.graphs:
+        own_graphs, wanted_graphs = tools.graphs
+        for what, graphs in (("predictions", own_graphs), ("references", wanted_graphs)):
+            if missing := [name for name in ids if name not in graphs]:
+                raise InputError(
+                    f"the graphs of the {what} lack {len(missing)} of {len(ids)} studies, e.g. {missing[0]}"
+                )
+        return [own_graphs[name] for name in ids], [wanted_graphs[name] for name in ids]
+    if tools.radgraph is None:
+        return None, None
+    distinct = list(dict.fromkeys([*own, *wanted]))
+    known = dict(zip(distinct, tools.radgraph.annotate(distinct), strict=True))
+    return [known[text] for text in own], [known[text] for text in wanted]
+
+
+def _graph_name(tools: Tools) -> dict[str, str]:
+    if tools.graphs:
+        return {"radgraph": "annotations made elsewhere"}
+    return {"radgraph": tools.radgraph.name} if tools.radgraph else {}
 
 
 def _normal(studies: Sequence[Study], labels: Labels) -> tuple[NDArray[np.bool_], str]:
@@ -171,9 +208,14 @@ def _against(
 
 
 def _below(scores: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[str]:
-    floor = scores.get("constant", {})
+    """The tested scores in which some report that is written for every study does as well."""
     own = scores["model"]
-    return [name for name in tested_names(own) if name in floor and own[name]["value"] <= floor[name]["value"]]
+    single = [scores[floor] for floor in ONE_REPORT if floor in scores]
+    return [
+        name
+        for name in tested_names(own)
+        if any(name in floor and own[name]["value"] <= floor[name]["value"] for floor in single)
+    ]
 
 
 def _observations(families: Families, again: _Intervals) -> dict[str, Any]:

@@ -20,6 +20,9 @@ from rayscribe.study import Study
 MOST_TRAINING_IMAGES = 5_000
 "The image floors look at this many training studies at most, drawn at random."
 
+ONE_REPORT = ("constant", "most_frequent")
+"Floors that write the same report for every study."
+
 
 def floor_reports(
     manifest: Manifest,
@@ -68,7 +71,7 @@ def about_floor(name: str, texts: Sequence[str]) -> dict[str, str]:
         "nearest_image": "the report of the training study whose 32 x 32 picture is most alike",
         "template": "a linear classifier on the 32 x 32 picture, its findings in stock sentences",
     }
-    return {"what": what[name]} | ({"text": texts[0]} if name in ("constant", "most_frequent") else {})
+    return {"what": what[name]} | ({"text": texts[0]} if name in ONE_REPORT else {})
 
 
 def _sample(studies: list[Study]) -> list[Study]:

@@ -19,7 +19,7 @@ LEVEL = 0.05
 def alarms(
     studies: int, diverse: Mapping[str, float], grounding: Mapping[str, Mapping[str, float]], below: Sequence[str]
 ) -> list[str]:
-    """Sentences; empty when all is well. `below`: the scores that are no better than the best constant report's."""
+    """Sentences; empty when all is well. `below`: the scores in which one report for every study does as well."""
     found = []
     distinct = int(diverse["distinct_reports"])
     if diverse["distinct_ratio"] < FEW * diverse["reference_distinct_ratio"] or _repeats(diverse):
@@ -40,7 +40,7 @@ def alarms(
                 f"(p = {test['p']:.3f}): the model may ignore the image"
             )
     if below:
-        found.append(f"BELOW THE FLOOR: not better than one constant report in {', '.join(below)}")
+        found.append(f"BELOW THE FLOOR: not better than one report for every study in {', '.join(below)}")
     return found
 
 

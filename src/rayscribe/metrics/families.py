@@ -19,6 +19,7 @@ from rayscribe.labels import Labels
 from rayscribe.metrics.clinical import clinical, clinical_score
 from rayscribe.metrics.meteor import COLUMNS, MeteorResources, meteor_name, meteor_score, meteor_statistics
 from rayscribe.metrics.overlap import overlap, overlap_score
+from rayscribe.metrics.radgraph import Annotation, radgraph_rows, radgraph_score
 from rayscribe.metrics.statistics import Floats, Rows, Score, joined
 
 Families = dict[str, Rows]
@@ -41,6 +42,8 @@ class System:
     reports: Sequence[str]
     labels: Labels | None
     "states (R, 14); None where nobody labelled these reports"
+    graphs: Sequence[Annotation | None] | None = None
+    "RadGraph's annotations; None where nobody annotated these reports"
 
 
 def measured(
@@ -49,6 +52,7 @@ def measured(
     reference_labels: Labels,
     resources: MeteorResources,
     *,
+    reference_graphs: Sequence[Annotation | None] | None = None,
     progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
 ) -> dict[str, Families]:
     """Every system's families of statistics. METEOR reads its large tables once for all of them."""
@@ -60,6 +64,8 @@ def measured(
         families = {"overlap": overlap(system.reports, references), "meteor": _meteor(rows, meteor_name(resources))}
         if system.labels is not None:
             families["clinical"] = clinical(system.labels, reference_labels)
+        if system.graphs is not None and reference_graphs is not None:
+            families["radgraph"] = radgraph_rows(system.graphs, reference_graphs)
         found[name] = families
     return found
 
@@ -71,7 +77,7 @@ def tested_names(scores: Iterable[str]) -> list[str]:
 
 def headline_names(scores: Iterable[str]) -> list[str]:
     """The scores that a summary shows, in the order of the score file."""
-    return [name for name in scores if name in HEADLINES or name in _SHOWN or name.startswith("meteor")]
+    return [name for name in scores if name in HEADLINES or name in _SHOWN or name.startswith(("meteor", "radgraph"))]
 
 
 def together(families: Families) -> Rows:
@@ -98,6 +104,7 @@ def restored(place: str, statistics: Any, meteor: str) -> Families:
         "overlap": overlap_score,
         "meteor": _meteor_scores(meteor),
         "clinical": clinical_score,
+        "radgraph": radgraph_score,
     }
     try:
         families = {

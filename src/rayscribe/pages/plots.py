@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _INK, _MODEL, _SOFT = "#222222", "#1f5fa8", "#9a9a9a"
 _FLOOR_STYLES = {
     "constant": ("o", "#b5452c"),
+    "most_frequent": ("D", "#c98a2b"),
     "nearest_image": ("s", "#7a7a7a"),
     "template": ("^", "#8a6d1f"),
     "shuffled": ("x", "#444444"),
@@ -102,7 +103,7 @@ def _floors(result: Mapping[str, Any]) -> Figure:
     axes.set_yticks(range(len(names)), labels)
     axes.set_xlim(0, 1)
     axes.grid(axis="x", color="#dddddd", linewidth=0.6)
-    axes.legend(loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=4, frameon=False, fontsize=9)
+    axes.legend(loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=5, frameon=False, fontsize=9)
     return figure
 
 
