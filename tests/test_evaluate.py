@@ -259,7 +259,9 @@ def test_graphs_made_elsewhere_add_their_score(world: Path, tools: Tools) -> Non
     empty: dict[str, dict[str, str]] = {"entities": {}}
     half = {name: graph if number % 2 else empty for number, name in enumerate(references)}
     whole = dict.fromkeys(references, graph)
-    result = evaluate(references, manifest, split="val", protocol=Protocol(), tools=replace(tools, graphs=(half, whole)))
+    result = evaluate(
+        references, manifest, split="val", protocol=Protocol(), tools=replace(tools, graphs=(half, whole))
+    )
     share = (len(references) // 2) / len(references)
     assert result["scores"]["radgraph_simple"]["value"] == pytest.approx(share)
     families = restored("file", result["statistics"], result["signature"]["meteor"])
