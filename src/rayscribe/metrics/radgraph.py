@@ -17,6 +17,7 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,7 @@ class RadGraph:
             cached_transformers = importlib.import_module("radgraph.allennlp.common.cached_transformers")
         except ImportError as error:
             raise InputError(
-                f"RadGraph needs its package ({error}); install it: pip install radgraph requests"
+                f"RadGraph needs its package ({error}); install it: pip install 'rayscribe[radgraph]'"
             ) from error
         if folder.name not in MODELS:
             raise InputError(f"{folder}: no known model type; name the folder after its model: {' or '.join(MODELS)}")
@@ -145,11 +146,19 @@ class RadGraph:
 
 
 def ready_tokenizer(cached_transformers: Any, transformer: str) -> None:
-    """Give the package's tokenizer of `transformer` the method `encode_plus`, which transformers 5 no longer has."""
+    """Give the package's tokenizer of `transformer` the methods that it calls and transformers 5 no longer has."""
     for options in ({"use_fast": True}, {"use_fast": True, "cache_dir": None}):  # as its embedder and its indexer ask
         tokenizer = cached_transformers.get_tokenizer(transformer, **options)
         if not hasattr(tokenizer, "encode_plus"):
             tokenizer.encode_plus = tokenizer.__call__
+        if not hasattr(tokenizer, "build_inputs_with_special_tokens"):
+            tokenizer.build_inputs_with_special_tokens = partial(_with_ends, tokenizer)
+
+
+def _with_ends(tokenizer: Any, first: list[int], second: list[int] | None = None) -> list[int]:
+    """BERT's ids of one or two texts: begin, first, end, second, end."""
+    begin, end = tokenizer.cls_token_id, tokenizer.sep_token_id
+    return [begin, *first, end] + ([] if second is None else [*second, end])
 
 
 def _with_local_transformer(folder: Path) -> dict[str, Any]:
