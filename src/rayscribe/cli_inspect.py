@@ -66,7 +66,7 @@ def _label(
         )
     if evidence is not None and not rules:
         raise InputError("--evidence needs the built-in rules; CheXbert does not say which words it went by")
-    reports = ["\n".join(str(row[name] or "").strip() for name in columns).strip() for row in rows]
+    reports = ["\n".join(str(row.get(name) or "").strip() for name in columns).strip() for row in rows]
     blocks = range(0, len(reports), 1000)
     labels = np.concatenate(
         [labeler.label(reports[at : at + 1000]) for at in tqdm(blocks, desc="labelling", unit="block")]

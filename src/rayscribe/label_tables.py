@@ -70,7 +70,7 @@ def write_labels(path: Path, rows: Sequence[Mapping[str, Any]], labels: Labels) 
         writer = csv.writer(file)
         writer.writerow([*columns, *OBSERVATIONS])
         for row, states in zip(rows, labels, strict=True):
-            writer.writerow([row[name] for name in columns] + [CSV_STATES[int(state)] for state in states])
+            writer.writerow([row.get(name, "") for name in columns] + [CSV_STATES[int(state)] for state in states])
 
 
 def _rows(what: str, table: Mapping[str, tuple[int, ...]], ids: Sequence[str]) -> Labels:
