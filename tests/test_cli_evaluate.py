@@ -76,11 +76,12 @@ def test_reports_of_a_table_are_labelled(rayscribe: Callable[..., str], tmp_path
 
 def test_rows_without_a_text_or_a_column_are_kept_blank(rayscribe: Callable[..., str], tmp_path: Path) -> None:
     path, out = tmp_path / "reports.jsonl", tmp_path / "labels.csv"
-    path.write_text('{"id": "a", "report": "No edema.", "age": 3}\n{"id": "b"}\n{"id": "c", "report": null}\n')
+    path.write_text('{"id": "a", "report": "No edema.", "age": 3}\n{"id": "b"}\n{"id": "c", "report": NaN}\n')
     rayscribe("label", path, "--out", out)
     with open(out, newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["Edema"] for row in rows] == ["0", "", ""]
+    assert not any(rows[2][name] for name in OBSERVATIONS)
     assert [row["age"] for row in rows] == ["3", "", ""]
 
 

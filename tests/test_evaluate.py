@@ -268,3 +268,48 @@ def test_graphs_made_elsewhere_add_their_score(world: Path, tools: Tools) -> Non
     assert together(families).scores()["radgraph_complete"] == pytest.approx(share)
     with pytest.raises(InputError, match="graphs of the predictions lack"):
         evaluate(references, manifest, split="val", protocol=Protocol(), tools=replace(tools, graphs=({}, whole)))
+
+
+def test_score_files_without_labelled_floors_are_compared(world: Path, tools: Tools, tmp_path: Path) -> None:
+    manifest = read_manifest(world)
+    references = reference_reports(manifest, "val", Protocol())
+    labels = dict.fromkeys(references, (1, *((0,) * 13)))
+    tables = LabelTables(predicted=labels, reference=labels, name="x")
+    for name, reports in (("a", references), ("b", imperfect(references, 8))):
+        result = evaluate(reports, manifest, split="val", protocol=Protocol(), tools=replace(tools, tables=tables))
+        write_text(tmp_path / f"{name}.json", json.dumps(result))
+    result = compare([read_entry(str(tmp_path / f"{name}.json")) for name in "ab"], resamples=FEW)
+    assert "bleu4" in result["floor"]
+    assert "ce_f1_micro_14_uncertain_negative" not in result["floor"]
+    assert compare_text(result)
+    assert compare_latex(result)
+    assert compare_page(result)
+
+
+def test_seen_studies_are_those_of_the_full_references_under_every_mode(world: Path, tools: Tools) -> None:
+    manifest = read_manifest(world)
+    sizes = []
+    for protocol in (Protocol(), Protocol(references="r2gen_compat", threshold=3, max_length=12)):
+        references = reference_reports(manifest, "train", protocol)
+        result = evaluate(references, manifest, split="train", protocol=protocol, tools=tools)
+        sizes.append(result["subsets"]["seen"]["studies"])
+    assert sizes == [result["studies"]] * 2
+
+
+def test_graphs_of_two_models_have_two_signatures(world: Path, tools: Tools) -> None:
+    manifest = read_manifest(world)
+    references = reference_reports(manifest, "val", Protocol())
+    names = set()
+    for label in ("ANAT-DP", "Anatomy::definitely present"):
+        graphs = dict.fromkeys(references, {"entities": {"1": {"tokens": "lung", "label": label, "relations": []}}})
+        chosen = replace(tools, graphs=(graphs, graphs))
+        result = evaluate(references, manifest, split="val", protocol=Protocol(), tools=chosen)
+        names.add(result["signature"]["radgraph"])
+    assert len(names) == 2
+
+
+def test_a_cut_label_row_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text(",".join(["study_id", *OBSERVATIONS]) + "\na,1,1\n")
+    with pytest.raises(InputError, match="line 2: not as many fields"):
+        read_labels(path)

@@ -95,6 +95,12 @@ def test_the_protocols_section_of_a_report_with_headings_is_scored() -> None:
     assert one(report, "findings+impression") == "the heart is normal . no effusion . no acute process ."
 
 
+def test_headings_are_never_scored_as_words() -> None:
+    assert one("FINDINGS: The lungs are clear.") == "the lungs are clear ."
+    assert one("INDICATION: cough. FINDINGS: The lungs are clear.") == "the lungs are clear ."
+    assert one("FINDINGS: The lungs are clear.", "impression") == ""
+
+
 def test_a_missing_prediction_is_named_with_what_the_file_has() -> None:
     with pytest.raises(InputError, match=r"1 of 2 studies .* e\.g\. b .*ids look like a"):
         written_reports({"a": "x"}, {"a": "x .", "b": "y ."}, "test", Protocol())

@@ -39,6 +39,8 @@ def main() -> None:
         sys.exit(run(sys.argv[1:]))
     except InputError as error:
         sys.exit(f"rayscribe: {error}")
+    except UnicodeDecodeError as error:
+        sys.exit(f"rayscribe: a table is not UTF-8 ({error}); save it as UTF-8")
     except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)

@@ -48,7 +48,7 @@ def _label(
     import numpy as np
     from tqdm import tqdm
 
-    from rayscribe.data.table import is_short, read_rows
+    from rayscribe.data.table import is_short, read_rows, text_of
     from rayscribe.label_tables import write_labels
     from rayscribe.metrics.labeler import mentions
 
@@ -66,7 +66,7 @@ def _label(
         )
     if evidence is not None and not rules:
         raise InputError("--evidence needs the built-in rules; CheXbert does not say which words it went by")
-    reports = ["\n".join(str(row.get(name) or "").strip() for name in columns).strip() for row in rows]
+    reports = ["\n".join(text_of(row, name) for name in columns).strip() for row in rows]
     blocks = range(0, len(reports), 1000)
     labels = np.concatenate(
         [labeler.label(reports[at : at + 1000]) for at in tqdm(blocks, desc="labelling", unit="block")]

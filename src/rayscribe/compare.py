@@ -77,11 +77,17 @@ def compare(entries: Sequence[Entry], *, resamples: int = RESAMPLES) -> dict[str
         "test": f"paired randomisation against {first.name}, {resamples} draws, (k + 1) / (n + 1), Holm over the table",
         "names": names,
         "systems": systems,
-        "floor": {name: floors["constant"]["scores"][name]["value"] for name in names} if "constant" in floors else {},
+        "floor": _floor(floors, names),
         "against": first.name,
         "differences": pairs,
         "notes": _notes(entries),
     }
+
+
+def _floor(floors: Mapping[str, Any], names: Sequence[str]) -> dict[str, float]:
+    """The constant report's scores; reports that nobody labelled have no clinical ones."""
+    scores = floors["constant"]["scores"] if "constant" in floors else {}
+    return {name: scores[name]["value"] for name in names if name in scores}
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -6,6 +6,8 @@ Needs no model and no torch. The path: references and reports -> systems (the mo
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -95,7 +97,7 @@ def evaluate(
     stage("subsets")
     normal, by = _normal(studies, wanted_labels)
     training = training_reports(manifest, protocol)
-    subsets = _subsets(together(tables["model"]), normal, _seen(wanted, training), again)
+    subsets = _subsets(together(tables["model"]), normal, _seen(manifest, split, protocol, training), again)
     stage("tests")
     constant = _against(tables, "constant", groups, tools.resamples)
     diverse = diversity(own) | against_references(own, wanted)
@@ -168,7 +170,8 @@ def _graphs(
 
 def _graph_name(tools: Tools) -> dict[str, str]:
     if tools.graphs:
-        return {"radgraph": "annotations made elsewhere"}
+        made = json.dumps(sorted(tools.graphs[1].items()))
+        return {"radgraph": f"annotations made elsewhere (references {hashlib.sha256(made.encode()).hexdigest()[:12]})"}
     return {"radgraph": tools.radgraph.name} if tools.radgraph else {}
 
 
@@ -179,15 +182,22 @@ def _normal(studies: Sequence[Study], labels: Labels) -> tuple[NDArray[np.bool_]
     return is_normal(labels), "the labeler's No Finding"
 
 
-def _seen(wanted: Sequence[str], training: Mapping[str, str]) -> NDArray[np.bool_]:
-    """References that occur word for word among the training reports."""
+def _seen(manifest: Manifest, split: str, protocol: Protocol, training: Mapping[str, str]) -> NDArray[np.bool_] | None:
+    """Studies whose full reference occurs word for word among the training reports; None without training reports."""
+    if not training:
+        return None
+    full = reference_reports(manifest, split, Protocol(section=protocol.section, cleaning=protocol.cleaning))
     known = {words_only(text) for text in training.values()}
-    return np.array([words_only(text) in known for text in wanted])
+    return np.array([words_only(text) in known for text in full.values()])
 
 
-def _subsets(rows: Rows, normal: NDArray[np.bool_], seen: NDArray[np.bool_], again: _Intervals) -> dict[str, Any]:
+def _subsets(
+    rows: Rows, normal: NDArray[np.bool_], seen: NDArray[np.bool_] | None, again: _Intervals
+) -> dict[str, Any]:
     """CIDEr's document frequencies stay those of the whole split."""
-    parts = {"normal": normal, "abnormal": ~normal, "seen": seen, "novel": ~seen}
+    parts = {"normal": normal, "abnormal": ~normal}
+    if seen is not None:
+        parts |= {"seen": seen, "novel": ~seen}
     return {
         name: {"studies": int(keep.sum()), "scores": again(rows, keep) if keep.any() else {}}
         for name, keep in parts.items()

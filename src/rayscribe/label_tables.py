@@ -57,6 +57,8 @@ def read_labels(path: Path) -> dict[str, tuple[int, ...]]:
         found: dict[str, tuple[int, ...]] = {}
         for row in reader:
             place = f"{path}, line {reader.line_num}"
+            if None in row or None in row.values():
+                raise InputError(f"{place}: not as many fields as the header has")
             if row[key] in found:
                 raise InputError(f"{place}: study {row[key]} stands twice")
             found[row[key]] = tuple(_state(row[name], f"{place}, {name}") for name in OBSERVATIONS)

@@ -125,7 +125,7 @@ def _cleaned(report: str, protocol: Protocol) -> str:
     if not kept or clean(kept) in (kept, f"{kept} ."):
         return words
     findings, impression = split_sections(report)
-    if impression:
+    if impression or findings != report.strip():  # without any heading all of it is findings
         # Whoever wrote headings meant them; the joint section is whatever stands under either.
         wanted = {"findings": findings, "impression": impression}.get(protocol.section, f"{findings} {impression}")
         report = wanted.strip()

@@ -126,6 +126,9 @@ def test_a_split_table_with_other_names_is_refused(tmp_path: Path) -> None:
     (tmp_path / "split.csv").write_text("id,split\na,dev\n")
     with pytest.raises(InputError, match="line 2: split 'dev'"):
         read_split(tmp_path / "split.csv")
+    (tmp_path / "split.csv").write_text("id,split\na,train\na,test\n")
+    with pytest.raises(InputError, match="study a stands several times"):
+        read_split(tmp_path / "split.csv")
 
 
 def test_kaggle_and_open_i_code_the_same_problems(iu_root: Path) -> None:

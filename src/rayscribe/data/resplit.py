@@ -6,7 +6,7 @@ Shapes: G groups, L labels, S splits.
 from __future__ import annotations
 
 import csv
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -62,6 +62,8 @@ def read_split(path: Path) -> dict[str, str]:
         rows = list(csv.DictReader(file))
     if not rows or not {"id", "split"} <= set(rows[0]):
         raise InputError(f"{path}: needs the columns id and split")
+    if repeated := [name for name, count in Counter(row["id"] for row in rows).items() if count > 1]:
+        raise InputError(f"{path}: study {repeated[0]} stands several times")
     for number, row in enumerate(rows, start=2):
         if row["split"] not in SPLITS:
             raise InputError(f"{path}, line {number}: split {row['split']!r}; there are {', '.join(SPLITS)}")

@@ -103,26 +103,26 @@ def is_short(row: dict[str, Any]) -> bool:
 def _study(row: dict[str, Any], columns: Columns, root: Path) -> Study:
     if is_short(row):
         raise InputError("not as many fields as the header has; a text with commas needs quotes")
-    findings, impression = split_sections(_text(row, columns.report))
-    split = _text(row, columns.split).lower()
+    findings, impression = split_sections(text_of(row, columns.report))
+    split = text_of(row, columns.split).lower()
     if split and split not in _SPLIT_NAMES:
         raise InputError(f"split {split!r}; there are {', '.join(SPLITS)}")
-    study = _text(row, columns.id)
+    study = text_of(row, columns.id)
     if not study:
         raise InputError(f"no study id in column {columns.id}")
     return Study(
         id=study,
         images=tuple(root / name for name in _listed(row.get(columns.images))),
-        findings=_text(row, columns.findings) or findings,
-        impression=_text(row, columns.impression) or impression,
+        findings=text_of(row, columns.findings) or findings,
+        impression=text_of(row, columns.impression) or impression,
         split=_SPLIT_NAMES.get(split, ""),
-        subject=_text(row, columns.subject),
+        subject=text_of(row, columns.subject),
         views=tuple(view.lower() for view in _listed(row.get(columns.views))),
         problems=tuple(problem.lower() for problem in _listed(row.get(columns.problems))),
     )
 
 
-def _text(row: dict[str, Any], column: str) -> str:
+def text_of(row: dict[str, Any], column: str) -> str:
     value = row.get(column)
     return "" if value is None or value != value else str(value).strip()  # NaN is not equal to itself
 

@@ -65,7 +65,8 @@ def compare_page(result: Mapping[str, Any]) -> str:
     body = "\n".join(
         [
             bullets(alarms, kind="alarms"),
-            f"<p>{result['studies']} studies, one protocol. Intervals: {html.escape(result['interval'])}.</p>",
+            f"<p>{html.escape(str(result['studies']))} studies, one protocol. "
+            f"Intervals: {html.escape(result['interval'])}.</p>",
             "<h2>Scores</h2>",
             table(["score", "constant report", *map(html.escape, systems)], [_row(result, n) for n in result["names"]]),
             f"<h2>Differences from {html.escape(result['against'])}</h2>",
