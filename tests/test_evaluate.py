@@ -301,7 +301,8 @@ def test_graphs_of_two_models_have_two_signatures(world: Path, tools: Tools) -> 
     references = reference_reports(manifest, "val", Protocol())
     names = set()
     for label in ("ANAT-DP", "Anatomy::definitely present"):
-        graphs = dict.fromkeys(references, {"entities": {"1": {"tokens": "lung", "label": label, "relations": []}}})
+        graph = {"entities": {"1": {"tokens": "lung", "label": label, "relations": []}}}
+        graphs = dict.fromkeys(references, graph)
         chosen = replace(tools, graphs=(graphs, graphs))
         result = evaluate(references, manifest, split="val", protocol=Protocol(), tools=chosen)
         names.add(result["signature"]["radgraph"])
