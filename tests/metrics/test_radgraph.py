@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
+import socket
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,103 @@ def test_wrong_model_folders_are_refused_with_their_name(model: Path, tmp_path: 
     shutil.rmtree(broken / "bert")
     with pytest.raises(InputError, match="no local folder and not in the local cache"):
         RadGraph.load(broken)
+
+
+def test_entities_are_those_of_the_weights_themselves(model: Path) -> None:
+    import transformers
+    from radgraph_standin import WORDS
+
+    weights = torch.load(model / "weights.th", weights_only=True)
+    prefix = "_embedder.token_embedder_bert._matched_embedder.transformer_model."
+    bert = transformers.BertModel(transformers.BertConfig.from_json_file(str(model / "bert" / "config.json"))).eval()
+    bert.load_state_dict({name.removeprefix(prefix): weights[name] for name in weights if name.startswith(prefix)})
+    words = "no left effusion . the heart is normal".split()
+    with torch.no_grad():
+        states_TD = bert(torch.tensor([[2, *map(WORDS.index, words), 3]])).last_hidden_state[0, 1:-1]
+    widths = weights["_endpoint_span_extractor._span_width_embedding.weight"]
+    scorer = "_ner._ner_scorers.radgraph-xl__ner_labels."
+    layer = scorer + "0._module._linear_layers.0."
+    expected = []
+    for start in range(len(words)):
+        for end in range(start, min(start + 3, len(words))):
+            span = torch.cat([states_TD[start], states_TD[end], widths[end - start]])
+            inner = torch.relu(weights[layer + "weight"] @ span + weights[layer + "bias"])
+            scores = weights[scorer + "1._module.weight"] @ inner + weights[scorer + "1._module.bias"]
+            if scores.max() > 0:  # no entity scores 0
+                label = ("Observation::definitely present", "Anatomy::definitely present")[int(scores.argmax())]
+                expected.append((" ".join(words[start : end + 1]), label))
+    (found,) = RadGraph.load(model).annotate(["no left effusion. the\n heart is normal"])
+    assert found is not None and expected
+    assert [(entity["tokens"], entity["label"]) for entity in found["entities"].values()] == expected
+
+
+def test_scores_are_those_of_the_package_from_text_to_reward(model: Path, tmp_path: Path) -> None:
+    from radgraph import F1RadGraph
+
+    folder = tmp_path / "radgraph-xl"
+    shutil.copytree(model, folder)
+    config = (model / "config.json").read_text()  # the package wants an absolute path
+    (folder / "config.json").write_text(config.replace('"model_name": "bert"', f'"model_name": "{model / "bert"}"'))
+    annotator = RadGraph.load(folder)
+    hypotheses = ["small left effusion .", "the heart is normal", "", "clear lungs", "effusion"]
+    references = ["small right effusion .", "the heart is small", "clear lungs", "", "no effusion"]
+    rows = radgraph_rows(annotator.annotate(hypotheses), annotator.annotate(references))
+    theirs = F1RadGraph(reward_level="all", model_type="radgraph-xl", model_cache_dir=str(tmp_path), cuda=-1)
+    means, levels, _, _ = theirs(hyps=hypotheses, refs=references)
+    assert rows.table_RK[:, :3].T.tolist() == [list(level) for level in levels]
+    assert list(rows.scores().values()) == pytest.approx(list(means))
+    assert rows.scores()["radgraph_simple"] > 0
+
+
+def test_a_report_is_annotated_alike_alone_among_others_and_beyond_the_transformers_length(model: Path) -> None:
+    annotator = RadGraph.load(model)
+    long = " ".join(["no effusion left , the heart is small ."] * 20)  # 16 pieces fit at once
+    reports = ["clear lungs", "effusion", long] * 25  # more than one chunk
+    together = annotator.annotate(reports)
+    assert together[:3] == [annotator.annotate([report])[0] for report in reports[:3]]
+    assert together[3:] == together[:-3]
+    assert together[2] is not None
+    assert max(entity["end_ix"] for entity in together[2]["entities"].values()) > 150
+    assert annotator.annotate([" \n"]) == [None] and annotator.annotate([]) == []
+
+
+def test_no_network_is_used(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("network was used")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    assert RadGraph.load(model).annotate(["no effusion"])[0] is not None
+
+
+def test_the_transformer_may_lie_in_the_local_cache_of_the_hub(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub.constants
+
+    folder = tmp_path / "radgraph-xl"
+    shutil.copytree(model, folder)
+    config = (model / "config.json").read_text()
+    (folder / "config.json").write_text(config.replace('"model_name": "bert"', '"model_name": "someone/bert"'))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    with pytest.raises(InputError, match="'someone/bert' is no local folder and not in the local cache"):
+        RadGraph.load(folder)
+    cached = tmp_path / "hub" / "models--someone--bert"
+    (cached / "refs").mkdir(parents=True)
+    (cached / "refs" / "main").write_text("0" * 40)
+    shutil.copytree(model / "bert", cached / "snapshots" / ("0" * 40))
+    assert RadGraph.load(folder).annotate(["no effusion"]) == RadGraph.load(model).annotate(["no effusion"])
+
+
+def test_a_transformer_without_vocabulary_and_weights_that_are_code_are_refused(model: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "radgraph-xl"
+    shutil.copytree(model, folder)
+    torch.save({"a": Path("code")}, folder / "weights.th")
+    with pytest.raises(InputError, match=r"weights\.th: not the weights of this model: Weights only load failed"):
+        RadGraph.load(folder)
+    (folder / "bert" / "vocab.txt").unlink()
+    with pytest.raises(InputError, match=r"with config\.json and vocab\.txt or tokenizer\.json; put these into"):
+        RadGraph.load(folder)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("radgraph") is not None, reason="is about a missing package")

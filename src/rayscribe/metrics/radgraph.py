@@ -15,6 +15,7 @@ import pickle
 import shutil
 import sys
 import tempfile
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -138,7 +139,8 @@ class RadGraph:
         rows = [row for row, report in enumerate(reports) if report.strip()]
         for start in range(0, len(rows), _CHUNK):
             chunk = rows[start : start + _CHUNK]
-            with torch.no_grad():
+            with torch.no_grad(), warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="Document .* single token")  # such reports do well
                 annotations = self.annotator([reports[row] for row in chunk])
             for place, row in enumerate(chunk):
                 found[row] = annotations[str(place)]
@@ -179,21 +181,23 @@ def _with_local_transformer(folder: Path) -> dict[str, Any]:
 
 
 def _transformer_folder(folder: Path, name: str) -> Path:
-    if (folder / name / "config.json").is_file():
-        return (folder / name).resolve()
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
-    try:
-        cached = try_to_load_from_cache(name, "config.json")
-    except HFValidationError:  # a path
-        cached = None
-    if not isinstance(cached, str):
+    found = folder / name  # an absolute name stays what it is
+    if not found.is_dir():
+        try:
+            cached = try_to_load_from_cache(name, "config.json")
+        except HFValidationError:  # a path
+            cached = None
+        found = Path(cached).parent if isinstance(cached, str) else found
+    # Without a vocabulary transformers 5 makes a tokenizer of unknown words only, and no error.
+    if not (found / "config.json").is_file() or not any((found / x).is_file() for x in ("vocab.txt", "tokenizer.json")):
         raise InputError(
-            f"{folder / 'config.json'}: its transformer {name!r} is no local folder and not in the local cache of the hub; "
-            f"put its config.json and tokenizer into {folder / name}"
+            f"{folder / 'config.json'}: its transformer {name!r} is no local folder and not in the local cache of the hub, "
+            f"with config.json and vocab.txt or tokenizer.json; put these into {folder / name}"
         )
-    return Path(cached).parent
+    return found.resolve()
 
 
 def _f1(hypothesis: set[tuple[Any, ...]], reference: set[tuple[Any, ...]]) -> float:
