@@ -97,7 +97,15 @@ def _evaluate(wanted: Any) -> None:
             bar.set_description(name)
             bar.update()
 
-        result = scored(predictions, manifest, split=wanted.split, protocol=wanted.protocol, tools=tools, stage=stage)
+        result = scored(
+            predictions,
+            manifest,
+            split=wanted.split,
+            protocol=wanted.protocol,
+            tools=tools,
+            stage=stage,
+            progress=lambda things: tqdm(things, leave=False),
+        )
     print(summary(result))
     if wanted.split == "test":
         _note_scored(wanted.predictions, result)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -35,6 +35,7 @@ from rayscribe.split_floors import ONE_REPORT, about_floor, floor_reports
 from rayscribe.study import Study
 
 Stage = Callable[[str], None]
+Progress = Callable[[Iterable[Any]], Iterable[Any]]
 STAGES = 7
 "How often `evaluate` calls its stage, for a progress bar."
 
@@ -64,8 +65,12 @@ def evaluate(
     protocol: Protocol,
     tools: Tools | None = None,
     stage: Stage = lambda name: None,
+    progress: Progress = iter,
 ) -> dict[str, Any]:
-    """The content of scores.json. Every study of the split that has the section must have a prediction."""
+    """The content of scores.json. Every study of the split that has the section must have a prediction.
+
+    `stage` hears what begins; `progress` wraps the two loops that take long on a large split.
+    """
     tools = tools or Tools()
     resources = tools.meteor or find_resources()
     references = reference_reports(manifest, split, protocol)
@@ -74,7 +79,9 @@ def evaluate(
     stage("labelling reports")
     own_labels, wanted_labels = _labels(tools, list(references), own, wanted)
     stage("writing the floors")
-    floors, notes = floor_reports(manifest, studies, own, protocol, tools.labeler, read_images=tools.image_floors)
+    floors, notes = floor_reports(
+        manifest, studies, own, protocol, tools.labeler, read_images=tools.image_floors, progress=progress
+    )
     unknown = len(set(predictions) - set(references))
     if unknown:
         notes.append(
@@ -89,7 +96,7 @@ def evaluate(
             graphs = tools.radgraph.annotate(texts[:1]) * len(texts)
         systems[name] = System(reports=texts, labels=labels, graphs=graphs)
     stage("aligning words")
-    tables = measured(systems, wanted, wanted_labels, resources, reference_graphs=wanted_graphs)
+    tables = measured(systems, wanted, wanted_labels, resources, reference_graphs=wanted_graphs, progress=progress)
     groups = [study.subject for study in studies] if all(study.subject for study in studies) else None
     stage("resampling")
     again = _Intervals(groups, tools.resamples)
@@ -178,7 +185,7 @@ def _graph_name(tools: Tools) -> dict[str, str]:
 def _normal(studies: Sequence[Study], labels: Labels) -> tuple[NDArray[np.bool_], str]:
     """Which studies are normal, by the source's indexers where they coded every study, else by the labeler."""
     if all(study.problems for study in studies):
-        return np.array([study.problems == ("normal",) for study in studies]), "the source's codes"
+        return np.array([study.is_coded_normal for study in studies]), "the source's codes"
     return is_normal(labels), "the labeler's No Finding"
 
 

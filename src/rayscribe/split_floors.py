@@ -5,7 +5,8 @@ The test split is never used to choose anything.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -32,6 +33,7 @@ def floor_reports(
     labeler: Labeler,
     *,
     read_images: bool = True,
+    progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
 ) -> tuple[dict[str, list[str]], list[str]]:
     """What every floor writes for the studies, in their order; why some floors are not there. `own`: the system's reports."""
     floors: dict[str, list[str]] = {}
@@ -50,7 +52,7 @@ def floor_reports(
     chosen = _sample([study for study in manifest.split("train") if study.id in train])
     chosen_val = _sample([study for study in manifest.split("val") if study.id in val])
     try:
-        pixels, pixels_val, queries = (thumbnails(part) for part in (chosen, chosen_val, studies))
+        pixels, pixels_val, queries = (thumbnails(part, progress=progress) for part in (chosen, chosen_val, studies))
     except InputError as error:
         return floors, [f"no image floors: {error}"]
     own_texts, val_texts = [train[study.id] for study in chosen], [val[study.id] for study in chosen_val]

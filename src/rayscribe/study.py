@@ -35,6 +35,11 @@ class Study:
     sha256: tuple[str, ...] = ()
     "of every image file's bytes; filled in by `rayscribe prepare`"
 
+    @property
+    def is_coded_normal(self) -> bool:
+        """Whether the indexers coded the study as normal and nothing else; means nothing where `problems` is empty."""
+        return self.problems == ("normal",)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:

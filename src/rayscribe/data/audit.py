@@ -153,7 +153,7 @@ def _label_shift(studies: Sequence[Study], splits: Sequence[str], labeler: Label
         f"{name} (labeler)": labels_RO[:, place] for place, name in enumerate(OBSERVATIONS)
     }
     if all(study.problems for study in studies):
-        normal = np.array([study.problems == ("normal",) for study in studies])
+        normal = np.array([study.is_coded_normal for study in studies])
         flags = {"normal (the source's codes)": normal} | flags
     inside = {name: np.array([study.split == name for study in studies]) for name in splits}
     rows: dict[str, dict[str, Any]] = {}

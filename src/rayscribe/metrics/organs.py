@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from rayscribe.labels import NEGATIVE, POSITIVE, UNCERTAIN
 from rayscribe.metrics.lexicon import ORGANS, PREDICATES
-from rayscribe.metrics.phrases import longest, phrase_table
+from rayscribe.metrics.phrases import longest, phrase_table, scanned
 
 ORGAN_TABLE = phrase_table(ORGANS)
 _PREDICATE_TABLE = phrase_table(PREDICATES)
@@ -67,10 +67,11 @@ class _Predicate(NamedTuple):
 
 def organ_findings(texts: Sequence[str], reaches: Sequence[Reach | None], stops: frozenset[int]) -> list[Judged]:
     """Judged organs. `reaches` is the cue in force in front of every word, `stops` are words that no reach crosses."""
-    organs = _organs(texts)
+    organs = [(first, end, sorted(names)) for first, end, names in scanned(ORGAN_TABLE, texts)]
     if not organs:
         return []
-    predicates = _predicates(texts)
+    found = scanned(_PREDICATE_TABLE, texts)
+    predicates = [_Predicate(first, end, min(groups)) for first, end, groups in found]
     judged: list[Judged] = []
     inherited: tuple[int, Reach] | None = None
     taken = -1
@@ -85,32 +86,6 @@ def organ_findings(texts: Sequence[str], reaches: Sequence[Reach | None], stops:
         inherited = end, verdict
         judged += [Judged(first, end, name, verdict.state, verdict.cue) for name in names]
     return judged
-
-
-def _organs(texts: Sequence[str]) -> list[tuple[int, int, list[str]]]:
-    found = []
-    at = 0
-    while at < len(texts):
-        match = longest(ORGAN_TABLE, texts, at)
-        if match is None:
-            at += 1
-            continue
-        found.append((at, match[0], sorted(match[1])))
-        at = match[0]
-    return found
-
-
-def _predicates(texts: Sequence[str]) -> list[_Predicate]:
-    found = []
-    at = 0
-    while at < len(texts):
-        match = longest(_PREDICATE_TABLE, texts, at)
-        if match is None:
-            at += 1
-            continue
-        found.append(_Predicate(at, match[0], min(match[1])))
-        at = match[0]
-    return found
 
 
 def _before(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from rayscribe.metrics.spellings import canonical
 
@@ -30,6 +30,18 @@ def longest(table: Phrases, words: Sequence[str], at: int) -> tuple[int, frozens
         if not rest or tuple(words[at + 1 : end]) == rest:
             return end, groups
     return None
+
+
+def scanned(table: Phrases, words: Sequence[str]) -> Iterator[tuple[int, int, frozenset[str]]]:
+    """First word, end and groups of every phrase from left to right; none overlaps the one before."""
+    at = 0
+    while at < len(words):
+        match = longest(table, words, at)
+        if match is None:
+            at += 1
+            continue
+        yield at, *match
+        at = match[0]
 
 
 def _spellings(phrase: Iterable[str]) -> list[tuple[str, ...]]:
