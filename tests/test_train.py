@@ -17,12 +17,13 @@ from safetensors.torch import load_file
 from conftest import small_config
 from rayscribe.build import build_model
 from rayscribe.checkpoint import load_model
-from rayscribe.config import RunConfig, to_yaml
+from rayscribe.config import RunConfig
 from rayscribe.data.dataset import Order
 from rayscribe.data.manifest import read_manifest, write_manifest
 from rayscribe.errors import InputError
 from rayscribe.recipes import r2gen
 from rayscribe.run import train
+from rayscribe.settings_file import to_yaml
 from rayscribe.task import ReportTask
 from rayscribe.train import build_optimizer, lr_factor
 
@@ -34,7 +35,7 @@ import os, signal, sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from rayscribe.config import from_yaml
+from rayscribe.settings_file import from_yaml
 from rayscribe.run import train
 from rayscribe.run_folder import RunFolder
 config, data, run, step, features = sys.argv[1:]
@@ -102,7 +103,7 @@ def test_two_processes_take_the_steps_of_one(method: str, world: Path, tmp_path:
     (tmp_path / "config.yaml").write_text(to_yaml(config))
     script = (
         "import sys, torch\nfrom pathlib import Path\ntorch.set_num_threads(1)\n"
-        "from rayscribe.config import from_yaml\nfrom rayscribe.run import train\n"
+        "from rayscribe.settings_file import from_yaml\nfrom rayscribe.run import train\n"
         f"train(from_yaml(Path({str(tmp_path / 'config.yaml')!r}).read_text(), 'config'), Path({str(world)!r}), "
         f"Path({str(tmp_path / 'two')!r}), features=Path({str(features)!r}))\n"
     )
@@ -231,7 +232,7 @@ def test_a_full_disk_is_named_and_leaves_no_half_written_state(
     (tmp_path / "config.yaml").write_text(to_yaml(small_config("baseline", epochs=1)))
     script = (
         "import resource, sys\nimport torch\ntorch.set_num_threads(1)\nfrom rayscribe import cli\n"
-        "from rayscribe.config import from_yaml\nfrom pathlib import Path\n"
+        "from rayscribe.settings_file import from_yaml\nfrom pathlib import Path\n"
         "import rayscribe.recipes as recipes\n"
         f"config = from_yaml(Path({str(tmp_path / 'config.yaml')!r}).read_text(), 'config')\n"
         "recipes.RECIPES['baseline'] = lambda: config\n"

@@ -8,6 +8,7 @@ from torch import nn
 
 from rayscribe.config import ModelConfig, RunConfig
 from rayscribe.methods.r2gen import MemoryNorms, RelationalMemory
+from rayscribe.methods.r2gen_cmn import CrossModalMemory, CrossModalStage
 from rayscribe.models.backbones import Backbone
 from rayscribe.models.layers import DecoderLayer, WordEmbedding
 from rayscribe.models.report_model import Decoder, FixedNorms, PatchEmbedding, PatchEncoder, ReportModel
@@ -17,15 +18,22 @@ def build_model(config: RunConfig, vocabulary: int) -> ReportModel:
     """The model of `config.model.method` for a vocabulary of that many ids."""
     model = config.model
     backbone = Backbone(config.backbone)
-    stages = [
-        PatchEmbedding(backbone.channels, model.width, model.patch_dropout),
-        PatchEncoder(model.width, model.heads, model.feedforward, model.encoder_layers, model.dropout),
-    ]
+    patches = PatchEmbedding(backbone.channels, model.width, model.patch_dropout)
+    memory = _MEMORIES[model.method](model)
+    encoder = PatchEncoder(model.width, model.heads, model.feedforward, model.encoder_layers, model.dropout)
     layers = [
         DecoderLayer(model.width, model.heads, model.feedforward, model.dropout) for _ in range(model.decoder_layers)
     ]
     embedding = WordEmbedding(vocabulary, model.width, model.dropout, positions=max(512, config.text.max_length))
-    decoder = Decoder(embedding, layers, _NORMS[model.method](model), vocabulary=vocabulary, width=model.width)
+    decoder = Decoder(
+        embedding,
+        layers,
+        _NORMS[model.method](model),
+        vocabulary=vocabulary,
+        width=model.width,
+        memory=memory and memory.recall,
+    )
+    stages = [patches, encoder] if memory is None else [patches, memory, encoder]
     return ReportModel(backbone, stages, decoder)
 
 
@@ -38,4 +46,34 @@ def _memory_norms(model: ModelConfig) -> nn.Module:
     return MemoryNorms(memory, 3 * model.decoder_layers)
 
 
-_NORMS: dict[str, Callable[[ModelConfig], nn.Module]] = {"baseline": _fixed_norms, "r2gen": _memory_norms}
+def _no_memory(model: ModelConfig) -> None:
+    return None
+
+
+def _cross_modal(model: ModelConfig) -> CrossModalStage:
+    def memory() -> CrossModalMemory:
+        return CrossModalMemory(
+            model.width,
+            rows=model.memory_size,
+            top=model.memory_top,
+            heads=model.memory_heads,
+            dropout=model.dropout,
+            residual=model.memory_residual,
+        )
+
+    queries = model.memory_queries
+    patches = None if queries == "text" else memory()
+    words = patches if queries == "shared" else None if queries == "visual" else memory()
+    return CrossModalStage(patches, words, model.dropout)
+
+
+_NORMS: dict[str, Callable[[ModelConfig], nn.Module]] = {
+    "baseline": _fixed_norms,
+    "r2gen": _memory_norms,
+    "r2gen_cmn": _fixed_norms,
+}
+_MEMORIES: dict[str, Callable[[ModelConfig], CrossModalStage | None]] = {
+    "baseline": _no_memory,
+    "r2gen": _no_memory,
+    "r2gen_cmn": _cross_modal,
+}

@@ -19,10 +19,11 @@ from safetensors.torch import load_file, save_file
 
 from rayscribe import __version__
 from rayscribe.build import build_model
-from rayscribe.config import RunConfig, from_plain, to_plain
+from rayscribe.config import RunConfig
 from rayscribe.errors import DISCLAIMER, InputError
 from rayscribe.files import whole_file, write_text
 from rayscribe.models.report_model import ReportModel
+from rayscribe.settings_file import from_plain, to_plain
 from rayscribe.tokenizer import Tokenizer
 
 _FORMAT = "rayscribe-model-1"

@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
-import typing
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal, TypeVar
-
-import yaml
+from typing import Literal
 
 from rayscribe.data.images import ImageConfig
 from rayscribe.errors import InputError
-
-C = TypeVar("C")
 
 
 def _need(fits: bool, flag: str, value: object, what: str) -> None:
@@ -56,7 +49,7 @@ class BackboneConfig:
 class ModelConfig:
     """The encoder-decoder. Defaults are R2Gen's (spec of the released code)."""
 
-    method: Literal["baseline", "r2gen"] = "baseline"
+    method: Literal["baseline", "r2gen", "r2gen_cmn"] = "baseline"
     width: int = 512
     heads: int = 8
     feedforward: int = 512
@@ -67,10 +60,24 @@ class ModelConfig:
     memory_slots: int = 3
     "R2Gen: rows of the relational memory"
     memory_heads: int = 8
+    memory_size: int = 2048
+    "R2GenCMN: rows of the cross-modal memory"
+    memory_top: int = 32
+    "R2GenCMN: rows that answer a query, for each head"
+    memory_queries: Literal["shared", "separate", "visual", "text"] = "shared"
+    "R2GenCMN: one memory for patches and words, one for each, or for one of them only"
+    memory_residual: bool = True
+    "R2GenCMN: responses are added to what asked (released code); false: they replace it (paper)"
 
     def __post_init__(self) -> None:
         for flag, heads in (("--model.heads", self.heads), ("--model.memory-heads", self.memory_heads)):
             _need(heads >= 1 and self.width % heads == 0, flag, heads, f"must divide --model.width {self.width}")
+        _need(
+            1 <= self.memory_top <= self.memory_size,
+            "--model.memory-top",
+            self.memory_top,
+            f"between 1 and --model.memory-size {self.memory_size}",
+        )
         _need(self.width % 2 == 0, "--model.width", self.width, "must be even, for the sines and cosines of positions")
         _need(self.decoder_layers >= 1, "--model.decoder-layers", self.decoder_layers, "at least 1")
 
@@ -171,37 +178,3 @@ class RunConfig:
             "",
             "a frozen image encoder is fed from its cache, unflipped",
         )
-
-
-def to_yaml(config: RunConfig) -> str:
-    return yaml.safe_dump(to_plain(config), sort_keys=False)
-
-
-def from_yaml(text: str, source: Path | str) -> RunConfig:
-    try:
-        return from_plain(RunConfig, yaml.safe_load(text))
-    except (yaml.YAMLError, TypeError, AttributeError) as error:
-        raise InputError(f"{source}: not a rayscribe configuration ({error})") from error
-
-
-def to_plain(config: Any) -> dict[str, Any]:
-    """Nested dictionaries of numbers, strings and lists, for YAML and JSON."""
-    return {name: _plain(value) for name, value in dataclasses.asdict(config).items()}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _plain(inner) for name, inner in value.items()}
-    return list(value) if isinstance(value, tuple) else value
-
-
-def from_plain(kind: type[C], plain: dict[str, Any]) -> C:
-    """The inverse of `to_plain`. Unknown names raise TypeError, so that a file of another version is not half read."""
-    hints = typing.get_type_hints(kind)
-    values = {}
-    for name, value in plain.items():
-        if name not in hints:
-            raise TypeError(f"unknown setting {name!r} of {kind.__name__}")
-        nested = dataclasses.is_dataclass(hints[name])
-        values[name] = from_plain(hints[name], value) if nested else tuple(value) if isinstance(value, list) else value
-    return kind(**values)

@@ -20,9 +20,10 @@ from typing import Any
 
 import torch
 
-from rayscribe.config import RunConfig, from_yaml, to_yaml
+from rayscribe.config import RunConfig
 from rayscribe.errors import InputError
 from rayscribe.files import whole_file, write_text
+from rayscribe.settings_file import from_yaml, to_yaml
 
 # What a start that failed before its first step leaves behind.
 _BEFORE_TRAINING = {"config.yaml", "data.sha256", "tensorboard"}

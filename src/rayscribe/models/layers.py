@@ -198,14 +198,18 @@ class WordEmbedding(nn.Module):
         super().__init__()
         self.words = nn.Embedding(vocabulary, width)
         self.drop = nn.Dropout(dropout)
-        place_P1 = torch.arange(positions)[:, None]
-        rate = torch.exp(torch.arange(0, width, 2) * (-math.log(10_000.0) / width))
-        waves_PD = torch.stack([torch.sin(place_P1 * rate), torch.cos(place_P1 * rate)], dim=-1).flatten(1)
-        self.register_buffer("positions_PD", waves_PD, persistent=False)
+        self.register_buffer("positions_PD", waves_PD(positions, width), persistent=False)
 
     def forward(self, tokens_BT: Tensor, positions: slice) -> Tensor:
         words_BTD = self.words(tokens_BT) * math.sqrt(self.words.embedding_dim)
         return self.drop(words_BTD + self.positions_PD[positions])
+
+
+def waves_PD(positions: int, width: int, device: torch.device | None = None) -> Tensor:
+    """Sines and cosines in turn, of wavelengths from 2 pi to 20,000 pi (Vaswani et al., 2017)."""
+    place_P1 = torch.arange(positions, device=device)[:, None]
+    rate = torch.exp(torch.arange(0, width, 2, device=device) * (-math.log(10_000.0) / width))
+    return torch.stack([torch.sin(place_P1 * rate), torch.cos(place_P1 * rate)], dim=-1).flatten(1)
 
 
 def xavier_blocks_(weight: Tensor, blocks: int) -> None:

@@ -5,7 +5,7 @@ Shapes: B studies, V views, N patches of all views, T positions, K beams, W voca
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
 
@@ -29,12 +29,23 @@ from rayscribe.study import Batch
 
 
 @dataclass(frozen=True, slots=True)
+class Reading:
+    """A study's images and report as the model sees them, without scores."""
+
+    seen: Encoded
+    "the backbone's features (B, N, C)"
+    encoded: Encoded
+    "after all stages (B, N, D)"
+    hidden_BTD: Tensor
+    "the decoder's last states, after its norm"
+
+
+@dataclass(frozen=True, slots=True)
 class Output:
     """What a forward pass under teacher forcing returns."""
 
     logits_BTW: Tensor
-    hidden_BTD: Tensor
-    encoded: Encoded
+    reading: Reading
 
 
 class ReportModel(nn.Module):
@@ -46,26 +57,38 @@ class ReportModel(nn.Module):
         self.stages = nn.ModuleList(stages)
         self.decoder = decoder
 
-    def encode(self, batch: Batch) -> Encoded:
+    def see(self, batch: Batch) -> Encoded:
+        """The backbone's features of all views, one after another (B, N, C)."""
         if batch.maps_BVNC is not None:
             maps_BVNC = batch.maps_BVNC
         else:
             assert batch.pixels_BVHW is not None
             maps_BVNC = self.backbone(batch.pixels_BVHW, batch.has_view_BV)
         patches = maps_BVNC.shape[2]
-        encoded = Encoded(
+        return Encoded(
             maps_BVNC.flatten(1, 2).to(self.decoder.head.weight.dtype),
             batch.has_view_BV.repeat_interleave(patches, dim=1),
         )
-        for stage in self.stages:
-            encoded = stage(encoded)
-        return encoded
+
+    def encode(self, batch: Batch) -> Encoded:
+        """What the decoder looks at."""
+        return self._staged(self.see(batch))
+
+    def read(self, batch: Batch) -> Reading:
+        """Images and report, up to the states that the scores are made from."""
+        seen = self.see(batch)
+        encoded = self._staged(seen)
+        return Reading(seen, encoded, self.decoder(batch.tokens_BT[:, :-1], encoded))
 
     def forward(self, batch: Batch) -> Output:
         """Scores of the token after each of the given ones: position t of the output predicts token t + 1."""
-        encoded = self.encode(batch)
-        hidden_BTD = self.decoder(batch.tokens_BT[:, :-1], encoded)
-        return Output(self.decoder.head(hidden_BTD), hidden_BTD, encoded)
+        reading = self.read(batch)
+        return Output(self.decoder.head(reading.hidden_BTD), reading)
+
+    def _staged(self, encoded: Encoded) -> Encoded:
+        for stage in self.stages:
+            encoded = stage(encoded)
+        return encoded
 
 
 class PatchEmbedding(nn.Module):
@@ -128,6 +151,10 @@ class FixedNorms(nn.Module):
         return self(words_BKD), state_BKM
 
 
+Recall = Callable[[Tensor], Tensor]
+"(B, T, D) to (B, T, D), position by position: what a memory makes of embedded words."
+
+
 @dataclass(slots=True)
 class Cache:
     """Everything decoding keeps between two positions of K beams a study."""
@@ -137,6 +164,8 @@ class Cache:
     "which cached slots are ancestors of which beam"
     state_BKM: Tensor
     "of the norms"
+    recall: Recall | None
+    "of a memory whose keys and values are projected already"
     position: int = field(default=0)
 
     def reorder(self, parents_BK: Tensor) -> None:
@@ -146,10 +175,21 @@ class Cache:
 
 
 class Decoder(nn.Module):
-    """Words so far and patches to scores of the next word."""
+    """Words so far and patches to scores of the next word.
+
+    With a `memory`, embedded words pass through what it returns: a `Recall`, asked for once a pass and once a decoded batch. It
+    is a function and not a module, because its weights belong to a stage and have one name there.
+    """
 
     def __init__(
-        self, embedding: WordEmbedding, layers: Sequence[DecoderLayer], norms: nn.Module, *, vocabulary: int, width: int
+        self,
+        embedding: WordEmbedding,
+        layers: Sequence[DecoderLayer],
+        norms: nn.Module,
+        *,
+        vocabulary: int,
+        width: int,
+        memory: Callable[[], Recall] | None = None,
     ) -> None:
         super().__init__()
         self.embedding = embedding
@@ -157,6 +197,7 @@ class Decoder(nn.Module):
         self.norms: Any = norms  # a module in the form of `Norms`
         self.norm = nn.LayerNorm(width, EPS)
         self.head = Linear(width, vocabulary)
+        self.memory = memory
         init_transformer_(self.embedding)
         init_transformer_(self.layers)
 
@@ -166,13 +207,15 @@ class Decoder(nn.Module):
     def forward(self, tokens_BT: Tensor, encoded: Encoded) -> Tensor:
         """Hidden states (B, T, D) under teacher forcing; `head` turns them into scores."""
         x_BTD = self.embedding(tokens_BT, slice(0, tokens_BT.shape[1]))
+        if self.memory is not None:
+            x_BTD = self.memory()(x_BTD)
         norms = self.norms(x_BTD)
         for index, layer in enumerate(self._layers()):
             x_BTD = layer(x_BTD, norms[3 * index : 3 * index + 3], encoded)
         return self.norm(x_BTD)
 
     def start(self, encoded: Encoded, *, beams: int, positions: int) -> Cache:
-        """An empty cache for K beams a study; the patches' keys and values are projected once, here."""
+        """An empty cache for K beams a study; keys and values of the patches and of the memory are projected once, here."""
         studies = encoded.features_BND.shape[0]
         caches = [
             LayerCache(
@@ -181,7 +224,8 @@ class Decoder(nn.Module):
             for layer in self._layers()
         ]
         visible_BKS = encoded.has_patch_BN.new_zeros(studies, beams, positions * beams)
-        return Cache(caches, visible_BKS, self.norms.start(studies, beams))
+        recall = None if self.memory is None else self.memory()
+        return Cache(caches, visible_BKS, self.norms.start(studies, beams), recall)
 
     def step(self, tokens_BK: Tensor, cache: Cache) -> Tensor:
         """Feeds one word to each of K beams; returns the scores (B, K, W) of the next one.
@@ -193,6 +237,8 @@ class Decoder(nn.Module):
         own_K = torch.arange(beams, device=tokens_BK.device)
         cache.visible_BKS[:, own_K, start + own_K] = True
         x_BKD = self.embedding(tokens_BK, slice(cache.position, cache.position + 1))
+        if cache.recall is not None:
+            x_BKD = cache.recall(x_BKD)
         bias_B1KS = bias_of(cache.visible_BKS[:, None, :, : start + beams], x_BKD)
         norms, cache.state_BKM = self.norms.step(x_BKD, cache.state_BKM)
         for index, (layer, past) in enumerate(zip(self._layers(), cache.layers, strict=True)):

@@ -1,0 +1,80 @@
+"""R2GenCMN: Chen et al., "Cross-modal Memory Networks for Radiology Report Generation", ACL-IJCNLP 2021.
+
+A learned memory is queried by the patches and by the words; the rows that fit best answer, and the answers are added to what
+asked (section 2.2 of the paper). One memory with one set of weights serves both, so that image and text meet in it. After it
+come the plain encoder and decoder; the patches have sinusoidal positions here, unlike in R2Gen.
+
+Where paper and released code differ we follow the code, which the published numbers are from: responses are added (the paper's
+text feeds the responses alone: `--model.no-memory-residual`), and values are projected before the weighting.
+`--model.memory-queries` gives the ablations: a memory for each, for the patches or for the words only.
+
+The same numbers as the released code at a fraction of the cost: the weights of the best rows are scattered into a matrix of
+zeros, so the product with the values is dense and the backward pass holds no copy of the memory for every query
+(`benchmarks/memory.py`); the memory is projected once a pass, not once a study; a decoding step queries for the new words only.
+
+Shapes: B studies, T positions (patches, words, or the beams of one step), R = B x T, S rows of the memory, K the best of them,
+N patches, H heads, D width, E = D / H.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rayscribe.models.layers import Encoded, Linear, waves_PD, xavier_blocks_
+from rayscribe.models.report_model import Recall
+
+
+class CrossModalMemory(nn.Module):
+    """Rows that are learned; a query is answered by the `top` rows nearest to it, for each head."""
+
+    def __init__(self, width: int, *, rows: int, top: int, heads: int, dropout: float, residual: bool) -> None:
+        super().__init__()
+        self.heads, self.top, self.dropout, self.residual = heads, top, dropout, residual
+        self.rows_SD = nn.Parameter(torch.randn(rows, width) / width)
+        self.query = Linear(width, width)
+        self.key_value = Linear(width, 2 * width)
+        self.out = Linear(width, width)
+        xavier_blocks_(self.query.weight, 1)
+        xavier_blocks_(self.key_value.weight, 2)
+        xavier_blocks_(self.out.weight, 1)
+
+    def recall(self) -> Recall:
+        """Projects the memory; the function that it returns maps (B, T, D) to (B, T, D), each position on its own."""
+        keys_SD, values_SD = self.key_value(self.rows_SD).chunk(2, dim=-1)
+        return partial(self._read, self._split(keys_SD), self._split(values_SD))
+
+    def _read(self, keys_HSE: Tensor, values_HSE: Tensor, x_BTD: Tensor) -> Tensor:
+        query_HRE = self._split(self.query(x_BTD).flatten(0, 1)) * keys_HSE.shape[-1] ** -0.5
+        scores_HRS = query_HRE @ keys_HSE.transpose(-2, -1)
+        best_HRK = scores_HRS.topk(self.top, dim=-1)
+        weights_HRK = F.dropout(best_HRK.values.softmax(-1), self.dropout, self.training)
+        weights_HRS = torch.zeros_like(scores_HRS, dtype=weights_HRK.dtype).scatter(-1, best_HRK.indices, weights_HRK)
+        mixed_HRE = weights_HRS @ values_HSE
+        response_BTD = self.out(mixed_HRE.transpose(0, 1).flatten(1)).view_as(x_BTD)
+        return x_BTD + response_BTD if self.residual else response_BTD
+
+    def _split(self, x_RD: Tensor) -> Tensor:
+        return x_RD.unflatten(-1, (self.heads, -1)).transpose(0, 1)
+
+
+class CrossModalStage(nn.Module):
+    """Patches ask the memory, then get their positions. Holds the words' memory too, where that is another one."""
+
+    def __init__(self, patches: CrossModalMemory | None, words: CrossModalMemory | None, dropout: float) -> None:
+        super().__init__()
+        self.patches = patches
+        self.words = None if words is patches else words  # a shared memory has one name in the weights
+        self.drop = nn.Dropout(dropout)
+        self.recall = None if words is None else words.recall
+
+    def forward(self, encoded: Encoded) -> Encoded:
+        features_BND = encoded.features_BND
+        if self.patches is not None:
+            features_BND = self.patches.recall()(features_BND)
+        patches, width = features_BND.shape[1:]
+        waves_ND = waves_PD(patches, width, features_BND.device)
+        return Encoded(self.drop(features_BND + waves_ND), encoded.has_patch_BN)
