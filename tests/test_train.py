@@ -91,7 +91,8 @@ def test_a_run_killed_at_any_step_resumes_to_the_same_weights(
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_two_processes_take_the_steps_of_one(method: str, world: Path, tmp_path: Path) -> None:
-    config = small_config(method, epochs=1, bucket=False)
+    # A large eps, so that Adam does not make whole steps out of the rounding of vanishing gradients.
+    config = small_config(method, epochs=1, bucket=False, eps=1e-4)
     config = replace(
         config,
         model=replace(config.model, dropout=0.0, patch_dropout=0.0),

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from torch import nn
 
 from rayscribe.config import ModelConfig, RunConfig
+from rayscribe.methods.ithn import HardNegativeTask
 from rayscribe.methods.r2gen import MemoryNorms, RelationalMemory
 from rayscribe.methods.r2gen_cmn import CrossModalMemory, CrossModalStage
 from rayscribe.models.backbones import Backbone
 from rayscribe.models.layers import DecoderLayer, WordEmbedding
 from rayscribe.models.report_model import Decoder, FixedNorms, PatchEmbedding, PatchEncoder, ReportModel
+from rayscribe.task import ReportTask, Task
 
 
 def build_model(config: RunConfig, vocabulary: int) -> ReportModel:
@@ -35,6 +38,14 @@ def build_model(config: RunConfig, vocabulary: int) -> ReportModel:
     )
     stages = [patches, encoder] if memory is None else [patches, memory, encoder]
     return ReportModel(backbone, stages, decoder)
+
+
+def build_task(config: RunConfig, model: ReportModel, *, studies: int, batches_per_epoch: int) -> Task[Any]:
+    """What is trained: the model's own task, or a plug-in around it. `studies` counts the training split."""
+    host = ReportTask(model)
+    if not config.ithn.enabled:
+        return host
+    return HardNegativeTask(host, config.ithn, studies=studies, batches_per_epoch=batches_per_epoch)
 
 
 def _fixed_norms(model: ModelConfig) -> nn.Module:

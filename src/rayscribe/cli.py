@@ -19,14 +19,15 @@ OVERVIEW = f"""rayscribe {__version__}: chest X-rays to draft radiology reports
 
   rayscribe demo                              drawn X-rays, a trained model, scores and a page, in two minutes
   rayscribe prepare iu-xray|table|phantom     a data set to one checked manifest (Parquet)
-  rayscribe train RECIPE                      a manifest to a model folder; recipes: baseline, r2gen, demo
+  rayscribe mine-negatives DATA               a manifest to one with the most similar other studies (for ITHN)
+  rayscribe train RECIPE                      a manifest to a model folder; recipes: baseline, r2gen, r2gen_cmn, ithn, demo
   rayscribe generate                          a model and a manifest split to predictions.jsonl
   rayscribe evaluate PREDICTIONS              predictions to scores with intervals, floors, tests and alarms
   rayscribe compare A.json B.json...          score files to one table with tests, if their protocols agree
   rayscribe label TABLE                       reports to the 14 CheXpert observations
   rayscribe audit DATA                        what is wrong with a split: copies, label shift, shared patients
   rayscribe predict IMAGE...                  one study's images (PNG, JPEG, DICOM) to a draft report
-  rayscribe import-r2gen CHECKPOINT           a published R2Gen .pth to a model folder
+  rayscribe import-r2gen CHECKPOINT           a published R2Gen or R2GenCMN .pth to a model folder
   rayscribe info [PATH]                       what a manifest or model folder holds; versions
 
 `rayscribe VERB --help` shows a verb's options.
@@ -69,6 +70,12 @@ def _prepare(arguments: list[str]) -> None:
     from rayscribe.cli_prepare import prepare
 
     prepare(arguments)
+
+
+def _mine_negatives(arguments: list[str]) -> None:
+    from rayscribe.cli_mine import mine_negatives
+
+    mine_negatives(arguments)
 
 
 def _train(arguments: list[str]) -> None:
@@ -278,6 +285,7 @@ def _info(arguments: list[str]) -> None:
 _VERBS: dict[str, Callable[[list[str]], None]] = {
     "demo": _demo,
     "prepare": _prepare,
+    "mine-negatives": _mine_negatives,
     "train": _train,
     "generate": _generate,
     "evaluate": _evaluate,

@@ -158,6 +158,47 @@ class DecodingConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class IthnConfig:
+    """Increasingly hard negatives beside any method; see `methods/ithn.py`. Weights and alpha are the released code's."""
+
+    enabled: bool = False
+    negative: Literal["line", "mined", "ascent", "released"] = "line"
+    """Where the harder negative is: on the line from the mined to the true report; the mined one itself, never harder; where
+    gradient ascent took it; or as in the released code, whose projection mixes the batch"""
+    report: float = 0.7
+    "weight of the host's own loss"
+    align: float = 0.1
+    "weight of the alignment of images and reports"
+    apart: float = 0.2
+    "weight of the cosine of image and mined image"
+    alpha: float = 0.01
+    "how fast the negatives harden: the mixing coefficient is exp(-alpha x epochs)"
+    harden: Literal["epoch", "step"] = "epoch"
+    candidates: int = 1
+    "how many mined negatives of a study take turns"
+    image: Literal["backbone", "encoded"] = "backbone"
+    "what is pooled: the image encoder's features, or what the decoder looks at (for frozen image encoders)"
+    width: int = 512
+    temperature: float = 0.07
+    "at the start; both temperatures are learned"
+    ascent_steps: int = 1
+    "each time that a study is seen"
+    ascent_step: float = 0.05
+    ascent_radius: float = 0.5
+    "how far from the mined report, as a chord on the sphere of radius 1"
+    probe: bool = False
+    "a control: alignment is learned beside the host and does not reach it"
+
+    def __post_init__(self) -> None:
+        _need(self.alpha >= 0, "--ithn.alpha", self.alpha, "not negative; 0 keeps the mined negatives")
+        _need(self.candidates >= 1, "--ithn.candidates", self.candidates, "at least 1")
+        _need(self.temperature >= 0.01, "--ithn.temperature", self.temperature, "at least 0.01")
+        _need(self.ascent_steps >= 1, "--ithn.ascent-steps", self.ascent_steps, "at least 1")
+        _need(self.ascent_step > 0, "--ithn.ascent-step", self.ascent_step, "above 0")
+        _need(0 < self.ascent_radius < 2, "--ithn.ascent-radius", self.ascent_radius, "above 0, below 2")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunConfig:
     """Everything that decides a run's result, next to the manifest."""
 
@@ -167,6 +208,7 @@ class RunConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     decoding: DecodingConfig = field(default_factory=DecodingConfig)
+    ithn: IthnConfig = field(default_factory=IthnConfig)
     seed: int = 9223
     "R2Gen's IU script"
 

@@ -65,7 +65,7 @@ def generate_reports(
     reports = []
     for start in progress(range(0, len(data), BATCH)):
         rows = range(start, min(start + BATCH, len(data)))
-        batch = collate([data[Row(row, 0)] for row in rows])
+        batch = collate([data.item(Row(row, 0)) for row in rows])
         found = hypotheses(model, tokenizer, batch, decoding, max_length=data.text.max_length)
         reports += [tokenizer.decode(best[0].tokens) for best in found]
     return reports

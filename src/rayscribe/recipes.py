@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from rayscribe.config import BackboneConfig, DecodingConfig, ModelConfig, RunConfig, TrainConfig
+from rayscribe.config import BackboneConfig, DecodingConfig, IthnConfig, ModelConfig, RunConfig, TrainConfig
 from rayscribe.data.images import ImageConfig
 
 
@@ -58,6 +58,12 @@ def r2gen_cmn() -> RunConfig:
     )
 
 
+def ithn() -> RunConfig:
+    """R2GenCMN with increasingly hard negatives, as ITHN's released IU script trains it (spec 5.6)."""
+    base = r2gen_cmn()
+    return replace(base, train=replace(base.train, patience=25), ithn=IthnConfig(enabled=True))
+
+
 def demo() -> RunConfig:
     """A small R2Gen that learns to use drawn X-rays in a minute on two CPU cores; the sizes are ours.
 
@@ -97,5 +103,6 @@ RECIPES: dict[str, Callable[[], RunConfig]] = {
     "baseline": baseline,
     "r2gen": r2gen,
     "r2gen_cmn": r2gen_cmn,
+    "ithn": ithn,
     "demo": demo,
 }

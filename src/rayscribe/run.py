@@ -14,12 +14,13 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from rayscribe.build import build_model
+from rayscribe.build import build_model, build_task
 from rayscribe.checkpoint import TrainedModel, save_model
 from rayscribe.config import RunConfig
-from rayscribe.data.dataset import Order, Row, StudyDataset, cleaned_report, collate
+from rayscribe.data.dataset import Order, Row, Sampler, StudyDataset, cleaned_report, collate
 from rayscribe.data.features import cached_features
 from rayscribe.data.manifest import Manifest, read_manifest
+from rayscribe.data.pairs import MinedPairs, mined_partners
 from rayscribe.distributed import Processes, processes
 from rayscribe.errors import InputError
 from rayscribe.metrics.diversity import diversity
@@ -27,7 +28,7 @@ from rayscribe.metrics.overlap import overlap_scores
 from rayscribe.predict import BATCH, generate_reports
 from rayscribe.run_folder import RunFolder
 from rayscribe.study import Study
-from rayscribe.task import ReportTask, Task, report_loss_B
+from rayscribe.task import Task, report_loss_B
 from rayscribe.tokenizer import Tokenizer
 from rayscribe.train import Progress, fit
 
@@ -46,20 +47,21 @@ def train(
         say = say if group.rank == 0 else _silent
         group_size_fits(config, group)
         manifest = read_manifest(data)
-        folder = RunFolder(run, config, data_digest=manifest.digest(), resume=resume, writes=group.rank == 0)
+        digest = manifest.digest_with_negatives() if config.ithn.enabled else manifest.digest()
+        folder = RunFolder(run, config, data_digest=digest, resume=resume, writes=group.rank == 0)
         group.wait()
         training, validation = (_Part.read(manifest, split, config, say) for split in ("train", "val"))
         tokenizer = Tokenizer.build(
             training.reports, threshold=config.text.threshold, legacy_ids=config.text.legacy_ids
         )
         torch.manual_seed(config.seed)
-        model = build_model(config, tokenizer.size).to(group.device)
-        task = ReportTask(model)
+        model = build_model(config, tokenizer.size)
         if not config.backbone.weights:
             say(
                 f"note: {config.backbone.name} starts from random weights; --backbone.weights takes a file or `pretrained`"
             )
-        say(f"{config.model.method}: {_millions(model)} million parameters, vocabulary {tokenizer.size}")
+        named = f"{config.model.method} + ITHN" if config.ithn.enabled else config.model.method
+        say(f"{named}: {_millions(model)} million parameters, vocabulary {tokenizer.size}")
         cache = None
         if not config.backbone.trainable:
             bar: Callable[[Iterable[Any]], Iterable[Any]] = partial(
@@ -83,6 +85,12 @@ def train(
             bucket=config.train.bucket,
             seed=config.seed,
         )
+        sampler: Sampler = order
+        if config.ithn.enabled:
+            partners = mined_partners(manifest, training.studies, config.text)
+            sampler = MinedPairs(order=order, partners=partners, candidates=config.ithn.candidates)
+        task = build_task(config, model, studies=len(training.studies), batches_per_epoch=len(order.batches(0)))
+        task.to(group.device)
         about = manifest.provenance | {"digest": manifest.digest()}
 
         def keep(epoch: int, scores: dict[str, float]) -> None:
@@ -95,7 +103,7 @@ def train(
         progress = fit(
             task,
             train_set,
-            order,
+            sampler,
             config=config.train,
             seed=config.seed,
             run=folder,
@@ -129,7 +137,7 @@ class _Part:
 
 
 def _validate(
-    task: Task,
+    task: Task[Any],
     data: StudyDataset,
     tokenizer: Tokenizer,
     config: RunConfig,
@@ -152,12 +160,12 @@ def _validate(
 
 
 @torch.no_grad()
-def _loss_sums(task: Task, data: StudyDataset) -> tuple[float, int]:
+def _loss_sums(task: Task[Any], data: StudyDataset) -> tuple[float, int]:
     """Summed negative log-likelihood and the number of target tokens."""
     device = task.model.decoder.head.weight.device
     loss, tokens = 0.0, 0
     for start in range(0, len(data), BATCH):
-        batch = collate([data[Row(row, 0)] for row in range(start, min(start + BATCH, len(data)))]).to(device)
+        batch = collate([data.item(Row(row, 0)) for row in range(start, min(start + BATCH, len(data)))]).to(device)
         loss += float(report_loss_B(task.model(batch), batch).sum())
         tokens += int(batch.has_token_BT[:, 1:].sum())
     return loss, tokens

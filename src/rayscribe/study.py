@@ -34,6 +34,10 @@ class Study:
     "what the source's indexers coded, lower case (Open-i's problems, such as cardiomegaly or normal); empty when unknown"
     sha256: tuple[str, ...] = ()
     "of every image file's bytes; filled in by `rayscribe prepare`"
+    negatives: tuple[str, ...] = ()
+    "ids of the training studies that are most alike, but another patient's with another report; `rayscribe mine-negatives`"
+    negative_scores: tuple[float, ...] = ()
+    "how alike, from the most on"
 
     @property
     def is_coded_normal(self) -> bool:
@@ -68,3 +72,18 @@ class Batch:
             pixels_BVHW=None if self.pixels_BVHW is None else self.pixels_BVHW.to(device, non_blocking=True),
             maps_BVNC=None if self.maps_BVNC is None else self.maps_BVNC.to(device, non_blocking=True),
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pair:
+    """Studies and a partner for each, row by row: for ITHN the mined negative."""
+
+    first: Batch
+    second: Batch
+
+    @property
+    def rows_B(self) -> Tensor:
+        return self.first.rows_B
+
+    def to(self, device: torch.device) -> Pair:
+        return Pair(first=self.first.to(device), second=self.second.to(device))

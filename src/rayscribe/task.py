@@ -6,21 +6,27 @@ Shapes: B studies, T target positions, W vocabulary.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Generic, TypeVar
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rayscribe.models.report_model import Output, ReportModel
-from rayscribe.study import Batch
+from rayscribe.study import Batch, Pair
+
+Drawn = TypeVar("Drawn", Batch, Pair)
 
 
-class Task(nn.Module, ABC):
+class Task(nn.Module, ABC, Generic[Drawn]):
     """Losses of a method. Heads, teachers and buffers of the method are its parameters and state, so they are saved."""
 
-    model: ReportModel
+    @property
+    @abstractmethod
+    def model(self) -> ReportModel:
+        """What is trained and exported."""
 
     @abstractmethod
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
+    def forward(self, batch: Drawn) -> dict[str, Tensor]:
         """At least `loss`, the one that is minimised; the others are logged."""
 
     def start_epoch(self, epoch: int, scores: dict[str, float]) -> None:
@@ -28,16 +34,30 @@ class Task(nn.Module, ABC):
         return None
 
 
-class ReportTask(Task):
+class HostTask(Task[Batch]):
+    """A task whose losses come from one pass of the model, so that a plug-in can make that pass and add its own losses."""
+
+    @abstractmethod
+    def losses(self, output: Output, batch: Batch) -> dict[str, Tensor]:
+        """At least `loss`."""
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        return self.losses(self.model(batch), batch)
+
+
+class ReportTask(HostTask):
     """Negative log-likelihood of the report under teacher forcing: the mean over all target tokens of the step."""
 
     def __init__(self, model: ReportModel) -> None:
         super().__init__()
-        self.model = model
+        self.reporter = model
 
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
-        loss = report_loss_B(self.model(batch), batch).sum() / target_tokens(batch)
-        return {"loss": loss}
+    @property
+    def model(self) -> ReportModel:
+        return self.reporter
+
+    def losses(self, output: Output, batch: Batch) -> dict[str, Tensor]:
+        return {"loss": report_loss_B(output, batch).sum() / target_tokens(batch)}
 
 
 def report_loss_B(output: Output, batch: Batch) -> Tensor:

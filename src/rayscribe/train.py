@@ -20,11 +20,11 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from rayscribe.config import TrainConfig
-from rayscribe.data.dataset import Order, StudyDataset, load_batches
+from rayscribe.data.dataset import Sampler, StudyDataset, load_batches
 from rayscribe.distributed import Processes
 from rayscribe.errors import InputError
 from rayscribe.run_folder import RunFolder
-from rayscribe.study import Batch
+from rayscribe.study import Batch, Pair
 from rayscribe.task import Task
 
 _PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -45,9 +45,9 @@ class Progress:
 
 
 def fit(
-    task: Task,
+    task: Task[Any],
     data: StudyDataset,
-    order: Order,
+    order: Sampler,
     *,
     config: TrainConfig,
     seed: int,
@@ -81,7 +81,9 @@ def fit(
         )
         while progress.batch < len(rows):
             began = time.monotonic()
-            group = [next(batches) for _ in range(min(config.accumulate, len(rows) - progress.batch))]
+            group: list[Batch | Pair] = [
+                next(batches) for _ in range(min(config.accumulate, len(rows) - progress.batch))
+            ]
             factor = lr_factor(config, progress.epoch, progress.step, steps * config.epochs)
             torch.manual_seed((seed * 1_000_003 + progress.step) * processes.count + processes.rank)
             losses = _step(module, optimizer, scaler, group, config, factor, processes, data)
@@ -123,7 +125,7 @@ def _step(
     module: nn.Module,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
-    group: Sequence[Batch],
+    group: Sequence[Batch | Pair],
     config: TrainConfig,
     factor: float,
     processes: Processes,
@@ -164,7 +166,7 @@ def _step(
     return sums | {"gradient_norm": norm}
 
 
-def build_optimizer(task: Task, config: TrainConfig) -> torch.optim.Optimizer:
+def build_optimizer(task: Task[Any], config: TrainConfig) -> torch.optim.Optimizer:
     """One rate for the image encoder, one for everything else, as in R2Gen."""
     backbone = {id(parameter) for parameter in task.model.backbone.parameters()}
     trained = [parameter for parameter in task.parameters() if parameter.requires_grad]
@@ -187,13 +189,13 @@ def _is_patience_used_up(progress: Progress, config: TrainConfig) -> bool:
     return progress.best_epoch >= 0 and progress.epoch - 1 - progress.best_epoch >= config.patience
 
 
-def _check_weights(task: Task, progress: Progress) -> None:
+def _check_weights(task: Task[Any], progress: Progress) -> None:
     if not all(parameter.isfinite().all() for parameter in task.parameters()):
         raise InputError(f"the weights are no longer numbers after step {progress.step}; {_CALMER}")
 
 
 def _save(
-    task: Task,
+    task: Task[Any],
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
     progress: Progress,
@@ -214,7 +216,11 @@ def _save(
 
 
 def _resume(
-    task: Task, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, run: RunFolder, processes: Processes
+    task: Task[Any],
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    run: RunFolder,
+    processes: Processes,
 ) -> Progress:
     state: dict[str, Any] | None = run.load_state(processes.device)
     if state is None:

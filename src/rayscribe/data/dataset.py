@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from rayscribe.data.cleaning import CLEANINGS, swap_sides
 from rayscribe.data.features import FeatureCache
 from rayscribe.data.images import ImageConfig, evaluation_square, read_checked_image, training_square
 from rayscribe.data.sections import section_text
-from rayscribe.study import Batch, Study
+from rayscribe.study import Batch, Pair, Study
 from rayscribe.tokenizer import Tokenizer
 
 _POOL = 16  # batches whose studies are sorted by length together: little padding, still a shuffle
@@ -51,8 +52,11 @@ class Item:
     "pixels (V, H, W), or cached features (V, N, C)"
 
 
-class StudyDataset(Dataset[Item]):
-    """Studies by `Row`. With a cache, images are its features; otherwise pixels, cropped at random when `training`."""
+Drawn = Item | tuple[Item, Item]
+
+
+class StudyDataset(Dataset[Drawn]):
+    """Studies by `Row`, or two by two. With a cache, images are its features; otherwise pixels, cropped when `training`."""
 
     def __init__(
         self,
@@ -72,7 +76,10 @@ class StudyDataset(Dataset[Item]):
     def __len__(self) -> int:
         return len(self.studies)
 
-    def __getitem__(self, row: Row) -> Item:
+    def __getitem__(self, row: Row | tuple[Row, Row]) -> Drawn:
+        return (self.item(row[0]), self.item(row[1])) if isinstance(row, tuple) else self.item(row)
+
+    def item(self, row: Row) -> Item:
         study, report = self.studies[row.study], self.reports[row.study]
         generator = np.random.default_rng([self.seed, row.epoch, row.study])
         flipped = self.training and self.images.flip and self.cache is None and bool(generator.integers(2))
@@ -117,6 +124,13 @@ def collate(items: Sequence[Item]) -> Batch:
     )
 
 
+class Sampler(Protocol):
+    """Which studies the batches of an epoch hold; a function of the epoch, so that a run can be resumed."""
+
+    def rows(self, epoch: int, *, accumulate: int, rank: int, processes: int) -> Sequence[list[Any]]:
+        """One process's share of every batch, in order: rows, or tuples of two. All processes get equally many batches."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
     """In which order an epoch visits the studies. A function of seed and epoch alone, so that a run can be resumed."""
@@ -157,14 +171,21 @@ class Order:
         return [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
 
 
-def load_batches(dataset: StudyDataset, rows: list[list[Row]], *, workers: int) -> Iterator[Batch]:
+def _collated(drawn: Sequence[Any]) -> Batch | Pair:
+    if isinstance(drawn[0], Item):
+        return collate(drawn)
+    first, second = zip(*drawn)
+    return Pair(first=collate(first), second=collate(second))
+
+
+def load_batches(dataset: StudyDataset, rows: Sequence[list[Any]], *, workers: int) -> Iterator[Batch | Pair]:
     """The batches of these rows, read ahead by `workers` processes when the images are files."""
     # Each item seeds its own generator, so neither the workers nor their number change what is read.
     return iter(
         DataLoader(
             dataset,
             batch_sampler=rows,  # a sampler may yield any index that the data set takes
-            collate_fn=collate,
+            collate_fn=_collated,
             num_workers=0 if dataset.cache is not None else workers,
             pin_memory=torch.cuda.is_available(),
         )

@@ -29,6 +29,8 @@ _SCHEMA = arrow.schema(
         "problems": arrow.list_(arrow.string()),
         "findings": arrow.string(),
         "impression": arrow.string(),
+        "negatives": arrow.list_(arrow.string()),
+        "negative_scores": arrow.list_(arrow.float32()),
     }
 )
 
@@ -58,6 +60,11 @@ class Manifest:
             digest.update(json.dumps(row).encode())
         return digest.hexdigest()
 
+    def digest_with_negatives(self) -> str:
+        """The same over the mined negatives too, which are not data but decide what some methods learn."""
+        mined = [[study.id, study.negatives] for study in sorted(self.studies, key=lambda one: one.id)]
+        return hashlib.sha256(json.dumps([self.digest(), mined]).encode()).hexdigest()
+
 
 def write_manifest(path: Path, manifest: Manifest) -> None:
     """Images inside the manifest's folder are stored relative to it, so that the folder can be moved as a whole."""
@@ -73,6 +80,8 @@ def write_manifest(path: Path, manifest: Manifest) -> None:
             "problems": list(study.problems),
             "findings": study.findings,
             "impression": study.impression,
+            "negatives": list(study.negatives),
+            "negative_scores": list(study.negative_scores),
         }
         for study in manifest.studies
     ]
@@ -106,6 +115,8 @@ def read_manifest(path: Path) -> Manifest:
             problems=tuple(row.get("problems") or ()),  # manifests before 0.2 lack them
             findings=row["findings"],
             impression=row["impression"],
+            negatives=tuple(row.get("negatives") or ()),  # manifests before 0.3 lack them
+            negative_scores=tuple(row.get("negative_scores") or ()),
         )
         for row in table.to_pylist()
     )

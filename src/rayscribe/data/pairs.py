@@ -1,0 +1,59 @@
+"""Every training study beside one of its mined negatives, in the order of the epoch.
+
+A function of seed and epoch like the order itself, so a run with pairs resumes to the same result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from rayscribe.config import TextConfig
+from rayscribe.data.dataset import Order, Row
+from rayscribe.data.manifest import Manifest
+from rayscribe.errors import InputError
+from rayscribe.study import Study
+
+_ADVICE = "write them with `rayscribe mine-negatives DATA --out MINED` and train on that manifest"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MinedPairs:
+    """`order`, with a partner for every study: one of its first `candidates`, drawn anew every epoch."""
+
+    order: Order
+    partners: Sequence[Sequence[int]]
+    "rows of the mined negatives of every row, the most alike first"
+    candidates: int = 1
+
+    def rows(self, epoch: int, *, accumulate: int, rank: int, processes: int) -> list[list[tuple[Row, Row]]]:
+        batches = self.order.rows(epoch, accumulate=accumulate, rank=rank, processes=processes)
+        return [[(row, replace(row, study=self._partner(row))) for row in batch] for batch in batches]
+
+    def _partner(self, row: Row) -> int:
+        partners = self.partners[row.study][: self.candidates]
+        return partners[int(np.random.default_rng([self.order.seed, row.epoch, row.study]).integers(len(partners)))]
+
+
+def mined_partners(manifest: Manifest, studies: Sequence[Study], text: TextConfig) -> list[list[int]]:
+    """For every study the rows of its mined negatives in `studies`.
+
+    Raises InputError when there are none, or when they were mined for another section or cleaning: then a negative's report
+    could be the study's own.
+    """
+    about = manifest.provenance.get("negatives")
+    if about is None:
+        raise InputError(f"the manifest has no mined negatives; {_ADVICE}")
+    wanted = {"section": text.section, "cleaning": text.cleaning}
+    if differing := [name for name, value in wanted.items() if about[name] != value]:
+        raise InputError(
+            f"the negatives were mined for {differing[0]} {about[differing[0]]!r}, this run reads "
+            f"{wanted[differing[0]]!r}; mine them again with --{differing[0]} {wanted[differing[0]]}"
+        )
+    rows = {study.id: row for row, study in enumerate(studies)}
+    partners = [[rows[id_] for id_ in study.negatives if id_ in rows] for study in studies]
+    if lacking := [study.id for study, found in zip(studies, partners, strict=True) if not found]:
+        raise InputError(f"{len(lacking)} training studies have no mined negative, e.g. {lacking[0]}; {_ADVICE}")
+    return partners

@@ -1,0 +1,214 @@
+"""ITHN: Voutharoja, Wang and Zhou, "Automatic Radiology Report Generation by Learning with Increasingly Hard Negatives",
+ECAI 2023. A plug-in: it wraps the task of any model and is gone when the model is exported.
+
+Every study comes with a mined negative, a similar study of another patient. Images and reports are projected to one space of
+unit vectors. Max step: a harder negative report for each image, without gradients. Min step: the host's loss, an InfoNCE
+in which that negative lowers the diagonal, and a term that turns image and negative image away from each other.
+
+The paper's text was not at hand; this follows its abstract, its figure and the released code, and departs from that code where
+it contradicts them (spec 5.3 and 5.9; `--ithn.negative released` gives the code's form):
+
+* a study's negative depends on that study alone; the code's product of matrices mixes the batch;
+* the harder negative stays between the mined report and the true one, has length 1 and passes no gradient (true alternation);
+* words are averaged without the padding, and both temperatures are held at a scale of at most 100.
+
+`mined` keeps the mined negative as it is (a control). `ascent` is the general form of the max step: steps of gradient ascent on
+the sphere, from where the study's last negative was, within a radius of the mined one.
+
+With several processes the others in the InfoNCE are those of one process.
+
+Shapes: B studies, N patches, T positions, S training studies, C channels or width, D projected width.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn import functional as F
+
+from rayscribe.config import IthnConfig
+from rayscribe.models.layers import Encoded
+from rayscribe.models.report_model import Reading, ReportModel
+from rayscribe.study import Batch, Pair
+from rayscribe.task import HostTask, Task
+
+_LARGEST_SCALE = 100.0
+
+
+class HardNegativeTask(Task[Pair]):
+    """The host's losses on the first study of every pair, plus alignment against increasingly hard negatives."""
+
+    epochs: Tensor
+    batches: Tensor
+    ascended_SD: Tensor
+
+    def __init__(self, host: HostTask, config: IthnConfig, *, studies: int, batches_per_epoch: int) -> None:
+        super().__init__()
+        self.host, self.config, self.batches_per_epoch = host, config, batches_per_epoch
+        width = host.model.decoder.head.in_features
+        channels = host.model.backbone.channels if config.image == "backbone" else width
+        self.image = nn.Linear(channels, config.width, bias=False)
+        self.text = nn.Linear(width, config.width, bias=False)
+        self.log_scales = nn.Parameter(torch.full((2,), math.log(1 / config.temperature)))
+        self.register_buffer("epochs", torch.zeros((), dtype=torch.long))
+        self.register_buffer("batches", torch.zeros((), dtype=torch.long))
+        rows = studies if config.negative == "ascent" else 0
+        self.register_buffer("ascended_SD", torch.zeros(rows, config.width))
+
+    @property
+    def model(self) -> ReportModel:
+        return self.host.model
+
+    def start_epoch(self, epoch: int, scores: dict[str, float]) -> None:
+        self.host.start_epoch(epoch, scores)
+        self.epochs.fill_(epoch + 1)  # the released code counts from 1
+
+    def forward(self, batch: Pair) -> dict[str, Tensor]:
+        config = self.config
+        output = self.model(batch.first)
+        host = self.host.losses(output, batch.first)
+        mined = self.model.read(batch.second)
+        with torch.autocast(
+            output.logits_BTW.device.type, enabled=False
+        ):  # bfloat16 cannot tell close neighbours apart
+            image_BD, text_BD = self._embedded(output.reading, batch.first)
+            mined_image_BD, mined_text_BD = self._embedded(mined, batch.second)
+            harder_BD = self._harder(image_BD, text_BD, mined_text_BD, batch.rows_B)
+            if self.training:
+                self.batches += 1
+            counts_B = batch.first.has_token_BT.any(1)
+            if config.negative != "released":
+                with torch.no_grad():  # the weight itself, so that it can come back
+                    self.log_scales.clamp_(max=math.log(_LARGEST_SCALE))
+            align = alignment_loss(
+                similarities(image_BD, text_BD, mined_image_BD, mined_text_BD, harder_BD, self.log_scales.exp()),
+                counts_B,
+            )
+            apart = _mean((image_BD * mined_image_BD).sum(-1).abs(), counts_B)
+            return {
+                **host,
+                "loss": config.report * host["loss"] + config.align * align + config.apart * apart,
+                "report": host["loss"],
+                "align": align,
+                "apart": apart,
+                "true_similarity": _mean((image_BD * text_BD).sum(-1), counts_B),
+                "mined_similarity": _mean((image_BD * mined_text_BD).sum(-1), counts_B),
+                "harder_similarity": _mean((image_BD * harder_BD).sum(-1), counts_B),
+            }
+
+    def mixing(self) -> float:
+        """Lambda: 1 takes the mined negative, 0 the hardest one. Falls by epochs (1, 2, ...) or by parts of epochs (from 0)."""
+        if self.config.negative == "mined":
+            return 1.0
+        passed = int(self.epochs) if self.config.harden == "epoch" else int(self.batches) / self.batches_per_epoch
+        return math.exp(-self.config.alpha * passed)
+
+    def embedded(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Images and reports (B, D) as unit vectors, each report read in front of its image."""
+        return self._embedded(self.model.read(batch), batch)
+
+    def _embedded(self, reading: Reading, batch: Batch) -> tuple[Tensor, Tensor]:
+        image = pooled(reading.seen if self.config.image == "backbone" else reading.encoded)
+        is_word_BT = batch.has_token_BT[:, 1:]
+        if self.config.negative == "released":
+            is_word_BT = torch.ones_like(is_word_BT)
+        text = pooled(Encoded(reading.hidden_BTD, is_word_BT))
+        if self.config.probe:
+            image, text = image.detach(), text.detach()
+        return F.normalize(self.image(image), dim=-1), F.normalize(self.text(text), dim=-1)
+
+    def _harder(self, image_BD: Tensor, text_BD: Tensor, mined_BD: Tensor, rows_B: Tensor) -> Tensor:
+        if self.config.negative == "released":
+            return batch_mixed(image_BD, text_BD, mined_BD, self.mixing())
+        with torch.no_grad():
+            if self.config.negative != "ascent":
+                return F.normalize(on_the_line(image_BD, text_BD, mined_BD, self.mixing()), dim=-1)
+            last_BD = self.ascended_SD[rows_B]
+            start_BD = torch.where(last_BD.any(-1, keepdim=True), last_BD, mined_BD)
+            harder_BD = ascended(image_BD, mined_BD, start_BD, self.config)
+            if self.training:
+                self._store(rows_B, harder_BD)
+            return harder_BD
+
+    def _store(self, rows_B: Tensor, harder_BD: Tensor) -> None:
+        """Every process stores what all of them found, because the first one's buffers are given to the others."""
+        found: list[tuple[Tensor, Tensor]] = [(rows_B, harder_BD)]
+        if distributed.is_initialized():
+            found = found * distributed.get_world_size()
+            distributed.all_gather_object(found, (rows_B, harder_BD))
+        for rows, harder in found:
+            self.ascended_SD[rows.to(rows_B.device)] = harder.to(harder_BD.device)
+
+
+def on_the_line(image_BD: Tensor, text_BD: Tensor, mined_BD: Tensor, mixing: float) -> Tensor:
+    """From the mined report towards the point nearest to the image on the way to the true one, as far as 1 - `mixing`.
+
+    The image is projected onto the line from mined to true report, and held between the two (spec 5.3).
+    """
+    way_BD = text_BD - mined_BD
+    length_B1 = way_BD.norm(dim=-1, keepdim=True)
+    unit_BD = way_BD / length_B1.clamp(min=1e-12)
+    along_B1 = ((image_BD - mined_BD) * unit_BD).sum(-1, keepdim=True).clamp(min=0).minimum(length_B1)
+    return mined_BD + (1 - mixing) * along_B1 * unit_BD
+
+
+def batch_mixed(image_BD: Tensor, text_BD: Tensor, mined_BD: Tensor, mixing: float) -> Tensor:
+    """The released code's projection: products of whole batches, not clamped, not of length 1, open to gradients."""
+    way_BD = text_BD - mined_BD
+    along_BB = (image_BD - mined_BD) @ way_BD.T
+    hardest_BD = mined_BD + along_BB @ F.normalize(way_BD, dim=-1)
+    return mixing * mined_BD + (1 - mixing) * hardest_BD
+
+
+def ascended(image_BD: Tensor, mined_BD: Tensor, start_BD: Tensor, config: IthnConfig) -> Tensor:
+    """Steps on the sphere up the alignment loss, held within a distance (a chord) of the mined report.
+
+    The loss depends on a study's negative through the diagonal alone, so its gradient there is the image's vector times
+    something positive; the slope on the sphere is that vector's tangent part.
+    """
+    at_BD = _held(start_BD, mined_BD, config.ascent_radius)
+    for _ in range(config.ascent_steps):
+        slope_BD = image_BD - (image_BD * at_BD).sum(-1, keepdim=True) * at_BD
+        steep_B1 = slope_BD.norm(dim=-1, keepdim=True)
+        # Near the top the slope is shorter than a step; it then is the step, so that nothing overshoots.
+        step_BD = slope_BD * (config.ascent_step / steep_B1.clamp(min=config.ascent_step))
+        at_BD = _held(F.normalize(at_BD + step_BD, dim=-1), mined_BD, config.ascent_radius)
+    return at_BD
+
+
+def _held(at_BD: Tensor, centre_BD: Tensor, radius: float) -> Tensor:
+    """The nearest unit vector within a chord of `radius` of the centre."""
+    cosine_B1 = (at_BD * centre_BD).sum(-1, keepdim=True)
+    smallest = 1 - radius**2 / 2
+    aside_BD = F.normalize(at_BD - cosine_B1 * centre_BD, dim=-1)
+    edge_BD = smallest * centre_BD + math.sqrt(1 - smallest**2) * aside_BD
+    return torch.where(cosine_B1 >= smallest, at_BD, edge_BD)
+
+
+def similarities(
+    image_BD: Tensor, text_BD: Tensor, mined_image_BD: Tensor, mined_text_BD: Tensor, harder_BD: Tensor, scales: Tensor
+) -> Tensor:
+    """(B, B): true pairs, mined pairs and, on the diagonal with a minus, image and harder negative; a third of each."""
+    both_BB = scales[0] * (image_BD @ text_BD.T + mined_image_BD @ mined_text_BD.T)
+    harder_B = scales[1] * (image_BD * harder_BD).sum(-1)
+    return (both_BB - torch.diag(harder_B)) / 3
+
+
+def alignment_loss(logits_BB: Tensor, counts_B: Tensor) -> Tensor:
+    """Symmetric InfoNCE. Rows that do not count are neither asked for nor offered as others."""
+    own_BB = torch.eye(len(logits_BB), dtype=torch.bool, device=logits_BB.device)
+    logits_BB = logits_BB.masked_fill(~(own_BB | (counts_B[:, None] & counts_B)), -torch.inf)
+    own_B = logits_BB.diagonal()
+    return _mean((logits_BB.logsumexp(1) + logits_BB.logsumexp(0)) / 2 - own_B, counts_B)
+
+
+def pooled(features: Encoded) -> Tensor:
+    """The mean feature (B, C) over what exists."""
+    exists_BN1 = features.has_patch_BN[:, :, None]
+    return (features.features_BND.float() * exists_BN1).sum(1) / exists_BN1.sum(1).clamp(min=1)
+
+
+def _mean(values_B: Tensor, counts_B: Tensor) -> Tensor:
+    return (values_B * counts_B).sum() / counts_B.sum().clamp(min=1)
