@@ -75,7 +75,7 @@ class HardNegativeTask(Task[Pair]):
         ):  # bfloat16 cannot tell close neighbours apart
             image_BD, text_BD = self._embedded(output.reading, batch.first)
             mined_image_BD, mined_text_BD = self._embedded(mined, batch.second)
-            harder_BD = self._harder(image_BD, text_BD, mined_text_BD, batch.rows_B)
+            harder_BD = self.harder(image_BD, text_BD, mined_text_BD, batch.rows_B)
             if self.training:
                 self.batches += 1
             counts_B = batch.first.has_token_BT.any(1)
@@ -119,7 +119,8 @@ class HardNegativeTask(Task[Pair]):
             image, text = image.detach(), text.detach()
         return F.normalize(self.image(image), dim=-1), F.normalize(self.text(text), dim=-1)
 
-    def _harder(self, image_BD: Tensor, text_BD: Tensor, mined_BD: Tensor, rows_B: Tensor) -> Tensor:
+    def harder(self, image_BD: Tensor, text_BD: Tensor, mined_BD: Tensor, rows_B: Tensor) -> Tensor:
+        """The max step: a negative report (B, D) for every image."""
         if self.config.negative == "released":
             return batch_mixed(image_BD, text_BD, mined_BD, self.mixing())
         with torch.no_grad():

@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.feature_extraction.text import TfidfVectorizer
+
+from rayscribe.config import TextConfig
+from rayscribe.data import mining
+from rayscribe.data.dataset import cleaned_report
+from rayscribe.data.manifest import Manifest, read_manifest, write_manifest
+from rayscribe.data.mining import Texts, mine
+from rayscribe.study import Study
+
+WORDS = ("heart", "lungs", "clear", "effusion", "left", "right", "small", "normal", "no", "opacity", "edema", "size")
+
+
+def reports(count: int, seed: int = 0, longest: int = 9) -> list[str]:
+    random = np.random.default_rng(seed)
+    return [" ".join(random.choice(WORDS, random.integers(2, longest))) + " ." for _ in range(count)]
+
+
+def studies(count: int, patients: int = 0) -> list[Study]:
+    return [Study(id=f"s{i}", images=(), subject=f"p{i % patients}" if patients else "") for i in range(count)]
+
+
+def sklearn_cosines(texts: list[str]) -> np.ndarray:
+    vectors = TfidfVectorizer(tokenizer=str.split, token_pattern=None, lowercase=False, stop_words=["."]).fit_transform(
+        texts
+    )
+    return np.asarray((vectors @ vectors.T).todense())
+
+
+def test_the_vectors_are_scikit_learn_s() -> None:
+    texts = reports(40)
+    vectors_NW = Texts.of(texts).dense()
+    assert np.abs((vectors_NW @ vectors_NW.T).numpy() - sklearn_cosines(texts)).max() < 1e-6
+
+
+def test_negatives_are_the_most_alike_of_other_patients_and_other_reports() -> None:
+    texts, people = reports(300, longest=4), studies(300, patients=120)
+    assert len(set(texts)) < 290, "some reports are equal"
+    cosines = sklearn_cosines(texts)
+    found = mine(people, texts, top=4)
+    for row, negatives in enumerate(found):
+        allowed = [i for i in range(300) if texts[i] != texts[row] and people[i].subject != people[row].subject]
+        best = sorted((cosines[row, i] for i in allowed), reverse=True)[:4]
+        assert [score for _, score in negatives] == pytest.approx(best, abs=1e-6)
+        assert {i for i, _ in negatives} <= set(allowed)
+        assert [cosines[row, i] for i, _ in negatives] == pytest.approx(best, abs=1e-6)
+
+
+def test_unknown_patients_are_all_different() -> None:
+    assert all(len(found) == 3 for found in mine(studies(20), reports(20), top=3))
+
+
+def test_a_study_without_any_other_report_gets_none() -> None:
+    assert mine(studies(3), ["heart .", "heart .", "heart ."], top=2) == [[], [], []]
+    assert mine(studies(3), ["heart .", "heart .", "lungs ."], top=2) == [[(2, 0.0)], [(2, 0.0)], [(0, 0.0), (1, 0.0)]]
+
+
+def test_labels_can_be_asked_to_differ() -> None:
+    texts = reports(60)
+    labels = [(i % 3,) for i in range(60)]
+    for row, negatives in enumerate(mine(studies(60), texts, top=5, labels=labels)):
+        assert negatives and all(labels[i] != labels[row] for i, _ in negatives)
+
+
+def test_images_and_texts_share_the_score(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = reports(50)
+    vectors = torch.nn.functional.normalize(torch.randn(50, 6, generator=torch.Generator().manual_seed(0)), dim=-1)
+    cosines, looks = sklearn_cosines(texts), (vectors @ vectors.T).numpy()
+    by_image = mine(studies(50), texts, top=1, images=vectors, with_text=False)
+    by_both = mine(studies(50), texts, top=1, images=vectors)
+    for row, ((image, image_score),), ((both, both_score),) in zip(range(50), by_image, by_both, strict=True):
+        assert image_score == pytest.approx(looks[row, image], abs=1e-5)
+        assert both_score == pytest.approx((looks[row, both] + cosines[row, both]) / 2, abs=1e-5)
+
+
+def test_many_reports_are_ranked_by_exact_cosines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond the size of an exact search, candidates come from random directions; their scores are exact."""
+    texts = [a + " " + b for a, b in itertools.product(reports(25, seed=1), reports(20, seed=2))]
+    exact = mine(studies(500), texts, top=3)
+    monkeypatch.setattr(mining, "_EXACT", 0)
+    thinned = mine(studies(500), texts, top=3)
+    cosines = sklearn_cosines(texts)
+    for row, negatives in enumerate(thinned):
+        assert [score for _, score in negatives] == pytest.approx([cosines[row, i] for i, _ in negatives], abs=1e-5)
+    lost = [first[0][1] - second[0][1] for first, second in zip(exact, thinned, strict=True)]
+    assert min(lost) > -1e-5 and np.mean(lost) < 0.01
+
+
+def test_the_manifest_holds_negatives_of_the_training_split_alone(
+    rayscribe: Callable[..., str], world: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "mined.parquet"
+    printed = rayscribe("mine-negatives", world, "--out", out, "--top", 3)
+    assert "42 training studies" in printed and "rayscribe train ithn" in printed
+    before, after = read_manifest(world), read_manifest(out)
+    assert after.digest() == before.digest(), "negatives are no data: scores stay comparable"
+    assert after.digest_with_negatives() != before.digest_with_negatives()
+    assert after.provenance["negatives"]["by"] == "text"
+    texts = {study.id: cleaned_report(study, TextConfig()) for study in after.split("train")}
+    for study in after.studies:
+        assert len(study.negatives) == len(study.negative_scores) == (3 if study.split == "train" else 0)
+        assert all(texts[id_] != texts[study.id] for id_ in study.negatives)
+
+
+def test_mining_by_image_needs_trained_weights(rayscribe: Callable[..., str], world: Path, tmp_path: Path) -> None:
+    message = rayscribe("mine-negatives", world, "--out", tmp_path / "m.parquet", "--by", "image", code=1)
+    assert "--backbone.weights" in message
+
+
+def test_mining_without_reports_says_so(rayscribe: Callable[..., str], world: Path, tmp_path: Path) -> None:
+    options = ("--out", tmp_path / "m.parquet", "--section", "impression")
+    assert "0 training studies have the section" in rayscribe("mine-negatives", world, *options, code=1)
+    assert not (tmp_path / "m.parquet").exists()
+
+
+def test_mining_by_image_finds_the_same_picture_again(
+    rayscribe: Callable[..., str], world: Path, tmp_path: Path
+) -> None:
+    """A copy of a study under another name and report is its nearest negative."""
+    from safetensors.torch import save_file
+
+    from rayscribe.config import BackboneConfig
+    from rayscribe.models.backbones import Backbone
+
+    torch.manual_seed(0)
+    net = Backbone(BackboneConfig(name="test_resnet", trainable=False)).net
+    save_file(net.state_dict(), tmp_path / "weights.safetensors")
+    manifest = read_manifest(world)
+    first = next(study for study in manifest.studies if study.split == "train")
+    copy = replace(first, id="copy", subject="", findings="Entirely other words.")
+    write_manifest(
+        tmp_path / "two.parquet", Manifest(studies=(*manifest.studies, copy), provenance={"source": "phantom"})
+    )
+    out = tmp_path / "mined.parquet"
+    options = ("--backbone.name", "test_resnet", "--backbone.weights", tmp_path / "weights.safetensors")
+    options += ("--images.size", 64, "--images.resize", 68, "--features", tmp_path / "features")
+    rayscribe("mine-negatives", tmp_path / "two.parquet", "--out", out, "--by", "image", *options)
+    mined = {study.id: study for study in read_manifest(out).studies}
+    assert mined[first.id].negatives[0] == "copy" and mined["copy"].negatives[0] == first.id
+
+
+def test_iu_reports_never_meet_their_copies(iu_root: Path) -> None:
+    """2,069 training reports are 1,726 texts."""
+    from rayscribe.data import iu_xray
+
+    train = [study for study in iu_xray.read(iu_root) if study.split == "train"]
+    texts = [cleaned_report(study, TextConfig()) for study in train]
+    assert (len(texts), len(set(texts))) == (2069, 1726)
+    for row, negatives in enumerate(mine(train, texts, top=5)):
+        assert len(negatives) == 5
+        assert all(texts[i] != texts[row] for i, _ in negatives)

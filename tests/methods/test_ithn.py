@@ -1,0 +1,367 @@
+"""Shapes: B studies, D projected width."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.nn import functional as F
+
+from conftest import small_config, small_model
+from rayscribe.build import build_model, build_task
+from rayscribe.checkpoint import load_model
+from rayscribe.cli import run as run_verb
+from rayscribe.config import IthnConfig, RunConfig
+from rayscribe.errors import InputError
+from rayscribe.methods.ithn import (
+    HardNegativeTask,
+    alignment_loss,
+    ascended,
+    batch_mixed,
+    on_the_line,
+    similarities,
+)
+from rayscribe.run import train
+from rayscribe.settings_file import to_yaml
+from rayscribe.study import Batch, Pair
+from rayscribe.task import ReportTask
+from test_train import KILLED, assert_same, logged, weights
+
+METHODS = ("baseline", "r2gen", "r2gen_cmn")
+
+
+def units(rows: int, seed: int, width: int = 8) -> Tensor:
+    return F.normalize(torch.randn(rows, width, generator=torch.Generator().manual_seed(seed)), dim=-1)
+
+
+def triples(seed: int, rows: int = 6) -> tuple[Tensor, Tensor, Tensor]:
+    """Images, true reports, mined reports."""
+    return units(rows, 3 * seed), units(rows, 3 * seed + 1), units(rows, 3 * seed + 2)
+
+
+def random_pair(seed: int = 0, studies: int = 4, padding: int = 0) -> Pair:
+    return Pair(first=random_batch(seed, studies, padding), second=random_batch(seed + 100, studies, padding))
+
+
+def random_batch(seed: int, studies: int = 4, padding: int = 0) -> Batch:
+    """Two views of 64 pixels, reports of 5 ids and `padding` more."""
+    generator = torch.Generator().manual_seed(seed)
+    tokens_BT = torch.randint(3, 12, (studies, 5), generator=generator)
+    tokens_BT[:, 0] = 1
+    return Batch(
+        rows_B=torch.arange(studies),
+        has_view_BV=torch.ones(studies, 2, dtype=torch.bool),
+        tokens_BT=F.pad(tokens_BT, (0, padding)),
+        has_token_BT=F.pad(torch.ones_like(tokens_BT, dtype=torch.bool), (0, padding)),
+        pixels_BVHW=torch.randint(0, 256, (studies, 2, 64, 64), generator=generator, dtype=torch.uint8),
+    )
+
+
+def small_task(method: str = "baseline", **ithn: object) -> HardNegativeTask:
+    torch.manual_seed(5)
+    config = IthnConfig(enabled=True, width=16, **ithn)  # type: ignore[arg-type]
+    return HardNegativeTask(ReportTask(small_model(method)), config, studies=4, batches_per_epoch=10)
+
+
+@pytest.fixture(scope="module")
+def mined(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The drawn world with negatives."""
+    out = tmp_path_factory.mktemp("mined") / "mined.parquet"
+    run_verb(["mine-negatives", str(world), "--out", str(out)])
+    return out
+
+
+def small_run(method: str = "baseline", negative: str = "line", **train_settings: object) -> RunConfig:
+    ithn = IthnConfig(enabled=True, width=16, negative=negative)  # type: ignore[arg-type]
+    return replace(small_config(method, **train_settings), ithn=ithn)
+
+
+@settings(deadline=None)
+@given(seed=st.integers(0, 10_000), mixing=st.floats(0, 1))
+def test_the_negative_lies_between_the_mined_and_the_true_report(seed: int, mixing: float) -> None:
+    image, text, mined = triples(seed)
+    way, gone = text - mined, on_the_line(image, text, mined, mixing) - mined
+    share = (gone * way).sum(-1) / (way * way).sum(-1)
+    torch.testing.assert_close(gone, share[:, None] * way, atol=1e-6, rtol=1e-5)
+    assert (share >= -1e-6).all() and (share <= 1 + 1e-6).all()
+
+
+@settings(deadline=None)
+@given(seed=st.integers(0, 10_000))
+def test_no_point_between_the_reports_is_nearer_to_the_image_than_the_hardest(seed: int) -> None:
+    image, text, mined = triples(seed)
+    nearest = (image - on_the_line(image, text, mined, 0.0)).norm(dim=-1)
+    for share in torch.linspace(0, 1, 21):
+        assert (nearest <= (image - (mined + share * (text - mined))).norm(dim=-1) + 1e-6).all()
+
+
+def test_lambda_one_gives_the_mined_negative() -> None:
+    image, text, mined = triples(0)
+    assert torch.equal(on_the_line(image, text, mined, 1.0), mined)
+    assert torch.equal(small_task(alpha=0.0).harder(image, text, mined, torch.arange(6)), F.normalize(mined, dim=-1))
+    assert small_task(negative="mined").mixing() == 1.0
+
+
+def test_lambda_falls_with_the_epochs_as_in_the_released_code() -> None:
+    task = small_task()
+    found = []
+    for epoch in (0, 9, 49, 99):  # the code counts from 1
+        task.start_epoch(epoch, {})
+        found.append(round(task.mixing(), 3))
+    assert found == [0.990, 0.905, 0.607, 0.368]
+
+
+def test_negatives_come_nearer_to_the_image_with_every_epoch() -> None:
+    image, text, mined = triples(1, rows=200)
+    task = small_task(alpha=0.1)
+    distances = []
+    for epoch in range(30):
+        task.start_epoch(epoch, {})
+        distances.append((image - on_the_line(image, text, mined, task.mixing())).norm(dim=-1))
+    moved = torch.stack(distances).diff(dim=0)
+    assert (moved <= 1e-6).all()
+    assert (moved.sum(0) < -0.01).float().mean() > 0.5
+
+
+def test_hardening_by_step_reaches_each_epoch_s_end_where_hardening_by_epoch_stands() -> None:
+    task = small_task(harden="step").train()
+    assert task.mixing() == 1.0
+    pair = random_pair()
+    for _ in range(10):  # batches of an epoch
+        before = task.mixing()
+        task(pair)
+        assert task.mixing() < before
+    assert task.mixing() == pytest.approx(math.exp(-0.01))
+
+
+@pytest.mark.parametrize("negative", ["line", "mined", "ascent"])
+def test_a_study_s_negative_does_not_depend_on_the_rest_of_the_batch(negative: str) -> None:
+    image, text, mined = triples(2, rows=4)
+    task = small_task(negative=negative).eval()
+    task.ascended_SD = torch.zeros(4, 8)
+    together = task.harder(image, text, mined, torch.arange(4))
+    for row in range(4):
+        one = slice(row, row + 1)
+        alone = task.harder(image[one], text[one], mined[one], torch.tensor([row]))
+        torch.testing.assert_close(alone, together[one])
+
+
+def test_the_released_projection_mixes_the_batch_and_is_ours_for_one_study_up_to_a_factor() -> None:
+    image, text, mined = triples(3, rows=4)
+    together = batch_mixed(image, text, mined, 0.5)
+    alone = torch.cat([batch_mixed(image[i : i + 1], text[i : i + 1], mined[i : i + 1], 0.5) for i in range(4)])
+    assert (together - alone).abs().max() > 0.1
+    way = text - mined
+    along = ((image - mined) * way).sum(-1, keepdim=True)
+    torch.testing.assert_close(alone, mined + 0.5 * along * F.normalize(way, dim=-1))
+
+
+@pytest.mark.parametrize(
+    ("negative", "passes"), [("line", False), ("ascent", False), ("mined", False), ("released", True)]
+)
+def test_only_the_released_form_passes_gradients_through_the_max_step(negative: str, passes: bool) -> None:
+    image, text, mined = (one.requires_grad_() for one in triples(4, rows=4))
+    task = small_task(negative=negative)
+    task.ascended_SD = torch.zeros(4, 8)
+    assert task.harder(image, text, mined, torch.arange(4)).requires_grad == passes
+
+
+def test_the_loss_is_the_formula() -> None:
+    image, text, mined_image = triples(5, rows=3)
+    mined, harder = units(3, 91), units(3, 92)
+    first, second = 14.0, 9.0
+    rows = []
+    for i in range(3):
+        row = [float(first * (image[i] @ text[j] + mined_image[i] @ mined[j])) / 3 for j in range(3)]
+        row[i] -= float(second * (image[i] @ harder[i])) / 3
+        rows.append(row)
+    expected = 0.0
+    for i in range(3):
+        column = [row[i] for row in rows]
+        for line in (rows[i], column):
+            expected += (math.log(sum(map(math.exp, line))) - rows[i][i]) / 6
+    logits = similarities(image, text, mined_image, mined, harder, torch.tensor([first, second]))
+    assert float(alignment_loss(logits, torch.ones(3, dtype=torch.bool))) == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_parts_add_up_with_their_weights() -> None:
+    losses = small_task(report=0.5, align=0.3, apart=0.2)(random_pair())
+    parts = 0.5 * losses["report"] + 0.3 * losses["align"] + 0.2 * losses["apart"]
+    torch.testing.assert_close(losses["loss"], parts)
+
+
+def test_fillers_change_nothing() -> None:
+    logits = torch.randn(5, 5, generator=torch.Generator().manual_seed(0))
+    counts = torch.tensor([True, True, True, True, False])
+    torch.testing.assert_close(alignment_loss(logits, counts), alignment_loss(logits[:4, :4], counts[:4]))
+    assert float(alignment_loss(logits[:1, :1], torch.tensor([False]))) == 0.0
+
+
+def test_padding_changes_no_embedding() -> None:
+    task = small_task().eval()
+    for padded, bare in zip(task.embedded(random_batch(0, padding=3)), task.embedded(random_batch(0)), strict=True):
+        torch.testing.assert_close(padded, bare, atol=1e-5, rtol=1e-5)
+    released = small_task(negative="released").eval()
+    assert (released.embedded(random_batch(0, padding=3))[1] - released.embedded(random_batch(0))[1]).abs().max() > 1e-3
+
+
+def test_temperatures_are_held_and_can_come_back() -> None:
+    task = small_task()
+    with torch.no_grad():
+        task.log_scales.fill_(9.0)
+    task(random_pair())["loss"].backward()
+    assert task.log_scales.exp().tolist() == pytest.approx([100.0, 100.0])
+    assert task.log_scales.grad is not None and (task.log_scales.grad != 0).all()
+
+
+def test_a_probe_does_not_reach_the_host() -> None:
+    task = small_task(probe=True, report=1.0)
+    losses = task(random_pair())
+    losses["loss"].backward()
+    with_probe = {name: p.grad.clone() for name, p in task.model.named_parameters() if p.grad is not None}
+    assert task.image.weight.grad is not None and task.image.weight.grad.abs().sum() > 0
+    task.zero_grad()
+    ReportTask(task.model)(random_pair().first)["loss"].backward()
+    for name, parameter in task.model.named_parameters():
+        torch.testing.assert_close(with_probe[name], parameter.grad)
+
+
+@settings(deadline=None)
+@given(seed=st.integers(0, 1000))
+def test_ascent_stays_on_the_sphere_within_its_radius_and_climbs(seed: int) -> None:
+    image, _, mined = triples(seed)
+    config = IthnConfig(ascent_steps=1, ascent_step=0.1, ascent_radius=0.4)
+    at, last = mined, (image * mined).sum(-1)
+    for _ in range(12):
+        at = ascended(image, mined, at, config)
+        torch.testing.assert_close(at.norm(dim=-1), torch.ones(6))
+        assert ((at - mined).norm(dim=-1) <= 0.4 + 1e-5).all()
+        similarity = (image * at).sum(-1)
+        assert (similarity >= last - 1e-6).all()
+        last = similarity
+
+
+def test_ascent_goes_up_the_gradient_of_the_alignment_loss() -> None:
+    image, text, mined = triples(6)
+    at = mined.clone().requires_grad_()
+    logits = similarities(image, text, units(6, 50), units(6, 51), at, torch.tensor([14.0, 14.0]))
+    alignment_loss(logits, torch.ones(6, dtype=torch.bool)).backward()
+    assert at.grad is not None
+    tangent = at.grad - (at.grad * mined).sum(-1, keepdim=True) * mined
+    moved = ascended(image, mined, mined, IthnConfig(ascent_step=1e-3)) - mined
+    assert F.cosine_similarity(moved, tangent, dim=-1).min() > 0.999
+
+
+def test_ascent_goes_on_where_the_study_s_last_negative_was() -> None:
+    task = small_task(negative="ascent").train()
+    task.ascended_SD = torch.zeros(4, 8)
+    image, text, mined = triples(7, rows=2)
+    rows = torch.tensor([3, 1])
+    first = task.harder(image, text, mined, rows)
+    assert torch.equal(task.ascended_SD[rows], first)
+    assert not task.ascended_SD[[0, 2]].any()
+    second = task.harder(image, text, mined, rows)
+    torch.testing.assert_close(second, ascended(image, mined, first, task.config))
+    assert ((image * second).sum(-1) > (image * first).sum(-1)).all()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_wrapping_leaves_the_host_as_it_was(method: str) -> None:
+    model = small_model(method)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    batch = random_batch(1)
+    with torch.no_grad():
+        alone = model(batch).logits_BTW
+        task = HardNegativeTask(ReportTask(model), IthnConfig(), studies=4, batches_per_epoch=1)
+        task.eval()(Pair(first=batch, second=random_batch(2)))
+        assert torch.equal(task.model(batch).logits_BTW, alone)
+    assert_same(before, model.state_dict())
+    names = [name for name in task.state_dict() if "decoder.head.weight" in name]
+    assert len(names) == 1, "the host has one name in the saved state"
+
+
+def test_the_plug_in_adds_the_published_number_of_weights() -> None:
+    config = RunConfig(ithn=IthnConfig(enabled=True))
+    model = build_model(replace(config, backbone=replace(config.backbone, name="resnet50")), 761)
+    task = build_task(config, model, studies=1, batches_per_epoch=1)
+    extra = sum(p.numel() for p in task.parameters()) - sum(p.numel() for p in model.parameters())
+    assert extra == 1_310_722  # spec 5.2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+def test_nothing_of_the_plug_in_is_exported(method: str, mined: Path, tmp_path: Path) -> None:
+    train(small_run(method, epochs=1), mined, tmp_path / "with")
+    train(small_config(method, epochs=1), mined, tmp_path / "without")
+    ours, host = (load_file(tmp_path / name / "model.safetensors") for name in ("with", "without"))
+    assert {name: tensor.shape for name, tensor in ours.items()} == {name: t.shape for name, t in host.items()}
+    assert load_model(tmp_path / "with").config.ithn.enabled
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("negative", ["ascent", "line"])
+def test_a_run_killed_at_any_step_resumes_to_the_same_weights(negative: str, mined: Path, tmp_path: Path) -> None:
+    config = small_run("r2gen_cmn", negative, checkpoint_minutes=0.0)
+    config = replace(config, ithn=replace(config.ithn, harden="step", candidates=3))
+    train(config, mined, tmp_path / "unbroken")
+    (tmp_path / "config.yaml").write_text(to_yaml(config))
+    arguments = [tmp_path / "config.yaml", mined, tmp_path / "killed", 8, tmp_path / "features"]
+    code = subprocess.run([sys.executable, "-c", KILLED, *map(str, arguments)], capture_output=True, check=False)
+    assert code.returncode == -signal.SIGKILL, code.stderr.decode()
+    train(config, mined, tmp_path / "killed", resume=True)
+    assert_same(weights(tmp_path / "killed"), weights(tmp_path / "unbroken"))
+    assert logged(tmp_path / "killed") == logged(tmp_path / "unbroken")
+
+
+@pytest.mark.slow
+def test_two_processes_keep_the_negatives_of_both(mined: Path, tmp_path: Path) -> None:
+    config = small_run("baseline", "ascent", epochs=1)
+    (tmp_path / "config.yaml").write_text(to_yaml(config))
+    (tmp_path / "script.py").write_text(
+        "import torch\nfrom pathlib import Path\ntorch.set_num_threads(1)\n"
+        "from rayscribe.settings_file import from_yaml\nfrom rayscribe.run import train\n"
+        f"train(from_yaml(Path({str(tmp_path / 'config.yaml')!r}).read_text(), 'config'), Path({str(mined)!r}), "
+        f"Path({str(tmp_path / 'run')!r}))\n"
+    )
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29583"]
+    done = subprocess.run(
+        [*launch, str(tmp_path / "script.py")],
+        capture_output=True,
+        check=False,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr.decode()[-3000:]
+    assert weights(tmp_path / "run")["ascended_SD"].any(1).all()
+
+
+def test_without_mined_negatives_the_message_says_how_to_get_them(world: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no mined negatives; write them with `rayscribe mine-negatives"):
+        train(small_run(), world, tmp_path / "run")
+
+
+def test_negatives_mined_under_another_cleaning_are_refused(mined: Path, tmp_path: Path) -> None:
+    config = small_run()
+    config = replace(config, text=replace(config.text, cleaning="r2gen-mimic"))
+    with pytest.raises(InputError, match=r"mined for cleaning 'r2gen-iu', this run reads 'r2gen-mimic'"):
+        train(config, mined, tmp_path / "run")
+
+
+def test_a_run_is_not_resumed_on_other_negatives(mined: Path, world: Path, tmp_path: Path) -> None:
+    config = small_run(epochs=1)
+    train(config, mined, tmp_path / "run")
+    run_verb(
+        ["mine-negatives", str(world), "--out", str(tmp_path / "other.parquet"), "--different-labels", "--top", "1"]
+    )
+    with pytest.raises(InputError, match="started on other data"):
+        train(config, tmp_path / "other.parquet", tmp_path / "run", resume=True)
