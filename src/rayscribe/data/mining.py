@@ -25,7 +25,7 @@ from rayscribe.study import Study
 Progress = Callable[[Iterable[Any]], Iterable[Any]]
 
 _EXACT = 50_000_000  # numbers of a dense matrix: 200 MB
-_DIRECTIONS = 256
+_DIRECTIONS = 128
 _CANDIDATES = 32
 _BLOCK = 256  # studies a block; 270,000 scores each
 
