@@ -10,6 +10,7 @@ M = G x D, C backbone channels, W vocabulary.
 from __future__ import annotations
 
 import math
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -186,13 +187,17 @@ class Transformer(nn.Module):
         self.rm = RelationalMemory(WIDTH, HEADS, SLOTS)
 
     def decode(self, tokens_RT: Tensor, encoded_RND: Tensor) -> Tensor:
-        """Hidden states (R, T, D): a position sees itself and earlier ones, except id 0 anywhere but at the start."""
-        positions = tokens_RT.shape[1]
-        is_word_RT = tokens_RT != 0
-        is_word_RT[:, 0] = True
-        mask_R1TT = is_word_RT[:, None, None, :] & torch.ones(positions, positions, dtype=torch.bool).tril()
+        """Hidden states (R, T, D)."""
         words_RTD = self.tgt_embed(tokens_RT)
-        return self.decoder(words_RTD, encoded_RND, self.rm(words_RTD), mask_R1TT)
+        return self.decoder(words_RTD, encoded_RND, self.rm(words_RTD), visible_positions(tokens_RT))
+
+
+def visible_positions(tokens_RT: Tensor) -> Tensor:
+    """(R, 1, T, T): a position sees itself and earlier ones, except id 0 anywhere but at the start."""
+    positions = tokens_RT.shape[1]
+    is_word_RT = tokens_RT != 0
+    is_word_RT[:, 0] = True
+    return is_word_RT[:, None, None, :] & torch.ones(positions, positions, dtype=torch.bool).tril()
 
 
 class EncoderDecoder(nn.Module):
@@ -240,7 +245,20 @@ class ReferenceR2Gen(nn.Module):
         return torch.log_softmax(self.encoder_decoder.logit(hidden_RTD[:, -1]), dim=-1)
 
 
-def randomised(model: ReferenceR2Gen, seed: int) -> ReferenceR2Gen:
+class Reference(Protocol):
+    """What the search needs of a published model."""
+
+    def encode(self, features_BNC: Tensor) -> Tensor:
+        """What the decoder looks at (B, N, D)."""
+
+    def next_token(self, tokens_RT: Tensor, encoded_RND: Tensor) -> Tensor:
+        """Log-probabilities (R, W) after the whole prefix."""
+
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def randomised(model: Model, seed: int) -> Model:
     """Weights as at the start of training, but with gains and biases that differ, so that a wrong mapping shows."""
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():
@@ -254,7 +272,7 @@ def randomised(model: ReferenceR2Gen, seed: int) -> ReferenceR2Gen:
 
 @torch.inference_mode()
 def reference_beam_search(
-    model: ReferenceR2Gen, features_BNC: Tensor, *, beams: int = 3, max_length: int = 60
+    model: Reference, features_BNC: Tensor, *, beams: int = 3, max_length: int = 60
 ) -> list[list[int]]:
     """The best report of every study as ids up to the first 0.
 

@@ -145,13 +145,13 @@ def model_card(trained: TrainedModel) -> str:
     """The text that travels with the weights. It holds no report text."""
     config, data = trained.config, trained.data
     scores = ", ".join(f"{name} {value:.4f}" for name, value in trained.training.get("validation", {}).items())
-    return f"""# {config.model.method} (rayscribe {__version__})
+    return f"""# {config.system} (rayscribe {__version__})
 
 **{DISCLAIMER}**
 
 | | |
 |---|---|
-| method | {config.model.method} |
+| method | {config.system} |
 | input | 1 or more chest X-rays of one study, {config.images.size} x {config.images.size}, grey |
 | output | a draft of the section: {config.text.section} |
 | image encoder | {config.backbone.name}, {"trained" if config.backbone.trainable else "frozen"}, \

@@ -232,7 +232,7 @@ def _import_r2gen(arguments: list[str]) -> None:
         max_length: int = 60,
         cleaning: Literal["r2gen-iu", "r2gen-mimic"] = "r2gen-iu",
     ) -> None:
-        """Converts a published R2Gen checkpoint (.pth) into a model folder.
+        """Converts a published R2Gen or R2GenCMN checkpoint (.pth) into a model folder.
 
         Args:
             checkpoint: model_best.pth or the like

@@ -212,6 +212,11 @@ class RunConfig:
     seed: int = 9223
     "R2Gen's IU script"
 
+    @property
+    def system(self) -> str:
+        """The method with what was plugged into its training."""
+        return f"{self.model.method} + ITHN" if self.ithn.enabled else self.model.method
+
     def __post_init__(self) -> None:
         frozen = not self.backbone.trainable
         _need(
