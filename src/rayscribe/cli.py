@@ -3,13 +3,11 @@
 Annotations are evaluated here (no postponed ones), because tyro reads them from functions inside functions.
 """
 
-import json
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from rayscribe import __version__
 from rayscribe.arguments import choice, parsed
@@ -112,49 +110,9 @@ def _train(arguments: list[str]) -> None:
 
 
 def _generate(arguments: list[str]) -> None:
-    from rayscribe.config import DecodingConfig
+    from rayscribe.cli_write import generate
 
-    def generate(
-        model: Path,
-        data: Path,
-        out: Path,
-        split: str = "test",
-        decoding: DecodingConfig = DecodingConfig(),  # noqa: B008  # frozen
-        features: Path | None = None,
-    ) -> None:
-        """Writes reports for a split, one JSON line a study; can be interrupted.
-
-        Args:
-            model: the model folder
-            data: the manifest
-            out: the predictions file
-            split: train, val or test
-            decoding: how tokens are chosen; the default is R2Gen's search
-            features: folder of the feature cache of frozen backbones; the user's cache folder when empty
-        """
-        from tqdm import tqdm
-
-        from rayscribe.checkpoint import read_config
-        from rayscribe.config import TextConfig
-        from rayscribe.generate import generate as write_reports
-
-        count = write_reports(
-            model,
-            data,
-            out,
-            split=split,
-            decoding=decoding,
-            features=features,
-            progress=lambda starts: tqdm(starts, desc="generating", unit="batch"),
-        )
-        print(f"{count} reports in {out}. {DISCLAIMER}")
-        text = read_config(model).text
-        usual = TextConfig()
-        flags = "" if text.section == usual.section else f" --section {text.section}"
-        flags += "" if text.cleaning == usual.cleaning else f" --cleaning {text.cleaning}"
-        print(f"next: rayscribe evaluate {out} --data {data} --split {split}{flags}")
-
-    parsed(generate, arguments, "generate")
+    generate(arguments)
 
 
 def _evaluate(arguments: list[str]) -> None:
@@ -182,43 +140,9 @@ def _audit(arguments: list[str]) -> None:
 
 
 def _predict(arguments: list[str]) -> None:
-    import tyro
+    from rayscribe.cli_write import predict
 
-    from rayscribe.config import DecodingConfig
-
-    @dataclass(frozen=True, kw_only=True)
-    class Predict:
-        """Prints a draft report for one study of one or more images."""
-
-        images: tyro.conf.Positional[tuple[Path, ...]]
-        "PNG, JPEG or DICOM files of one study"
-        model: Path = Path("demo/run")
-        "the model folder; the default is what `rayscribe demo` trained"
-        json: bool = False
-        "print JSON"
-        best: int = 1
-        "how many alternatives to print, best first"
-        decoding: DecodingConfig = field(default_factory=DecodingConfig)
-
-    wanted = parsed(Predict, arguments, "predict")
-    if not wanted.images:
-        raise InputError("name at least one image; usage: rayscribe predict IMAGE... --model DIR")
-    from rayscribe.checkpoint import load_model
-    from rayscribe.predict import draft_report
-
-    draft = draft_report(load_model(wanted.model), wanted.images, wanted.decoding, best=wanted.best)
-    if wanted.json:
-        answer: dict[str, Any] = {"report": draft.reports[0], "model": str(wanted.model), "disclaimer": DISCLAIMER}
-        if draft.warnings:
-            answer["warnings"] = draft.warnings
-        if wanted.best > 1:
-            answer["alternatives"] = draft.reports[1:]
-        print(json.dumps(answer, indent=2, ensure_ascii=False))
-        return
-    for warning in draft.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
-    print("\n".join(draft.reports))
-    print(f"\n{DISCLAIMER}")
+    predict(arguments)
 
 
 def _import_r2gen(arguments: list[str]) -> None:
