@@ -165,6 +165,9 @@ class IthnConfig:
     negative: Literal["line", "mined", "ascent", "released"] = "line"
     """Where the harder negative is: on the line from the mined to the true report; the mined one itself, never harder; where
     gradient ascent took it; or as in the released code, whose projection mixes the batch"""
+    contrast: Literal["diagonal", "column"] = "diagonal"
+    """What the harder negative does: it lowers the true pair's score (released code), or it is one more report to choose from.
+    The first has a useless minimum, all images and reports opposite to each other; see docs/papers.md"""
     report: float = 0.7
     "weight of the host's own loss"
     align: float = 0.1

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,11 +27,11 @@ from rayscribe.config import IthnConfig, RunConfig
 from rayscribe.errors import InputError
 from rayscribe.methods.ithn import (
     HardNegativeTask,
-    alignment_loss,
     ascended,
     batch_mixed,
+    column_loss,
+    diagonal_loss,
     on_the_line,
-    similarities,
 )
 from rayscribe.run import train
 from rayscribe.settings_file import to_yaml
@@ -177,22 +178,48 @@ def test_only_the_released_form_passes_gradients_through_the_max_step(negative: 
     assert task.harder(image, text, mined, torch.arange(4)).requires_grad == passes
 
 
-def test_the_loss_is_the_formula() -> None:
-    image, text, mined_image = triples(5, rows=3)
-    mined, harder = units(3, 91), units(3, 92)
-    first, second = 14.0, 9.0
-    rows = []
+def cosines(seed: int, rows: int = 3) -> tuple[Tensor, Tensor]:
+    """Sum of the cosines of true and mined pairs (B, B), and of images with their harder negatives (B)."""
+    image, text, mined_image = triples(seed, rows)
+    mined, harder = units(rows, 91), units(rows, 92)
+    return image @ text.T + mined_image @ mined.T, (image * harder).sum(-1)
+
+
+def everybody(rows: int) -> Tensor:
+    return torch.ones(rows, dtype=torch.bool)
+
+
+def test_the_diagonal_loss_is_the_published_formula() -> None:
+    both, harder = cosines(5)
+    rows = [[14.0 / 3 * float(value) for value in row] for row in both]
     for i in range(3):
-        row = [float(first * (image[i] @ text[j] + mined_image[i] @ mined[j])) / 3 for j in range(3)]
-        row[i] -= float(second * (image[i] @ harder[i])) / 3
-        rows.append(row)
+        rows[i][i] -= 9.0 / 3 * float(harder[i])
     expected = 0.0
     for i in range(3):
-        column = [row[i] for row in rows]
-        for line in (rows[i], column):
+        for line in (rows[i], [row[i] for row in rows]):
             expected += (math.log(sum(map(math.exp, line))) - rows[i][i]) / 6
-    logits = similarities(image, text, mined_image, mined, harder, torch.tensor([first, second]))
-    assert float(alignment_loss(logits, torch.ones(3, dtype=torch.bool))) == pytest.approx(expected, rel=1e-5)
+    assert float(diagonal_loss(both, harder, torch.tensor([14.0, 9.0]), everybody(3))) == pytest.approx(
+        expected, rel=1e-5
+    )
+
+
+def test_the_column_loss_chooses_among_the_others_and_the_harder_negative() -> None:
+    both, harder = cosines(5)
+    rows = [[14.0 / 2 * float(value) for value in row] for row in both]
+    expected = 0.0
+    for i in range(3):
+        for line in ([*rows[i], 9.0 * float(harder[i])], [row[i] for row in rows]):
+            expected += (math.log(sum(map(math.exp, line))) - rows[i][i]) / 6
+    assert float(column_loss(both, harder, torch.tensor([14.0, 9.0]), everybody(3))) == pytest.approx(
+        expected, rel=1e-5
+    )
+
+
+def test_the_published_loss_rewards_what_tells_nothing_apart_and_the_column_loss_does_not() -> None:
+    """Every image opposite to every report."""
+    both, harder, scales = torch.full((8, 8), -2.0), torch.full((8,), -1.0), torch.tensor([100.0, 100.0])
+    assert float(diagonal_loss(both, harder, scales, everybody(8))) < 1e-6
+    assert float(column_loss(both, harder, scales, everybody(8))) > math.log(8)
 
 
 def test_the_parts_add_up_with_their_weights() -> None:
@@ -201,11 +228,12 @@ def test_the_parts_add_up_with_their_weights() -> None:
     torch.testing.assert_close(losses["loss"], parts)
 
 
-def test_fillers_change_nothing() -> None:
-    logits = torch.randn(5, 5, generator=torch.Generator().manual_seed(0))
-    counts = torch.tensor([True, True, True, True, False])
-    torch.testing.assert_close(alignment_loss(logits, counts), alignment_loss(logits[:4, :4], counts[:4]))
-    assert float(alignment_loss(logits[:1, :1], torch.tensor([False]))) == 0.0
+@pytest.mark.parametrize("loss", [diagonal_loss, column_loss])
+def test_fillers_change_nothing(loss: Callable[..., Tensor]) -> None:
+    both, harder = cosines(8, rows=5)
+    scales, counts = torch.tensor([14.0, 14.0]), torch.tensor([True, True, True, True, False])
+    torch.testing.assert_close(loss(both, harder, scales, counts), loss(both[:4, :4], harder[:4], scales, everybody(4)))
+    assert float(loss(both[:1, :1], harder[:1], scales, torch.tensor([False]))) == 0.0
 
 
 def test_padding_changes_no_embedding() -> None:
@@ -252,11 +280,12 @@ def test_ascent_stays_on_the_sphere_within_its_radius_and_climbs(seed: int) -> N
         last = similarity
 
 
-def test_ascent_goes_up_the_gradient_of_the_alignment_loss() -> None:
+@pytest.mark.parametrize("loss", [diagonal_loss, column_loss])
+def test_ascent_goes_up_the_gradient_of_the_alignment_loss(loss: Callable[..., Tensor]) -> None:
     image, text, mined = triples(6)
     at = mined.clone().requires_grad_()
-    logits = similarities(image, text, units(6, 50), units(6, 51), at, torch.tensor([14.0, 14.0]))
-    alignment_loss(logits, torch.ones(6, dtype=torch.bool)).backward()
+    both = image @ text.T + units(6, 50) @ units(6, 51).T
+    loss(both, (image * at).sum(-1), torch.tensor([14.0, 14.0]), everybody(6)).backward()
     assert at.grad is not None
     tangent = at.grad - (at.grad * mined).sum(-1, keepdim=True) * mined
     moved = ascended(image, mined, mined, IthnConfig(ascent_step=1e-3)) - mined

@@ -12,12 +12,13 @@ it contradicts them (spec 5.3 and 5.9; `--ithn.negative released` gives the code
 * the harder negative stays between the mined report and the true one, has length 1 and passes no gradient (true alternation);
 * words are averaged without the padding, and both temperatures are held at a scale of at most 100.
 
+`--ithn.contrast column` mends a fault of the published loss, see `diagonal_loss`.
 `mined` keeps the mined negative as it is (a control). `ascent` is the general form of the max step: steps of gradient ascent on
 the sphere, from where the study's last negative was, within a radius of the mined one.
 
 With several processes the others in the InfoNCE are those of one process.
 
-Shapes: B studies, N patches, T positions, S training studies, C channels or width, D projected width.
+Shapes: B studies, C columns (B + 1 reports) or channels, N patches, T positions, S training studies, D projected width.
 """
 
 from __future__ import annotations
@@ -82,10 +83,10 @@ class HardNegativeTask(Task[Pair]):
             if config.negative != "released":
                 with torch.no_grad():  # the weight itself, so that it can come back
                     self.log_scales.clamp_(max=math.log(_LARGEST_SCALE))
-            align = alignment_loss(
-                similarities(image_BD, text_BD, mined_image_BD, mined_text_BD, harder_BD, self.log_scales.exp()),
-                counts_B,
-            )
+            both_BB = image_BD @ text_BD.T + mined_image_BD @ mined_text_BD.T
+            harder_B = (image_BD * harder_BD).sum(-1)
+            loss = diagonal_loss if config.contrast == "diagonal" else column_loss
+            align = loss(both_BB, harder_B, self.log_scales.exp(), counts_B)
             apart = _mean((image_BD * mined_image_BD).sum(-1).abs(), counts_B)
             return {
                 **host,
@@ -95,7 +96,7 @@ class HardNegativeTask(Task[Pair]):
                 "apart": apart,
                 "true_similarity": _mean((image_BD * text_BD).sum(-1), counts_B),
                 "mined_similarity": _mean((image_BD * mined_text_BD).sum(-1), counts_B),
-                "harder_similarity": _mean((image_BD * harder_BD).sum(-1), counts_B),
+                "harder_similarity": _mean(harder_B, counts_B),
             }
 
     def mixing(self) -> float:
@@ -188,21 +189,28 @@ def _held(at_BD: Tensor, centre_BD: Tensor, radius: float) -> Tensor:
     return torch.where(cosine_B1 >= smallest, at_BD, edge_BD)
 
 
-def similarities(
-    image_BD: Tensor, text_BD: Tensor, mined_image_BD: Tensor, mined_text_BD: Tensor, harder_BD: Tensor, scales: Tensor
-) -> Tensor:
-    """(B, B): true pairs, mined pairs and, on the diagonal with a minus, image and harder negative; a third of each."""
-    both_BB = scales[0] * (image_BD @ text_BD.T + mined_image_BD @ mined_text_BD.T)
-    harder_B = scales[1] * (image_BD * harder_BD).sum(-1)
-    return (both_BB - torch.diag(harder_B)) / 3
+def diagonal_loss(both_BB: Tensor, harder_B: Tensor, scales: Tensor, counts_B: Tensor) -> Tensor:
+    """Symmetric InfoNCE whose diagonal the harder negative lowers (released code; spec 5.4).
+
+    `both` is the sum of the cosines of true pairs and of mined pairs. Its useless minimum: with every cosine at -1 the diagonal
+    stands at -1 and all else at -2, so everything is told apart by telling nothing apart.
+    """
+    logits_BB = (scales[0] * both_BB - torch.diag(scales[1] * harder_B)) / 3
+    logits_BB = _only(logits_BB, counts_B)
+    return _mean((logits_BB.logsumexp(1) + logits_BB.logsumexp(0)) / 2 - logits_BB.diagonal(), counts_B)
 
 
-def alignment_loss(logits_BB: Tensor, counts_B: Tensor) -> Tensor:
-    """Symmetric InfoNCE. Rows that do not count are neither asked for nor offered as others."""
+def column_loss(both_BB: Tensor, harder_B: Tensor, scales: Tensor, counts_B: Tensor) -> Tensor:
+    """Symmetric InfoNCE in which the harder negative is one more report to choose from for its image; ours."""
+    logits_BB = _only(scales[0] * both_BB / 2, counts_B)
+    reports_BC = torch.cat([logits_BB, scales[1] * harder_B[:, None]], dim=1)
+    return _mean((reports_BC.logsumexp(1) + logits_BB.logsumexp(0)) / 2 - logits_BB.diagonal(), counts_B)
+
+
+def _only(logits_BB: Tensor, counts_B: Tensor) -> Tensor:
+    """Rows that do not count are neither asked for nor offered as others."""
     own_BB = torch.eye(len(logits_BB), dtype=torch.bool, device=logits_BB.device)
-    logits_BB = logits_BB.masked_fill(~(own_BB | (counts_B[:, None] & counts_B)), -torch.inf)
-    own_B = logits_BB.diagonal()
-    return _mean((logits_BB.logsumexp(1) + logits_BB.logsumexp(0)) / 2 - own_B, counts_B)
+    return logits_BB.masked_fill(~(own_BB | (counts_B[:, None] & counts_B)), -torch.inf)
 
 
 def pooled(features: Encoded) -> Tensor:
