@@ -87,6 +87,8 @@ def small_config(method: str = "r2gen", **train: object) -> RunConfig:
             encoder_layers=1,
             decoder_layers=2,
             memory_heads=4,
+            memory_size=64,
+            memory_top=8,
         ),
         train=replace(TrainConfig(epochs=2, batch_size=8, workers=0, lr=1e-3), **train),  # type: ignore[arg-type]
         decoding=DecodingConfig(beams=1),

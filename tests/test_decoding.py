@@ -17,7 +17,7 @@ from rayscribe.models.report_model import ReportModel
 
 LEGACY = Vocabulary(pad=0, begin=0, end=0)
 OWN = Vocabulary(pad=0, begin=1, end=2)
-METHODS = ("baseline", "r2gen")
+METHODS = ("baseline", "r2gen", "r2gen_cmn")
 
 
 def patches(studies: int = 3, count: int = 5, width: int = 32) -> Encoded:

@@ -22,7 +22,7 @@ from rayscribe.data.prepare import check
 from rayscribe.run import train
 
 GOLDEN = Path(__file__).parent / "golden"
-METHODS = ("baseline", "r2gen")
+METHODS = ("baseline", "r2gen", "r2gen_cmn")
 
 
 def curve(method: str, folder: Path) -> list[float]:

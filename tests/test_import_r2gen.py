@@ -1,18 +1,25 @@
+import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from reference_cmn import TOP, ReferenceCMN
 from reference_r2gen import ReferenceR2Gen, randomised, reference_beam_search
 
+from rayscribe.build import build_model
 from rayscribe.checkpoint import TrainedModel, load_model
+from rayscribe.config import BackboneConfig, RunConfig
 from rayscribe.data.manifest import Manifest, write_manifest
 from rayscribe.errors import InputError
 from rayscribe.files import sha256_of
 from rayscribe.import_r2gen import convert
 from rayscribe.predict import hypotheses
+from rayscribe.published_names import converted, model_config
 from rayscribe.study import Batch, Study
 
 REPORTS = (
@@ -22,6 +29,10 @@ REPORTS = (
 )
 ROWS = 22  # 20 words, <unk>, and id 0
 MAX_LENGTH = 9
+MEMORY = 96  # rows of R2GenCMN's memory, of which 32 answer: the number is read from the checkpoint
+
+Reference = ReferenceR2Gen | ReferenceCMN
+Model = TypeVar("Model", bound=Reference)
 
 
 @pytest.fixture(scope="module")
@@ -41,23 +52,37 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "data.parquet"
 
 
-@pytest.fixture(scope="module")
-def reference() -> ReferenceR2Gen:
+@pytest.fixture(scope="module", params=["r2gen", "r2gen_cmn"])
+def reference(request: pytest.FixtureRequest) -> Reference:
+    return r2gen() if request.param == "r2gen" else cmn()
+
+
+def r2gen() -> ReferenceR2Gen:
     """Two layers rather than three: the number is read from the checkpoint."""
-    model = randomised(ReferenceR2Gen(ROWS, layers=2, images=True), seed=2)
+    return lively(randomised(ReferenceR2Gen(ROWS, layers=2, images=True), seed=2), end=1.5)
+
+
+def cmn() -> ReferenceCMN:
+    model = lively(randomised(ReferenceCMN(ROWS, layers=2, images=True, memory=MEMORY), seed=3), end=0.5)
+    with torch.no_grad():
+        model.encoder_decoder.memory_matrix.mul_(20)  # so that the answers are as large as what asked
+    return model
+
+
+def lively(model: Model, *, end: float) -> Model:
+    """Whose reports differ, and some of which end early."""
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name.endswith("bn3.weight"):
                 parameter.mul_(0.2)  # otherwise 33 blocks of random weights grow without bound
-        # So that words matter, and that some hypotheses end early.
         model.encoder_decoder.model.tgt_embed[0].lut.weight.mul_(2)
         model.encoder_decoder.logit.weight.mul_(2)
-        model.encoder_decoder.logit.bias[0] += 1.5
+        model.encoder_decoder.logit.bias[0] += end
     return model
 
 
 @pytest.fixture(scope="module")
-def published(reference: ReferenceR2Gen, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def published(reference: Reference, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("published") / "model_iu_xray.pth"
     torch.save({"epoch": 14, "state_dict": reference.state_dict(), "optimizer": {}, "monitor_best": 0.165}, path)
     return path
@@ -86,7 +111,7 @@ def batch() -> Batch:
 
 
 @pytest.fixture(scope="module")
-def features(reference: ReferenceR2Gen, batch: Batch) -> torch.Tensor:
+def features(reference: Reference, batch: Batch) -> torch.Tensor:
     """What the published image encoder makes of the batch."""
     assert batch.pixels_BVHW is not None
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
@@ -96,7 +121,7 @@ def features(reference: ReferenceR2Gen, batch: Batch) -> torch.Tensor:
 
 
 def test_an_imported_model_scores_as_the_published_one(
-    imported: TrainedModel, reference: ReferenceR2Gen, batch: Batch, features: torch.Tensor
+    imported: TrainedModel, reference: Reference, batch: Batch, features: torch.Tensor
 ) -> None:
     with torch.inference_mode():
         ours = torch.log_softmax(imported.model(batch).logits_BTW, dim=-1)
@@ -106,7 +131,7 @@ def test_an_imported_model_scores_as_the_published_one(
 
 
 def test_an_imported_model_writes_what_the_published_search_writes(
-    imported: TrainedModel, reference: ReferenceR2Gen, batch: Batch
+    imported: TrainedModel, reference: Reference, batch: Batch
 ) -> None:
     generator = torch.Generator().manual_seed(2)
     strength_B11C = 2 * torch.rand(6, 1, 1, 2048, generator=generator)
@@ -123,6 +148,14 @@ def test_an_imported_model_knows_where_it_comes_from(imported: TrainedModel) -> 
     assert imported.training == {"imported_from": "model_iu_xray.pth", "epoch": 14}
     assert imported.data["source"] == "drawn" and len(imported.data["digest"]) == 64
     assert imported.config.model.decoder_layers == 2 and imported.tokenizer.legacy_ids
+
+
+def test_the_method_is_read_from_the_names(imported: TrainedModel, reference: Reference) -> None:
+    settings = imported.config.model
+    if isinstance(reference, ReferenceCMN):
+        assert (settings.method, settings.memory_size, settings.memory_top) == ("r2gen_cmn", MEMORY, TOP)
+    else:
+        assert (settings.method, settings.memory_slots) == ("r2gen", 3)
 
 
 def test_a_wrong_threshold_is_refused_with_both_counts(published: Path, data: Path, tmp_path: Path) -> None:
@@ -153,22 +186,60 @@ def test_a_damaged_file_is_refused(content: bytes, data: Path, tmp_path: Path) -
         convert(path, data, tmp_path / "model", threshold=1, max_length=MAX_LENGTH)
 
 
-def test_missing_and_unknown_names_are_listed(reference: ReferenceR2Gen, data: Path, tmp_path: Path) -> None:
-    state = dict(reference.state_dict())
-    del state["encoder_decoder.model.rm.W.bias"]
+@pytest.mark.parametrize(
+    ("make", "lost"),
+    [
+        (r2gen, "encoder_decoder.model.rm.W.bias"),
+        (cmn, "encoder_decoder.model.decoder.layers.1.src_attn.linears.1.bias"),
+    ],
+)
+def test_missing_and_unknown_names_are_listed(
+    make: Callable[[], Reference], lost: str, data: Path, tmp_path: Path
+) -> None:
+    state = dict(make().state_dict())
+    del state[lost]
     state["encoder_decoder.extra"] = torch.zeros(1)
-    path = tmp_path / "other.pth"
-    torch.save({"epoch": 1, "state_dict": state}, path)
-    expected = r"other\.pth: .*rm\.W\.bias is missing; encoder_decoder\.extra is unknown \(2 in all\)"
+    expected = rf"other\.pth: .*{re.escape(lost)} is missing; encoder_decoder\.extra is unknown \(2 in all\)"
     with pytest.raises(InputError, match=expected):
+        convert(saved(state, tmp_path), data, tmp_path / "model", threshold=1, max_length=MAX_LENGTH)
+
+
+def test_two_different_copies_of_the_cross_modal_weights_are_refused(data: Path, tmp_path: Path) -> None:
+    state = dict(cmn().state_dict())
+    name = "cmn.linears.2.weight"
+    state[f"encoder_decoder.model.{name}"] = state[f"encoder_decoder.{name}"] + 1e-3
+    expected = rf"other\.pth: encoder_decoder\.{name} and encoder_decoder\.model\.{name} differ"
+    with pytest.raises(InputError, match=expected):
+        convert(saved(state, tmp_path), data, tmp_path / "model", threshold=1, max_length=MAX_LENGTH)
+
+
+@pytest.mark.parametrize("left_out", ["encoder_decoder.cmn.", "encoder_decoder.model.cmn."])
+def test_one_copy_of_the_cross_modal_weights_is_enough(left_out: str) -> None:
+    state = ReferenceCMN(ROWS, layers=1, memory=MEMORY).state_dict()
+    settings = model_config(state)
+    bare = build_model(RunConfig(backbone=BackboneConfig(name="resnet50"), model=settings), ROWS)
+    wanted = {name: weight for name, weight in bare.state_dict().items() if not name.startswith("backbone.")}
+    once = {name: weight for name, weight in state.items() if not name.startswith(left_out)}
+    first, second = converted(state, settings, wanted), converted(once, settings, wanted)
+    assert all(torch.equal(second[name], weight) for name, weight in first.items())
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "decoder.lstm.weight_ih_l0",
+        "encoder_decoder.model.decoder.layers.0.sublayer.0.norm.gamma",  # of the plain baseline
+    ],
+)
+def test_another_model_is_refused(name: str, data: Path, tmp_path: Path) -> None:
+    path = saved({name: torch.zeros(2)}, tmp_path)
+    with pytest.raises(InputError, match=r"other\.pth: no weights named .* only checkpoints of R2Gen and R2GenCMN"):
         convert(path, data, tmp_path / "model", threshold=1, max_length=MAX_LENGTH)
 
 
-def test_another_model_is_refused(data: Path, tmp_path: Path) -> None:
-    path = tmp_path / "cmn.pth"
-    torch.save({"epoch": 1, "state_dict": {"encoder_decoder.model.cmn.memory": torch.zeros(2)}}, path)
-    with pytest.raises(InputError, match=r"cmn\.pth: no weights named .* R2GenCMN"):
-        convert(path, data, tmp_path / "model", threshold=1, max_length=MAX_LENGTH)
+def saved(state: dict[str, torch.Tensor], folder: Path) -> Path:
+    torch.save({"epoch": 1, "state_dict": state}, folder / "other.pth")
+    return folder / "other.pth"
 
 
 class _Code:

@@ -27,7 +27,7 @@ from rayscribe.settings_file import to_yaml
 from rayscribe.task import ReportTask
 from rayscribe.train import build_optimizer, lr_factor
 
-METHODS = ("baseline", "r2gen")
+METHODS = ("baseline", "r2gen", "r2gen_cmn")
 
 # Trains in a process of its own, which kills itself without warning at the given step.
 KILLED = """

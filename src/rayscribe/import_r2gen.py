@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +18,7 @@ from rayscribe.data.manifest import Manifest, read_manifest
 from rayscribe.errors import InputError
 from rayscribe.published_names import WORDS, converted, model_config
 from rayscribe.tokenizer import Tokenizer
+
 
 def convert(
     checkpoint: Path,
@@ -31,21 +34,29 @@ def convert(
         raise InputError(f"{out}: holds a model already; give another --out, or delete the folder")
     stored = _read(checkpoint)
     published = {name.removeprefix("module."): tensor for name, tensor in stored["state_dict"].items()}
+    with _naming(checkpoint):
+        sizes = model_config(published)
     config = RunConfig(
         text=TextConfig(cleaning=cleaning, threshold=threshold, max_length=max_length, legacy_ids=True),
         backbone=BackboneConfig(name="resnet101", trainable=True),
-        model=_named(checkpoint, lambda: model_config(published)),
+        model=sizes,
     )
     manifest = read_manifest(data)
     tokenizer = _vocabulary(manifest, config.text, rows=published[WORDS].shape[0], checkpoint=checkpoint)
     model = build_model(config, tokenizer.size)
-    try:
+    with _naming(checkpoint):
         model.load_state_dict(converted(published, config.model, model.state_dict()))
-    except InputError as error:
-        raise InputError(f"{checkpoint}: {error}") from error
     facts = {"imported_from": checkpoint.name, "epoch": stored.get("epoch", "?")}
     about = manifest.provenance | {"digest": manifest.digest()}
     save_model(out, TrainedModel(model=model, tokenizer=tokenizer, config=config, data=about, training=facts))
+
+
+@contextmanager
+def _naming(checkpoint: Path) -> Iterator[None]:
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{checkpoint}: {error}") from error
 
 
 def _read(checkpoint: Path) -> dict[str, Any]:
@@ -59,7 +70,9 @@ def _read(checkpoint: Path) -> dict[str, Any]:
             f"{checkpoint}: not a checkpoint that can be read without running its code ({reason})"
         ) from error
     if not isinstance(stored, dict) or not isinstance(stored.get("state_dict"), dict):
-        raise InputError(f"{checkpoint}: no state_dict in it; give the file that R2Gen or R2GenCMN saved as model_best.pth")
+        raise InputError(
+            f"{checkpoint}: no state_dict in it; give the file that R2Gen or R2GenCMN saved as model_best.pth"
+        )
     return stored
 
 

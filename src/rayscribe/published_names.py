@@ -51,9 +51,7 @@ def model_config(published: Mapping[str, Tensor]) -> ModelConfig:
     except KeyError as error:
         raise InputError(f"no weights named {error}, which R2Gen and R2GenCMN have") from error
     if _ROWS in published:
-        return replace(
-            sizes, method="r2gen_cmn", memory_size=published[_ROWS].shape[0], memory_top=32, memory_heads=8
-        )
+        return replace(sizes, method="r2gen_cmn", memory_size=published[_ROWS].shape[0], memory_top=32, memory_heads=8)
     return replace(sizes, method="r2gen", memory_slots=published[_RELATIONAL].shape[1] // width)
 
 
