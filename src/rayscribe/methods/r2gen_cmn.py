@@ -10,7 +10,8 @@ text feeds the responses alone: `--model.no-memory-residual`), and values are pr
 
 The same numbers as the released code at a fraction of the cost: the weights of the best rows are scattered into a matrix of
 zeros, so the product with the values is dense and the backward pass holds no copy of the memory for every query
-(`benchmarks/memory.py`); the memory is projected once for all patches and once for all words, not once a study; a decoding step queries for the new words only.
+(`benchmarks/memory.py`); the memory is projected once for all patches and once for all words, not once a study; a decoding
+step queries for the new words only.
 
 Shapes: B studies, T positions (patches, words, or the beams of one step), R = B x T, S rows of the memory, K the best of them,
 N patches, H heads, D width, E = D / H.
