@@ -168,6 +168,9 @@ class IthnConfig:
     contrast: Literal["diagonal", "column"] = "diagonal"
     """What the harder negative does: it lowers the true pair's score (released code), or it is one more report to choose from.
     The first has a useless minimum, all images and reports opposite to each other; see docs/papers.md"""
+    read_before: Literal["mined_image", "own_image"] = "mined_image"
+    """Which image the decoder looks at while it reads the mined report that the harder negative is made from: that report's own
+    (released code), or the study's, so that only the words differ"""
     report: float = 0.7
     "weight of the host's own loss"
     align: float = 0.1

@@ -253,6 +253,16 @@ def test_temperatures_are_held_and_can_come_back() -> None:
     assert task.log_scales.grad is not None and (task.log_scales.grad != 0).all()
 
 
+def test_a_mined_report_read_before_the_study_s_image_differs_by_its_words_alone() -> None:
+    """A mined study with the same words then is the true report, whatever its image shows."""
+    first, other = random_batch(0), random_batch(1)
+    same_words = replace(other, tokens_BT=first.tokens_BT)
+    for read_before, same in (("own_image", True), ("mined_image", False)):
+        losses = small_task(read_before=read_before).eval()(Pair(first=first, second=same_words))
+        difference = float((losses["true_similarity"] - losses["mined_similarity"]).detach())
+        assert (abs(difference) < 1e-6) == same
+
+
 def test_a_probe_does_not_reach_the_host() -> None:
     task = small_task(probe=True, report=1.0)
     losses = task(random_pair())

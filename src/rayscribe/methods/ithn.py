@@ -12,7 +12,9 @@ it contradicts them (spec 5.3 and 5.9; `--ithn.negative released` gives the code
 * the harder negative stays between the mined report and the true one, has length 1 and passes no gradient (true alternation);
 * words are averaged without the padding, and both temperatures are held at a scale of at most 100.
 
-`--ithn.contrast column` mends a fault of the published loss, see `diagonal_loss`.
+`--ithn.contrast column` mends a fault of the published loss, see `diagonal_loss`. `--ithn.read-before own_image` mends another:
+the decoder's states carry the image that it looks at, so a mined report that is read before its own image can be told apart
+without its words.
 `mined` keeps the mined negative as it is (a control). `ascent` is the general form of the max step: steps of gradient ascent on
 the sphere, from where the study's last negative was, within a radius of the mined one.
 
@@ -24,6 +26,7 @@ Shapes: B studies, C columns (B + 1 reports) or channels, N patches, T positions
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor, distributed, nn
@@ -67,37 +70,41 @@ class HardNegativeTask(Task[Pair]):
         self.epochs.fill_(epoch + 1)  # the released code counts from 1
 
     def forward(self, batch: Pair) -> dict[str, Tensor]:
-        config = self.config
         output = self.model(batch.first)
         host = self.host.losses(output, batch.first)
-        mined = self.model.read(batch.second)
-        with torch.autocast(
-            output.logits_BTW.device.type, enabled=False
-        ):  # bfloat16 cannot tell close neighbours apart
-            image_BD, text_BD = self._embedded(output.reading, batch.first)
-            mined_image_BD, mined_text_BD = self._embedded(mined, batch.second)
-            harder_BD = self.harder(image_BD, text_BD, mined_text_BD, batch.rows_B)
-            if self.training:
-                self.batches += 1
-            counts_B = batch.first.has_token_BT.any(1)
-            if config.negative != "released":
-                with torch.no_grad():  # the weight itself, so that it can come back
-                    self.log_scales.clamp_(max=math.log(_LARGEST_SCALE))
-            both_BB = image_BD @ text_BD.T + mined_image_BD @ mined_text_BD.T
-            harder_B = (image_BD * harder_BD).sum(-1)
-            loss = diagonal_loss if config.contrast == "diagonal" else column_loss
-            align = loss(both_BB, harder_B, self.log_scales.exp(), counts_B)
-            apart = _mean((image_BD * mined_image_BD).sum(-1).abs(), counts_B)
-            return {
-                **host,
-                "loss": config.report * host["loss"] + config.align * align + config.apart * apart,
-                "report": host["loss"],
-                "align": align,
-                "apart": apart,
-                "true_similarity": _mean((image_BD * text_BD).sum(-1), counts_B),
-                "mined_similarity": _mean((image_BD * mined_text_BD).sum(-1), counts_B),
-                "harder_similarity": _mean(harder_B, counts_B),
-            }
+        mined = wrong = self.model.read(batch.second)
+        if self.config.read_before == "own_image":
+            hidden_BTD = self.model.decoder(batch.second.tokens_BT[:, :-1], output.reading.encoded)
+            wrong = replace(mined, hidden_BTD=hidden_BTD)
+        # bfloat16 cannot tell close neighbours apart.
+        with torch.autocast(output.logits_BTW.device.type, enabled=False):
+            terms = self._terms(output.reading, mined, wrong, batch)
+        config = self.config
+        loss = config.report * host["loss"] + config.align * terms["align"] + config.apart * terms["apart"]
+        return {**host, "loss": loss, "report": host["loss"], **terms}
+
+    def _terms(self, true: Reading, mined: Reading, wrong: Reading, batch: Pair) -> dict[str, Tensor]:
+        """Alignment, images' cosine, and what is logged of the three similarities with the image."""
+        image_BD, text_BD = self._embedded(true, batch.first)
+        mined_image_BD, mined_text_BD = self._embedded(mined, batch.second)
+        wrong_BD = mined_text_BD if wrong is mined else self._embedded(wrong, batch.second)[1]
+        harder_BD = self.harder(image_BD, text_BD, wrong_BD, batch.rows_B)
+        counts_B = batch.first.has_token_BT.any(1)
+        if self.training:
+            self.batches += 1
+        if self.config.negative != "released":
+            with torch.no_grad():  # the weight itself, so that it can come back
+                self.log_scales.clamp_(max=math.log(_LARGEST_SCALE))
+        both_BB = image_BD @ text_BD.T + mined_image_BD @ mined_text_BD.T
+        harder_B = (image_BD * harder_BD).sum(-1)
+        loss = diagonal_loss if self.config.contrast == "diagonal" else column_loss
+        return {
+            "align": loss(both_BB, harder_B, self.log_scales.exp(), counts_B),
+            "apart": _mean((image_BD * mined_image_BD).sum(-1).abs(), counts_B),
+            "true_similarity": _mean((image_BD * text_BD).sum(-1), counts_B),
+            "mined_similarity": _mean((image_BD * wrong_BD).sum(-1), counts_B),
+            "harder_similarity": _mean(harder_B, counts_B),
+        }
 
     def mixing(self) -> float:
         """Lambda: 1 takes the mined negative, 0 the hardest one. Falls by epochs (1, 2, ...) or by parts of epochs (from 0)."""
