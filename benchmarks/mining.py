@@ -59,7 +59,7 @@ def exact_best(studies: list[Study], reports: list[str]) -> tuple[list[int], np.
     """The best allowed cosine of some studies, by comparing them with everything."""
     texts = Texts.of(reports)
     asked = np.random.default_rng(1).choice(len(studies), QUERIES, replace=False).tolist()
-    asked_QW = texts.part(torch.tensor(asked)).times(torch.eye(texts.vocabulary))
+    asked_QW = texts.part(torch.tensor(asked)).spread()
     scores_NQ = texts.times(asked_QW.T.contiguous())
     for place, row in enumerate(asked):
         same = [

@@ -70,6 +70,13 @@ class Texts:
         places = torch.arange(int(lengths.sum())) + (self.starts_N[rows] - starts).repeat_interleave(lengths)
         return Texts(self.words_G[places], self.weights_G[places], starts, self.vocabulary)
 
+    def spread(self) -> Tensor:
+        """The vectors (N, W) with all their zeros."""
+        lengths_N = torch.diff(self.starts_N, append=torch.tensor([len(self.words_G)]))
+        spread_NW = torch.zeros(len(self.starts_N), self.vocabulary)
+        spread_NW[torch.arange(len(self.starts_N)).repeat_interleave(lengths_N), self.words_G] = self.weights_G
+        return spread_NW
+
     @property
     def is_small(self) -> bool:
         return len(self.starts_N) * self.vocabulary <= _EXACT
@@ -77,14 +84,14 @@ class Texts:
     def dense(self) -> Tensor:
         """(N, W) when that is small, otherwise (N, D): random signs keep cosines up to about 1 / sqrt(D)."""
         if self.is_small:
-            return self.times(torch.eye(self.vocabulary))
+            return self.spread()
         generator = torch.Generator().manual_seed(0)
         signs_WD = torch.randint(0, 2, (self.vocabulary, _DIRECTIONS), generator=generator).float() * 2 - 1
         return F.normalize(self.times(signs_WD), dim=-1)
 
     def cosines(self, rows_B: Tensor, candidates_BK: Tensor) -> Tensor:
         """Exact cosines (B, K) of studies with their candidates."""
-        asked_BW = self.part(rows_B).times(torch.eye(self.vocabulary))
+        asked_BW = self.part(rows_B).spread()
         others = self.part(candidates_BK.flatten())
         lengths = torch.diff(others.starts_N, append=torch.tensor([len(others.words_G)]))
         place = torch.arange(len(rows_B)).repeat_interleave(candidates_BK.shape[1]).repeat_interleave(lengths)
