@@ -196,6 +196,9 @@ class IthnConfig:
     "a control: alignment is learned beside the host and does not reach it"
 
     def __post_init__(self) -> None:
+        for flag, weight in (("report", self.report), ("align", self.align), ("apart", self.apart)):
+            _need(weight >= 0, f"--ithn.{flag}", weight, "a weight is not negative")
+        _need(self.width >= 1, "--ithn.width", self.width, "at least 1")
         _need(self.alpha >= 0, "--ithn.alpha", self.alpha, "not negative; 0 keeps the mined negatives")
         _need(self.candidates >= 1, "--ithn.candidates", self.candidates, "at least 1")
         _need(self.temperature >= 0.01, "--ithn.temperature", self.temperature, "at least 0.01")

@@ -71,7 +71,7 @@ def test_labels_can_be_asked_to_differ() -> None:
         assert negatives and all(labels[i] != labels[row] for i, _ in negatives)
 
 
-def test_images_and_texts_share_the_score(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_and_texts_share_the_score() -> None:
     texts = reports(50)
     vectors = torch.nn.functional.normalize(torch.randn(50, 6, generator=torch.Generator().manual_seed(0)), dim=-1)
     cosines, looks = sklearn_cosines(texts), (vectors @ vectors.T).numpy()
@@ -91,6 +91,10 @@ def test_many_reports_are_ranked_by_exact_cosines(monkeypatch: pytest.MonkeyPatc
     cosines = sklearn_cosines(texts)
     for row, negatives in enumerate(thinned):
         assert [score for _, score in negatives] == pytest.approx([cosines[row, i] for i, _ in negatives], abs=1e-5)
+    images = torch.nn.functional.normalize(torch.randn(500, 6, generator=torch.Generator().manual_seed(0)), dim=-1)
+    for row, negatives in enumerate(mine(studies(500), texts, top=3, images=images)):
+        both = [(cosines[row, i] + float(images[row] @ images[i])) / 2 for i, _ in negatives]
+        assert [score for _, score in negatives] == pytest.approx(both, abs=1e-5)
     lost = [first[0][1] - second[0][1] for first, second in zip(exact, thinned, strict=True)]
     assert min(lost) > -1e-5 and np.mean(lost) < 0.01
 

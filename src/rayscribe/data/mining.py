@@ -132,7 +132,7 @@ def mine(
     texts = Texts.of(reports) if with_text else None
     parts = ([] if texts is None else [texts.dense()]) + ([] if images is None else [images])
     vectors_ND = torch.cat(parts, dim=1) / len(parts) ** 0.5
-    ranks_again = texts is not None and images is None and not texts.is_small
+    ranks_again = texts is not None and not texts.is_small
     wanted = min(len(studies), max(top, _CANDIDATES) if ranks_again else top)
     found: list[list[tuple[int, float]]] = []
     for start in progress(range(0, len(studies), _BLOCK)):
@@ -142,7 +142,10 @@ def mine(
             scores_BN.masked_fill_(group_N[rows_B, None] == group_N, -torch.inf)
         scores_BK, best_BK = scores_BN.topk(wanted, dim=1)
         if ranks_again and texts is not None:
-            exact_BK = texts.cosines(rows_B, best_BK).masked_fill(scores_BK == -torch.inf, -torch.inf)
+            exact_BK = texts.cosines(rows_B, best_BK)
+            if images is not None:
+                exact_BK = (exact_BK + (images[rows_B, None] * images[best_BK]).sum(-1)) / 2
+            exact_BK.masked_fill_(scores_BK == -torch.inf, -torch.inf)
             scores_BK, order_BK = exact_BK.sort(dim=1, descending=True)
             best_BK = best_BK.gather(1, order_BK)
         for scores, best in zip(scores_BK[:, :top].tolist(), best_BK[:, :top].tolist()):
