@@ -88,7 +88,7 @@ def train(
         )
         sampler: Sampler = order
         if config.ithn.enabled:
-            partners = mined_partners(manifest, training.studies, config.text)
+            partners = mined_partners(manifest, training.studies, config.text, data=data)
             sampler = MinedPairs(order=order, partners=partners, candidates=config.ithn.candidates)
         task = build_task(config, model, studies=len(training.studies), batches_per_epoch=len(order.batches(0)))
         task.to(group.device)

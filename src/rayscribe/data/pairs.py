@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from rayscribe.data.manifest import Manifest
 from rayscribe.errors import InputError
 from rayscribe.study import Study
 
-_ADVICE = "write them with `rayscribe mine-negatives DATA --out MINED` and train on that manifest"
+_ADVICE = "write them with `rayscribe mine-negatives` and train on the manifest that it writes"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,23 +38,25 @@ class MinedPairs:
         return partners[int(np.random.default_rng([self.order.seed, row.epoch, row.study]).integers(len(partners)))]
 
 
-def mined_partners(manifest: Manifest, studies: Sequence[Study], text: TextConfig) -> list[list[int]]:
-    """For every study the rows of its mined negatives in `studies`.
+def mined_partners(manifest: Manifest, studies: Sequence[Study], text: TextConfig, *, data: Path) -> list[list[int]]:
+    """For every study the rows of its mined negatives in `studies`, which are from the manifest `data`.
 
     Raises InputError when there are none, or when they were mined for another section or cleaning: then a negative's report
     could be the study's own.
     """
     about = manifest.provenance.get("negatives")
     if about is None:
-        raise InputError(f"the manifest has no mined negatives; {_ADVICE}")
+        raise InputError(f"{data}: no mined negatives; {_ADVICE}")
     wanted = {"section": text.section, "cleaning": text.cleaning}
     if differing := [name for name, value in wanted.items() if about[name] != value]:
         raise InputError(
-            f"the negatives were mined for {differing[0]} {about[differing[0]]!r}, this run reads "
+            f"{data}: the negatives were mined for {differing[0]} {about[differing[0]]!r}, this run reads "
             f"{wanted[differing[0]]!r}; mine them again with --{differing[0]} {wanted[differing[0]]}"
         )
     rows = {study.id: row for row, study in enumerate(studies)}
     partners = [[rows[id_] for id_ in study.negatives if id_ in rows] for study in studies]
     if lacking := [study.id for study, found in zip(studies, partners, strict=True) if not found]:
-        raise InputError(f"{len(lacking)} training studies have no mined negative, e.g. {lacking[0]}; {_ADVICE}")
+        raise InputError(
+            f"{data}: {len(lacking)} training studies have no mined negative, e.g. {lacking[0]}; {_ADVICE}"
+        )
     return partners
