@@ -54,7 +54,7 @@ from rayscribe.run import train
 from rayscribe.tokenizer import Tokenizer
 
 ARMS = {
-    "without": IthnConfig(enabled=True, negative="mined", contrast="column", probe=True, report=1.0),
+    "without": IthnConfig(enabled=True, negative="mined", contrast="column", probe=True),
     "published": IthnConfig(enabled=True),
     "mined": IthnConfig(enabled=True, negative="mined", contrast="column"),
     "line": IthnConfig(enabled=True, contrast="column"),

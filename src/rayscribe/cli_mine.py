@@ -34,7 +34,7 @@ def mine_negatives(arguments: list[str]) -> None:
     ) -> None:
         """For every training study, the most similar other ones: what `--ithn.enabled` learns to tell apart.
 
-        Never the same study or patient, never a report with the same words.
+        Never the same study or patient, never a report with the same words, never a copy of the image.
 
         Args:
             data: the manifest
@@ -57,11 +57,16 @@ def mine_negatives(arguments: list[str]) -> None:
         if by != "text":
             about["backbone"] = {"name": backbone.name, "weights": Path(backbone.weights).name}
             about["images"] = asdict(images)
-        count, lacking = _write(data, out, text, about, backbone, images, features)
+        encoder = replace(backbone, trainable=False)
+        count, lacking = _write(data, out, text, about, encoder, images, features)
         print(f"{count} training studies with up to {top} negatives each by {by}; wrote {out}")
         if lacking:
-            print(f"warning: {len(lacking)} of them have none, e.g. {lacking[0]}; --ithn.enabled will refuse them")
-        print(f"next: rayscribe train ithn --data {out} --run runs/ithn")
+            print(
+                f"warning: {len(lacking)} of them have none, e.g. {lacking[0]}; --ithn.enabled will refuse this manifest"
+            )
+        flags = "" if section == _USUAL.section else f" --text.section {section}"
+        flags += "" if cleaning == _USUAL.cleaning else f" --text.cleaning {cleaning}"
+        print(f"next: rayscribe train ithn --data {out} --run runs/ithn{flags}")
 
     parsed(mine, arguments, "mine-negatives")
 
@@ -112,6 +117,8 @@ def _write(
         labels=labels,
         progress=bar,
     )
+    if not any(found):
+        raise InputError(f"{data}: every two training studies are of one patient, or have the same words or labels")
     mined = {
         study.id: (tuple(studies[row].id for row, _ in one), tuple(round(score, 4) for _, score in one))
         for study, one in zip(studies, found, strict=True)

@@ -193,7 +193,7 @@ class IthnConfig:
     ascent_radius: float = 0.5
     "how far from the mined report, as a chord on the sphere of radius 1"
     probe: bool = False
-    "a control: alignment is learned beside the host and does not reach it"
+    "a control: the host learns as without ITHN and the alignment beside it, without reaching it; `report` does not count"
 
     def __post_init__(self) -> None:
         for flag, weight in (("report", self.report), ("align", self.align), ("apart", self.apart)):
@@ -201,7 +201,7 @@ class IthnConfig:
         _need(self.width >= 1, "--ithn.width", self.width, "at least 1")
         _need(self.alpha >= 0, "--ithn.alpha", self.alpha, "not negative; 0 keeps the mined negatives")
         _need(self.candidates >= 1, "--ithn.candidates", self.candidates, "at least 1")
-        _need(self.temperature >= 0.01, "--ithn.temperature", self.temperature, "at least 0.01")
+        _need(0.01 <= self.temperature <= 10, "--ithn.temperature", self.temperature, "between 0.01 and 10")
         _need(self.ascent_steps >= 1, "--ithn.ascent-steps", self.ascent_steps, "at least 1")
         _need(self.ascent_step > 0, "--ithn.ascent-step", self.ascent_step, "above 0")
         _need(0 < self.ascent_radius < 2, "--ithn.ascent-radius", self.ascent_radius, "above 0, below 2")
@@ -234,3 +234,10 @@ class RunConfig:
             "",
             "a frozen image encoder is fed from its cache, unflipped",
         )
+        _need(
+            not (self.ithn.enabled and self.images.flip),
+            "--images.flip",
+            "",
+            "with ITHN a flip could turn a mined report into the true one: left and right change places in its words",
+        )
+        _need(self.ithn.enabled or self.ithn == IthnConfig(), "--ithn", "", "its settings need --ithn.enabled")

@@ -88,7 +88,9 @@ def train(
         )
         sampler: Sampler = order
         if config.ithn.enabled:
-            partners = mined_partners(manifest, training.studies, config.text, data=data)
+            partners = mined_partners(
+                manifest, training.studies, config.text, candidates=config.ithn.candidates, data=data
+            )
             sampler = MinedPairs(order=order, partners=partners, candidates=config.ithn.candidates)
         task = build_task(config, model, studies=len(training.studies), batches_per_epoch=len(order.batches(0)))
         task.to(group.device)
@@ -173,6 +175,11 @@ def _loss_sums(task: Task[Any], data: StudyDataset) -> tuple[float, int]:
 
 
 def group_size_fits(config: RunConfig, group: Processes) -> None:
+    if config.ithn.enabled and config.train.batch_size < 2 * group.count:
+        raise InputError(
+            f"--train.batch-size {config.train.batch_size}: ITHN tells a study's report from those of the others in its batch; "
+            f"give at least {2 * group.count} for {group.count} processes"
+        )
     if config.train.batch_size % group.count:
         raise InputError(
             f"--train.batch-size {config.train.batch_size} cannot be shared equally by {group.count} processes"

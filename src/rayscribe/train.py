@@ -225,7 +225,12 @@ def _resume(
     state: dict[str, Any] | None = run.load_state(processes.device)
     if state is None:
         return Progress()
-    task.load_state_dict(state["task"])
+    try:
+        task.load_state_dict(state["task"])
+    except RuntimeError as error:
+        raise InputError(
+            f"{run.path}: the training state is of another version of rayscribe; finish the run with that one, or start anew"
+        ) from error
     optimizer.load_state_dict(state["optimizer"])
     scaler.load_state_dict(state["scaler"])
     progress = Progress(**state["progress"])

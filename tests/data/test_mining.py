@@ -8,13 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from sklearn.feature_extraction.text import TfidfVectorizer
 
+from rayscribe.cli import run as run_verb
 from rayscribe.config import TextConfig
 from rayscribe.data import mining
 from rayscribe.data.dataset import cleaned_report
 from rayscribe.data.manifest import Manifest, read_manifest, write_manifest
 from rayscribe.data.mining import Texts, mine
+from rayscribe.errors import InputError
+from rayscribe.files import sha256_of
 from rayscribe.study import Study
 
 WORDS = ("heart", "lungs", "clear", "effusion", "left", "right", "small", "normal", "no", "opacity", "edema", "size")
@@ -48,11 +52,19 @@ def test_negatives_are_the_most_alike_of_other_patients_and_other_reports() -> N
     cosines = sklearn_cosines(texts)
     found = mine(people, texts, top=4)
     for row, negatives in enumerate(found):
-        allowed = [i for i in range(300) if texts[i] != texts[row] and people[i].subject != people[row].subject]
+        words = [sorted(text.split()) for text in texts]
+        allowed = [i for i in range(300) if words[i] != words[row] and people[i].subject != people[row].subject]
         best = sorted((cosines[row, i] for i in allowed), reverse=True)[:4]
         assert [score for _, score in negatives] == pytest.approx(best, abs=1e-6)
         assert {i for i, _ in negatives} <= set(allowed)
         assert [cosines[row, i] for i, _ in negatives] == pytest.approx(best, abs=1e-6)
+
+
+def test_the_same_words_in_another_order_or_punctuation_are_no_negative() -> None:
+    texts = ["heart normal . lungs clear .", "lungs clear . . heart normal .", "heart large .", "lungs clear ."]
+    found = mine(studies(4), texts, top=3)
+    assert 0 not in dict(found[1]) and 1 not in dict(found[0])
+    assert [len(one) for one in found] == [2, 2, 3, 3]
 
 
 def test_unknown_patients_are_all_different() -> None:
@@ -115,6 +127,15 @@ def test_the_manifest_holds_negatives_of_the_training_split_alone(
         assert all(texts[id_] != texts[study.id] for id_ in study.negatives)
 
 
+def test_one_patient_alone_has_no_negatives(world: Path, tmp_path: Path) -> None:
+    manifest = read_manifest(world)
+    rows = tuple(replace(study, subject="one") for study in manifest.studies)
+    write_manifest(tmp_path / "one.parquet", Manifest(studies=rows, provenance={"source": "phantom"}))
+    with pytest.raises(InputError, match="every two training studies are of one patient"):
+        run_verb(["mine-negatives", str(tmp_path / "one.parquet"), "--out", str(tmp_path / "m.parquet")])
+    assert not (tmp_path / "m.parquet").exists()
+
+
 def test_mining_by_image_needs_trained_weights(rayscribe: Callable[..., str], world: Path, tmp_path: Path) -> None:
     message = rayscribe("mine-negatives", world, "--out", tmp_path / "m.parquet", "--by", "image", code=1)
     assert "--backbone.weights" in message
@@ -129,7 +150,7 @@ def test_mining_without_reports_says_so(rayscribe: Callable[..., str], world: Pa
 def test_mining_by_image_finds_the_same_picture_again(
     rayscribe: Callable[..., str], world: Path, tmp_path: Path
 ) -> None:
-    """A copy of a study under another name and report is its nearest negative."""
+    """Nearly the same picture under another name and report is the nearest negative; an exact copy is none."""
     from safetensors.torch import save_file
 
     from rayscribe.config import BackboneConfig
@@ -141,15 +162,21 @@ def test_mining_by_image_finds_the_same_picture_again(
     manifest = read_manifest(world)
     first = next(study for study in manifest.studies if study.split == "train")
     copy = replace(first, id="copy", subject="", findings="Entirely other words.")
-    write_manifest(
-        tmp_path / "two.parquet", Manifest(studies=(*manifest.studies, copy), provenance={"source": "phantom"})
-    )
+    pixels = np.array(Image.open(first.images[0]))
+    pixels[0, 0] ^= 1
+    Image.fromarray(pixels).save(tmp_path / "alike.png")
+    others = (tmp_path / "alike.png", *first.images[1:]), (sha256_of(tmp_path / "alike.png"), *first.sha256[1:])
+    alike = replace(copy, id="alike", findings="Yet other words.", images=others[0], sha256=others[1])
+    rows = (*manifest.studies, copy, alike)
+    write_manifest(tmp_path / "two.parquet", Manifest(studies=rows, provenance={"source": "phantom"}))
     out = tmp_path / "mined.parquet"
     options = ("--backbone.name", "test_resnet", "--backbone.weights", tmp_path / "weights.safetensors")
     options += ("--images.size", 64, "--images.resize", 68, "--features", tmp_path / "features")
     rayscribe("mine-negatives", tmp_path / "two.parquet", "--out", out, "--by", "image", *options)
     mined = {study.id: study for study in read_manifest(out).studies}
-    assert mined[first.id].negatives[0] == "copy" and mined["copy"].negatives[0] == first.id
+    assert mined[first.id].negatives[0] == mined["copy"].negatives[0] == "alike"
+    assert mined["alike"].negatives[0] in ("copy", first.id)
+    assert "copy" not in mined[first.id].negatives and first.id not in mined["copy"].negatives
 
 
 def test_iu_reports_never_meet_their_copies(iu_root: Path) -> None:

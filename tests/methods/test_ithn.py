@@ -263,16 +263,34 @@ def test_a_mined_report_read_before_the_study_s_image_differs_by_its_words_alone
         assert (abs(difference) < 1e-6) == same
 
 
-def test_a_probe_does_not_reach_the_host() -> None:
-    task = small_task(probe=True, report=1.0)
-    losses = task(random_pair())
-    losses["loss"].backward()
-    with_probe = {name: p.grad.clone() for name, p in task.model.named_parameters() if p.grad is not None}
-    assert task.image.weight.grad is not None and task.image.weight.grad.abs().sum() > 0
-    task.zero_grad()
-    ReportTask(task.model)(random_pair().first)["loss"].backward()
-    for name, parameter in task.model.named_parameters():
-        torch.testing.assert_close(with_probe[name], parameter.grad)
+@pytest.mark.slow
+def test_a_probe_leaves_no_trace_in_the_host(mined: Path, tmp_path: Path) -> None:
+    """Weights and running means of batch norms, with gradients clipped by their common norm."""
+    plain = small_config("r2gen_cmn", epochs=1, clip_value=None, clip_norm=0.5)
+    plain = replace(plain, model=replace(plain.model, dropout=0.0, patch_dropout=0.0))
+    train(plain, mined, tmp_path / "plain")
+    train(replace(plain, ithn=IthnConfig(enabled=True, probe=True, width=16)), mined, tmp_path / "probed")
+    first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("plain", "probed"))
+    for name, tensor in first.items():
+        torch.testing.assert_close(second[name], tensor, rtol=1e-4, atol=1e-5)
+    heads = weights(tmp_path / "probed")
+    start = small_task("r2gen_cmn").image.weight
+    assert heads["image.weight"].shape[0] == start.shape[0] and not torch.equal(heads["image.weight"], start)
+
+
+def test_what_would_be_silently_wrong_is_refused(mined: Path, tmp_path: Path) -> None:
+    config = small_run()
+    with pytest.raises(InputError, match=r"--images\.flip.*left and right"):
+        replace(config, images=replace(config.images, flip=True))
+    with pytest.raises(InputError, match=r"settings need --ithn\.enabled"):
+        replace(config, ithn=IthnConfig(alpha=0.5))
+    with pytest.raises(InputError, match=r"5 negatives a study were mined; --ithn\.candidates 6"):
+        train(replace(config, ithn=replace(config.ithn, candidates=6)), mined, tmp_path / "run")
+    with pytest.raises(InputError, match=r"--train\.batch-size 1: .*at least 2"):
+        train(replace(config, train=replace(config.train, batch_size=1)), mined, tmp_path / "run")
+    for wrong in ({"width": 0}, {"align": -1.0}, {"temperature": math.inf}, {"ascent_radius": 2.0}):
+        with pytest.raises(InputError, match="--ithn"):
+            IthnConfig(**wrong)  # type: ignore[arg-type]
 
 
 @settings(deadline=None)

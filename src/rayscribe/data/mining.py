@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from rayscribe.data.cleaning import words_only
 from rayscribe.data.features import FeatureCache
 from rayscribe.study import Study
 
@@ -124,9 +125,14 @@ def mine(
 ) -> list[list[tuple[int, float]]]:
     """For every study up to `top` rows of `studies` with their similarity, the most alike first.
 
-    Never the same patient (nor the same study), never the same report; with `labels` never the same ones.
+    Never the same patient (nor the same study), the same words in any order, or the same first image; with `labels` never the
+    same ones.
     """
-    groups = [_codes(reports), _codes([study.subject or study.id for study in studies])]
+    groups = [
+        _codes([tuple(sorted(words_only(report).split())) for report in reports]),
+        _codes([study.subject or study.id for study in studies]),
+        _codes([study.sha256[0] if study.sha256 else study.id for study in studies]),
+    ]
     if labels is not None:
         groups.append(_codes(labels))
     texts = Texts.of(reports) if with_text else None

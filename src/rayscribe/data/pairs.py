@@ -35,10 +35,12 @@ class MinedPairs:
 
     def _partner(self, row: Row) -> int:
         partners = self.partners[row.study][: self.candidates]
-        return partners[int(np.random.default_rng([self.order.seed, row.epoch, row.study]).integers(len(partners)))]
+        return partners[int(np.random.default_rng([self.order.seed, row.epoch, row.study, 1]).integers(len(partners)))]
 
 
-def mined_partners(manifest: Manifest, studies: Sequence[Study], text: TextConfig, *, data: Path) -> list[list[int]]:
+def mined_partners(
+    manifest: Manifest, studies: Sequence[Study], text: TextConfig, *, candidates: int, data: Path
+) -> list[list[int]]:
     """For every study the rows of its mined negatives in `studies`, which are from the manifest `data`.
 
     Raises InputError when there are none, or when they were mined for another section or cleaning: then a negative's report
@@ -52,6 +54,10 @@ def mined_partners(manifest: Manifest, studies: Sequence[Study], text: TextConfi
         raise InputError(
             f"{data}: the negatives were mined for {differing[0]} {about[differing[0]]!r}, this run reads "
             f"{wanted[differing[0]]!r}; mine them again with --{differing[0]} {wanted[differing[0]]}"
+        )
+    if candidates > about["top"]:
+        raise InputError(
+            f"{data}: {about['top']} negatives a study were mined; --ithn.candidates {candidates} needs more"
         )
     rows = {study.id: row for row, study in enumerate(studies)}
     partners = [[rows[id_] for id_ in study.negatives if id_ in rows] for study in studies]

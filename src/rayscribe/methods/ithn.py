@@ -18,7 +18,8 @@ without its words.
 `mined` keeps the mined negative as it is (a control). `ascent` is the general form of the max step: steps of gradient ascent on
 the sphere, from where the study's last negative was, within a radius of the mined one.
 
-With several processes the others in the InfoNCE are those of one process.
+With several processes the others in the InfoNCE are those of one process; one that has no study of a last, small batch adds
+0 to the mean over processes.
 
 Shapes: B studies, C columns (B + 1 reports) or channels, N patches, T positions, S training studies, D projected width.
 """
@@ -39,6 +40,8 @@ from rayscribe.study import Batch, Pair
 from rayscribe.task import HostTask, Task
 
 _LARGEST_SCALE = 100.0
+_PROBE = 1e-4
+"A probe's weight: nothing in the norm by which gradients are clipped, and Adam's steps do not depend on it."
 
 
 class HardNegativeTask(Task[Pair]):
@@ -72,7 +75,7 @@ class HardNegativeTask(Task[Pair]):
     def forward(self, batch: Pair) -> dict[str, Tensor]:
         output = self.model(batch.first)
         host = self.host.losses(output, batch.first)
-        mined = wrong = self.model.read(batch.second)
+        mined = wrong = self._read_mined(batch.second)
         if self.config.read_before == "own_image":
             hidden_BTD = self.model.decoder(batch.second.tokens_BT[:, :-1], output.reading.encoded)
             wrong = replace(mined, hidden_BTD=hidden_BTD)
@@ -80,8 +83,19 @@ class HardNegativeTask(Task[Pair]):
         with torch.autocast(output.logits_BTW.device.type, enabled=False):
             terms = self._terms(output.reading, mined, wrong, batch)
         config = self.config
-        loss = config.report * host["loss"] + config.align * terms["align"] + config.apart * terms["apart"]
+        beside = config.align * terms["align"] + config.apart * terms["apart"]
+        loss = host["loss"] + _PROBE * beside if config.probe else config.report * host["loss"] + beside
         return {**host, "loss": loss, "report": host["loss"], **terms}
+
+    def _read_mined(self, mined: Batch) -> Reading:
+        """A probe leaves no trace in the host, so it must not move the running means of batch norms either."""
+        if not (self.config.probe and self.training):
+            return self.model.read(mined)
+        self.model.eval()
+        with torch.no_grad():
+            reading = self.model.read(mined)
+        self.model.train()
+        return reading
 
     def _terms(self, true: Reading, mined: Reading, wrong: Reading, batch: Pair) -> dict[str, Tensor]:
         """Alignment, images' cosine, and what is logged of the three similarities with the image."""
@@ -146,7 +160,7 @@ class HardNegativeTask(Task[Pair]):
         found: list[tuple[Tensor, Tensor]] = [(rows_B, harder_BD)]
         if distributed.is_initialized():
             found = found * distributed.get_world_size()
-            distributed.all_gather_object(found, (rows_B, harder_BD))
+            distributed.all_gather_object(found, (rows_B.cpu(), harder_BD.cpu()))
         for rows, harder in found:
             self.ascended_SD[rows.to(rows_B.device)] = harder.to(harder_BD.device)
 
