@@ -1,0 +1,132 @@
+"""`rayscribe reader-study`: a page for readers and its key; `rayscribe reader-study score`: what their votes show.
+
+Annotations are evaluated here (no postponed ones), because tyro reads them from functions inside functions.
+"""
+
+import csv
+import io
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+from rayscribe.arguments import parsed
+from rayscribe.errors import DISCLAIMER, InputError
+from rayscribe.files import write_text
+
+
+def reader_study(arguments: list[str]) -> None:
+    """Two forms: `score` as the first word counts votes, anything else makes a study."""
+    if arguments[:1] == ["score"]:
+        _score_form(arguments[1:])
+    else:
+        _make_form(arguments)
+
+
+def _make_form(arguments: list[str]) -> None:
+    import tyro
+
+    from rayscribe.reader_study import ReaderStudyConfig
+
+    @dataclass(frozen=True, kw_only=True)
+    class MakeStudy:
+        """Makes a blind study of two systems: a page for readers, and its key.
+
+        `rayscribe reader-study score KEY VOTES...` counts what they voted.
+        """
+
+        predictions: tyro.conf.Positional[tuple[Path, Path]]
+        "JSONL, CSV or JSON with ids and reports, one file a system"
+        data: Path
+        "the manifest"
+        out: Path
+        "the page to write; the only file that readers get"
+        key: Path
+        "the key to write; never overwritten, never for readers"
+        worklist: Path | None = None
+        "write a CSV of numbers and study ids there, so that readers can be shown the studies elsewhere"
+        names: tuple[str, str] | None = None
+        "the systems' names in the result; their files' names when empty. The page holds neither"
+        config: Annotated[ReaderStudyConfig, tyro.conf.arg(name="")] = field(default_factory=ReaderStudyConfig)
+
+    _make(parsed(MakeStudy, arguments, "reader-study"))
+
+
+def _make(wanted: Any) -> None:
+    from rayscribe.data.manifest import read_manifest
+    from rayscribe.pages.reader_study import reader_study_page
+    from rayscribe.reader_study import drawn_study, read_systems
+
+    config = wanted.config
+    written = [path.resolve() for path in (wanted.out, wanted.key, wanted.worklist) if path is not None]
+    if len(set(written)) < len(written):
+        raise InputError("--out, --key and --worklist must be different files")
+    if wanted.key.exists():
+        raise InputError(
+            f"{wanted.key}: there already; without it the votes of its study cannot be counted. Name another --key, or "
+            "delete it when that study is over"
+        )
+    if not (config.images or config.reference or wanted.worklist):
+        raise InputError(
+            "readers would have nothing to judge by: show the --reference or the --images, or write a --worklist"
+        )
+    manifest = read_manifest(wanted.data)
+    study = drawn_study(manifest, read_systems(wanted.predictions, wanted.names, config), config)
+    page = reader_study_page(study, manifest)
+    _write_all(wanted, study, page)
+    print("\n".join(study.notes))
+    if not config.images and manifest.provenance.get("images_may_be_shown"):
+        print("the data's terms allow copies of the images; --images puts them on the page")
+    elif not config.images and wanted.worklist is None:
+        print("the page holds no images; --worklist writes which study has which number")
+    print(f"wrote {wanted.out} for the readers. {DISCLAIMER}")
+    print(f"wrote {wanted.key}: keep it from the readers")
+    print(f"next: rayscribe reader-study score {wanted.key} votes.json votes.csv ...")
+
+
+def _write_all(wanted: Any, study: Any, page: str) -> None:
+    """The key first: a page without its key is worth nothing. When a later file fails, the key goes again."""
+    write_text(wanted.key, json.dumps(study.key, indent=1, ensure_ascii=False) + "\n")
+    try:
+        if wanted.worklist is not None:
+            rows = io.StringIO(newline="")
+            csv.writer(rows).writerows([("number", "study"), *((item.number, item.study.id) for item in study.items)])
+            write_text(wanted.worklist, rows.getvalue())
+            print(f"wrote {wanted.worklist}: which study has which number")
+        write_text(wanted.out, page)
+    except (OSError, KeyboardInterrupt):
+        wanted.key.unlink()
+        raise
+
+
+def _score_form(arguments: list[str]) -> None:
+    import tyro
+
+    def score_votes(
+        key: tyro.conf.Positional[Path],
+        votes: tyro.conf.Positional[tuple[Path, ...]],
+        json: Path | None = None,
+    ) -> None:
+        """Un-blinds votes: counts, preference, sign test, agreement of the readers.
+
+        Args:
+            key: the key of the study
+            votes: what the readers exported from the page, JSON or CSV, one file a reader
+            json: write all of it there, with every vote un-blinded
+        """
+        _score(key, votes, json)
+
+    parsed(score_votes, arguments, "reader-study score")
+
+
+def _score(key_file: Path, votes: tuple[Path, ...], target: Path | None) -> None:
+    from rayscribe.pages.reader_study import reader_study_text
+    from rayscribe.reader_study import read_key
+    from rayscribe.reader_votes import read_ballot, score
+
+    key = read_key(key_file)
+    result = score(key, [read_ballot(path, key) for path in votes])
+    if target is not None:
+        write_text(target, json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+        print(f"wrote {target}")
+    print(reader_study_text(result))

@@ -1,0 +1,112 @@
+"""What votes for one of two systems show, and how far the readers who gave them agree.
+
+Shapes: I items, C categories of a vote.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import comb, sqrt
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import NDArray
+
+Counts = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preference:
+    """Votes between two systems, and what they show where every vote is of another item. None where no vote is decided."""
+
+    first: int
+    same: int
+    second: int
+    share: float | None
+    "of the first system among the decided votes"
+    low: float | None
+    high: float | None
+    p: float | None
+    "two-sided exact sign test; the votes for `same` are left out"
+
+    @property
+    def decided(self) -> int:
+        return self.first + self.second
+
+
+def preference(first: int, same: int, second: int) -> Preference:
+    """The share of the first system with its 95 % interval, and the sign test."""
+    decided = first + second
+    low, high = wilson(first, decided) or (None, None)
+    return Preference(
+        first=first,
+        same=same,
+        second=second,
+        share=first / decided if decided else None,
+        low=low,
+        high=high,
+        p=sign_test(first, second),
+    )
+
+
+def sign_test(first: int, second: int) -> float | None:
+    """Two-sided exact probability of a split at least as uneven, were both equally likely. None without any vote."""
+    votes = first + second
+    if not votes:
+        return None
+    tail = sum(comb(votes, count) for count in range(min(first, second) + 1))
+    return min(1.0, 2 * tail / 2**votes)
+
+
+def wilson(chosen: int, votes: int, *, level: float = 0.95) -> tuple[float, float] | None:
+    """Wilson's interval (1927) of a share; inside 0 to 1 also for few votes. None without any vote."""
+    if not votes:
+        return None
+    z, share = NormalDist().inv_cdf((1 + level) / 2), chosen / votes
+    shrink = 1 + z**2 / votes
+    centre = (share + z**2 / (2 * votes)) / shrink
+    half = z * sqrt(share * (1 - share) / votes + z**2 / (4 * votes**2)) / shrink
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def cohen_kappa(first_I: Counts, second_I: Counts, *, categories: int, linear: bool = False) -> float | None:
+    """Agreement of two readers beyond chance (Cohen, 1960); `linear` weighs a disagreement by its distance (1968).
+
+    None where chance alone agrees always: no item, or one category for everything.
+    """
+    if len(first_I) != len(second_I):
+        raise ValueError(f"{len(first_I)} votes against {len(second_I)}; give both readers the same items")
+    if not len(first_I):
+        return None
+    table_CC = np.zeros((categories, categories))
+    np.add.at(table_CC, (first_I, second_I), 1 / len(first_I))
+    distance_CC = np.abs(np.subtract.outer(np.arange(categories), np.arange(categories)))
+    if not linear:
+        distance_CC = np.minimum(distance_CC, 1)
+    chance = float((distance_CC * np.outer(table_CC.sum(1), table_CC.sum(0))).sum())
+    return None if chance == 0 else 1 - float((distance_CC * table_CC).sum()) / chance
+
+
+def pair_agreement(counts_IC: Counts) -> float:
+    """Share of pairs of readers who gave an item the same vote; for two readers the share of items they agree on.
+
+    `counts_IC`: how many readers gave an item each vote; every item from the same number of readers, two at least.
+    """
+    readers = _readers(counts_IC)
+    return float(((counts_IC**2).sum(1) - readers).mean() / (readers * (readers - 1)))
+
+
+def fleiss_kappa(counts_IC: Counts) -> float | None:
+    """Agreement of several readers beyond chance (Fleiss, 1971). None where all votes are one category."""
+    _readers(counts_IC)
+    if (counts_IC.sum(0) == counts_IC.sum()).any():
+        return None
+    chance = float(((counts_IC.sum(0) / counts_IC.sum()) ** 2).sum())
+    return (pair_agreement(counts_IC) - chance) / (1 - chance)
+
+
+def _readers(counts_IC: Counts) -> int:
+    sizes = set(counts_IC.sum(1).tolist())
+    if len(sizes) != 1 or min(sizes) < 2:
+        raise ValueError(f"votes an item: {sorted(sizes)}; every item needs the same number of readers, two at least")
+    return int(sizes.pop())

@@ -1,0 +1,219 @@
+"""The votes of a blind reader study: read as the page exports them, un-blinded with the key, counted and tested.
+
+Shapes: I items, C choices (first system, same, second system).
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rayscribe.errors import DISCLAIMER, InputError
+from rayscribe.metrics.agreement import cohen_kappa, fleiss_kappa, pair_agreement, preference
+
+VOTES_FORMAT = "rayscribe-votes-1"
+CHOICES = ("first", "same", "second")
+"What a vote is for once it is un-blinded, in this order on a scale."
+
+_VOTES = {"a": "A", "same": "same", "b": "B"}
+_COLUMNS = ("study", "reader", "item", "vote", "comment")
+_GUARD = re.compile(r"^'(?=\s*['=+\-@＝＋－＠]|[\t\r\n])")
+"The page puts an apostrophe before a cell that a spreadsheet would take for a formula."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ballot:
+    """One reader's votes, still blind: A, same or B by item."""
+
+    path: Path
+    reader: str
+    votes: dict[str, str]
+    comments: dict[str, str]
+
+
+def read_ballot(path: Path, key: Mapping[str, Any]) -> Ballot:
+    """A file that the page exported (.json or .csv). Every fault names its vote."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such votes file; readers export it from the page")
+    votes: dict[str, str] = {}
+    comments: dict[str, str] = {}
+    readers: set[str] = set()
+    for place, row in _rows(path):
+        reader, item, vote, comment = _checked(f"{path}, {place}", row, key)
+        if item in votes:
+            raise InputError(f"{path}, {place}: item {item} stands twice; export the votes again")
+        votes[item] = vote
+        comments |= {item: comment} if comment.strip() else {}
+        readers.add(reader)
+    if not votes:
+        raise InputError(f"{path}: holds no vote; the reader has to vote before the export")
+    reader = readers.pop()
+    if readers or not reader or not reader.isprintable():
+        raise InputError(f"{path}: the votes of one named reader are wanted; give every reader a file")
+    return Ballot(path=path, reader=reader, votes=votes, comments=comments)
+
+
+def score(key: Mapping[str, Any], ballots: Sequence[Ballot]) -> dict[str, Any]:
+    """Counts, shares, tests and agreement; for all items, and for normal and abnormal ones where they are coded."""
+    if not ballots:
+        raise InputError("name the readers' votes: rayscribe reader-study score key.json votes.json votes.csv ...")
+    ordered = sorted(ballots, key=lambda ballot: ballot.reader.casefold())
+    for one, two in pairwise(ordered):
+        if one.reader.casefold() == two.reader.casefold():
+            raise InputError(f"{one.path} and {two.path} are both of reader {one.reader}; give one file a reader")
+    items = key["items"]
+    choices = {ballot.reader: _unblinded(ballot, key) for ballot in ballots}
+    parts = {"all": items}
+    if all(item["normal"] is not None for item in items):
+        parts["normal"] = [item for item in items if item["normal"]]
+        parts["abnormal"] = [item for item in items if not item["normal"]]
+    return {
+        "study": key["study"],
+        "names": key["names"],
+        "items": len(items),
+        "settings": key["settings"],
+        "readers": {ballot.reader: _habits(ballot) for ballot in ballots},
+        "parts": {name: _part(choices, [item["item"] for item in some]) for name, some in parts.items() if some},
+        "agreement": _agreement(choices, [item["item"] for item in items]),
+        "votes": [_vote(item, ballots, choices) for item in items],
+        "disclaimer": DISCLAIMER,
+    }
+
+
+def _checked(place: str, row: Mapping[str, Any], key: Mapping[str, Any]) -> tuple[str, str, str, str]:
+    """Reader, item, vote and comment of one row."""
+    fields = [row.get(name, "") for name in _COLUMNS]
+    if not all(isinstance(value, str) for value in fields):
+        raise InputError(f"{place}: {', '.join(_COLUMNS)} must be texts; export the votes again")
+    study, reader, item, vote = (" ".join(value.split()) for value in fields[:4])
+    if study != key["study"]:
+        raise InputError(
+            f"{place}: a vote of study {study or '(none)'}, the key is of {key['study']}; give the key of that page"
+        )
+    if all(item != known["item"] for known in key["items"]):
+        raise InputError(f"{place}: the study has no item {item!r}; export the votes again")
+    if vote.lower() not in _VOTES:
+        raise InputError(f"{place}: the vote {vote!r} is none of {', '.join(_VOTES.values())}")
+    return reader, item, _VOTES[vote.lower()], fields[4]
+
+
+def _part(choices: Mapping[str, Mapping[str, int]], items: Sequence[str]) -> dict[str, Any]:
+    """Of some items: every reader, all votes together, and the majority of every item.
+
+    Votes of several readers on one item are not independent, so that all votes together have no interval and no test.
+    """
+    readers = {}
+    for reader, votes in choices.items():
+        counts = [sum(votes.get(item) == choice for item in items) for choice in range(3)]
+        readers[reader] = asdict(preference(*counts)) | {"answered": sum(counts)}
+    first, same, second = (sum(one[name] for one in readers.values()) for name in CHOICES)
+    found: dict[str, Any] = {"items": len(items), "readers": readers}
+    if len(choices) > 1:
+        share = first / (first + second) if first + second else None
+        found["pooled"] = {"first": first, "same": same, "second": second, "share": share}
+        winners = [_majority([votes[item] for votes in choices.values() if item in votes]) for item in items]
+        counts = [winners.count(choice) for choice in range(3)]
+        found["majority"] = asdict(preference(*counts)) | {"none": winners.count(-1), "answered": len(items)}
+        found["majority"]["answered"] -= winners.count(None)
+    return found
+
+
+def _majority(votes: Sequence[int]) -> int | None:
+    """What more than half of an item's votes are for; -1 where nothing is, None where nobody voted."""
+    if not votes:
+        return None
+    return next((choice for choice in range(3) if 2 * votes.count(choice) > len(votes)), -1)
+
+
+def _agreement(choices: Mapping[str, Mapping[str, int]], items: Sequence[str]) -> dict[str, Any]:
+    """On the items that all readers answered; a kappa is None where it is not defined."""
+    shared = [item for item in items if all(item in votes for votes in choices.values())]
+    found: dict[str, Any] = {"readers": len(choices), "items": len(shared)}
+    if len(choices) < 2 or not shared:
+        return found
+    table_RI = np.array([[votes[item] for item in shared] for votes in choices.values()])
+    counts_IC = np.stack([(table_RI == choice).sum(0) for choice in range(3)], axis=1)
+    found["agreement"] = pair_agreement(counts_IC)
+    if len(choices) == 2:
+        found["cohen_kappa"] = cohen_kappa(table_RI[0], table_RI[1], categories=3)
+        found["cohen_kappa_linear"] = cohen_kappa(table_RI[0], table_RI[1], categories=3, linear=True)
+    else:
+        found["fleiss_kappa"] = fleiss_kappa(counts_IC)
+    return found
+
+
+def _unblinded(ballot: Ballot, key: Mapping[str, Any]) -> dict[str, int]:
+    """Places in `CHOICES` by item."""
+    sides = {item["item"]: item for item in key["items"]}
+    return {
+        item: 1 if vote == "same" else 2 * (sides[item][vote] != key["names"][0]) for item, vote in ballot.votes.items()
+    }
+
+
+def _habits(ballot: Ballot) -> dict[str, Any]:
+    sides = list(ballot.votes.values())
+    return {
+        "file": ballot.path.name,
+        "answered": len(sides),
+        "chose_a": sides.count("A"),
+        "chose_b": sides.count("B"),
+        "comments": len(ballot.comments),
+    }
+
+
+def _vote(
+    item: Mapping[str, Any], ballots: Sequence[Ballot], choices: Mapping[str, Mapping[str, int]]
+) -> dict[str, Any]:
+    name = item["item"]
+    votes = {reader: CHOICES[found[name]] for reader, found in choices.items() if name in found}
+    comments = {ballot.reader: ballot.comments[name] for ballot in ballots if name in ballot.comments}
+    return {**item, "votes": votes, "comments": comments}
+
+
+def _rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Votes with the study and the reader in each, and where they stand."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        yield from _json(path, text) if text.lstrip().startswith(("{", "[")) else _csv(path, text)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: not a readable votes file ({error}); export the votes again") from error
+
+
+def _json(path: Path, text: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    try:
+        content = json.loads(text)
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON ({error}); export the votes again") from error
+    if not isinstance(content, dict) or content.get("format") != VOTES_FORMAT:
+        raise InputError(f"{path}: not votes of a reader study; readers export them from the page")
+    votes = content.get("votes")
+    if not isinstance(votes, list):
+        raise InputError(f"{path}: holds no list of votes; export the votes again")
+    for number, vote in enumerate(votes, start=1):
+        if not isinstance(vote, dict):
+            raise InputError(f'{path}, vote {number}: not {{"item": ..., "vote": ...}}; export the votes again')
+        yield f"vote {number}", {**vote, "study": content.get("study"), "reader": content.get("reader")}
+
+
+def _csv(path: Path, text: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Also as spreadsheets of some countries save it, with semicolons."""
+    header = text.partition("\n")[0]
+    delimiter = ";" if header.count(";") > header.count(",") else ","
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    if lacking := [name for name in _COLUMNS[:4] if name not in (reader.fieldnames or [])]:
+        raise InputError(
+            f"{path}: not votes of a reader study, it lacks the column {lacking[0]}; export the votes again"
+        )
+    for row in reader:
+        if None in row or None in row.values():
+            raise InputError(f"{path}, line {reader.line_num}: not as many fields as the header has")
+        yield f"line {reader.line_num}", {name: _GUARD.sub("", value) for name, value in row.items()}
