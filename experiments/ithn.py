@@ -34,19 +34,20 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from rayscribe.build import build_model, build_task
+from rayscribe.build import Training, build_model, build_task
 from rayscribe.cli import run as run_verb
 from rayscribe.cli_prepare import write_phantom_manifest
-from rayscribe.config import IthnConfig, RunConfig
+from rayscribe.config import RunConfig
+from rayscribe.config_methods import IthnConfig
 from rayscribe.data.dataset import Row, StudyDataset, cleaned_report, collate
 from rayscribe.data.manifest import Manifest, read_manifest
 from rayscribe.data.mining import mine
 from rayscribe.data.phantom_truth import PhantomConfig
 from rayscribe.files import write_text
-from rayscribe.methods.ithn import HardNegativeTask, pooled
+from rayscribe.methods.ithn import HardNegativeTask
 from rayscribe.metrics.diversity import diversity
 from rayscribe.metrics.overlap import overlap_scores
-from rayscribe.models.layers import Encoded
+from rayscribe.models.layers import Encoded, pooled
 from rayscribe.models.report_model import ReportModel
 from rayscribe.predict import generate_reports
 from rayscribe.recipes import demo
@@ -145,7 +146,7 @@ def own_image_recall(task: HardNegativeTask, data: StudyDataset, own_I: NDArray[
 def trained_task(config: RunConfig, manifest: Manifest, tokenizer: Tokenizer, run: Path) -> HardNegativeTask:
     """The task as it was after the last epoch: heads are in the training state alone, not in the exported model."""
     model: ReportModel = build_model(config, tokenizer.size)
-    task = build_task(config, model, studies=len(manifest.split("train")), batches_per_epoch=1)
+    task = build_task(config, model, Training(studies=len(manifest.split("train")), batches_per_epoch=1))
     task.load_state_dict(torch.load(run / "state.pt", weights_only=True)["task"])
     assert isinstance(task, HardNegativeTask)
     return task.eval()

@@ -16,7 +16,7 @@ import torch
 
 from conftest import small_config
 from rayscribe.cli import run as run_verb
-from rayscribe.config import IthnConfig
+from rayscribe.config_methods import IthnConfig
 from rayscribe.data import iu_xray
 from rayscribe.data.manifest import write_manifest
 from rayscribe.data.phantom import write_phantom

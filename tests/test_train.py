@@ -99,6 +99,23 @@ def test_two_processes_take_the_steps_of_one(method: str, world: Path, tmp_path:
         # Frozen, because batch normalisation sees half of the batch in each of two processes.
         backbone=replace(config.backbone, trainable=False),
     )
+    one, two = logs_of_one_and_two_processes(config, world, tmp_path)
+    assert len(one) == len(two) == 6
+    for step, (first, second) in enumerate(zip(one, two, strict=True)):
+        tolerance = 1e-4 if step == 0 else 1e-2  # see the test of accumulation
+        assert float(second["gradient_norm"]) == pytest.approx(float(first["gradient_norm"]), rel=tolerance)
+        assert float(second["loss"]) == pytest.approx(float(first["loss"]), rel=tolerance)
+    for name, tensor in weights(tmp_path / "one").items():
+        # Adam divides by the gradient's size, so rounding shows where a gradient is nearly zero; a step is up to 1e-3.
+        torch.testing.assert_close(weights(tmp_path / "two")[name], tensor, rtol=1e-3, atol=1e-4)
+    scores = [logged(tmp_path / name, "validation.csv")[0] for name in ("one", "two")]
+    assert float(scores[1]["loss"]) == pytest.approx(float(scores[0]["loss"]), rel=1e-3)
+
+
+def logs_of_one_and_two_processes(
+    config: RunConfig, world: Path, tmp_path: Path
+) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
+    """Trains the runs `one` and `two`."""
     features = tmp_path / "features"
     train(config, world, tmp_path / "one", features=features)
     (tmp_path / "config.yaml").write_text(to_yaml(config))
@@ -117,17 +134,7 @@ def test_two_processes_take_the_steps_of_one(method: str, world: Path, tmp_path:
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr.decode()[-3000:]
-    one, two = logged(tmp_path / "one"), logged(tmp_path / "two")
-    assert len(one) == len(two) == 6
-    for step, (first, second) in enumerate(zip(one, two, strict=True)):
-        tolerance = 1e-4 if step == 0 else 1e-2  # see the test of accumulation
-        assert float(second["gradient_norm"]) == pytest.approx(float(first["gradient_norm"]), rel=tolerance)
-        assert float(second["loss"]) == pytest.approx(float(first["loss"]), rel=tolerance)
-    for name, tensor in weights(tmp_path / "one").items():
-        # Adam divides by the gradient's size, so rounding shows where a gradient is nearly zero; a step is up to 1e-3.
-        torch.testing.assert_close(weights(tmp_path / "two")[name], tensor, rtol=1e-3, atol=1e-4)
-    scores = [logged(tmp_path / name, "validation.csv")[0] for name in ("one", "two")]
-    assert float(scores[1]["loss"]) == pytest.approx(float(scores[0]["loss"]), rel=1e-3)
+    return logged(tmp_path / "one"), logged(tmp_path / "two")
 
 
 def test_accumulated_batches_take_the_step_of_a_large_one(world: Path, tmp_path: Path) -> None:
@@ -276,11 +283,11 @@ def test_the_processes_share_every_batch_without_overlap(processes: int) -> None
 
 def test_the_schedules_are_functions_of_the_step() -> None:
     config = RunConfig().train
-    assert lr_factor(config, 49, 0, 1000) == 1.0
-    assert lr_factor(config, 50, 0, 1000) == pytest.approx(0.1)
+    assert lr_factor(config, 0, 49.9) == 1.0
+    assert lr_factor(config, 0, 50.0) == pytest.approx(0.1)
     cosine = replace(config, schedule="cosine", warmup_steps=10)
-    assert lr_factor(cosine, 0, 0, 1000) == pytest.approx(0.1, abs=1e-3)
-    assert lr_factor(cosine, 0, 1000, 1000) == pytest.approx(0, abs=1e-9)
+    assert lr_factor(cosine, 0, 0.0) == pytest.approx(0.1, abs=1e-3)
+    assert lr_factor(cosine, 1000, float(cosine.epochs)) == pytest.approx(0, abs=1e-9)
 
 
 def test_a_run_folder_is_a_model_folder(world: Path, tmp_path: Path) -> None:

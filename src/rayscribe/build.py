@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
 from rayscribe.config import ModelConfig, RunConfig
+from rayscribe.data.entities import EntityTargets
 from rayscribe.methods.ithn import HardNegativeTask
+from rayscribe.methods.jima import CurriculumTask, EntityFusion
 from rayscribe.methods.r2gen import MemoryNorms, RelationalMemory
 from rayscribe.methods.r2gen_cmn import CrossModalMemory, CrossModalStage
 from rayscribe.models.backbones import Backbone
 from rayscribe.models.layers import DecoderLayer, WordEmbedding
 from rayscribe.models.report_model import Decoder, FixedNorms, PatchEmbedding, PatchEncoder, ReportModel
-from rayscribe.task import ReportTask, Task
+from rayscribe.study import Batch
+from rayscribe.task import HostTask, ReportTask, Task
+from rayscribe.tokenizer import reserved_ids
 
 
 def build_model(config: RunConfig, vocabulary: int) -> ReportModel:
     """The model of `config.model.method` for a vocabulary of that many ids."""
     model = config.model
     backbone = Backbone(config.backbone)
-    patches = PatchEmbedding(backbone.channels, model.width, model.patch_dropout)
+    words = vocabulary - reserved_ids(config.text.legacy_ids)
+    patches = _PATCHES[model.method](config, backbone.channels, words)
     memory = _MEMORIES[model.method](model)
     encoder = PatchEncoder(model.width, model.heads, model.feedforward, model.encoder_layers, model.dropout)
     layers = [
@@ -40,12 +46,50 @@ def build_model(config: RunConfig, vocabulary: int) -> ReportModel:
     return ReportModel(backbone, stages, decoder)
 
 
-def build_task(config: RunConfig, model: ReportModel, *, studies: int, batches_per_epoch: int) -> Task[Any]:
-    """What is trained: the model's own task, or a plug-in around it. `studies` counts the training split."""
-    host = ReportTask(model)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Training:
+    """What tasks may want to know of the training split."""
+
+    studies: int
+    batches_per_epoch: int
+    partners: Sequence[Sequence[int]] = ()
+    "ITHN: rows of the mined negatives of every study"
+    entities: Callable[[], EntityTargets] | None = None
+    "JIMA: the clinical words of every study"
+    batches: Callable[[], Iterable[Batch]] = tuple
+    "reads this process's share of the studies once, uncropped"
+
+
+def build_task(config: RunConfig, model: ReportModel, training: Training) -> Task[Any]:
+    """What is trained: the model's own task, or a plug-in around it."""
+    host = _HOSTS[config.model.method](config, model, training)
     if not config.ithn.enabled:
         return host
-    return HardNegativeTask(host, config.ithn, studies=studies, batches_per_epoch=batches_per_epoch)
+    return HardNegativeTask(
+        host,
+        config.ithn,
+        studies=training.studies,
+        batches_per_epoch=training.batches_per_epoch,
+        partners=training.partners,
+    )
+
+
+def _report_task(config: RunConfig, model: ReportModel, training: Training) -> HostTask[Any]:
+    return ReportTask(model)
+
+
+def _curriculum_task(config: RunConfig, model: ReportModel, training: Training) -> HostTask[Any]:
+    fusion = model.stages[0]
+    assert isinstance(fusion, EntityFusion) and training.entities is not None
+    return CurriculumTask(model, fusion, config.jima, entities=training.entities(), training=training.batches)
+
+
+def _patch_embedding(config: RunConfig, channels: int, words: int) -> nn.Module:
+    return PatchEmbedding(channels, config.model.width, config.model.patch_dropout)
+
+
+def _entity_fusion(config: RunConfig, channels: int, words: int) -> nn.Module:
+    return EntityFusion(channels, words, config.model.width, config.model.patch_dropout, config.jima)
 
 
 def _fixed_norms(model: ModelConfig) -> nn.Module:
@@ -78,13 +122,27 @@ def _cross_modal(model: ModelConfig) -> CrossModalStage:
     return CrossModalStage(patches, words, model.dropout)
 
 
+_PATCHES: dict[str, Callable[[RunConfig, int, int], nn.Module]] = {
+    "baseline": _patch_embedding,
+    "r2gen": _patch_embedding,
+    "r2gen_cmn": _patch_embedding,
+    "jima": _entity_fusion,
+}
+_HOSTS: dict[str, Callable[[RunConfig, ReportModel, Training], HostTask[Any]]] = {
+    "baseline": _report_task,
+    "r2gen": _report_task,
+    "r2gen_cmn": _report_task,
+    "jima": _curriculum_task,
+}
 _NORMS: dict[str, Callable[[ModelConfig], nn.Module]] = {
     "baseline": _fixed_norms,
     "r2gen": _memory_norms,
     "r2gen_cmn": _fixed_norms,
+    "jima": _fixed_norms,
 }
 _MEMORIES: dict[str, Callable[[ModelConfig], CrossModalStage | None]] = {
     "baseline": _no_memory,
     "r2gen": _no_memory,
     "r2gen_cmn": _cross_modal,
+    "jima": _no_memory,
 }

@@ -18,10 +18,12 @@ OVERVIEW = f"""rayscribe {__version__}: chest X-rays to draft radiology reports
   rayscribe demo                              drawn X-rays, a trained model, scores and a page, in two minutes
   rayscribe prepare iu-xray|table|phantom     a data set to one checked manifest (Parquet)
   rayscribe mine-negatives DATA               a manifest to one with the most similar other studies (for ITHN)
-  rayscribe train RECIPE                      a manifest to a model folder; recipes: baseline, r2gen, r2gen_cmn, ithn, demo
+  rayscribe extract-entities DATA             the clinical words of every report, by rules or RadGraph (for JIMA)
+  rayscribe train RECIPE                      a manifest to a model folder; baseline, r2gen, r2gen_cmn, jima, ithn, demo
   rayscribe generate                          a model and a manifest split to predictions.jsonl
   rayscribe evaluate PREDICTIONS              predictions to scores with intervals, floors, tests and alarms
   rayscribe compare A.json B.json...          score files to one table with tests, if their protocols agree
+  rayscribe reader-study A B                  two systems' reports to a blind page for readers; `score` counts their votes
   rayscribe label TABLE                       reports to the 14 CheXpert observations
   rayscribe audit DATA                        what is wrong with a split: copies, label shift, shared patients
   rayscribe predict IMAGE...                  one study's images (PNG, JPEG, DICOM) to a draft report
@@ -76,6 +78,12 @@ def _mine_negatives(arguments: list[str]) -> None:
     mine_negatives(arguments)
 
 
+def _extract_entities(arguments: list[str]) -> None:
+    from rayscribe.cli_entities import extract_entities
+
+    extract_entities(arguments)
+
+
 def _train(arguments: list[str]) -> None:
     import tyro
 
@@ -125,6 +133,12 @@ def _compare(arguments: list[str]) -> None:
     from rayscribe.cli_evaluate import compare
 
     compare(arguments)
+
+
+def _reader_study(arguments: list[str]) -> None:
+    from rayscribe.cli_reader_study import reader_study
+
+    reader_study(arguments)
 
 
 def _label(arguments: list[str]) -> None:
@@ -210,10 +224,12 @@ _VERBS: dict[str, Callable[[list[str]], None]] = {
     "demo": _demo,
     "prepare": _prepare,
     "mine-negatives": _mine_negatives,
+    "extract-entities": _extract_entities,
     "train": _train,
     "generate": _generate,
     "evaluate": _evaluate,
     "compare": _compare,
+    "reader-study": _reader_study,
     "label": _label,
     "audit": _audit,
     "predict": _predict,

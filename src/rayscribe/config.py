@@ -5,13 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from rayscribe.config_methods import IthnConfig, JimaConfig, need
 from rayscribe.data.images import ImageConfig
-from rayscribe.errors import InputError
-
-
-def _need(fits: bool, flag: str, value: object, what: str) -> None:
-    if not fits:
-        raise InputError(f"{flag} {value}: {what}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,8 +23,8 @@ class TextConfig:
     "R2Gen's ids: pad, begin and end are all 0, and a report that is cut loses its end"
 
     def __post_init__(self) -> None:
-        _need(self.threshold >= 1, "--text.threshold", self.threshold, "at least 1")
-        _need(self.max_length >= 3, "--text.max-length", self.max_length, "at least 3: begin, a word, end")
+        need(self.threshold >= 1, "--text.threshold", self.threshold, "at least 1")
+        need(self.max_length >= 3, "--text.max-length", self.max_length, "at least 3: begin, a word, end")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +44,7 @@ class BackboneConfig:
 class ModelConfig:
     """The encoder-decoder. Defaults are R2Gen's (spec of the released code)."""
 
-    method: Literal["baseline", "r2gen", "r2gen_cmn"] = "baseline"
+    method: Literal["baseline", "r2gen", "r2gen_cmn", "jima"] = "baseline"
     width: int = 512
     heads: int = 8
     feedforward: int = 512
@@ -71,15 +66,15 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         for flag, heads in (("--model.heads", self.heads), ("--model.memory-heads", self.memory_heads)):
-            _need(heads >= 1 and self.width % heads == 0, flag, heads, f"must divide --model.width {self.width}")
-        _need(
+            need(heads >= 1 and self.width % heads == 0, flag, heads, f"must divide --model.width {self.width}")
+        need(
             1 <= self.memory_top <= self.memory_size,
             "--model.memory-top",
             self.memory_top,
             f"between 1 and --model.memory-size {self.memory_size}",
         )
-        _need(self.width % 2 == 0, "--model.width", self.width, "must be even, for the sines and cosines of positions")
-        _need(self.decoder_layers >= 1, "--model.decoder-layers", self.decoder_layers, "at least 1")
+        need(self.width % 2 == 0, "--model.width", self.width, "must be even, for the sines and cosines of positions")
+        need(self.decoder_layers >= 1, "--model.decoder-layers", self.decoder_layers, "at least 1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,12 +114,12 @@ class TrainConfig:
     "minutes between training states that `--resume` continues from; one is written after every epoch as well"
 
     def __post_init__(self) -> None:
-        _need(self.epochs >= 1, "--train.epochs", self.epochs, "at least 1")
-        _need(self.min_epochs <= self.epochs, "--train.min-epochs", self.min_epochs, "more than --train.epochs")
-        _need(self.batch_size >= 1, "--train.batch-size", self.batch_size, "at least 1")
-        _need(self.accumulate >= 1, "--train.accumulate", self.accumulate, "at least 1")
+        need(self.epochs >= 1, "--train.epochs", self.epochs, "at least 1")
+        need(self.min_epochs <= self.epochs, "--train.min-epochs", self.min_epochs, "more than --train.epochs")
+        need(self.batch_size >= 1, "--train.batch-size", self.batch_size, "at least 1")
+        need(self.accumulate >= 1, "--train.accumulate", self.accumulate, "at least 1")
         both = self.clip_value is not None and self.clip_norm is not None
-        _need(not both, "--train.clip-norm", self.clip_norm, "clip by value or by norm; give --train.clip-value None")
+        need(not both, "--train.clip-norm", self.clip_norm, "clip by value or by norm; give --train.clip-value None")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,62 +144,12 @@ class DecodingConfig:
     "of the sampling"
 
     def __post_init__(self) -> None:
-        _need(self.beams >= 1, "--decoding.beams", self.beams, "at least 1")
-        _need(self.length_penalty >= 0, "--decoding.length-penalty", self.length_penalty, "not negative")
-        _need(self.temperature > 0, "--decoding.temperature", self.temperature, "above 0; --decoding.beams 1 is greedy")
-        _need(0 < self.top_p <= 1, "--decoding.top-p", self.top_p, "above 0, at most 1")
+        need(self.beams >= 1, "--decoding.beams", self.beams, "at least 1")
+        need(self.length_penalty >= 0, "--decoding.length-penalty", self.length_penalty, "not negative")
+        need(self.temperature > 0, "--decoding.temperature", self.temperature, "above 0; --decoding.beams 1 is greedy")
+        need(0 < self.top_p <= 1, "--decoding.top-p", self.top_p, "above 0, at most 1")
         tokens = self.max_tokens
-        _need(tokens is None or 1 <= tokens <= 512, "--decoding.max-tokens", tokens, "between 1 and 512")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IthnConfig:
-    """Increasingly hard negatives beside any method; see `methods/ithn.py`. Weights and alpha are the released code's."""
-
-    enabled: bool = False
-    negative: Literal["line", "mined", "ascent", "released"] = "line"
-    """Where the harder negative is: on the line from the mined to the true report; the mined one itself, never harder; where
-    gradient ascent took it; or as in the released code, whose projection mixes the batch"""
-    contrast: Literal["diagonal", "column"] = "diagonal"
-    """What the harder negative does: it lowers the true pair's score (released code), or it is one more report to choose from.
-    The first has a useless minimum, all images and reports opposite to each other; see docs/papers.md"""
-    read_before: Literal["mined_image", "own_image"] = "mined_image"
-    """Which image the decoder looks at while it reads the mined report that the harder negative is made from: that report's own
-    (released code), or the study's, so that only the words differ"""
-    report: float = 0.7
-    "weight of the host's own loss"
-    align: float = 0.1
-    "weight of the alignment of images and reports"
-    apart: float = 0.2
-    "weight of the cosine of image and mined image"
-    alpha: float = 0.01
-    "how fast the negatives harden: the mixing coefficient is exp(-alpha x epochs)"
-    harden: Literal["epoch", "step"] = "epoch"
-    candidates: int = 1
-    "how many mined negatives of a study take turns"
-    image: Literal["backbone", "encoded"] = "backbone"
-    "what is pooled: the image encoder's features, or what the decoder looks at (for frozen image encoders)"
-    width: int = 512
-    temperature: float = 0.07
-    "at the start; both temperatures are learned"
-    ascent_steps: int = 1
-    "each time that a study is seen"
-    ascent_step: float = 0.05
-    ascent_radius: float = 0.5
-    "how far from the mined report, as a chord on the sphere of radius 1"
-    probe: bool = False
-    "a control: the host learns as without ITHN and the alignment beside it, without reaching it; `report` does not count"
-
-    def __post_init__(self) -> None:
-        for flag, weight in (("report", self.report), ("align", self.align), ("apart", self.apart)):
-            _need(weight >= 0, f"--ithn.{flag}", weight, "a weight is not negative")
-        _need(self.width >= 1, "--ithn.width", self.width, "at least 1")
-        _need(self.alpha >= 0, "--ithn.alpha", self.alpha, "not negative; 0 keeps the mined negatives")
-        _need(self.candidates >= 1, "--ithn.candidates", self.candidates, "at least 1")
-        _need(0.01 <= self.temperature <= 10, "--ithn.temperature", self.temperature, "between 0.01 and 10")
-        _need(self.ascent_steps >= 1, "--ithn.ascent-steps", self.ascent_steps, "at least 1")
-        _need(self.ascent_step > 0, "--ithn.ascent-step", self.ascent_step, "above 0")
-        _need(0 < self.ascent_radius < 2, "--ithn.ascent-radius", self.ascent_radius, "above 0, below 2")
+        need(tokens is None or 1 <= tokens <= 512, "--decoding.max-tokens", tokens, "between 1 and 512")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,6 +163,7 @@ class RunConfig:
     train: TrainConfig = field(default_factory=TrainConfig)
     decoding: DecodingConfig = field(default_factory=DecodingConfig)
     ithn: IthnConfig = field(default_factory=IthnConfig)
+    jima: JimaConfig = field(default_factory=JimaConfig)
     seed: int = 9223
     "R2Gen's IU script"
 
@@ -228,16 +174,30 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         frozen = not self.backbone.trainable
-        _need(
+        need(
             not (frozen and self.images.flip),
             "--images.flip",
             "",
             "a frozen image encoder is fed from its cache, unflipped",
         )
-        _need(
+        need(
             not (self.ithn.enabled and self.images.flip),
             "--images.flip",
             "",
             "with ITHN a flip could turn a mined report into the true one: left and right change places in its words",
         )
-        _need(self.ithn.enabled or self.ithn == IthnConfig(), "--ithn", "", "its settings need --ithn.enabled")
+        need(self.ithn.enabled or self.ithn == IthnConfig(), "--ithn", "", "its settings need --ithn.enabled")
+        is_jima = self.model.method == "jima"
+        need(is_jima or self.jima == JimaConfig(), "--jima", "", "its settings need --model.method jima")
+        need(
+            not (is_jima and self.ithn.enabled and self.ithn.image == "backbone"),
+            "--ithn.image",
+            self.ithn.image,
+            "no report's loss reaches JIMA's image encoder; give --ithn.image encoded",
+        )
+        need(
+            not (is_jima and self.jima.training == "alternating" and self.train.accumulate > 1),
+            "--train.accumulate",
+            self.train.accumulate,
+            "alternating steps take one batch; give 1, or --jima.training joint",
+        )

@@ -14,20 +14,22 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from rayscribe.build import build_model, build_task
+from rayscribe.build import Training, build_model, build_task
 from rayscribe.checkpoint import TrainedModel, save_model
 from rayscribe.config import RunConfig
-from rayscribe.data.dataset import Order, Row, Sampler, StudyDataset, cleaned_report, collate
+from rayscribe.data.dataset import Order, Row, StudyDataset, cleaned_report, collate, load_batches
+from rayscribe.data.entities import LEXICON, EntityTargets, study_entities
 from rayscribe.data.features import cached_features
 from rayscribe.data.manifest import Manifest, read_manifest
-from rayscribe.data.pairs import MinedPairs, mined_partners
+from rayscribe.data.pairs import mined_partners
 from rayscribe.distributed import Processes, processes
 from rayscribe.errors import InputError
+from rayscribe.files import sha256_of
 from rayscribe.metrics.diversity import diversity
 from rayscribe.metrics.overlap import overlap_scores
 from rayscribe.predict import BATCH, generate_reports
 from rayscribe.run_folder import RunFolder
-from rayscribe.study import Study
+from rayscribe.study import Batch, Study
 from rayscribe.task import Task, report_loss_B
 from rayscribe.tokenizer import Tokenizer
 from rayscribe.train import Progress, fit
@@ -47,8 +49,7 @@ def train(
         say = say if group.rank == 0 else _silent
         group_size_fits(config, group)
         manifest = read_manifest(data)
-        digest = manifest.digest_with_negatives() if config.ithn.enabled else manifest.digest()
-        folder = RunFolder(run, config, data_digest=digest, resume=resume, writes=group.rank == 0)
+        folder = RunFolder(run, config, data_digest=_digest(manifest, config), resume=resume, writes=group.rank == 0)
         group.wait()
         training, validation = (_Part.read(manifest, split, config, say) for split in ("train", "val"))
         tokenizer = Tokenizer.build(
@@ -86,14 +87,20 @@ def train(
             bucket=config.train.bucket,
             seed=config.seed,
         )
-        sampler: Sampler = order
+        partners: list[list[int]] = []
         if config.ithn.enabled:
             partners = mined_partners(
                 manifest, training.studies, config.text, candidates=config.ithn.candidates, data=data
             )
-            sampler = MinedPairs(order=order, partners=partners, candidates=config.ithn.candidates)
-        task = build_task(config, model, studies=len(training.studies), batches_per_epoch=len(order.batches(0)))
-        task.to(group.device)
+        uncropped = dataset(training.studies, training.reports)
+        known = Training(
+            studies=len(training.studies),
+            batches_per_epoch=len(order.batches(0)),
+            partners=partners,
+            entities=partial(_entities, config, training, tokenizer, say),
+            batches=partial(_read_once, uncropped, config, group),
+        )
+        task = build_task(config, model, known).to(group.device)
         about = manifest.provenance | {"digest": manifest.digest()}
 
         def keep(epoch: int, scores: dict[str, float]) -> None:
@@ -106,7 +113,7 @@ def train(
         progress = fit(
             task,
             train_set,
-            sampler,
+            task.draws(order),
             config=config.train,
             seed=config.seed,
             run=folder,
@@ -137,6 +144,33 @@ class _Part:
 
     def share(self, group: Processes) -> _Part:
         return _Part(self.studies[group.rank :: group.count], self.reports[group.rank :: group.count])
+
+
+def _digest(manifest: Manifest, config: RunConfig) -> str:
+    """Of all data that the training reads."""
+    digest = manifest.digest_with_negatives() if config.ithn.enabled else manifest.digest()
+    path = Path(config.jima.entities)
+    return f"{digest} {sha256_of(path)}" if config.jima.entities != LEXICON and path.is_file() else digest
+
+
+def _entities(config: RunConfig, training: _Part, tokenizer: Tokenizer, say: Callable[[str], None]) -> EntityTargets:
+    words = study_entities(config.jima.entities, [study.id for study in training.studies], training.reports)
+    targets = EntityTargets.build(words, tokenizer.words)
+    found, studies = len(targets.places_E), len(training.studies)
+    if not found:
+        raise InputError(f"--jima.entities {config.jima.entities}: none of its words is in the training vocabulary")
+    say(
+        f"entities: {found / studies:.1f} a study, {len(set(targets.places_E.tolist()))} words ({config.jima.entities})"
+    )
+    return targets
+
+
+def _read_once(data: StudyDataset, config: RunConfig, group: Processes) -> Iterable[Batch]:
+    """This process's share of the studies, without gradients in mind: to measure them."""
+    own = range(group.rank, len(data), group.count)
+    rows = [[Row(row, 0) for row in own[start : start + BATCH]] for start in range(0, len(own), BATCH)]
+    batches = load_batches(data, rows, workers=config.train.workers)
+    return tqdm(batches, total=len(rows), desc="difficulty", unit="batch", leave=False, disable=group.rank > 0)  # type: ignore[arg-type]
 
 
 def _validate(

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+
+First = TypeVar("First", bound="Batch | Pair[Any, Any] | None")
+Second = TypeVar("Second", bound="Batch | Pair[Any, Any] | None")
 
 SPLITS = ("train", "val", "test")
 
@@ -58,9 +61,10 @@ class Batch:
     "8-bit grey; expanded to three channels and normalised on the device"
     maps_BVNC: Tensor | None = None
     "features of a frozen backbone, instead of pixels"
-    tokens_per_batch: float = 0.0
-    """Target tokens of the optimiser step, divided by the number of batches that share the step. Dividing by it, not by
-    the batch's own count, makes accumulated and data-parallel steps equal to one large batch. 0: use the batch's own."""
+    targets_per_batch: float = 0.0
+    """Target tokens of the optimiser step, divided by the number of batches that share the step (studies, where what is
+    learned is one answer a study). Dividing by it, not by the batch's own count, makes accumulated and data-parallel steps
+    equal to one large batch. 0: use the batch's own."""
 
     def to(self, device: torch.device) -> Batch:
         return replace(
@@ -75,15 +79,21 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pair:
-    """Studies and a partner for each, row by row: for ITHN the mined negative."""
+class Pair(Generic[First, Second]):
+    """Two draws of one step: for ITHN studies and the mined negative of each, row by row; for JIMA the studies whose reports
+    are learned and those whose entities are, of which a step may lack one."""
 
-    first: Batch
-    second: Batch
+    first: First
+    second: Second
 
-    @property
-    def rows_B(self) -> Tensor:
-        return self.first.rows_B
+    def to(self, device: torch.device) -> Pair[First, Second]:
+        first, second = (None if part is None else part.to(device) for part in (self.first, self.second))
+        return Pair(first=first, second=second)  # type: ignore[arg-type]  # `to` keeps the type
 
-    def to(self, device: torch.device) -> Pair:
-        return Pair(first=self.first.to(device), second=self.second.to(device))
+
+def rows_of(draw: Batch | Pair[Any, Any] | None) -> list[int]:
+    """The studies of a draw, to name them in messages."""
+    if isinstance(draw, Pair):
+        return rows_of(draw.first) + rows_of(draw.second)
+    rows: list[int] = [] if draw is None else draw.rows_B.tolist()
+    return rows

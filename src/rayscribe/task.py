@@ -6,19 +6,23 @@ Shapes: B studies, T target positions, W vocabulary.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rayscribe.models.report_model import Output, ReportModel
+from rayscribe.data.dataset import Order, Sampler
+from rayscribe.models.report_model import Output, Reading, ReportModel
 from rayscribe.study import Batch, Pair
 
-Drawn = TypeVar("Drawn", Batch, Pair)
+Drawn = TypeVar("Drawn", bound=Batch | Pair[Any, Any])
 
 
 class Task(nn.Module, ABC, Generic[Drawn]):
     """Losses of a method. Heads, teachers and buffers of the method are its parameters and state, so they are saved."""
+
+    leaves_out_parameters = False
+    "True where some steps give some weights no gradient; several processes must know"
 
     @property
     @abstractmethod
@@ -29,23 +33,36 @@ class Task(nn.Module, ABC, Generic[Drawn]):
     def forward(self, batch: Drawn) -> dict[str, Tensor]:
         """At least `loss`, the one that is minimised; the others are logged."""
 
+    def draws(self, order: Order) -> Sampler:
+        """What the epochs feed to `forward`, from the order of the training studies."""
+        return order
+
     def start_epoch(self, epoch: int, scores: dict[str, float]) -> None:
         """Called before every epoch with the last validation scores (none before the first)."""
         return None
 
 
-class HostTask(Task[Batch]):
-    """A task whose losses come from one pass of the model, so that a plug-in can make that pass and add its own losses."""
+class HostTask(Task[Drawn]):
+    """A task that says how it reads a study, so that a plug-in can read others in the same way and add its own losses."""
 
     @abstractmethod
-    def losses(self, output: Output, batch: Batch) -> dict[str, Tensor]:
-        """At least `loss`."""
+    def reported(self, draw: Drawn) -> Batch | None:
+        """The studies of a draw whose reports are learned; None where a step learns something else."""
 
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
-        return self.losses(self.model(batch), batch)
+    @abstractmethod
+    def read(self, batch: Batch) -> Reading:
+        """Images and reports as the model sees them in training."""
+
+    @abstractmethod
+    def losses(self, reading: Reading | None, draw: Drawn) -> dict[str, Tensor]:
+        """At least `loss`; `reading` is that of `reported`."""
+
+    def forward(self, draw: Drawn) -> dict[str, Tensor]:
+        batch = self.reported(draw)
+        return self.losses(None if batch is None else self.read(batch), draw)
 
 
-class ReportTask(HostTask):
+class ReportTask(HostTask[Batch]):
     """Negative log-likelihood of the report under teacher forcing: the mean over all target tokens of the step."""
 
     def __init__(self, model: ReportModel) -> None:
@@ -56,8 +73,15 @@ class ReportTask(HostTask):
     def model(self) -> ReportModel:
         return self.reporter
 
-    def losses(self, output: Output, batch: Batch) -> dict[str, Tensor]:
-        return {"loss": report_loss_B(output, batch).sum() / target_tokens(batch)}
+    def reported(self, draw: Batch) -> Batch:
+        return draw
+
+    def read(self, batch: Batch) -> Reading:
+        return self.model.read(batch)
+
+    def losses(self, reading: Reading | None, draw: Batch) -> dict[str, Tensor]:
+        assert reading is not None
+        return {"loss": report_loss_B(self.model.score(reading), draw).sum() / target_tokens(draw)}
 
 
 def report_loss_B(output: Output, batch: Batch) -> Tensor:
@@ -68,5 +92,5 @@ def report_loss_B(output: Output, batch: Batch) -> Tensor:
 
 
 def target_tokens(batch: Batch) -> Tensor | float:
-    """What the summed loss is divided by; see `Batch.tokens_per_batch`."""
-    return batch.tokens_per_batch or batch.has_token_BT[:, 1:].sum().clamp(min=1)
+    """What the summed loss is divided by; see `Batch.targets_per_batch`."""
+    return batch.targets_per_batch or batch.has_token_BT[:, 1:].sum().clamp(min=1)

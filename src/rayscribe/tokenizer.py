@@ -15,6 +15,11 @@ from rayscribe.errors import InputError
 UNKNOWN = "<unk>"
 
 
+def reserved_ids(legacy_ids: bool) -> int:
+    """How many ids stand before the first word."""
+    return 1 if legacy_ids else 3
+
+
 @dataclass(frozen=True, kw_only=True)
 class Tokenizer:
     """White-space words of cleaned reports.
@@ -94,7 +99,7 @@ class Tokenizer:
 
     @property
     def _first(self) -> int:
-        return 1 if self.legacy_ids else 3
+        return reserved_ids(self.legacy_ids)
 
     @cached_property
     def _ids(self) -> dict[str, int]:

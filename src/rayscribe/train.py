@@ -24,7 +24,7 @@ from rayscribe.data.dataset import Sampler, StudyDataset, load_batches
 from rayscribe.distributed import Processes
 from rayscribe.errors import InputError
 from rayscribe.run_folder import RunFolder
-from rayscribe.study import Batch, Pair
+from rayscribe.study import Batch, Pair, rows_of
 from rayscribe.task import Task
 
 _PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -64,13 +64,12 @@ def fit(
     optimizer = build_optimizer(task, config)
     scaler = torch.amp.GradScaler(enabled=config.precision == "float16" and processes.device.type == "cuda")
     progress = _resume(task, optimizer, scaler, run, processes)
-    module = DistributedDataParallel(task) if processes.count > 1 else task
+    module = task if processes.count == 1 else _parallel(task)
     saved = time.monotonic()
     while progress.epoch < config.epochs and not _is_patience_used_up(progress, config):
         task.train()
         task.start_epoch(progress.epoch, progress.scores)
         rows = order.rows(progress.epoch, accumulate=config.accumulate, rank=processes.rank, processes=processes.count)
-        steps = math.ceil(len(rows) / config.accumulate)
         batches = load_batches(data, rows[progress.batch :], workers=config.workers)
         bar = tqdm(
             total=len(rows),
@@ -81,10 +80,10 @@ def fit(
         )
         while progress.batch < len(rows):
             began = time.monotonic()
-            group: list[Batch | Pair] = [
+            group: list[Batch | Pair[Any, Any]] = [
                 next(batches) for _ in range(min(config.accumulate, len(rows) - progress.batch))
             ]
-            factor = lr_factor(config, progress.epoch, progress.step, steps * config.epochs)
+            factor = lr_factor(config, progress.step, progress.epoch + progress.batch / len(rows))
             torch.manual_seed((seed * 1_000_003 + progress.step) * processes.count + processes.rank)
             losses = _step(module, optimizer, scaler, group, config, factor, processes, data)
             progress.batch += len(group)
@@ -111,13 +110,17 @@ def fit(
     return progress
 
 
-def lr_factor(config: TrainConfig, epoch: int, step: int, steps: int) -> float:
-    """What the learning rates are multiplied with at one step; a function of its number alone."""
+def _parallel(task: Task[Any]) -> nn.Module:
+    return DistributedDataParallel(task, find_unused_parameters=task.leaves_out_parameters)
+
+
+def lr_factor(config: TrainConfig, step: int, epochs: float) -> float:
+    """What the learning rates are multiplied with at one step, after that many `epochs` (epochs may differ in length)."""
     warm = min(1.0, (step + 1) / config.warmup_steps) if config.warmup_steps else 1.0
     if config.schedule == "step":
-        return warm * config.gamma ** (epoch // config.step_epochs)
+        return warm * config.gamma ** (int(epochs) // config.step_epochs)
     if config.schedule == "cosine":
-        return warm * 0.5 * (1 + math.cos(math.pi * step / max(1, steps)))
+        return warm * 0.5 * (1 + math.cos(math.pi * epochs / config.epochs))
     return warm
 
 
@@ -125,7 +128,7 @@ def _step(
     module: nn.Module,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
-    group: Sequence[Batch | Pair],
+    group: Sequence[Batch | Pair[Any, Any]],
     config: TrainConfig,
     factor: float,
     processes: Processes,
@@ -149,7 +152,7 @@ def _step(
     parameters = [parameter for group_ in optimizer.param_groups for parameter in group_["params"]]
     norm = float(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
     if not (math.isfinite(sums["loss"]) and (math.isfinite(norm) or scaler.is_enabled())):
-        names = [data.studies[row].id for batch in group for row in batch.rows_B.tolist()]
+        names = [data.studies[row].id for draw in group for row in rows_of(draw)]
         raise InputError(
             f"the loss is {sums['loss']} and the gradient's norm {norm}; the studies of this step: {', '.join(names)}. "
             f"Look at these studies; {_CALMER}"

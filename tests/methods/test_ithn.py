@@ -20,10 +20,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from conftest import small_config, small_model
-from rayscribe.build import build_model, build_task
+from rayscribe.build import Training, build_model, build_task
 from rayscribe.checkpoint import load_model
 from rayscribe.cli import run as run_verb
-from rayscribe.config import IthnConfig, RunConfig
+from rayscribe.config import RunConfig
+from rayscribe.config_methods import IthnConfig
 from rayscribe.errors import InputError
 from rayscribe.methods.ithn import (
     HardNegativeTask,
@@ -351,7 +352,7 @@ def test_wrapping_leaves_the_host_as_it_was(method: str) -> None:
 def test_the_plug_in_adds_the_published_number_of_weights() -> None:
     config = RunConfig(ithn=IthnConfig(enabled=True))
     model = build_model(replace(config, backbone=replace(config.backbone, name="resnet50")), 761)
-    task = build_task(config, model, studies=1, batches_per_epoch=1)
+    task = build_task(config, model, Training(studies=1, batches_per_epoch=1))
     extra = sum(p.numel() for p in task.parameters()) - sum(p.numel() for p in model.parameters())
     assert extra == 1_310_722  # spec 5.2
 

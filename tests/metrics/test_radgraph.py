@@ -6,11 +6,14 @@ import importlib.util
 import json
 import shutil
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
+from rayscribe.data.entities import read_entities
+from rayscribe.data.manifest import read_manifest
 from rayscribe.errors import InputError
 from rayscribe.metrics.radgraph import RadGraph, radgraph_rows, read_annotations, rewards
 
@@ -205,3 +208,14 @@ def test_a_transformer_without_vocabulary_and_weights_that_are_code_are_refused(
 def test_without_the_package_the_message_says_how_to_install_it(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="pip install"):
         RadGraph.load(tmp_path)
+
+
+def test_jimas_entities_are_words_of_the_reports(
+    world: Path, tmp_path: Path, model: Path, rayscribe: Callable[..., str]
+) -> None:
+    out = tmp_path / "entities.jsonl"
+    assert "60 studies by radgraph" in rayscribe("extract-entities", world, "--out", out, "--radgraph", model)
+    found, studies = read_entities(out), {study.id: study for study in read_manifest(world).studies}
+    assert any(found.values())
+    for id_, words in found.items():
+        assert set("".join(words)) <= set(studies[id_].findings.lower())

@@ -37,7 +37,7 @@ class Row:
 
     study: int
     epoch: int
-    tokens_per_batch: float = 0.0
+    targets_per_batch: float = 0.0
     counts: bool = True
     "false: a filler for a process that would otherwise have no study; its tokens are masked out"
 
@@ -52,7 +52,9 @@ class Item:
     "pixels (V, H, W), or cached features (V, N, C)"
 
 
-Drawn = Item | tuple[Item, Item]
+Index = Row | tuple["Index", "Index"] | None
+"What a sampler draws: a study, two things for one step, or nothing."
+Drawn = Item | tuple["Drawn", "Drawn"] | None
 
 
 class StudyDataset(Dataset[Drawn]):
@@ -76,8 +78,10 @@ class StudyDataset(Dataset[Drawn]):
     def __len__(self) -> int:
         return len(self.studies)
 
-    def __getitem__(self, row: Row | tuple[Row, Row]) -> Drawn:
-        return (self.item(row[0]), self.item(row[1])) if isinstance(row, tuple) else self.item(row)
+    def __getitem__(self, index: Index) -> Drawn:
+        if isinstance(index, tuple):
+            return self[index[0]], self[index[1]]
+        return None if index is None else self.item(index)
 
     def item(self, row: Row) -> Item:
         study, report = self.studies[row.study], self.reports[row.study]
@@ -120,7 +124,7 @@ def collate(items: Sequence[Item]) -> Batch:
         has_token_BT=has_token_BT,
         pixels_BVHW=stacked if stacked.dtype == torch.uint8 else None,
         maps_BVNC=stacked if stacked.dtype == torch.float16 else None,
-        tokens_per_batch=items[0].row.tokens_per_batch,
+        targets_per_batch=items[0].row.targets_per_batch,
     )
 
 
@@ -128,7 +132,7 @@ class Sampler(Protocol):
     """Which studies the batches of an epoch hold; a function of the epoch, so that a run can be resumed."""
 
     def rows(self, epoch: int, *, accumulate: int, rank: int, processes: int) -> Sequence[list[Any]]:
-        """One process's share of every batch, in order: rows, or tuples of two. All processes get equally many batches."""
+        """One process's share of every batch, in order: lists of `Index`. All processes get equally many batches."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,10 +146,11 @@ class Order:
     bucket: bool
     seed: int
 
-    def batches(self, epoch: int) -> list[list[int]]:
-        """Studies of every batch; each study once."""
-        generator = np.random.default_rng([self.seed, epoch])
-        order = generator.permutation(len(self.lengths)).tolist()
+    def batches(self, epoch: int, among: Sequence[int] | None = None, *, turn: int = 0) -> list[list[int]]:
+        """Studies of every batch; each study once, or each of those `among` which it draws. Another `turn`, another order."""
+        generator = np.random.default_rng([self.seed, epoch, turn] if turn else [self.seed, epoch])
+        studies = np.arange(len(self.lengths)) if among is None else np.asarray(among)
+        order = studies[generator.permutation(len(studies))].tolist()
         if not self.bucket:
             return self._cut(order)
         pool = _POOL * self.batch_size
@@ -155,7 +160,12 @@ class Order:
 
     def rows(self, epoch: int, *, accumulate: int, rank: int, processes: int) -> list[list[Row]]:
         """One process's share of every batch, in order. All processes get equally many batches, none of them empty."""
-        batches = self.batches(epoch)
+        return self.shares(self.batches(epoch), epoch, accumulate=accumulate, rank=rank, processes=processes)
+
+    def shares(
+        self, batches: Sequence[list[int]], epoch: int, *, accumulate: int, rank: int, processes: int
+    ) -> list[list[Row]]:
+        """The same of batches that are given."""
         shares = []
         for start in range(0, len(batches), accumulate):
             step = batches[start : start + accumulate]
@@ -171,21 +181,23 @@ class Order:
         return [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
 
 
-def _collated(drawn: Sequence[Any]) -> Batch | Pair:
-    if isinstance(drawn[0], Item):
-        return collate(drawn)
-    first, second = zip(*drawn)
-    return Pair(first=collate(first), second=collate(second))
+def collated(drawn: Sequence[Any]) -> Batch | Pair[Any, Any] | None:
+    """What a sampler drew for one step, as it drew it: studies to a batch, pairs to a pair, nothing to nothing."""
+    if isinstance(drawn[0], tuple):
+        first, second = zip(*drawn)
+        return Pair(first=collated(first), second=collated(second))
+    items = [item for item in drawn if item is not None]
+    return collate(items) if items else None
 
 
-def load_batches(dataset: StudyDataset, rows: Sequence[list[Any]], *, workers: int) -> Iterator[Batch | Pair]:
+def load_batches(dataset: StudyDataset, rows: Sequence[list[Any]], *, workers: int) -> Iterator[Batch | Pair[Any, Any]]:
     """The batches of these rows, read ahead by `workers` processes when the images are files."""
     # Each item seeds its own generator, so neither the workers nor their number change what is read.
     return iter(
         DataLoader(
             dataset,
             batch_sampler=rows,  # a sampler may yield any index that the data set takes
-            collate_fn=_collated,
+            collate_fn=collated,
             num_workers=0 if dataset.cache is not None else workers,
             pin_memory=torch.cuda.is_available(),
         )

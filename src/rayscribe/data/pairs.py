@@ -1,18 +1,20 @@
-"""Every training study beside one of its mined negatives, in the order of the epoch.
+"""Draws of two things for one step: a study beside one of its mined negatives (ITHN); two tasks' own choices of studies (JIMA).
 
-A function of seed and epoch like the order itself, so a run with pairs resumes to the same result.
+Functions of seed and epoch like the order itself, and of what the task chose for the epoch, which is part of the training
+state; so a run with pairs resumes to the same result.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain, zip_longest
 from pathlib import Path
 
 import numpy as np
 
 from rayscribe.config import TextConfig
-from rayscribe.data.dataset import Order, Row
+from rayscribe.data.dataset import Index, Order, Row, Sampler
 from rayscribe.data.manifest import Manifest
 from rayscribe.errors import InputError
 from rayscribe.study import Study
@@ -22,20 +24,82 @@ _ADVICE = "write them with `rayscribe mine-negatives` and train on the manifest 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MinedPairs:
-    """`order`, with a partner for every study: one of its first `candidates`, drawn anew every epoch."""
+    """`order`, with a partner for every study: one of its first `candidates`, drawn anew every epoch.
 
-    order: Order
+    Where the order draws two things, the partner is that of the first of them; what has no study has no partner.
+    """
+
+    order: Sampler
+    seed: int
     partners: Sequence[Sequence[int]]
     "rows of the mined negatives of every row, the most alike first"
     candidates: int = 1
 
-    def rows(self, epoch: int, *, accumulate: int, rank: int, processes: int) -> list[list[tuple[Row, Row]]]:
+    def rows(self, epoch: int, *, accumulate: int, rank: int, processes: int) -> list[list[tuple[Index, Row | None]]]:
         batches = self.order.rows(epoch, accumulate=accumulate, rank=rank, processes=processes)
-        return [[(row, replace(row, study=self._partner(row))) for row in batch] for batch in batches]
+        return [[(drawn, self._partner(drawn)) for drawn in batch] for batch in batches]
 
-    def _partner(self, row: Row) -> int:
+    def _partner(self, drawn: Index) -> Row | None:
+        row = drawn[0] if isinstance(drawn, tuple) else drawn
+        if not isinstance(row, Row):
+            return None
         partners = self.partners[row.study][: self.candidates]
-        return partners[int(np.random.default_rng([self.order.seed, row.epoch, row.study, 1]).integers(len(partners)))]
+        place = np.random.default_rng([self.seed, row.epoch, row.study, 1]).integers(len(partners))
+        return replace(row, study=partners[int(place)])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TwoTasks:
+    """Batches of the studies that each of two tasks chose for the epoch: (first task's, second task's).
+
+    An epoch is one visit to the larger choice; the smaller one is gone through again, in another order. Joint steps hold a
+    batch of each; alternating ones a batch of one, in turn.
+    """
+
+    order: Order
+    "of the first task: batches of similar report length, counted in tokens"
+    chosen: Callable[[], tuple[Sequence[int], Sequence[int]]]
+    "asked at the start of every epoch"
+    alternating: bool
+
+    def rows(
+        self, epoch: int, *, accumulate: int, rank: int, processes: int
+    ) -> list[list[tuple[Row | None, Row | None]]]:
+        second = replace(
+            self.order,
+            lengths=[2] * len(self.order.lengths),  # one answer a study, whatever the length of its report
+            bucket=False,
+            seed=self.order.seed + 1,
+        )
+        orders, chosen = (self.order, second), self.chosen()
+        batches = max(-(-len(studies) // self.order.batch_size) for studies in chosen)
+        first, other = (
+            order.shares(
+                _visits(order, epoch, studies, batches), epoch, accumulate=accumulate, rank=rank, processes=processes
+            )
+            for order, studies in zip(orders, chosen, strict=True)
+        )
+        if self.alternating:
+            return list(chain.from_iterable(zip(_paired(first, None), _paired(None, other))))
+        return [list(zip_longest(*pair)) for pair in zip(first, other, strict=True)]
+
+
+def _visits(order: Order, epoch: int, studies: Sequence[int], batches: int) -> list[list[int]]:
+    """As many batches as asked for."""
+    found: list[list[int]] = []
+    turn = 0
+    while len(found) < batches:
+        found += order.batches(epoch, studies, turn=turn)
+        turn += 1
+    return found[:batches]
+
+
+def _paired(
+    first: Iterable[list[Row]] | None, second: Iterable[list[Row]] | None
+) -> Iterable[list[tuple[Row | None, Row | None]]]:
+    """Batches of one task, the other one left empty."""
+    for batch in first or second or ():
+        yield [(row, None) if second is None else (None, row) for row in batch]
 
 
 def mined_partners(

@@ -27,14 +27,18 @@ Shapes: B studies, C columns (B + 1 reports) or channels, N patches, T positions
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 
-from rayscribe.config import IthnConfig
-from rayscribe.models.layers import Encoded
+from rayscribe.config_methods import IthnConfig
+from rayscribe.data.dataset import Order, Sampler
+from rayscribe.data.pairs import MinedPairs
+from rayscribe.models.layers import Encoded, pooled
 from rayscribe.models.report_model import Reading, ReportModel
 from rayscribe.study import Batch, Pair
 from rayscribe.task import HostTask, Task
@@ -44,16 +48,30 @@ _PROBE = 1e-4
 "A probe's weight: nothing in the norm by which gradients are clipped, and Adam's steps do not depend on it."
 
 
-class HardNegativeTask(Task[Pair]):
-    """The host's losses on the first study of every pair, plus alignment against increasingly hard negatives."""
+_TERMS = ("align", "apart", "true_similarity", "mined_similarity", "harder_similarity")
+
+
+class HardNegativeTask(Task[Pair[Any, Any]]):
+    """The host's losses on what it draws, plus alignment of its reported studies against increasingly hard negatives."""
 
     epochs: Tensor
     batches: Tensor
     ascended_SD: Tensor
 
-    def __init__(self, host: HostTask, config: IthnConfig, *, studies: int, batches_per_epoch: int) -> None:
+    def __init__(
+        self,
+        host: HostTask[Any],
+        config: IthnConfig,
+        *,
+        studies: int,
+        batches_per_epoch: int,
+        partners: Sequence[Sequence[int]] = (),
+    ) -> None:
+        """`partners`: rows of the mined negatives of every training study, the most alike first."""
         super().__init__()
+        self.partners = partners
         self.host, self.config, self.batches_per_epoch = host, config, batches_per_epoch
+        self.leaves_out_parameters = host.leaves_out_parameters
         width = host.model.decoder.head.in_features
         channels = host.model.backbone.channels if config.image == "backbone" else width
         self.image = nn.Linear(channels, config.width, bias=False)
@@ -68,42 +86,56 @@ class HardNegativeTask(Task[Pair]):
     def model(self) -> ReportModel:
         return self.host.model
 
+    def draws(self, order: Order) -> Sampler:
+        return MinedPairs(
+            order=self.host.draws(order), seed=order.seed, partners=self.partners, candidates=self.config.candidates
+        )
+
     def start_epoch(self, epoch: int, scores: dict[str, float]) -> None:
         self.host.start_epoch(epoch, scores)
         self.epochs.fill_(epoch + 1)  # the released code counts from 1
 
-    def forward(self, batch: Pair) -> dict[str, Tensor]:
-        output = self.model(batch.first)
-        host = self.host.losses(output, batch.first)
-        mined = wrong = self._read_mined(batch.second)
-        if self.config.read_before == "own_image":
-            hidden_BTD = self.model.decoder(batch.second.tokens_BT[:, :-1], output.reading.encoded)
+    def forward(self, draw: Pair[Any, Any]) -> dict[str, Tensor]:
+        batch = self.host.reported(draw.first)
+        reading = None if batch is None else self.host.read(batch)
+        host = self.host.losses(reading, draw.first)
+        config = self.config
+        if batch is None or reading is None:  # a step in which the host learns something else than reports
+            nothing = host["loss"].new_full((), torch.nan)
+            return {"report": host["loss"], **host, "loss": self._weighted(host), **dict.fromkeys(_TERMS, nothing)}
+        mined = wrong = self._read_mined(draw.second)
+        if config.read_before == "own_image":
+            hidden_BTD = self.model.decoder(draw.second.tokens_BT[:, :-1], reading.encoded)
             wrong = replace(mined, hidden_BTD=hidden_BTD)
         # bfloat16 cannot tell close neighbours apart.
-        with torch.autocast(output.logits_BTW.device.type, enabled=False):
-            terms = self._terms(output.reading, mined, wrong, batch)
-        config = self.config
+        with torch.autocast(reading.hidden_BTD.device.type, enabled=False):
+            terms = self._terms(reading, mined, wrong, batch, draw.second)
         beside = config.align * terms["align"] + config.apart * terms["apart"]
-        loss = host["loss"] + _PROBE * beside if config.probe else config.report * host["loss"] + beside
-        return {**host, "loss": loss, "report": host["loss"], **terms}
+        loss = self._weighted(host) + (_PROBE * beside if config.probe else beside)
+        return {"report": host["loss"], **host, "loss": loss, **terms}
+
+    def _weighted(self, host: dict[str, Tensor]) -> Tensor:
+        return host["loss"] if self.config.probe else self.config.report * host["loss"]
 
     def _read_mined(self, mined: Batch) -> Reading:
         """A probe leaves no trace in the host, so it must not move the running means of batch norms either."""
         if not (self.config.probe and self.training):
-            return self.model.read(mined)
+            return self.host.read(mined)
         self.model.eval()
         with torch.no_grad():
-            reading = self.model.read(mined)
+            reading = self.host.read(mined)
         self.model.train()
         return reading
 
-    def _terms(self, true: Reading, mined: Reading, wrong: Reading, batch: Pair) -> dict[str, Tensor]:
-        """Alignment, images' cosine, and what is logged of the three similarities with the image."""
-        image_BD, text_BD = self._embedded(true, batch.first)
-        mined_image_BD, mined_text_BD = self._embedded(mined, batch.second)
-        wrong_BD = mined_text_BD if wrong is mined else self._embedded(wrong, batch.second)[1]
+    def _terms(
+        self, true: Reading, mined: Reading, wrong: Reading, batch: Batch, mined_batch: Batch
+    ) -> dict[str, Tensor]:
+        """Alignment, images' cosine, and what is logged of the three similarities with the image (`_TERMS`)."""
+        image_BD, text_BD = self._embedded(true, batch)
+        mined_image_BD, mined_text_BD = self._embedded(mined, mined_batch)
+        wrong_BD = mined_text_BD if wrong is mined else self._embedded(wrong, mined_batch)[1]
         harder_BD = self.harder(image_BD, text_BD, wrong_BD, batch.rows_B)
-        counts_B = batch.first.has_token_BT.any(1)
+        counts_B = batch.has_token_BT.any(1)
         if self.training:
             self.batches += 1
         if self.config.negative != "released":
@@ -129,7 +161,7 @@ class HardNegativeTask(Task[Pair]):
 
     def embedded(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Images and reports (B, D) as unit vectors, each report read in front of its image."""
-        return self._embedded(self.model.read(batch), batch)
+        return self._embedded(self.host.read(batch), batch)
 
     def _embedded(self, reading: Reading, batch: Batch) -> tuple[Tensor, Tensor]:
         image = pooled(reading.seen if self.config.image == "backbone" else reading.encoded)
@@ -232,12 +264,6 @@ def _only(logits_BB: Tensor, counts_B: Tensor) -> Tensor:
     """Rows that do not count are neither asked for nor offered as others."""
     own_BB = torch.eye(len(logits_BB), dtype=torch.bool, device=logits_BB.device)
     return logits_BB.masked_fill(~(own_BB | (counts_B[:, None] & counts_B)), -torch.inf)
-
-
-def pooled(features: Encoded) -> Tensor:
-    """The mean feature (B, C) over what exists."""
-    exists_BN1 = features.has_patch_BN[:, :, None]
-    return (features.features_BND.float() * exists_BN1).sum(1) / exists_BN1.sum(1).clamp(min=1)
 
 
 def _mean(values_B: Tensor, counts_B: Tensor) -> Tensor:

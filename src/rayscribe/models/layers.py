@@ -28,6 +28,12 @@ class Encoded:
     has_patch_BN: Tensor
 
 
+def pooled(features: Encoded) -> Tensor:
+    """The mean feature (B, C) over what exists."""
+    exists_BN1 = features.has_patch_BN[:, :, None]
+    return (features.features_BND.float() * exists_BN1).sum(1) / exists_BN1.sum(1).clamp(min=1)
+
+
 def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """x W^T + b, by oneDNN where that is faster; the two are equal up to rounding."""
     if not is_for_onednn(x, weight):

@@ -74,15 +74,18 @@ class ReportModel(nn.Module):
         """What the decoder looks at."""
         return self._staged(self.see(batch))
 
-    def read(self, batch: Batch) -> Reading:
-        """Images and report, up to the states that the scores are made from."""
-        seen = self.see(batch)
+    def read(self, batch: Batch, seen: Encoded | None = None) -> Reading:
+        """Images and report, up to the states that the scores are made from; `seen` where the images are seen already."""
+        seen = seen or self.see(batch)
         encoded = self._staged(seen)
         return Reading(seen, encoded, self.decoder(batch.tokens_BT[:, :-1], encoded))
 
     def forward(self, batch: Batch) -> Output:
         """Scores of the token after each of the given ones: position t of the output predicts token t + 1."""
-        reading = self.read(batch)
+        return self.score(self.read(batch))
+
+    def score(self, reading: Reading) -> Output:
+        """Scores of every word at every position."""
         return Output(self.decoder.head(reading.hidden_BTD), reading)
 
     def _staged(self, encoded: Encoded) -> Encoded:

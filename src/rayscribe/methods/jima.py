@@ -1,0 +1,293 @@
+"""JIMA: Li, Han, Wu, Huang and Huang, "Joint Imbalance Adaptation for Radiology Report Generation", J Healthc Inform Res 2025.
+
+Two tasks with two curricula. The entity task predicts from the image which clinical words the report will hold (section 4.3 of
+the spec); it trains the image encoder. The report task writes from the image's features fused with that prediction (4.4); it
+trains everything behind the fusion, and its loss reaches neither the image encoder nor the entity head. Each task begins with
+all studies and then keeps the hardest of them, fewer and fewer as it gets better (4.5): studies whose entities (label
+imbalance) or whose words (token imbalance) stand far down in the ranking of the probabilities.
+
+Where the released code contradicts the paper we follow the paper: the code keeps the easiest studies (`--jima.order easy`),
+takes one share for both tasks from validation BLEU-4, and leaves the frozen parts in training mode. Ours, because the paper
+leaves it open (`docs/papers.md`): performance is read from the same ranks as difficulty, over the training studies, and
+smoothed; a share has a floor; entities are predicted from the mean over all views.
+
+Cached features of a frozen image encoder leave the entity task nothing to train but its head; `--jima.adapter` puts a trained
+layer between, which stands in for the image encoder.
+
+Shapes: B studies, N patches, C channels, A of the adapter (or C), V words of the vocabulary, W ids (V and the reserved ones),
+T target positions, S training studies, D width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn import functional as F
+
+from rayscribe.config_methods import JimaConfig
+from rayscribe.data.dataset import Order, Sampler
+from rayscribe.data.entities import EntityTargets
+from rayscribe.data.pairs import TwoTasks
+from rayscribe.models.layers import Encoded, Linear, pooled
+from rayscribe.models.report_model import Reading, ReportModel
+from rayscribe.study import Batch, Pair
+from rayscribe.task import HostTask, report_loss_B, target_tokens
+
+_HIDDEN, _DROPOUT = 512, 0.1  # of the entity head, released code
+
+Draw = Pair[Batch | None, Batch | None]
+"Studies whose reports are learned, and studies whose entities are."
+
+
+class EntityFusion(nn.Module):
+    """The stage in place of the patch embedding: predicts entities, joins them to every patch, projects to model width."""
+
+    def __init__(self, channels: int, words: int, width: int, dropout: float, config: JimaConfig) -> None:
+        super().__init__()
+        self.fuses = config.fusion == "product"
+        self.adapter = Linear(channels, config.adapter) if config.adapter else None
+        seen = config.adapter or channels
+        self.head = EntityHead(seen, words) if config.head == "mlp" else PatchEntityHead(seen, words)
+        self.project = Linear(seen + words if self.fuses else seen, width)
+        self.drop = nn.Dropout(dropout)
+
+    def predict(self, seen: Encoded) -> Tensor:
+        """Logits of the entities (B, V): the entity task's way, with gradients."""
+        return self.head(self._adapted(seen), drops=self.training)
+
+    def forward(self, seen: Encoded) -> Encoded:
+        with torch.no_grad():  # the report's loss reaches nothing before the fusion
+            features = self._adapted(seen)
+            x_BNC = features.features_BND
+            if self.fuses:
+                x_BNC = fused(x_BNC, self.head(features, drops=False).sigmoid().to(x_BNC.dtype))
+        return Encoded(self.drop(torch.relu(self.project(x_BNC))), seen.has_patch_BN)
+
+    def _adapted(self, seen: Encoded) -> Encoded:
+        if self.adapter is None:
+            return seen
+        return Encoded(torch.relu(self.adapter(seen.features_BND)), seen.has_patch_BN)
+
+
+class EntityHead(nn.Module):
+    """Released code: a perceptron with two hidden layers on the mean feature of all patches."""
+
+    def __init__(self, channels: int, words: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([Linear(channels, _HIDDEN), Linear(_HIDDEN, _HIDDEN), Linear(_HIDDEN, words)])
+
+    def forward(self, features: Encoded, *, drops: bool) -> Tensor:
+        x_BC = pooled(features)
+        for layer in self.layers[:-1]:
+            x_BC = F.dropout(torch.relu(layer(x_BC)), _DROPOUT, drops)
+        return self.layers[-1](x_BC)
+
+
+class PatchEntityHead(nn.Module):
+    """Paper: every patch predicts, and the predictions are averaged. Returns the logit of the mean probability."""
+
+    def __init__(self, channels: int, words: int) -> None:
+        super().__init__()
+        self.layer = Linear(channels, words)
+
+    def forward(self, features: Encoded, *, drops: bool) -> Tensor:
+        logits_BNV = self.layer(features.features_BND).float()
+        logits_BNV = logits_BNV.masked_fill(~features.has_patch_BN[:, :, None], -torch.inf)
+        # log of the sums of p and of 1 - p = p exp(-logit); their difference needs no count of patches.
+        yes_BV = F.logsigmoid(logits_BNV).logsumexp(1)
+        no_BNV = F.logsigmoid(-logits_BNV).masked_fill(~features.has_patch_BN[:, :, None], -torch.inf)
+        return yes_BV - no_BNV.logsumexp(1)
+
+
+def fused(x_BNC: Tensor, q_BV: Tensor) -> Tensor:
+    """[X, q] * [q, X], element by element, with q beside every patch (spec 4.4): (B, N, C + V)."""
+    q_BNV = q_BV[:, None].expand(-1, x_BNC.shape[1], -1)
+    return torch.cat([x_BNC, q_BNV], -1) * torch.cat([q_BNV, x_BNC], -1)
+
+
+class CurriculumTask(HostTask[Draw]):
+    """Both losses; and, before every epoch after the warm-up, how hard each study is and which ones each task keeps.
+
+    In the buffers of two, reports come first and entities second. The choice of an epoch is part of the training state, so a
+    run that is resumed within an epoch goes on with it.
+    """
+
+    measured_epoch: Tensor
+    performance_2: Tensor
+    shares_2: Tensor
+    difficulty_2S: Tensor
+    is_chosen_2S: Tensor
+
+    def __init__(
+        self,
+        model: ReportModel,
+        fusion: EntityFusion,
+        config: JimaConfig,
+        *,
+        entities: EntityTargets,
+        training: Callable[[], Iterable[Batch]],
+    ) -> None:
+        """`training` reads this process's share of the training studies, uncropped."""
+        super().__init__()
+        self.reporter, self.predict, self.config, self.entities = model, fusion.predict, config, entities
+        self.training_batches = training
+        self.leaves_out_parameters = config.training == "alternating"
+        studies = len(entities.starts_S1) - 1
+        self.register_buffer("measured_epoch", torch.full((), -1, dtype=torch.long))
+        self.register_buffer("performance_2", torch.zeros(2, dtype=torch.float64))
+        self.register_buffer("shares_2", torch.ones(2, dtype=torch.float64))
+        self.register_buffer("difficulty_2S", torch.zeros(2, studies))
+        self.register_buffer("is_chosen_2S", torch.ones(2, studies, dtype=torch.bool))
+
+    @property
+    def model(self) -> ReportModel:
+        return self.reporter
+
+    def draws(self, order: Order) -> Sampler:
+        return TwoTasks(order=order, chosen=self.chosen, alternating=self.config.training == "alternating")
+
+    def chosen(self) -> tuple[Sequence[int], Sequence[int]]:
+        """The studies of this epoch: of the report task, of the entity task."""
+        reports, entities = (row_S.nonzero().flatten().tolist() for row_S in self.is_chosen_2S)
+        return reports, entities
+
+    def reported(self, draw: Draw) -> Batch | None:
+        return draw.first
+
+    def read(self, batch: Batch) -> Reading:
+        """Without gradients up to the fusion, and with the image encoder's running means at rest."""
+        backbone = self.model.backbone
+        was_training = backbone.training
+        backbone.eval()
+        with torch.no_grad():
+            seen = self.model.see(batch)
+        backbone.train(was_training)
+        return self.model.read(batch, seen)
+
+    def losses(self, reading: Reading | None, draw: Draw) -> dict[str, Tensor]:
+        found: dict[str, Tensor] = {}
+        if draw.first is not None and reading is not None:
+            found["report"] = report_loss_B(self.model.score(reading), draw.first).sum() / target_tokens(draw.first)
+        if draw.second is not None:
+            found["entities"] = self._entity_loss(draw.second)
+        weights = {"report": 1.0, "entities": self.config.entity_weight}
+        loss = torch.stack([weights[name] * value for name, value in found.items()]).sum()
+        nothing = loss.new_full((), torch.nan)
+        shares = {"report_share": self.shares_2[0], "entity_share": self.shares_2[1]}
+        return {"loss": loss, "report": nothing, "entities": nothing} | found | shares
+
+    def _entity_loss(self, batch: Batch) -> Tensor:
+        """Binary cross-entropy, averaged over the vocabulary and then over the studies (spec 4.3)."""
+        logits_BV = self.predict(self.model.see(batch)).float()
+        weight = logits_BV.new_tensor(self.config.positive_weight)
+        loss_BV = F.binary_cross_entropy_with_logits(
+            logits_BV, self.entities.of(batch.rows_B), reduction="none", pos_weight=weight
+        )
+        counts_B = batch.has_token_BT.any(1)
+        return (loss_BV.mean(1) * counts_B).sum() / (batch.targets_per_batch or counts_B.sum().clamp(min=1))
+
+    def start_epoch(self, epoch: int, scores: dict[str, float]) -> None:
+        kept_2 = (self.config.report_curriculum, self.config.entity_curriculum)
+        if not any(kept_2) or epoch < self.config.warmup or int(self.measured_epoch) == epoch:
+            return
+        performance_2 = self._measure()
+        before_2 = self.performance_2.tolist() if int(self.measured_epoch) >= 0 else performance_2
+        for task, curriculum in enumerate(kept_2):
+            now = self.config.smoothing * before_2[task] + (1 - self.config.smoothing) * performance_2[task]
+            self.performance_2[task] = now
+            if curriculum:
+                share = next_share(float(self.shares_2[task]), before_2[task], now, floor=self.config.floor)
+                self.shares_2[task] = share
+                self.is_chosen_2S[task] = chosen_S(self.difficulty_2S[task], share, order=self.config.order)
+        self.measured_epoch.fill_(epoch)
+
+    @torch.no_grad()
+    def _measure(self) -> list[float]:
+        """Fills in the difficulty of every training study; returns the mean performance of both tasks."""
+        self.eval()
+        found = [self._measured(batch) for batch in self.training_batches()]
+        self.train()
+        if distributed.is_initialized():
+            parts: list[list[Measured]] = [[] for _ in range(distributed.get_world_size())]
+            distributed.all_gather_object(parts, found)
+            found = [one for part in parts for one in part]
+        for one in found:
+            self.difficulty_2S[:, one.rows_B] = one.difficulty_2B.to(self.difficulty_2S.device)
+        performance_2S = torch.cat([one.performance_2B for one in found], dim=1)
+        return [float(row_S[row_S.isfinite()].mean()) for row_S in performance_2S.double()]
+
+    def _measured(self, batch: Batch) -> Measured:
+        batch = batch.to(self.difficulty_2S.device)
+        reading = self.read(batch)
+        is_entity_BV = self.entities.of(batch.rows_B).bool()
+        reports = report_ranks(
+            self.model.score(reading).logits_BTW,
+            batch,
+            is_entity_BV if self.config.split_entity_rank else None,
+        )
+        entities = entity_ranks(self.predict(reading.seen), is_entity_BV)
+        difficulty_2B, performance_2B = (torch.stack(pair).cpu() for pair in zip(reports, entities, strict=True))
+        return Measured(batch.rows_B.cpu(), difficulty_2B, performance_2B)
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What the pass over the training studies finds for one batch."""
+
+    rows_B: Tensor
+    difficulty_2B: Tensor
+    performance_2B: Tensor
+
+
+def report_ranks(logits_BTW: Tensor, batch: Batch, is_entity_BV: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Difficulty and performance (B) of every report under teacher forcing.
+
+    The rank of a gold word is 1 + the number of words with a higher probability. Difficulty is the mean rank over the ids
+    (0 < k <= 1); with `is_entity_BV`, the mean of the entities' mean and the others' mean. Performance is the share of rank 1.
+    """
+    gold_BT, keep_BT = batch.tokens_BT[:, 1:], batch.has_token_BT[:, 1:]
+    ids = logits_BTW.shape[-1]
+    rank_BT = 1 + (logits_BTW > logits_BTW.gather(-1, gold_BT[:, :, None])).sum(-1)
+    performance_B = _mean_B(rank_BT == 1, keep_BT)
+    if is_entity_BV is None:
+        return _mean_B(rank_BT / ids, keep_BT), performance_B
+    reserved = ids - is_entity_BV.shape[-1]  # the first ids are no words
+    is_entity_BT = F.pad(is_entity_BV, (reserved, 0)).gather(-1, gold_BT)
+    parts_2B = torch.stack([_mean_B(rank_BT / ids, keep_BT & kind_BT) for kind_BT in (is_entity_BT, ~is_entity_BT)])
+    return parts_2B.nanmean(0), performance_B
+
+
+def entity_ranks(logits_BV: Tensor, is_entity_BV: Tensor) -> tuple[Tensor, Tensor]:
+    """Difficulty and performance (B) of every study's entities.
+
+    Difficulty is their mean rank over the vocabulary, 0 for a study without any. Performance is R-precision: the share of them
+    among as many most probable words; not a number for a study without any.
+    """
+    ascending_BV = logits_BV.sort(dim=-1).values
+    words = logits_BV.shape[-1]
+    rank_BV = 1 + words - torch.searchsorted(ascending_BV, logits_BV.contiguous(), right=True)
+    difficulty_B = _mean_B(rank_BV / words, is_entity_BV).nan_to_num(0)
+    return difficulty_B, _mean_B(rank_BV <= is_entity_BV.sum(-1, keepdim=True), is_entity_BV)
+
+
+def _mean_B(values_BT: Tensor, keep_BT: Tensor) -> Tensor:
+    """Not a number where there is nothing to keep."""
+    return (values_BT * keep_BT).sum(-1) / keep_BT.sum(-1)
+
+
+def next_share(share: float, before: float, now: float, *, floor: float) -> float:
+    """The paper's equation 2: as performance grows from `before` to `now`, the share falls; never above 1 nor below `floor`."""
+    change = (now - before) / before if before > 0 else 0.0
+    return max(floor, min(1.0, (1 - change) * share))
+
+
+def chosen_S(difficulty_S: Tensor, share: float, *, order: str) -> Tensor:
+    """True for the `share` of the studies that is hardest (`order` "hard") or easiest ("easy"); at least one."""
+    order_S = difficulty_S.argsort(descending=order == "hard", stable=True)
+    is_chosen_S = torch.zeros_like(difficulty_S, dtype=torch.bool)
+    is_chosen_S[order_S[: math.ceil(share * len(difficulty_S))]] = True
+    return is_chosen_S
