@@ -78,7 +78,7 @@ def small_task(batches: list[Batch]) -> CurriculumTask:
     entities = EntityTargets.build(
         [[str((7 * row + k) % WORDS) for k in range(17)] for row in range(STUDIES)], vocabulary
     )
-    known = Training(studies=STUDIES, batches_per_epoch=1, entities=lambda: entities, batches=lambda: batches)
+    known = Training(studies=STUDIES, batches_per_epoch=1, entities=entities, batches=lambda: batches)
     task = build_task(config, build_model(config, WORDS + 3), known)
     assert isinstance(task, CurriculumTask)
     return task

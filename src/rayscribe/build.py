@@ -54,10 +54,10 @@ class Training:
     batches_per_epoch: int
     partners: Sequence[Sequence[int]] = ()
     "ITHN: rows of the mined negatives of every study"
-    entities: Callable[[], EntityTargets] | None = None
+    entities: EntityTargets | None = None
     "JIMA: the clinical words of every study"
-    batches: Callable[[], Iterable[Batch]] = tuple
-    "reads this process's share of the studies once, uncropped"
+    batches: Callable[[], Iterable[Batch]] | None = None
+    "JIMA: reads this process's share of the studies once, uncropped"
 
 
 def build_task(config: RunConfig, model: ReportModel, training: Training) -> Task[Any]:
@@ -80,8 +80,8 @@ def _report_task(config: RunConfig, model: ReportModel, training: Training) -> H
 
 def _curriculum_task(config: RunConfig, model: ReportModel, training: Training) -> HostTask[Any]:
     fusion = model.stages[0]
-    assert isinstance(fusion, EntityFusion) and training.entities is not None
-    return CurriculumTask(model, fusion, config.jima, entities=training.entities(), training=training.batches)
+    assert isinstance(fusion, EntityFusion) and training.entities and training.batches
+    return CurriculumTask(model, fusion, config.jima, entities=training.entities, training=training.batches)
 
 
 def _patch_embedding(config: RunConfig, channels: int, words: int) -> nn.Module:

@@ -4,6 +4,7 @@ Annotations are evaluated here (no postponed ones), because tyro reads them from
 """
 
 import json
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +14,7 @@ from rayscribe.errors import InputError
 from rayscribe.files import write_text
 
 _BLOCK = 64  # reports
+_USUAL = TextConfig()
 
 
 def extract_entities(arguments: list[str]) -> None:
@@ -22,7 +24,8 @@ def extract_entities(arguments: list[str]) -> None:
         data: tyro.conf.Positional[Path],
         out: Path,
         radgraph: Path | None = None,
-        section: Literal["findings", "impression", "findings+impression"] = TextConfig().section,
+        section: Literal["findings", "impression", "findings+impression"] = _USUAL.section,
+        cleaning: Literal["r2gen-iu", "r2gen-mimic"] = _USUAL.cleaning,
     ) -> None:
         """Writes the clinical words of every report: what JIMA's entity task learns (`--jima.entities OUT`).
 
@@ -33,42 +36,51 @@ def extract_entities(arguments: list[str]) -> None:
             out: JSON lines, a study's id and its entities each
             radgraph: folder of a RadGraph model on disk, as the paper used it; the built-in rules without it
             section: of the report, as the training will read it
+            cleaning: as the training will clean it; RadGraph reads the report as it was written
         """
-        count, name = _write(data, out, radgraph, section)
+        if out.suffix != ".jsonl":
+            raise InputError(f"{out}: JSON lines are written; give --out a name that ends with .jsonl")
+        count, name = _write(data, out, radgraph, replace(_USUAL, section=section, cleaning=cleaning))
         print(f"{count} studies by {name}; wrote {out}\nnext: rayscribe train jima --data {data} --jima.entities {out}")
 
     parsed(extract, arguments, "extract-entities")
 
 
-def _write(data: Path, out: Path, radgraph: Path | None, section: str) -> tuple[int, str]:
+def _write(data: Path, out: Path, radgraph: Path | None, text: TextConfig) -> tuple[int, str]:
     from tqdm import tqdm
 
+    from rayscribe.data.dataset import cleaned_report
     from rayscribe.data.entities import EntityExtractor, LexiconEntities, RadGraphEntities
     from rayscribe.data.manifest import read_manifest
     from rayscribe.data.sections import section_text
     from rayscribe.metrics.radgraph import RadGraph
 
     manifest = read_manifest(data)
-    texts = {study.id: section_text(study.findings, study.impression, section) for study in manifest.studies}
-    ids = [id_ for id_, text in texts.items() if text]
-    if not ids:
-        raise InputError(f"{data}: no study has the section {section!r} (--section)")
+    studies = [study for study in manifest.studies if cleaned_report(study, text)]
+    if not studies:
+        raise InputError(f"{data}: no study has the section {text.section!r} (--section)")
     if out.exists():
         raise InputError(f"{out}: exists already; delete it, or give another --out")
     extractor: EntityExtractor = LexiconEntities() if radgraph is None else RadGraphEntities(RadGraph.load(radgraph))
     part = out.with_name(f".{out.name}.part")
-    done = _start(part, {"data": manifest.digest(), "by": extractor.name, "section": section})
-    with open(part, "a", encoding="utf-8") as file, tqdm(total=len(ids), initial=done, unit="report") as bar:
-        for start in range(done, len(ids), _BLOCK):
-            block = ids[start : start + _BLOCK]
-            for id_, words in zip(block, extractor.words([texts[id_] for id_ in block]), strict=True):
-                file.write(json.dumps({"id": id_, "entities": words}, ensure_ascii=False) + "\n")
+    done = _start(part, {"data": manifest.digest(), "by": extractor.name, **asdict(text)})
+    with open(part, "a", encoding="utf-8") as file, tqdm(total=len(studies), initial=done, unit="report") as bar:
+        for start in range(done, len(studies), _BLOCK):
+            block = studies[start : start + _BLOCK]
+            reports = [
+                section_text(study.findings, study.impression, text.section)
+                if radgraph
+                else cleaned_report(study, text)
+                for study in block
+            ]
+            for study, words in zip(block, extractor.words(reports), strict=True):
+                file.write(json.dumps({"id": study.id, "section": text.section, "entities": words}) + "\n")
             file.flush()
             bar.update(len(block))
     _, lines = _read(part)
     write_text(out, "".join(lines))
     part.unlink()
-    return len(ids), extractor.name
+    return len(studies), extractor.name
 
 
 def _start(part: Path, about: dict[str, Any]) -> int:

@@ -165,12 +165,17 @@ class RunConfig:
     ithn: IthnConfig = field(default_factory=IthnConfig)
     jima: JimaConfig = field(default_factory=JimaConfig)
     seed: int = 9223
-    "R2Gen's IU script"
+    "of the weights, the order and the augmentation; the recipes say whose script it is from"
 
     @property
     def system(self) -> str:
         """The method with what was plugged into its training."""
         return f"{self.model.method} + ITHN" if self.ithn.enabled else self.model.method
+
+    @property
+    def learns_entities(self) -> bool:
+        """Whether the training needs the clinical words of every report."""
+        return self.model.method == "jima"
 
     def __post_init__(self) -> None:
         frozen = not self.backbone.trainable
@@ -187,13 +192,33 @@ class RunConfig:
             "with ITHN a flip could turn a mined report into the true one: left and right change places in its words",
         )
         need(self.ithn.enabled or self.ithn == IthnConfig(), "--ithn", "", "its settings need --ithn.enabled")
-        is_jima = self.model.method == "jima"
+        is_jima = self.learns_entities
         need(is_jima or self.jima == JimaConfig(), "--jima", "", "its settings need --model.method jima")
+        need(
+            not (is_jima and self.images.flip),
+            "--images.flip",
+            "",
+            "JIMA's entities say left and right of the image as it is; they are not flipped",
+        )
+        curriculum = self.jima.report_curriculum or self.jima.entity_curriculum
+        need(
+            not (is_jima and curriculum) or self.jima.warmup < self.train.epochs,
+            "--jima.warmup",
+            self.jima.warmup,
+            f"no curriculum begins within --train.epochs {self.train.epochs}; give a shorter warm-up, or "
+            "--jima.no-report-curriculum --jima.no-entity-curriculum",
+        )
         need(
             not (is_jima and self.ithn.enabled and self.ithn.image == "backbone"),
             "--ithn.image",
             self.ithn.image,
             "no report's loss reaches JIMA's image encoder; give --ithn.image encoded",
+        )
+        need(
+            not (is_jima and self.ithn.enabled and self.ithn.harden == "step"),
+            "--ithn.harden",
+            self.ithn.harden,
+            "JIMA's epochs differ in length; give epoch",
         )
         need(
             not (is_jima and self.jima.training == "alternating" and self.train.accumulate > 1),

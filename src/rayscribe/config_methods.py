@@ -9,9 +9,9 @@ from rayscribe.errors import InputError
 
 
 def need(fits: bool, flag: str, value: object, what: str) -> None:
-    """Raises InputError that names the flag unless the setting fits."""
+    """Raises InputError that names the flag, and its value where it has one, unless the setting fits."""
     if not fits:
-        raise InputError(f"{flag} {value}: {what}")
+        raise InputError(f"{flag} {value}".strip() + f": {what}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,8 +86,8 @@ class JimaConfig:
     "the report task keeps the studies whose words are hardest (token imbalance)"
     entity_curriculum: bool = True
     "the entity task keeps the studies whose entities are hardest (label imbalance)"
-    order: Literal["hard", "easy"] = "hard"
-    "keep the hardest studies (paper) or the easiest (released code)"
+    order: Literal["hard", "easy", "random"] = "hard"
+    "keep the hardest studies (paper), the easiest (released code), or as many at random (a control)"
     warmup: int = 30
     "epochs on all studies (paper, IU X-Ray; 10 on MIMIC-CXR)"
     smoothing: float = 0.5
@@ -101,6 +101,6 @@ class JimaConfig:
         need(self.adapter >= 0, "--jima.adapter", self.adapter, "not negative; 0 is none")
         need(self.entity_weight > 0, "--jima.entity-weight", self.entity_weight, "above 0")
         need(self.positive_weight > 0, "--jima.positive-weight", self.positive_weight, "above 0")
-        need(self.warmup >= 0, "--jima.warmup", self.warmup, "not negative")
+        need(self.warmup >= 1, "--jima.warmup", self.warmup, "at least 1")
         need(0 <= self.smoothing < 1, "--jima.smoothing", self.smoothing, "at least 0, below 1")
         need(0 < self.floor <= 1, "--jima.floor", self.floor, "above 0, at most 1")

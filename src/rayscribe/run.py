@@ -55,6 +55,12 @@ def train(
         tokenizer = Tokenizer.build(
             training.reports, threshold=config.text.threshold, legacy_ids=config.text.legacy_ids
         )
+        entities = _entities(config, training, tokenizer, say) if config.learns_entities else None
+        partners: list[list[int]] = []
+        if config.ithn.enabled:
+            partners = mined_partners(
+                manifest, training.studies, config.text, candidates=config.ithn.candidates, data=data
+            )
         torch.manual_seed(config.seed)
         model = build_model(config, tokenizer.size)
         if not config.backbone.weights:
@@ -87,17 +93,12 @@ def train(
             bucket=config.train.bucket,
             seed=config.seed,
         )
-        partners: list[list[int]] = []
-        if config.ithn.enabled:
-            partners = mined_partners(
-                manifest, training.studies, config.text, candidates=config.ithn.candidates, data=data
-            )
         uncropped = dataset(training.studies, training.reports)
         known = Training(
             studies=len(training.studies),
             batches_per_epoch=len(order.batches(0)),
             partners=partners,
-            entities=partial(_entities, config, training, tokenizer, say),
+            entities=entities,
             batches=partial(_read_once, uncropped, config, group),
         )
         task = build_task(config, model, known).to(group.device)
@@ -149,12 +150,17 @@ class _Part:
 def _digest(manifest: Manifest, config: RunConfig) -> str:
     """Of all data that the training reads."""
     digest = manifest.digest_with_negatives() if config.ithn.enabled else manifest.digest()
+    if config.jima.entities == LEXICON:
+        return digest
     path = Path(config.jima.entities)
-    return f"{digest} {sha256_of(path)}" if config.jima.entities != LEXICON and path.is_file() else digest
+    if not path.is_file():
+        raise InputError(f"{path}: no such file of entities (--jima.entities)")
+    return f"{digest} {sha256_of(path)}"
 
 
 def _entities(config: RunConfig, training: _Part, tokenizer: Tokenizer, say: Callable[[str], None]) -> EntityTargets:
-    words = study_entities(config.jima.entities, [study.id for study in training.studies], training.reports)
+    ids = [study.id for study in training.studies]
+    words = study_entities(config.jima.entities, ids, training.reports, section=config.text.section)
     targets = EntityTargets.build(words, tokenizer.words)
     found, studies = len(targets.places_E), len(training.studies)
     if not found:

@@ -48,7 +48,9 @@ class RunFolder:
                     "or start another run folder"
                 )
             if data.exists() and data.read_text().strip() != data_digest:
-                raise InputError(f"{path}: the run was started on other data; resume it with the same manifest")
+                raise InputError(
+                    f"{path}: the run was started on other data; resume it with the same manifest and the same entities"
+                )
         elif path.exists() and not {entry.name for entry in path.iterdir()} <= _BEFORE_TRAINING:
             raise InputError(f"{path}: already holds a run; continue it with --resume, or give another --run folder")
         path.mkdir(parents=True, exist_ok=True)

@@ -62,7 +62,7 @@ def small_task(batches: int = 2, **settings: object) -> CurriculumTask:
     names = [str(at) for at in range(words)]
     entities = EntityTargets.build([[names[at % words], names[(at + 3) % words]] for at in range(8)], names)
     read = [replace(random_batch(at), rows_B=torch.arange(4 * at, 4 * at + 4)) for at in range(batches)]
-    known = Training(studies=8, batches_per_epoch=1, entities=lambda: entities, batches=lambda: read)
+    known = Training(studies=8, batches_per_epoch=1, entities=entities, batches=lambda: read)
     task = build_task(config, build_model(config, VOCABULARY), known)
     assert isinstance(task, CurriculumTask)
     return task

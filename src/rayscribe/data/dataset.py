@@ -5,8 +5,9 @@ Shapes: B studies, V views, H height, W width, N patches, C channels, T tokens.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -38,6 +39,8 @@ class Row:
     study: int
     epoch: int
     targets_per_batch: float = 0.0
+    visit: int = 0
+    "how often the epoch has drawn the study before; augmentation depends on it, too"
     counts: bool = True
     "false: a filler for a process that would otherwise have no study; its tokens are masked out"
 
@@ -85,7 +88,7 @@ class StudyDataset(Dataset[Drawn]):
 
     def item(self, row: Row) -> Item:
         study, report = self.studies[row.study], self.reports[row.study]
-        generator = np.random.default_rng([self.seed, row.epoch, row.study])
+        generator = np.random.default_rng([self.seed, row.epoch, row.study, *([row.visit] if row.visit else [])])
         flipped = self.training and self.images.flip and self.cache is None and bool(generator.integers(2))
         if flipped:
             report = swap_sides(report)
@@ -146,9 +149,9 @@ class Order:
     bucket: bool
     seed: int
 
-    def batches(self, epoch: int, among: Sequence[int] | None = None, *, turn: int = 0) -> list[list[int]]:
-        """Studies of every batch; each study once, or each of those `among` which it draws. Another `turn`, another order."""
-        generator = np.random.default_rng([self.seed, epoch, turn] if turn else [self.seed, epoch])
+    def batches(self, epoch: int, among: Sequence[int] | None = None) -> list[list[int]]:
+        """Studies of every batch; each study once, or as often as it stands in `among`."""
+        generator = np.random.default_rng([self.seed, epoch])
         studies = np.arange(len(self.lengths)) if among is None else np.asarray(among)
         order = studies[generator.permutation(len(studies))].tolist()
         if not self.bucket:
@@ -167,14 +170,18 @@ class Order:
     ) -> list[list[Row]]:
         """The same of batches that are given."""
         shares = []
+        visits: Counter[int] = Counter()
         for start in range(0, len(batches), accumulate):
             step = batches[start : start + accumulate]
             # Position t predicts token t + 1, so a report of L ids has L - 1 targets.
             targets = sum(self.lengths[study] - 1 for batch in step for study in batch)
             tokens = targets / (len(step) * processes)
             for batch in step:
-                own = [Row(study, epoch, tokens) for study in batch[rank::processes]]
-                shares.append(own or [Row(batch[0], epoch, tokens, counts=False)])
+                rows = []
+                for study in batch:
+                    rows.append(Row(study, epoch, tokens, visits[study]))
+                    visits[study] += 1
+                shares.append(rows[rank::processes] or [replace(rows[0], counts=False)])
         return shares
 
     def _cut(self, order: list[int]) -> list[list[int]]:

@@ -106,11 +106,11 @@ class EntityTargets:
         return torch.from_numpy(is_entity_BV).to(rows_B.device)
 
 
-def study_entities(source: str, ids: Sequence[str], reports: Sequence[str]) -> list[list[str]]:
-    """Entities of every study, from the built-in rules ("lexicon") or from the file `source`."""
+def study_entities(source: str, ids: Sequence[str], reports: Sequence[str], *, section: str) -> list[list[str]]:
+    """Entities of every study, from the built-in rules ("lexicon") or from the file `source`, of that section."""
     if source == LEXICON:
         return LexiconEntities().words(reports)
-    found = read_entities(Path(source))
+    found = read_entities(Path(source), section=section)
     lacking = [id_ for id_ in ids if id_ not in found]
     if lacking:
         raise InputError(
@@ -120,8 +120,8 @@ def study_entities(source: str, ids: Sequence[str], reports: Sequence[str]) -> l
     return [found[id_] for id_ in ids]
 
 
-def read_entities(path: Path) -> dict[str, list[str]]:
-    """Words by study id.
+def read_entities(path: Path, *, section: str) -> dict[str, list[str]]:
+    """Words by study id. Raises InputError where a record says that it is of another section.
 
     JSON lines as `extract-entities` writes them; a JSON object by study id of words or of RadGraph's annotations; the released
     code's annotation.json with `tokens`; or CSV with an id and the column `entities` or `tokens`, words parted by blanks.
@@ -130,29 +130,35 @@ def read_entities(path: Path) -> dict[str, list[str]]:
         raise InputError(f"{path}: no such file of entities; write one with `rayscribe extract-entities`")
     found: dict[str, list[str]] = {}
     try:
-        for place, id_, value in _records(path):
+        for place, id_, value, named in _records(path):
+            if named not in (None, section):
+                raise InputError(
+                    f"{path}, {place}: of the section {named}, the training reads {section}; "
+                    f"write them with `rayscribe extract-entities --section {section}`"
+                )
             words = value.split() if isinstance(value, str) else words_of(value) if isinstance(value, dict) else value
             if id_ in (None, "") or not isinstance(words, list) or not all(isinstance(word, str) for word in words):
                 raise InputError(f"{path}, {place}: not an id with its entities, {' or '.join(_NAMES)}")
             if str(id_) in found:
                 raise InputError(f"{path}, {place}: study {id_} stands twice")
             found[str(id_)] = [word.lower() for word in words]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, csv.Error) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path}: not a file of entities ({error!r})") from error
     return found
 
 
-def _records(path: Path) -> Iterable[tuple[str, Any, Any]]:
-    """Where a record stands, its id, and its entities."""
+def _records(path: Path) -> Iterable[tuple[str, Any, Any, Any]]:
+    """Where a record stands, its id, its entities, and their section where it is said."""
     with open(path, newline="", encoding="utf-8-sig") as file:
         if path.suffix == ".csv":
             for number, row in enumerate(csv.DictReader(file), 2):
                 yield f"line {number}", *_entry(row)
         elif path.suffix == ".jsonl":
             for number, line in enumerate(file, 1):
-                yield f"line {number}", *_entry(json.loads(line))
+                if line.strip():
+                    yield f"line {number}", *_entry(json.loads(line))
         else:
             content = json.load(file)
             for name, value in content.items():
@@ -160,13 +166,14 @@ def _records(path: Path) -> Iterable[tuple[str, Any, Any]]:
                     for number, record in enumerate(value, 1):
                         yield f"{name}, record {number}", *_entry(record)
                 else:
-                    yield f"record {name!r}", name, value
+                    yield f"record {name!r}", name, value, None
 
 
-def _entry(record: Mapping[str, Any]) -> tuple[Any, Any]:
+def _entry(record: Mapping[str, Any]) -> tuple[Any, Any, Any]:
     return (
         next((record[name] for name in ID_NAMES if name in record), None),
         next((record[name] for name in _NAMES if name in record), None),
+        record.get("section"),
     )
 
 

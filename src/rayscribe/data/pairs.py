@@ -52,8 +52,8 @@ class MinedPairs:
 class TwoTasks:
     """Batches of the studies that each of two tasks chose for the epoch: (first task's, second task's).
 
-    An epoch is one visit to the larger choice; the smaller one is gone through again, in another order. Joint steps hold a
-    batch of each; alternating ones a batch of one, in turn.
+    An epoch is one visit to every study of the larger choice; those of the smaller one are drawn equally often. Joint steps
+    hold a batch of each; alternating ones a batch of one, in turn.
     """
 
     order: Order
@@ -72,10 +72,14 @@ class TwoTasks:
             seed=self.order.seed + 1,
         )
         orders, chosen = (self.order, second), self.chosen()
-        batches = max(-(-len(studies) // self.order.batch_size) for studies in chosen)
+        draws = max(map(len, chosen))
         first, other = (
             order.shares(
-                _visits(order, epoch, studies, batches), epoch, accumulate=accumulate, rank=rank, processes=processes
+                order.batches(epoch, _repeated(studies, draws, [order.seed, epoch, 2])),
+                epoch,
+                accumulate=accumulate,
+                rank=rank,
+                processes=processes,
             )
             for order, studies in zip(orders, chosen, strict=True)
         )
@@ -84,14 +88,10 @@ class TwoTasks:
         return [list(zip_longest(*pair)) for pair in zip(first, other, strict=True)]
 
 
-def _visits(order: Order, epoch: int, studies: Sequence[int], batches: int) -> list[list[int]]:
-    """As many batches as asked for."""
-    found: list[list[int]] = []
-    turn = 0
-    while len(found) < batches:
-        found += order.batches(epoch, studies, turn=turn)
-        turn += 1
-    return found[:batches]
+def _repeated(studies: Sequence[int], draws: int, seed: Sequence[int]) -> Sequence[int]:
+    """As many draws as asked for, every study equally often, or once more than another."""
+    shuffled = np.random.default_rng(seed).permutation(np.asarray(studies))
+    return [int(study) for study in np.resize(shuffled, draws)]
 
 
 def _paired(

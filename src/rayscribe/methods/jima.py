@@ -182,6 +182,8 @@ class CurriculumTask(HostTask[Draw]):
 
     def _entity_loss(self, batch: Batch) -> Tensor:
         """Binary cross-entropy, averaged over the vocabulary and then over the studies (spec 4.3)."""
+        # Before torch 2.10 autocast hands the casts of `read`, which know no gradient, to this pass.
+        torch.clear_autocast_cache()
         logits_BV = self.predict(self.model.see(batch)).float()
         weight = logits_BV.new_tensor(self.config.positive_weight)
         loss_BV = F.binary_cross_entropy_with_logits(
@@ -192,7 +194,8 @@ class CurriculumTask(HostTask[Draw]):
 
     def start_epoch(self, epoch: int, scores: dict[str, float]) -> None:
         kept_2 = (self.config.report_curriculum, self.config.entity_curriculum)
-        if not any(kept_2) or epoch < self.config.warmup or int(self.measured_epoch) == epoch:
+        # Measured first at the start of the last epoch of the warm-up, so that the epoch after it has something to compare.
+        if not any(kept_2) or epoch < self.config.warmup - 1 or int(self.measured_epoch) == epoch:
             return
         performance_2 = self._measure()
         before_2 = self.performance_2.tolist() if int(self.measured_epoch) >= 0 else performance_2
@@ -202,7 +205,7 @@ class CurriculumTask(HostTask[Draw]):
             if curriculum:
                 share = next_share(float(self.shares_2[task]), before_2[task], now, floor=self.config.floor)
                 self.shares_2[task] = share
-                self.is_chosen_2S[task] = chosen_S(self.difficulty_2S[task], share, order=self.config.order)
+                self.is_chosen_2S[task] = chosen_S(self.difficulty_2S[task], share, order=self.config.order, seed=epoch)
         self.measured_epoch.fill_(epoch)
 
     @torch.no_grad()
@@ -264,7 +267,7 @@ def report_ranks(logits_BTW: Tensor, batch: Batch, is_entity_BV: Tensor | None) 
 def entity_ranks(logits_BV: Tensor, is_entity_BV: Tensor) -> tuple[Tensor, Tensor]:
     """Difficulty and performance (B) of every study's entities.
 
-    Difficulty is their mean rank over the vocabulary, 0 for a study without any. Performance is R-precision: the share of them
+    Difficulty is their mean rank over the vocabulary; a study without any has 0, so it is the easiest. Performance is R-precision: the share of them
     among as many most probable words; not a number for a study without any.
     """
     ascending_BV = logits_BV.sort(dim=-1).values
@@ -285,8 +288,15 @@ def next_share(share: float, before: float, now: float, *, floor: float) -> floa
     return max(floor, min(1.0, (1 - change) * share))
 
 
-def chosen_S(difficulty_S: Tensor, share: float, *, order: str) -> Tensor:
-    """True for the `share` of the studies that is hardest (`order` "hard") or easiest ("easy"); at least one."""
+def chosen_S(difficulty_S: Tensor, share: float, *, order: str, seed: int) -> Tensor:
+    """True for the `share` of the studies that is hardest (`order` "hard"), easiest ("easy") or anyhow ("random"); at least one.
+
+    The seed is that of "random".
+    """
+    if order == "random":
+        difficulty_S = torch.rand(len(difficulty_S), generator=torch.Generator().manual_seed(seed)).to(
+            difficulty_S.device
+        )
     order_S = difficulty_S.argsort(descending=order == "hard", stable=True)
     is_chosen_S = torch.zeros_like(difficulty_S, dtype=torch.bool)
     is_chosen_S[order_S[: math.ceil(share * len(difficulty_S))]] = True
