@@ -103,18 +103,16 @@ def main() -> None:
             for arm, jima in ARMS.items():
                 run = runs[arm][seed]
                 config = recipe(jima, seed, arguments.weights, arguments.epochs)
-                if not (run / "done").exists():
-                    train(config, data, run, resume=(run / "config.yaml").exists(), features=arguments.out / "features")
-                    generate(
-                        run,
-                        data,
-                        run / "predictions.jsonl",
-                        split="test",
-                        decoding=config.decoding,
-                        features=arguments.out / "features",
-                        progress=tqdm,
-                    )
-                    (run / "done").touch()
+                train(config, data, run, resume=(run / "config.yaml").exists(), features=arguments.out / "features")
+                generate(
+                    run,
+                    data,
+                    run / "predictions.jsonl",
+                    split="test",
+                    decoding=config.decoding,
+                    features=arguments.out / "features",
+                    progress=tqdm,
+                )
         reports = {
             arm: [read_predictions(run / "predictions.jsonl") for run in arm_runs] for arm, arm_runs in runs.items()
         }

@@ -205,7 +205,9 @@ class CurriculumTask(HostTask[Draw]):
             if curriculum:
                 share = next_share(float(self.shares_2[task]), before_2[task], now, floor=self.config.floor)
                 self.shares_2[task] = share
-                self.is_chosen_2S[task] = chosen_S(self.difficulty_2S[task], share, order=self.config.order, seed=epoch)
+                self.is_chosen_2S[task] = chosen_S(
+                    self.difficulty_2S[task], share, order=self.config.order, seed=2 * epoch + task
+                )
         self.measured_epoch.fill_(epoch)
 
     @torch.no_grad()
@@ -267,8 +269,8 @@ def report_ranks(logits_BTW: Tensor, batch: Batch, is_entity_BV: Tensor | None) 
 def entity_ranks(logits_BV: Tensor, is_entity_BV: Tensor) -> tuple[Tensor, Tensor]:
     """Difficulty and performance (B) of every study's entities.
 
-    Difficulty is their mean rank over the vocabulary; a study without any has 0, so it is the easiest. Performance is R-precision: the share of them
-    among as many most probable words; not a number for a study without any.
+    Difficulty is their mean rank over the vocabulary; a study without any has 0, the easiest. Performance is R-precision, the
+    share of them among as many most probable words; not a number for a study without any.
     """
     ascending_BV = logits_BV.sort(dim=-1).values
     words = logits_BV.shape[-1]
@@ -289,10 +291,7 @@ def next_share(share: float, before: float, now: float, *, floor: float) -> floa
 
 
 def chosen_S(difficulty_S: Tensor, share: float, *, order: str, seed: int) -> Tensor:
-    """True for the `share` of the studies that is hardest (`order` "hard"), easiest ("easy") or anyhow ("random"); at least one.
-
-    The seed is that of "random".
-    """
+    """True for a share of the studies, at least one: the hardest (`order` "hard"), the easiest ("easy") or any ("random")."""
     if order == "random":
         difficulty_S = torch.rand(len(difficulty_S), generator=torch.Generator().manual_seed(seed)).to(
             difficulty_S.device
