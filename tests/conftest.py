@@ -13,6 +13,7 @@ import torch
 from rayscribe.build import build_model
 from rayscribe.cli import main
 from rayscribe.config import BackboneConfig, DecodingConfig, ModelConfig, RunConfig, TextConfig, TrainConfig
+from rayscribe.config_methods import JimaConfig
 from rayscribe.data import iu_xray
 from rayscribe.data.images import ImageConfig
 from rayscribe.data.manifest import write_manifest
@@ -74,7 +75,10 @@ def rayscribe(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
 
 
 def small_config(method: str = "r2gen", **train: object) -> RunConfig:
-    """A model of a few thousand weights that sees 64-pixel images."""
+    """A model of a few thousand weights that sees 64-pixel images. JIMA's curricula begin in the second epoch."""
+    settings = replace(TrainConfig(epochs=2, batch_size=8, workers=0, lr=1e-3), **train)  # type: ignore[arg-type]
+    begins = settings.epochs > 1
+    curricula = JimaConfig(warmup=1, report_curriculum=begins, entity_curriculum=begins)
     return RunConfig(
         text=TextConfig(threshold=1, max_length=24),
         images=ImageConfig(size=64, resize=68),
@@ -90,8 +94,9 @@ def small_config(method: str = "r2gen", **train: object) -> RunConfig:
             memory_size=64,
             memory_top=8,
         ),
-        train=replace(TrainConfig(epochs=2, batch_size=8, workers=0, lr=1e-3), **train),  # type: ignore[arg-type]
+        train=settings,
         decoding=DecodingConfig(beams=1),
+        jima=curricula if method == "jima" else JimaConfig(),
         seed=1,
     )
 

@@ -16,7 +16,7 @@ import torch
 
 from conftest import small_config
 from rayscribe.cli import run as run_verb
-from rayscribe.config_methods import IthnConfig, JimaConfig
+from rayscribe.config_methods import IthnConfig
 from rayscribe.data import iu_xray
 from rayscribe.data.manifest import write_manifest
 from rayscribe.data.phantom import write_phantom
@@ -29,7 +29,7 @@ CONFIGS = {
     "baseline": small_config("baseline"),
     "r2gen": small_config("r2gen"),
     "r2gen_cmn": small_config("r2gen_cmn"),
-    "jima": replace(small_config("jima"), jima=JimaConfig(warmup=0, smoothing=0.8)),
+    "jima": small_config("jima"),
     "ithn": replace(small_config("r2gen_cmn"), ithn=IthnConfig(enabled=True, width=16)),
 }
 

@@ -72,6 +72,8 @@ class JimaConfig:
     "clinical words of the reports: `lexicon`, the built-in rules, or a file made by `rayscribe extract-entities` or elsewhere"
     head: Literal["mlp", "patch"] = "mlp"
     "predicts entities from the mean feature (released code), or from every patch, averaged (paper)"
+    head_dropout: float = 0.1
+    "of the mlp's hidden layers (released code)"
     adapter: int = 0
     "width of a layer that the entity task trains in front of everything; 0: none. For frozen image encoders"
     fusion: Literal["product", "none"] = "product"
@@ -98,6 +100,7 @@ class JimaConfig:
     "a report's difficulty is the mean of its entities' and of its other words' (paper); false: of all words (released code)"
 
     def __post_init__(self) -> None:
+        need(0 <= self.head_dropout < 1, "--jima.head-dropout", self.head_dropout, "at least 0, below 1")
         need(self.adapter >= 0, "--jima.adapter", self.adapter, "not negative; 0 is none")
         need(self.entity_weight > 0, "--jima.entity-weight", self.entity_weight, "above 0")
         need(self.positive_weight > 0, "--jima.positive-weight", self.positive_weight, "above 0")

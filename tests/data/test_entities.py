@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -76,7 +77,7 @@ def test_targets_are_the_words_of_the_vocabulary() -> None:
 def test_every_form_of_file_is_read(name: str, content: str, tmp_path: Path) -> None:
     path = tmp_path / name
     path.write_text(content)
-    found = read_entities(path)
+    found = read_entities(path, section="findings")
     assert found["s1"] == ["heart", "size"]
 
 
@@ -87,6 +88,8 @@ def test_every_form_of_file_is_read(name: str, content: str, tmp_path: Path) -> 
         ("a.jsonl", '{"id": "s1", "entities": [1]}\n', "line 1: not an id with its entities"),
         ("a.jsonl", '{"id": "s1", "entities": []}\n' * 2, "line 2: study s1 stands twice"),
         ("a.jsonl", "no json\n", "not a file of entities"),
+        ("a.jsonl", '\n{"id": "s1", "section": "impression", "entities": []}\n', "line 2: of the section impression"),
+        ("a.csv", f"id,entities\ns1,{'x' * 200_000}\n", "field larger than field limit"),
         ("a.csv", "id,other\ns1,heart\n", "line 2: not an id with its entities"),
         ("a.json", "[1, 2]", "not a file of entities"),
     ],
@@ -95,18 +98,18 @@ def test_what_cannot_be_read_is_named(name: str, content: str, message: str, tmp
     path = tmp_path / name
     path.write_text(content)
     with pytest.raises(InputError, match=message) as caught:
-        read_entities(path)
+        read_entities(path, section="findings")
     assert str(path) in str(caught.value)
 
 
 def test_studies_without_entities_are_named(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_text('{"s1": ["heart"]}')
-    assert study_entities(str(path), ["s1"], [""]) == [["heart"]]
+    assert study_entities(str(path), ["s1"], [""], section="findings") == [["heart"]]
     with pytest.raises(InputError, match=r"1 training studies have no entities, e.g. s2; .*extract-entities"):
-        study_entities(str(path), ["s1", "s2"], ["", ""])
+        study_entities(str(path), ["s1", "s2"], ["", ""], section="findings")
     with pytest.raises(InputError, match="no such file of entities"):
-        study_entities(str(tmp_path / "none.json"), [], [])
+        study_entities(str(tmp_path / "none.json"), [], [], section="findings")
 
 
 def test_extraction_goes_on_where_it_was_interrupted(
@@ -115,7 +118,7 @@ def test_extraction_goes_on_where_it_was_interrupted(
     whole, broken = tmp_path / "whole.jsonl", tmp_path / "broken.jsonl"
     assert "60 studies by lexicon" in rayscribe("extract-entities", world, "--out", whole)
     lines = whole.read_text().splitlines(keepends=True)
-    about = {"data": read_manifest(world).digest(), "by": "lexicon", "section": "findings"}
+    about = {"data": read_manifest(world).digest(), "by": "lexicon", **asdict(TextConfig())}
     part = tmp_path / ".broken.jsonl.part"
     marked = lines[0].replace('"entities": [', '"entities": ["kept", ')
     part.write_text(json.dumps(about) + "\n" + marked + lines[1] + lines[2][:10])
@@ -123,6 +126,7 @@ def test_extraction_goes_on_where_it_was_interrupted(
     assert broken.read_text() == marked + "".join(lines[1:])
     assert not part.exists()
     assert "exists already" in rayscribe("extract-entities", world, "--out", broken, code=1)
+    assert "a name that ends with .jsonl" in rayscribe("extract-entities", world, "--out", tmp_path / "a.json", code=1)
     part.write_text("{}\n")
     broken.unlink()
     assert "left by a run on other data" in rayscribe("extract-entities", world, "--out", broken, code=1)

@@ -215,7 +215,7 @@ def test_jimas_entities_are_words_of_the_reports(
 ) -> None:
     out = tmp_path / "entities.jsonl"
     assert "60 studies by radgraph" in rayscribe("extract-entities", world, "--out", out, "--radgraph", model)
-    found, studies = read_entities(out), {study.id: study for study in read_manifest(world).studies}
+    found, studies = read_entities(out, section="findings"), {study.id: study for study in read_manifest(world).studies}
     assert any(found.values())
     for id_, words in found.items():
         assert set("".join(words)) <= set(studies[id_].findings.lower())

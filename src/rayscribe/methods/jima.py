@@ -37,7 +37,7 @@ from rayscribe.models.report_model import Reading, ReportModel
 from rayscribe.study import Batch, Pair
 from rayscribe.task import HostTask, report_loss_B, target_tokens
 
-_HIDDEN, _DROPOUT = 512, 0.1  # of the entity head, released code
+_HIDDEN = 512  # of the entity head, released code
 
 Draw = Pair[Batch | None, Batch | None]
 "Studies whose reports are learned, and studies whose entities are."
@@ -51,7 +51,8 @@ class EntityFusion(nn.Module):
         self.fuses = config.fusion == "product"
         self.adapter = Linear(channels, config.adapter) if config.adapter else None
         seen = config.adapter or channels
-        self.head = EntityHead(seen, words) if config.head == "mlp" else PatchEntityHead(seen, words)
+        is_mlp = config.head == "mlp"
+        self.head = EntityHead(seen, words, config.head_dropout) if is_mlp else PatchEntityHead(seen, words)
         self.project = Linear(seen + words if self.fuses else seen, width)
         self.drop = nn.Dropout(dropout)
 
@@ -76,14 +77,15 @@ class EntityFusion(nn.Module):
 class EntityHead(nn.Module):
     """Released code: a perceptron with two hidden layers on the mean feature of all patches."""
 
-    def __init__(self, channels: int, words: int) -> None:
+    def __init__(self, channels: int, words: int, dropout: float) -> None:
         super().__init__()
+        self.dropout = dropout
         self.layers = nn.ModuleList([Linear(channels, _HIDDEN), Linear(_HIDDEN, _HIDDEN), Linear(_HIDDEN, words)])
 
     def forward(self, features: Encoded, *, drops: bool) -> Tensor:
         x_BC = pooled(features)
         for layer in self.layers[:-1]:
-            x_BC = F.dropout(torch.relu(layer(x_BC)), _DROPOUT, drops)
+            x_BC = F.dropout(torch.relu(layer(x_BC)), self.dropout, drops)
         return self.layers[-1](x_BC)
 
 
