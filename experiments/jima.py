@@ -89,14 +89,17 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--worlds", nargs="+", choices=WORLDS, default=list(WORLDS))
     parser.add_argument("--plot", type=Path, help="write the drawing of the differences there (PNG)")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     found = {}
-    for world, phantom in WORLDS.items():
+    for world in arguments.worlds:
         data = arguments.out / f"{world}.parquet"
         if not data.exists():
-            write_phantom_manifest(data, replace(phantom, studies=1000, size=104, variety=0.2, train=0.5, val=0.05))
+            write_phantom_manifest(
+                data, replace(WORLDS[world], studies=1000, size=104, variety=0.2, train=0.5, val=0.05)
+            )
         manifest = read_manifest(data)
         runs = {arm: [arguments.out / f"{world}-{arm}-{seed}" for seed in range(arguments.seeds)] for arm in ARMS}
         for seed in range(arguments.seeds):
