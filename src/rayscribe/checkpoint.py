@@ -144,6 +144,7 @@ def _load_state(model: ReportModel, state: dict[str, torch.Tensor], path: Path) 
 def model_card(trained: TrainedModel) -> str:
     """The text that travels with the weights. It holds no report text."""
     config, data = trained.config, trained.data
+    adapter = f", behind it a trained adapter of width {config.jima.adapter}" if config.jima.adapter else ""
     scores = ", ".join(f"{name} {value:.4f}" for name, value in trained.training.get("validation", {}).items())
     return f"""# {config.system} (rayscribe {__version__})
 
@@ -155,7 +156,7 @@ def model_card(trained: TrainedModel) -> str:
 | input | 1 or more chest X-rays of one study, {config.images.size} x {config.images.size}, grey |
 | output | a draft of the section: {config.text.section} |
 | image encoder | {config.backbone.name}, {"trained" if config.backbone.trainable else "frozen"}, \
-started from {Path(config.backbone.weights).name or "random weights"} |
+started from {Path(config.backbone.weights).name or "random weights"}{adapter} |
 | training data | {data.get("source", "not stated")}, {data.get("counts", {})}, digest {data.get("digest", "")[:16]} |
 | terms of the data | {data.get("terms", "not stated")} |
 | cleaning, vocabulary | {config.text.cleaning}, {trained.tokenizer.size} ids, threshold {config.text.threshold} |

@@ -415,7 +415,8 @@ def test_a_model_needs_neither_entities_nor_task(world: Path, tmp_path: Path) ->
     entities = tmp_path / "entities.csv"
     ids = [f'"{study}",heart lungs' for study in load_ids(world)]
     entities.write_text("id,entities\n" + "\n".join(ids) + "\n")
-    train(small_jima(epochs=1, entities=str(entities)), world, tmp_path / "run")
+    train(small_jima(epochs=1, entities=str(entities), adapter=8), world, tmp_path / "run")
+    assert "behind it a trained adapter of width 8" in (tmp_path / "run" / "README.md").read_text()
     entities.unlink()
     trained = load_model(tmp_path / "run")
     names = load_file(tmp_path / "run" / "model.safetensors").keys()
