@@ -148,7 +148,7 @@ def measured(manifest: Manifest, reports: Mapping[str, Sequence[Mapping[str, str
     references = reference_reports(manifest, "test", protocol)
     wanted, labeler = list(references.values()), RuleLabeler(as_chexpert=False)
     labels = labeler.label(wanted)
-    vocabulary = by_frequency(training_reports(manifest, protocol))
+    vocabulary = by_frequency(list(training_reports(manifest, protocol).values()))
     rows: dict[str, list[Rows]] = {}
     distinct: dict[str, list[float]] = {}
     for arm, seeds in reports.items():
