@@ -64,7 +64,7 @@ WORLDS = {
     "skewed": PhantomConfig(abnormal=0.3, rare=0.05),
     "extreme": PhantomConfig(abnormal=0.1, rare=0.005),
 }
-JIMA = JimaConfig(adapter=128, warmup=4)
+JIMA = JimaConfig(adapter=128, warmup=2)
 ARMS = {
     "baseline": None,
     "none": replace(JIMA, report_curriculum=False, entity_curriculum=False),

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import html
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
+from importlib.resources import files
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from rayscribe import cli_reader_study, reader_study, reader_votes
 from rayscribe.data.manifest import Manifest, read_manifest, write_manifest
 from rayscribe.reader_votes import read_ballot
 from rayscribe.study import Study
@@ -106,11 +111,13 @@ def test_the_page_tells_neither_systems_nor_studies(make: Run, tmp_path: Path) -
     assert key["study"] in page
     assert "terms of the data: do not hand on" in page
     assert "Not a medical device" in page
-    shown = re.findall(r'data-item="(\w+)".*?Draft A</h3><p class="report">(.*?)</p>.*?Draft B</h3><p', page, re.DOTALL)
-    assert [token for token, _ in shown] == [item["item"] for item in key["items"]]
-    for item, (_, text) in zip(key["items"], shown):
-        number, name = int(item["study"][-2:]), "First" if item["A"] == "Peregrine" else "Second"
-        assert html.unescape(text) == f"{name} of {number}."
+    draft = 'Draft {}</h3><p class="report">(.*?)</p>'
+    shown = re.findall(rf'data-item="(\w+)".*?{draft.format("A")}.*?{draft.format("B")}', page, re.DOTALL)
+    assert [token for token, _, _ in shown] == [item["item"] for item in key["items"]]
+    for item, (_, *texts) in zip(key["items"], shown):
+        words = {"Peregrine": "First", "Kestrel": "Second"}
+        expected = [f"{words[item[side]]} of {int(item['study'][-2:])}." for side in ("A", "B")]
+        assert [html.unescape(text) for text in texts] == expected
 
 
 def test_the_page_can_load_and_send_nothing(make: Run, tmp_path: Path) -> None:
@@ -129,8 +136,64 @@ def test_half_of_the_studies_are_normal_and_sides_are_balanced_in_both_halves(ma
         assert len(part) == 6
         assert sum(item["A"] == "falcon" for item in part) == 3
     assert [item["number"] for item in items] == list(range(1, 13))
-    assert len({item["normal"] for item in items[:6]} | {item["normal"] for item in items[6:]}) == 2
     assert len({item["item"] for item in items}) == len({item["study"] for item in items}) == 12
+
+
+def test_neither_place_nor_side_follows_from_what_came_before(make: Run, tmp_path: Path) -> None:
+    for seed in range(3):
+        make("--studies", 12, "--seed", seed, name=f"s{seed}")
+        items = key_of(tmp_path, f"s{seed}")["items"]
+        kinds, sides = [[item[name] for item in items] for name in ("normal", "A")]
+        assert kinds not in ([True] * 6 + [False] * 6, [False] * 6 + [True] * 6)
+        assert any(one == two for one, two in pairwise(sides))  # drawn A, B, A, B: shown in another order
+
+
+def test_either_system_can_be_a_in_the_first_normal_study(make: Run, tmp_path: Path) -> None:
+    for seed in range(8):
+        make("--studies", 2, "--seed", seed, name=f"s{seed}")
+    keys = [key_of(tmp_path, f"s{seed}") for seed in range(8)]
+    assert {item["A"] for key in keys for item in key["items"] if item["normal"]} == {"falcon", "osprey"}
+
+
+def test_one_letter_in_a_file_makes_another_draw(make: Run, tmp_path: Path) -> None:
+    make("--studies", 22)
+    predictions(tmp_path / "falcon.jsonl", lambda n: "Same!" if n == 23 else "Same." if n == 1 else f"First of {n}.")
+    make("--studies", 22, name="other")
+    one, two = (key_of(tmp_path, name)["items"] for name in ("study", "other"))
+    assert {item["study"] for item in one} == {item["study"] for item in two}
+    for name in ("study", "item"):
+        assert [item[name] for item in one] != [item[name] for item in two]
+    sides = [{item["study"]: item["A"] for item in items} for items in (one, two)]
+    assert sides[0] != sides[1]
+
+
+def test_tokens_tell_neither_the_number_nor_the_draw(make: Run, tmp_path: Path) -> None:
+    for seed in (0, 1):
+        make("--studies", 12, "--seed", seed, name=f"s{seed}")
+    tokens = [[int(item["item"][1:], 16) for item in key_of(tmp_path, f"s{seed}")["items"]] for seed in (0, 1)]
+    assert not set(tokens[0]) & set(tokens[1])
+    for some in tokens:
+        assert some not in (sorted(some), sorted(some)[::-1])
+        assert max(some) > 2**28
+    one = key_of(tmp_path, "s0")["items"]
+    for name, options in (("a", ["--keep-identical"]), ("b", ["--no-reference", "--worklist", tmp_path / "list.csv"])):
+        make("--studies", 12, *options, name=name)  # out of one study more, so all of the draw is another
+        two = key_of(tmp_path, name)["items"]
+        assert [item["study"] for item in one] != [item["study"] for item in two]
+        assert [item["item"] for item in one] == [item["item"] for item in two]
+    make("--studies", 12, "--keep-identical", "--no-reference", "--worklist", tmp_path / "list2.csv", name="c")
+    assert [item["item"] for item in one] == [item["item"] for item in key_of(tmp_path, "c")["items"]]
+
+
+def test_one_study_is_drawn_of_a_patient(make: Run, data: Path, tmp_path: Path) -> None:
+    assert "does not name every study's patient" in make("--studies", 4)
+    old = read_manifest(data)
+    studies = tuple(replace(study, subject=f"p{number // 2}") for number, study in enumerate(old.studies))
+    write_manifest(data, Manifest(studies=studies, provenance=old.provenance))
+    assert "one study a patient; left out: 10 further studies of the same patients" in make("--studies", 12, name="all")
+    drawn = [int(item["study"][-2:]) // 2 for item in key_of(tmp_path, "all")["items"]]
+    assert len(set(drawn)) == len(drawn) == 12
+    assert "12 studies can be compared, 13 are asked for" in make("--studies", 13, name="more", code=1)
 
 
 def test_when_one_kind_has_too_few_the_other_fills_up(make: Run, tmp_path: Path) -> None:
@@ -146,6 +209,22 @@ def test_a_seed_repeats_a_study_and_another_seed_makes_another(make: Run, tmp_pa
     assert (tmp_path / "one.html").read_text() == (tmp_path / "two.html").read_text()
     assert one["study"] != three["study"]
     assert [item["study"] for item in one["items"]] != [item["study"] for item in three["items"]]
+
+
+def test_a_lost_key_is_made_again_under_other_names_and_by_another_version(
+    make: Run, rayscribe: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make("--studies", 6)
+    votes = ballot(tmp_path / "votes.json", key_of(tmp_path), "AB", "ffffoo")
+    monkeypatch.setattr(reader_study, "__version__", "9.9")
+    make("--studies", 6, "--names", "Peregrine", "Kestrel", name="again")
+    lost, again = key_of(tmp_path), key_of(tmp_path, "again")
+    assert lost["study"] == again["study"]
+    assert lost["digest"] != again["digest"]
+    printed = rayscribe("reader-study", "score", tmp_path / "again.json", votes)
+    assert "AB: 4 / 0 / 2; Peregrine 66.7 %" in printed
+    make("--studies", 6, "--no-reference", "--worklist", tmp_path / "list.csv", name="bare")
+    assert key_of(tmp_path, "bare")["study"] != lost["study"]
 
 
 def test_equal_texts_are_left_out_and_counted_unless_wanted(make: Run, tmp_path: Path) -> None:
@@ -169,35 +248,92 @@ def test_the_reference_can_be_kept_back(make: Run, tmp_path: Path) -> None:
     assert rows == [(item["number"], item["study"]) for item in key_of(tmp_path, "bare")["items"]]
 
 
-def test_capitals_that_unblind_are_warned_of_and_cleaned(make: Run, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("second of {}.", "with a capital letter are 100 % of falcon's and 0 % of osprey's"),
+        ("Second of {} .", "with a space before a full stop are 0 % of falcon's and 100 % of osprey's"),
+        ("Second <unk> of {}.", "with <unk> are 0 % of falcon's and 100 % of osprey's"),
+        ("Second of {}", "without a final full stop are 0 % of falcon's and 100 % of osprey's"),
+        ("Second\nof {}.", "with a line break are 0 % of falcon's and 100 % of osprey's"),
+    ],
+)
+def test_habits_that_unblind_are_named(make: Run, tmp_path: Path, text: str, words: str) -> None:
+    assert "WARNING" not in make("--studies", 4, name="before")
+    predictions(tmp_path / "osprey.jsonl", text.format)
+    printed = make("--studies", 4)
+    assert f"WARNING  a name tag: reports {words}\n" in printed
+    assert printed.count("WARNING") == 1
+    assert "give --cleaning, or make the texts alike" in printed
+
+
+def test_a_habit_of_few_reports_is_no_name_tag(make: Run, tmp_path: Path) -> None:
+    predictions(tmp_path / "osprey.jsonl", lambda n: f"Second of {n}{'.' if n > 3 else ''}")
+    assert "WARNING" not in make("--studies", 4)
+
+
+def test_cleaning_takes_capitals_and_leaves_what_it_cannot_mend(make: Run, tmp_path: Path) -> None:
     predictions(tmp_path / "falcon.jsonl", lambda n: f"lower {n} .")
-    assert "which unblinds" in make("--studies", 4)
-    printed = make("--studies", 4, "--cleaning", "r2gen-iu", name="clean")
-    assert "which unblinds" not in printed
+    assert "with a capital letter are 0 % of falcon's and 100 % of osprey's" in make("--studies", 4)
+    assert "WARNING" not in make("--studies", 4, "--cleaning", "r2gen-iu", name="clean")
     page = (tmp_path / "clean.html").read_text()
     assert re.search(r'<p class="report">second of \d+ \.</p>', page)
     assert re.search(r'<p class="report soft">opacity number \d+ \.</p>', page)
+    predictions(tmp_path / "falcon.jsonl", lambda n: f"lower <unk> {n} .")
+    printed = make("--studies", 4, "--cleaning", "r2gen-iu", name="unknown")
+    assert "reports with <unk> are 100 % of falcon's" in printed
+    assert "--cleaning leaves it" in printed
+
+
+def test_both_files_must_be_of_the_section_and_only_with_cleaning_of_one_cleaning(make: Run, tmp_path: Path) -> None:
+    meta = tmp_path / "osprey.jsonl.meta.json"
+    meta.write_text(json.dumps({"section": "findings", "cleaning": "r2gen-mimic"}))
+    make("--studies", 4)
+    message = make("--studies", 4, "--cleaning", "r2gen-iu", name="clean", code=1)
+    assert "osprey.jsonl: written for cleaning r2gen-mimic, not r2gen-iu" in message
+    meta.write_text(json.dumps({"section": "impression"}))
+    message = make("--studies", 4, name="other", code=1)
+    assert "osprey.jsonl: written for section impression, not findings; give --section impression" in message
+
+
+def png_chunks(picture: bytes) -> set[bytes]:
+    kinds, at = set(), 8
+    while at < len(picture):
+        kinds.add(picture[at + 4 : at + 8])
+        at += 12 + int.from_bytes(picture[at : at + 4], "big")
+    return kinds
 
 
 def test_images_are_embedded_where_the_terms_allow_it(rayscribe: Run, world: Path, tmp_path: Path) -> None:
     manifest = read_manifest(world)
-    free = Manifest(studies=manifest.studies, provenance=manifest.provenance | {"images_may_be_shown": True})
+    blind = next(study.id for study in manifest.split("test"))
+    studies = tuple(
+        replace(one, images=(), views=(), sha256=()) if one.id == blind else one for one in manifest.studies
+    )
+    free = Manifest(studies=studies, provenance=manifest.provenance | {"images_may_be_shown": True})
     write_manifest(tmp_path / "free.parquet", free)
     for name in ("a", "b"):
         lines = [json.dumps({"id": study.id, "report": f"{name} of it"}) for study in manifest.studies]
         (tmp_path / f"{name}.jsonl").write_text("\n".join(lines))
-    files = [tmp_path / "a.jsonl", tmp_path / "b.jsonl", "--studies", 3]
+    files = [tmp_path / "a.jsonl", tmp_path / "b.jsonl", "--images"]
     out = ["--out", tmp_path / "s.html", "--key", tmp_path / "k.json"]
-    printed = rayscribe("reader-study", *files, "--data", tmp_path / "free.parquet", *out, "--images")
-    assert "drew 3 at random: 0 of 12 studies are coded" in printed
+    printed = rayscribe("reader-study", *files, "--studies", 11, "--data", tmp_path / "free.parquet", *out)
+    assert "left out: 1 without images" in printed
+    assert "drew 11 at random: 0 of 11 studies are coded" in printed
+    assert blind not in {item["study"] for item in key_of(tmp_path, "k")["items"]}
     page = (tmp_path / "s.html").read_text()
-    assert page.count('src="data:image/png;base64,') == 6
+    source = re.compile(r'src="data:image/png;base64,([^"]*)"')
+    pictures = source.findall(page)
+    assert len(pictures) == 22
+    assert {kind for one in pictures for kind in png_chunks(base64.b64decode(one))} == {b"IHDR", b"IDAT", b"IEND"}
     assert "Holds report text and images" in page
-    assert "CXR" not in page
-    (tmp_path / "k.json").unlink()
-    message = rayscribe("reader-study", *files, "--data", world, *out, "--images", code=1)
+    assert "CXR" not in source.sub("", page)
+    out = ["--out", tmp_path / "t.html", "--key", tmp_path / "l.json"]
+    bare = [*files, "--no-reference", "--data", tmp_path / "free.parquet", *out]
+    assert "11 studies can be compared, 12 are asked for" in rayscribe("reader-study", *bare, "--studies", 12, code=1)
+    message = rayscribe("reader-study", *files, "--data", world, *out, code=1)
     assert "do not allow copies of its images: leave out --images" in message
-    assert not (tmp_path / "k.json").exists()
+    assert not (tmp_path / "l.json").exists()
 
 
 @pytest.mark.parametrize(
@@ -232,15 +368,72 @@ def test_files_that_are_no_comparison_are_refused(rayscribe: Run, make: Run, dat
         assert message in rayscribe("reader-study", *files, *out, code=1)
 
 
-def test_a_key_is_never_overwritten_and_goes_when_the_page_fails(make: Run, rayscribe: Run, tmp_path: Path) -> None:
+def test_nothing_is_overwritten_neither_what_is_read_nor_what_is_there(make: Run, data: Path, tmp_path: Path) -> None:
     make("--studies", 4)
-    before = (tmp_path / "study.json").read_bytes()
-    assert "study.json: there already" in make("--studies", 5, code=1)
-    assert (tmp_path / "study.json").read_bytes() == before
+    kept = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    for option in ("--out", "--key", "--worklist"):
+        for path in (tmp_path / "falcon.jsonl", tmp_path / "." / "osprey.jsonl", data):
+            message = make("--studies", 5, option, path, name="new", code=1)
+            assert f"{path.name}: is read by this study; name another {option}" in message
+        message = make("--studies", 5, option, tmp_path / "study.json", name="new", code=1)
+        assert f"study.json: there already; {'without it' if option == '--key' else 'readers may'}" in message
+        assert f"Name another {option}, or delete it" in message
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == kept
+
+
+def test_of_two_runs_that_name_one_key_the_second_fails(
+    make: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        cli_reader_study, "_check_targets", lambda wanted: None
+    )  # as if both had looked before either wrote
+    make("--studies", 4)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    message = make("--studies", 5, "--out", tmp_path / "other.html", code=1)
+    assert "study.json: there already" in message
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_run_that_fails_or_is_interrupted_leaves_no_file_and_claims_none(
+    make: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "file").write_text("")
-    message = make("--studies", 4, "--out", tmp_path / "file" / "page.html", name="new", code=1)
-    assert "mend it and repeat" in message
-    assert not (tmp_path / "new.json").exists()
+    before = {path.name for path in tmp_path.iterdir()}
+    options = ["--studies", 4, "--worklist", tmp_path / "list.csv"]
+    assert "mend it and repeat" in make(*options, "--out", tmp_path / "file" / "page.html", code=1)
+    assert {path.name for path in tmp_path.iterdir()} == before
+    write_text = cli_reader_study.write_text
+
+    for fault, last in ((KeyboardInterrupt, "study.html"), (ValueError, "study.html"), (ValueError, "list.csv")):
+
+        def failing(path: Path, text: str, fault: type[BaseException] = fault, last: str = last) -> None:
+            write_text(path, text)
+            if path.name == last:
+                raise fault("stop")
+
+        monkeypatch.setattr(cli_reader_study, "write_text", failing)
+        with pytest.raises((AssertionError, ValueError)):  # the command's exit code, or the fault itself
+            make(*options)
+        assert "wrote" not in capsys.readouterr().out
+        assert {path.name for path in tmp_path.iterdir()} == before
+
+
+def test_a_text_that_no_file_can_hold_is_refused_by_file_and_study(make: Run, tmp_path: Path) -> None:
+    predictions(tmp_path / "osprey.jsonl", lambda n: "Broken \ud83d." if n == 5 else f"Second of {n}.")
+    before = {path.name for path in tmp_path.iterdir()}
+    message = make("--studies", 4, code=1)
+    assert "osprey.jsonl, study patient05: character 8 is half of a surrogate pair" in message
+    message = make("--studies", 4, "--names", "one", "t\udc80o", code=1)
+    assert "'t\\udc80o': character 2 is half of a surrogate pair" in message
+    assert "give other --names" in message
+    assert {path.name for path in tmp_path.iterdir()} == before
+
+
+def test_the_terms_and_whom_each_file_is_for_are_told_in_the_end(make: Run, tmp_path: Path) -> None:
+    lines = make("--studies", 4, "--worklist", tmp_path / "list.csv").splitlines()
+    assert "study.html for the readers; terms of the data: do not hand on." in lines[-4]
+    assert lines[-3].endswith("list.csv, which study has which number, for the readers, too")
+    assert lines[-2].endswith("study.json: keep it and the prediction files from the readers")
 
 
 def test_votes_of_two_readers_are_unblinded_counted_and_tested(make: Run, rayscribe: Run, tmp_path: Path) -> None:
@@ -250,13 +443,17 @@ def test_votes_of_two_readers_are_unblinded_counted_and_tested(make: Run, rayscr
     two = ballot(tmp_path / "two.csv", key, "Zoë", "f" * 6 + "s" * 2 + "o" * 2)
     printed = rayscribe("reader-study", "score", tmp_path / "study.json", one, two, "--json", tmp_path / "out.json")
     assert "votes for falcon / same / osprey" in printed
-    assert "  AB: 8 / 2 / 2; falcon 80.0 % of 10 decided [49.0, 94.3], p 0.109, ties left out: 2" in printed
-    assert "  Zoë: 6 / 2 / 2; falcon 75.0 % of 8 decided" in printed
+    assert "drawn from 24 studies that both files hold; left out as identical: 1" in printed
+    assert (
+        "  AB: 8 / 2 / 2; falcon 80.0 % of 10 decided [49.0, 94.3], p 0.109 (Holm 0.219), ties left out: 2" in printed
+    )
+    assert "  Zoë: 6 / 2 / 2; falcon 75.0 % of 8 decided [40.9, 92.9], p 0.289 (Holm 0.289), ties" in printed
+    assert printed.count("Holm 0") == 2  # of all pairs, not of the parts
     assert (
         "  all votes together: 14 / 4 / 4; falcon 77.8 % of 18 decided (votes on one pair are not independent"
         in printed
     )
-    assert "  majority of the readers, pair by pair: 6 / 0 / 2, no majority in 4; falcon 75.0 % of 8 decided" in printed
+    assert "  majority on the 10 pairs that all answered: 6 / 0 / 0, no majority in 4; falcon 100.0 % of 6" in printed
     assert "Zoë answered 10 of 12 pairs; 2 are missing" in printed
     assert "AB answered all of 12 pairs" in printed
     assert "agreement on the 10 pairs that all 2 readers answered: 60.0 %" in printed
@@ -266,6 +463,7 @@ def test_votes_of_two_readers_are_unblinded_counted_and_tested(make: Run, rayscr
     for name in ("first", "same", "second"):
         parts = [result["parts"][part]["readers"]["AB"][name] for part in ("all", "normal", "abnormal")]
         assert parts[0] == parts[1] + parts[2]
+    assert result["drawn_from"] == {"held": 24, "identical": 1}
     assert result["votes"][0]["votes"] == {"AB": "first", "Zoë": "first"}
     assert result["agreement"]["cohen_kappa"] < result["agreement"]["cohen_kappa_linear"]
 
@@ -282,7 +480,7 @@ def test_three_readers_have_fleiss_kappa_on_what_all_answered(make: Run, rayscri
         "on the 5 pairs that all 3 readers answered: 100.0 % of two readers' votes are equal; Fleiss' kappa 1"
         in printed
     )
-    assert "majority of the readers, pair by pair: 4 / 0 / 2; falcon 66.7 % of 6 decided" in printed
+    assert "majority on the 5 pairs that all answered: 4 / 0 / 1; falcon 80.0 % of 5 decided" in printed
 
 
 def test_what_cannot_be_computed_is_said_in_words(make: Run, rayscribe: Run, tmp_path: Path) -> None:
@@ -300,6 +498,7 @@ def test_what_cannot_be_computed_is_said_in_words(make: Run, rayscribe: Run, tmp
     half = ballot(tmp_path / "one.json", key, "one", "fff")
     printed = rayscribe(*score, half, apart)
     assert "no pair was answered by all readers" in printed
+    assert "majority on the 0 pairs that all answered: 0 / 0 / 0; no vote is decided" in printed
     assert "nan" not in printed.lower()
 
 
@@ -312,6 +511,7 @@ def test_cells_that_look_like_formulas_come_back_as_they_were_typed(make: Run, t
         ("''t is", "'t is"),
         ("'t is", "'t is"),
         ("a\n=b", "a\n=b"),
+        ("'\xa0=b", "'\xa0=b"),  # the page guards no cell that begins with a hard space
     ):
         path = ballot(tmp_path / "v.csv", key, "AB", "ffff", comment=cell)
         assert set(read_ballot(path, key).comments.values()) == {typed}
@@ -319,11 +519,66 @@ def test_cells_that_look_like_formulas_come_back_as_they_were_typed(make: Run, t
     assert len(read_ballot(path, key).votes) == 4
 
 
+def test_page_and_score_guard_the_same_characters() -> None:
+    script = files("rayscribe.pages").joinpath("reader_study.js").read_text(encoding="utf-8")
+    guarded = re.search(r"return /\^(.*)\|\^(.*)/\.test\(text\)", script)
+    assert guarded
+    assert reader_votes._GUARD.pattern == f"^'(?={guarded[1]}|{guarded[2]})"
+
+
+def test_emptied_rows_of_a_spreadsheet_are_skipped(make: Run, tmp_path: Path) -> None:
+    make("--studies", 4)
+    key = key_of(tmp_path)
+    path = ballot(tmp_path / "v.csv", key, "AB", "ffff")
+    path.write_text(path.read_text(encoding="utf-8-sig") + ",,,,,\n, ,,,,\n,,\n,,,,,,,\n\n")
+    assert len(read_ballot(path, key).votes) == 4
+
+
+def test_names_are_read_as_the_page_keeps_them(make: Run, rayscribe: Run, tmp_path: Path) -> None:
+    make("--studies", 4)
+    key = key_of(tmp_path)
+    for given, kept in (
+        ("Zoe\u0308  M.", "Zoë M."),
+        ("علی\u200cرضا", "علی\u200cرضا"),
+        ("王 医生", "王 医生"),
+        ("A\x07 \x1b B\ud800", "A B"),
+    ):
+        assert read_ballot(ballot(tmp_path / "v.json", key, given, "ffff"), key).reader == kept
+    one = ballot(tmp_path / "1.json", key, "Zoe\u0308", "ffff")
+    two = ballot(tmp_path / "2.csv", key, "ZOË", "oooo")
+    message = rayscribe("reader-study", "score", tmp_path / "study.json", one, two, code=1)
+    assert "are both of reader" in message
+    assert "If they are two people, change `reader` in one of the files" in message
+
+
+def test_half_a_surrogate_pair_in_a_comment_breaks_no_result(make: Run, rayscribe: Run, tmp_path: Path) -> None:
+    make("--studies", 4)
+    votes = ballot(tmp_path / "v.json", key_of(tmp_path), "AB", "ffff", comment="cut \ud83d")
+    rayscribe("reader-study", "score", tmp_path / "study.json", votes, "--json", tmp_path / "out.json")
+    assert json.loads((tmp_path / "out.json").read_text())["votes"][0]["comments"] == {"AB": "cut ?"}
+
+
+def test_the_result_overwrites_neither_the_key_nor_votes(make: Run, rayscribe: Run, tmp_path: Path) -> None:
+    make("--studies", 4)
+    key = tmp_path / "study.json"
+    votes = ballot(tmp_path / "v.json", key_of(tmp_path), "AB", "ffff")
+    (tmp_path / "link.json").symlink_to(votes)
+    before = key.read_bytes(), votes.read_bytes()
+    for target in (key, votes, tmp_path / "x" / ".." / "v.json", tmp_path / "link.json"):
+        message = rayscribe("reader-study", "score", key, votes, "--json", target, code=1)
+        assert f"{target}: is the key or votes, which --json would overwrite" in message
+    message = rayscribe("reader-study", "score", key, "none.csv", "--json", "none.csv", code=1)
+    assert "would overwrite" in message  # before anything is read
+    assert (key.read_bytes(), votes.read_bytes()) == before
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"vote": "C"}, "vote 1: the vote 'C' is none of A, same, B"),
         ({"item": "i0"}, "vote 1: the study has no item 'i0'"),
+        ({"item": "x" * 30}, f"vote 1: the study has no item '{'x' * 20}'...; export"),
+        ({"vote": "\x1b[2J"}, "vote 1: the vote '\\x1b[2J' is none of"),
         ({"comment": 3}, "vote 1: study, reader, item, vote, comment must be texts"),
     ],
 )
@@ -347,7 +602,12 @@ def test_votes_that_do_not_belong_together_are_refused(make: Run, rayscribe: Run
     one, same = ballot(tmp_path / "1.json", key, "AB", "ffff"), ballot(tmp_path / "2.csv", key, " ab ", "oooo")
     assert "are both of reader" in rayscribe(*score, one, same, code=1)
     assert "holds no vote" in rayscribe(*score, ballot(tmp_path / "3.json", key, "C", ""), code=1)
-    assert "one named reader" in rayscribe(*score, ballot(tmp_path / "4.json", key, " ", "ffff"), code=1)
+    for name in (" ", "\u200c", "\x07"):
+        unseen = ballot(tmp_path / "4.json", key, name, "ffff")
+        assert "4.json: its reader has no name that can be seen; write one" in rayscribe(*score, unseen, code=1)
+    mixed = ballot(tmp_path / "4.csv", key, "C", "ffff")
+    mixed.write_text(mixed.read_text(encoding="utf-8-sig").replace(",C,", ",D,", 1))
+    assert "4.csv: holds votes of 2 readers, 'C' and 'D'; give every" in rayscribe(*score, mixed, code=1)
     twice = json.loads(one.read_text())
     twice["votes"].append(twice["votes"][0])
     (tmp_path / "5.json").write_text(json.dumps(twice))
@@ -358,6 +618,7 @@ def test_votes_that_do_not_belong_together_are_refused(make: Run, rayscribe: Run
     ("content", "message"),
     [
         ("{", "not JSON"),
+        ("[" * 200_000, "not JSON (maximum recursion depth"),
         ("[]", "not votes of a reader study"),
         ('{"format": "rayscribe-votes-1", "votes": 3}', "holds no list of votes"),
         ('{"format": "rayscribe-votes-1", "votes": [3]}', "vote 1: not"),
@@ -374,6 +635,14 @@ def test_a_file_that_is_no_votes_is_refused(
     assert message in rayscribe("reader-study", "score", tmp_path / "study.json", tmp_path / "votes", code=1)
 
 
+def test_votes_in_another_encoding_are_refused_with_the_way_out(make: Run, rayscribe: Run, tmp_path: Path) -> None:
+    make("--studies", 4)
+    (tmp_path / "votes.csv").write_bytes("study,reader,item,vote\ns,Zoë,i,A\n".encode("latin-1"))
+    message = rayscribe("reader-study", "score", tmp_path / "study.json", tmp_path / "votes.csv", code=1)
+    assert "votes.csv: not UTF-8" in message
+    assert "save it as CSV UTF-8, or send the file as it was downloaded" in message
+
+
 def test_a_key_that_was_changed_or_is_none_is_refused(make: Run, rayscribe: Run, tmp_path: Path) -> None:
     make("--studies", 4)
     key = key_of(tmp_path)
@@ -384,5 +653,9 @@ def test_a_key_that_was_changed_or_is_none_is_refused(make: Run, rayscribe: Run,
     assert "not the key of a reader study" in rayscribe("reader-study", "score", votes, votes, code=1)
     assert "no such key" in rayscribe("reader-study", "score", tmp_path / "none.json", votes, code=1)
     assert "no such votes file" in rayscribe("reader-study", "score", tmp_path / "study.json", "none.csv", code=1)
+    changed.write_text(json.dumps(key | {"items": key["items"][::-1]}))
+    assert "was changed after it was written" in rayscribe("reader-study", "score", changed, votes, code=1)
+    changed.write_text('{"format":' * 200_000)
+    assert "changed.json: not JSON" in rayscribe("reader-study", "score", changed, votes, code=1)
     changed.write_bytes(b"\xff\xfe{")
     assert "not JSON" in rayscribe("reader-study", "score", changed, votes, code=1)

@@ -9,6 +9,7 @@ import csv
 import io
 import json
 import re
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
@@ -19,6 +20,7 @@ import numpy as np
 
 from rayscribe.errors import DISCLAIMER, InputError
 from rayscribe.metrics.agreement import cohen_kappa, fleiss_kappa, pair_agreement, preference
+from rayscribe.metrics.statistics import holm
 
 VOTES_FORMAT = "rayscribe-votes-1"
 CHOICES = ("first", "same", "second")
@@ -26,8 +28,9 @@ CHOICES = ("first", "same", "second")
 
 _VOTES = {"a": "A", "same": "same", "b": "B"}
 _COLUMNS = ("study", "reader", "item", "vote", "comment")
-_GUARD = re.compile(r"^'(?=\s*['=+\-@＝＋－＠]|[\t\r\n])")
-"The page puts an apostrophe before a cell that a spreadsheet would take for a formula."
+_UNSEEN = ("Cf", "Zs")  # joiners and spaces belong in a name, but are none
+_GUARD = re.compile(r"^'(?=[ \t\r\n]*['=+\-@＝＋－＠]|[\t\r\n])")
+"The page (`guarded`, with the same characters) puts an apostrophe before a cell that a spreadsheet would take for a formula."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,9 +59,12 @@ def read_ballot(path: Path, key: Mapping[str, Any]) -> Ballot:
         readers.add(reader)
     if not votes:
         raise InputError(f"{path}: holds no vote; the reader has to vote before the export")
+    if len(readers) > 1:
+        some = " and ".join(_quoted(name) for name in sorted(readers)[:2])
+        raise InputError(f"{path}: holds votes of {len(readers)} readers, {some}; give every reader a file")
     reader = readers.pop()
-    if readers or not reader or not reader.isprintable():
-        raise InputError(f"{path}: the votes of one named reader are wanted; give every reader a file")
+    if all(unicodedata.category(letter) in _UNSEEN for letter in reader):
+        raise InputError(f"{path}: its reader has no name that can be seen; write one into `reader` of the file")
     return Ballot(path=path, reader=reader, votes=votes, comments=comments)
 
 
@@ -69,20 +75,29 @@ def score(key: Mapping[str, Any], ballots: Sequence[Ballot]) -> dict[str, Any]:
     ordered = sorted(ballots, key=lambda ballot: ballot.reader.casefold())
     for one, two in pairwise(ordered):
         if one.reader.casefold() == two.reader.casefold():
-            raise InputError(f"{one.path} and {two.path} are both of reader {one.reader}; give one file a reader")
+            raise InputError(
+                f"{one.path} and {two.path} are both of reader {_quoted(one.reader)}; give one file a reader. If they are two "
+                "people, change `reader` in one of the files"
+            )
     items = key["items"]
     choices = {ballot.reader: _unblinded(ballot, key) for ballot in ballots}
     parts = {"all": items}
     if all(item["normal"] is not None for item in items):
         parts["normal"] = [item for item in items if item["normal"]]
         parts["abnormal"] = [item for item in items if not item["normal"]]
+    found = {name: _part(choices, [item["item"] for item in some]) for name, some in parts.items() if some}
+    # One question is asked of every reader: all pairs. The parts are looked at, not tested for.
+    tested = [reader for reader in found["all"]["readers"].values() if reader["p"] is not None]
+    for reader, corrected in zip(tested, holm([reader["p"] for reader in tested])):
+        reader["p_holm"] = corrected
     return {
         "study": key["study"],
         "names": key["names"],
         "items": len(items),
+        "drawn_from": key["drawn_from"],
         "settings": key["settings"],
         "readers": {ballot.reader: _habits(ballot) for ballot in ballots},
-        "parts": {name: _part(choices, [item["item"] for item in some]) for name, some in parts.items() if some},
+        "parts": found,
         "agreement": _agreement(choices, [item["item"] for item in items]),
         "votes": [_vote(item, ballots, choices) for item in items],
         "disclaimer": DISCLAIMER,
@@ -94,20 +109,29 @@ def _checked(place: str, row: Mapping[str, Any], key: Mapping[str, Any]) -> tupl
     fields = [row.get(name, "") for name in _COLUMNS]
     if not all(isinstance(value, str) for value in fields):
         raise InputError(f"{place}: {', '.join(_COLUMNS)} must be texts; export the votes again")
-    study, reader, item, vote = (" ".join(value.split()) for value in fields[:4])
+    study, item, vote = (" ".join(fields[place].split()) for place in (0, 2, 3))
     if study != key["study"]:
-        raise InputError(
-            f"{place}: a vote of study {study or '(none)'}, the key is of {key['study']}; give the key of that page"
-        )
+        raise InputError(f"{place}: of study {_quoted(study)}, the key is of {key['study']}; give the key of that page")
     if all(item != known["item"] for known in key["items"]):
-        raise InputError(f"{place}: the study has no item {item!r}; export the votes again")
+        raise InputError(f"{place}: the study has no item {_quoted(item)}; export the votes again")
     if vote.lower() not in _VOTES:
-        raise InputError(f"{place}: the vote {vote!r} is none of {', '.join(_VOTES.values())}")
-    return reader, item, _VOTES[vote.lower()], fields[4]
+        raise InputError(f"{place}: the vote {_quoted(vote)} is none of {', '.join(_VOTES.values())}")
+    # Half a surrogate pair, which JSON can hold and no file, becomes a question mark.
+    return _name(fields[1]), item, _VOTES[vote.lower()], fields[4].encode(errors="replace").decode()
+
+
+def _name(text: str) -> str:
+    """A reader's name as the page keeps it: one spelling of every letter, single spaces, no control characters."""
+    kept = ("".join(one for one in word if unicodedata.category(one) not in ("Cc", "Cs")) for word in text.split())
+    return unicodedata.normalize("NFC", " ".join(filter(None, kept)))
+
+
+def _quoted(text: str) -> str:
+    return repr(text) if len(text) <= 20 else f"{text[:20]!r}..."
 
 
 def _part(choices: Mapping[str, Mapping[str, int]], items: Sequence[str]) -> dict[str, Any]:
-    """Of some items: every reader, all votes together, and the majority of every item.
+    """Of some items: every reader, all votes together, and the majority of every item that all readers answered.
 
     Votes of several readers on one item are not independent, so that all votes together have no interval and no test.
     """
@@ -120,23 +144,25 @@ def _part(choices: Mapping[str, Mapping[str, int]], items: Sequence[str]) -> dic
     if len(choices) > 1:
         share = first / (first + second) if first + second else None
         found["pooled"] = {"first": first, "same": same, "second": second, "share": share}
-        winners = [_majority([votes[item] for votes in choices.values() if item in votes]) for item in items]
+        shared = _answered_by_all(choices, items)
+        winners = [_majority([votes[item] for votes in choices.values()]) for item in shared]
         counts = [winners.count(choice) for choice in range(3)]
-        found["majority"] = asdict(preference(*counts)) | {"none": winners.count(-1), "answered": len(items)}
-        found["majority"]["answered"] -= winners.count(None)
+        found["majority"] = asdict(preference(*counts)) | {"none": winners.count(None), "items": len(shared)}
     return found
 
 
+def _answered_by_all(choices: Mapping[str, Mapping[str, int]], items: Sequence[str]) -> list[str]:
+    return [item for item in items if all(item in votes for votes in choices.values())]
+
+
 def _majority(votes: Sequence[int]) -> int | None:
-    """What more than half of an item's votes are for; -1 where nothing is, None where nobody voted."""
-    if not votes:
-        return None
-    return next((choice for choice in range(3) if 2 * votes.count(choice) > len(votes)), -1)
+    """What more than half of an item's votes are for; None where nothing is."""
+    return next((choice for choice in range(3) if 2 * votes.count(choice) > len(votes)), None)
 
 
 def _agreement(choices: Mapping[str, Mapping[str, int]], items: Sequence[str]) -> dict[str, Any]:
     """On the items that all readers answered; a kappa is None where it is not defined."""
-    shared = [item for item in items if all(item in votes for votes in choices.values())]
+    shared = _answered_by_all(choices, items)
     found: dict[str, Any] = {"readers": len(choices), "items": len(shared)}
     if len(choices) < 2 or not shared:
         return found
@@ -184,14 +210,18 @@ def _rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     try:
         text = path.read_text(encoding="utf-8-sig")
         yield from _json(path, text) if text.lstrip().startswith(("{", "[")) else _csv(path, text)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: not a readable votes file ({error}); export the votes again") from error
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path}: not UTF-8 ({error}); save it as CSV UTF-8, or send the file as it was downloaded"
+        ) from error
+    except csv.Error as error:
+        raise InputError(f"{path}: not a readable table ({error}); export the votes again") from error
 
 
 def _json(path: Path, text: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     try:
         content = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not JSON ({error}); export the votes again") from error
     if not isinstance(content, dict) or content.get("format") != VOTES_FORMAT:
         raise InputError(f"{path}: not votes of a reader study; readers export them from the page")
@@ -214,6 +244,8 @@ def _csv(path: Path, text: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
             f"{path}: not votes of a reader study, it lacks the column {lacking[0]}; export the votes again"
         )
     for row in reader:
+        if not any("".join(cells or "").strip() for cells in row.values()):
+            continue  # spreadsheets save rows that were emptied
         if None in row or None in row.values():
             raise InputError(f"{path}, line {reader.line_num}: not as many fields as the header has")
         yield f"line {reader.line_num}", {name: _GUARD.sub("", value) for name, value in row.items()}

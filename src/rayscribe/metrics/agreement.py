@@ -29,10 +29,6 @@ class Preference:
     p: float | None
     "two-sided exact sign test; the votes for `same` are left out"
 
-    @property
-    def decided(self) -> int:
-        return self.first + self.second
-
 
 def preference(first: int, same: int, second: int) -> Preference:
     """The share of the first system with its 95 % interval, and the sign test."""

@@ -7,8 +7,9 @@
   const { study, format } = work.dataset;
   const WORDS = { A: "A is better", same: "about the same", B: "B is better" };
   const KEYS = { 1: "A", a: "A", 2: "same", s: "same", 3: "B", b: "B" };
-  const COLUMNS = ["study", "reader", "number", "item", "vote", "comment", "time"];
-  const memory = new Map(); // stands in where the browser keeps nothing
+  const COLUMNS = ["study", "reader", "number", "item", "vote", "comment"];
+  const memory = new Map(); // what the browser did not take
+  const session = new Map(); // every reader since the page was opened, with the votes: to warn before they are lost
   const LAST = `rayscribe-reader:${study}`;
   let reader = "";
   let state = { votes: {}, exported: "" };
@@ -17,52 +18,62 @@
   // ---- what is kept
 
   function kept(key) {
+    if (memory.has(key)) return memory.get(key); // newer than what the browser has
     try {
-      return localStorage.getItem(key) ?? memory.get(key) ?? null;
+      return localStorage.getItem(key);
     } catch {
       byId("nothing-kept").hidden = false;
-      return memory.get(key) ?? null;
+      return null;
     }
   }
 
   function keep(key, text) {
-    memory.set(key, text);
     try {
       localStorage.setItem(key, text);
+      memory.delete(key);
     } catch {
+      memory.set(key, text);
       byId("nothing-kept").hidden = false;
     }
   }
 
   const place = (name) => `rayscribe-reader-study:${study}:${name.toLowerCase()}`;
 
-  function load() {
-    state = { votes: {}, exported: "" };
+  function stored(name) {
     try {
-      const found = JSON.parse(kept(place(reader)) ?? "null");
-      if (found && typeof found.votes === "object" && found.votes) state = found;
+      const found = JSON.parse(kept(place(name)) ?? "null");
+      if (found && typeof found.votes === "object" && found.votes) return found;
     } catch (error) {
       if (!(error instanceof SyntaxError)) throw error; // what is no JSON is not ours: begin anew
     }
+    return { votes: {}, exported: "" };
+  }
+
+  function load() {
+    state = stored(reader);
+    session.set(place(reader), { name: reader, state });
   }
 
   // ---- votes
 
   const isVote = (vote) => Object.hasOwn(WORDS, vote);
 
-  const entry = (pair) => state.votes[pair.dataset.item] ?? { vote: "", comment: "", time: "" };
+  const entry = (pair, given = state) => given.votes[pair.dataset.item] ?? { vote: "", comment: "" };
 
-  function answers() {
+  function answers(given = state) {
     return pairs.flatMap((pair, place) => {
-      const { vote, comment, time } = entry(pair);
-      return isVote(vote) ? [{ number: place + 1, item: pair.dataset.item, vote, comment, time }] : [];
+      const { vote, comment } = entry(pair, given);
+      return isVote(vote) ? [{ number: place + 1, item: pair.dataset.item, vote, comment }] : [];
     });
   }
 
-  const isUnsaved = () => answers().length > 0 && JSON.stringify(answers()) !== state.exported;
+  const hasUnsavedVotes = (given) => answers(given).length > 0 && JSON.stringify(answers(given)) !== given.exported;
+
+  const loneComments = (given) =>
+    pairs.filter((pair) => entry(pair, given).comment && !isVote(entry(pair, given).vote)).length;
 
   function change(pair, changes) {
-    state.votes[pair.dataset.item] = { ...entry(pair), ...changes, time: new Date().toISOString() };
+    state.votes[pair.dataset.item] = { ...entry(pair), ...changes };
     keep(place(reader), JSON.stringify(state));
     count();
   }
@@ -83,7 +94,12 @@
     const done = answers().length;
     byId("count").textContent = `${done} of ${pairs.length} answered`;
     byId("progress").value = done;
-    byId("unsaved").textContent = isUnsaved() ? "Votes not saved to a file yet." : "";
+    const open = [...session.values()].filter(({ state }) => hasUnsavedVotes(state)).map(({ name }) => name);
+    const lone = loneComments(state);
+    byId("unsaved").textContent = [
+      open.length ? `Not saved to a file yet: votes of ${open.join(", ")}.` : "",
+      lone ? `Comments without a vote, which no file will hold: ${lone}.` : "",
+    ].join(" ").trim();
   }
 
   function fill() {
@@ -115,7 +131,7 @@
 
   function guarded(text) {
     // A spreadsheet would calculate a cell that begins like a formula. `score` takes the apostrophe off again.
-    return /^\s*['=+\-@＝＋－＠]|^[\t\r\n]/.test(text) ? `'${text}` : text;
+    return /^[ \t\r\n]*['=+\-@＝＋－＠]|^[\t\r\n]/.test(text) ? `'${text}` : text;
   }
 
   const cell = (value) => `"${guarded(String(value)).replaceAll('"', '""')}"`;
@@ -125,7 +141,7 @@
     return `\ufeff${[COLUMNS.join(","), ...lines].join("\r\n")}\r\n`;
   }
 
-  const asJson = (rows) => JSON.stringify({ format, study, reader, pairs: pairs.length, votes: rows }, null, 1) + "\n";
+  const asJson = (rows) => JSON.stringify({ format, study, reader, votes: rows }, null, 1) + "\n";
 
   function save(suffix, type, text) {
     const rows = answers();
@@ -142,18 +158,34 @@
     state.exported = JSON.stringify(rows);
     keep(place(reader), JSON.stringify(state));
     count();
-    const lost = pairs.filter((pair) => entry(pair).comment && !isVote(entry(pair).vote)).length;
-    const lone = lost ? ` Not in it: ${lost} comments without a vote.` : "";
+    const lost = loneComments(state);
+    const lone = lost ? ` Not in it: comments without a vote (${lost}).` : "";
     say(`Saved ${rows.length} of ${pairs.length} votes as ${link.download}.${lone} Send the file to whoever runs the study.`);
   }
 
   // ---- events
 
+  function nameOf(text) {
+    // As `score` reads names: one spelling of every letter, single spaces, no control characters, something to see.
+    const words = text.split(/\s+/).map((word) => word.replaceAll(/[\p{Cc}\p{Cs}]/gu, ""));
+    const name = words.filter(Boolean).join(" ").normalize("NFC");
+    return /[^\p{Cc}\p{Cf}\p{Cs}\p{Z}]/u.test(name) ? name : "";
+  }
+
+  function greet() {
+    const name = nameOf(byId("reader").value);
+    const votes = name ? answers(stored(name)).length : 0;
+    const some = `${votes} ${votes === 1 ? "vote" : "votes"}`;
+    byId("go").textContent = votes ? `Go on with ${some}` : "Start";
+    byId("known").textContent = votes ? `Kept here: ${some} of ${name}. Not yours? Enter another name.` : "";
+  }
+
   byId("start").addEventListener("submit", (event) => {
     event.preventDefault();
-    reader = byId("reader").value.split(/\s+/).filter(Boolean).join(" ");
-    byId("reader").setCustomValidity(reader ? "" : "Enter your name or initials.");
+    const name = nameOf(byId("reader").value);
+    byId("reader").setCustomValidity(name ? "" : "Enter your name or initials.");
     if (!byId("reader").reportValidity()) return;
+    reader = name;
     keep(LAST, reader);
     load();
     fill();
@@ -164,11 +196,16 @@
     show(open < 0 ? 0 : open);
   });
 
-  byId("reader").addEventListener("input", () => byId("reader").setCustomValidity(""));
+  byId("reader").addEventListener("input", () => {
+    byId("reader").setCustomValidity("");
+    greet();
+  });
 
   byId("change").addEventListener("click", () => {
     work.hidden = true;
     byId("start").hidden = false;
+    byId("reader").value = "";
+    greet();
     byId("reader").focus();
   });
 
@@ -190,6 +227,7 @@
     if (event.target.matches("textarea, input[type=text]")) return;
     if (event.key === "ArrowLeft" || event.key === "ArrowRight") {
       event.preventDefault(); // inside the radio buttons, too, where it would change the vote
+      if (event.repeat) return; // a key held down would run past studies
       show(at + (event.key === "ArrowRight" ? 1 : -1));
     } else if (Object.hasOwn(KEYS, event.key.toLowerCase())) {
       event.preventDefault();
@@ -204,10 +242,11 @@
   });
 
   window.addEventListener("beforeunload", (event) => {
-    if (!reader || !isUnsaved()) return;
+    if (![...session.values()].some(({ state }) => hasUnsavedVotes(state) || loneComments(state))) return;
     event.preventDefault();
     event.returnValue = true; // older browsers
   });
 
   byId("reader").value = kept(LAST) ?? "";
+  greet();
 })();

@@ -28,8 +28,8 @@ def reader_study_page(study: ReaderStudy, manifest: Manifest) -> str:
     body = f"""{_start(images=images, reference=bool(study.items[0].reference))}
 <div id="work" data-study="{study.key["study"]}" data-format="{VOTES_FORMAT}" hidden>
 <div class="row"><span id="who"></span><button type="button" id="change" class="rest">Another reader</button></div>
-<p id="nothing-kept" class="alarms" hidden>This browser keeps nothing for this page: votes are lost when it is closed or
-reloaded. Vote in one go and save the votes.</p>
+<p id="nothing-kept" class="alarms" hidden>This browser keeps nothing more for this page: votes are lost when it is
+closed or reloaded. Vote in one go and save the votes.</p>
 <label id="count" for="progress"></label><progress id="progress" max="{len(study.items)}" value="0"></progress>
 {pairs}
 <div class="row"><button type="button" id="previous">← Previous</button><button type="button" id="next">Next →</button>
@@ -37,7 +37,8 @@ reloaded. Vote in one go and save the votes.</p>
 <p class="keys"><input type="checkbox" id="keys" checked><label for="keys">Keys: 1 or A, 2 or S, 3 or B to vote; ← and → to
 move</label></p>
 <h2>Save your votes</h2>
-<p>Save them at the end, or in between, and send the file to whoever runs the study. <b id="unsaved"></b></p>
+<p>Save them as JSON at the end, or in between, and send the file to whoever runs the study. CSV is for spreadsheets, which
+may change what they save. <b id="unsaved"></b></p>
 <div class="row"><button type="button" id="save-json" class="main">Save as JSON</button>
 <button type="button" id="save-csv">Save as CSV</button></div>
 <p id="status" role="status" aria-live="polite"></p>
@@ -75,8 +76,7 @@ def _start(*, images: bool, reference: bool) -> str:
     films = (
         "The images are on the page."
         if images
-        else "The page holds no images: open every study in your own viewer. Whoever runs the study tells you which study has "
-        "which number."
+        else "The page holds no images: open every study in your own viewer, by the list that whoever runs the study gives you."
     )
     return f"""<noscript><p class="alarms">This page needs JavaScript to keep votes; it loads and sends nothing.</p></noscript>
 <form id="start" autocomplete="off">
@@ -85,7 +85,8 @@ the patient, not its style. Which system wrote A and which B changes from pair t
 <p>Votes stay in this browser until you save them as a file.</p>
 <div class="who"><label for="reader">Your name or initials</label>
 <input type="text" id="reader" required maxlength="60" autocomplete="off" spellcheck="false">
-<button class="main">Start or go on</button></div></form>"""
+<p id="known" aria-live="polite"></p>
+<button class="main" id="go">Start</button></div></form>"""
 
 
 def _pair(item: Item, pairs: int, images: bool) -> str:
@@ -120,17 +121,19 @@ def _pair(item: Item, pairs: int, images: bool) -> str:
 
 def reader_study_text(result: Mapping[str, Any]) -> str:
     """What the votes show, for a terminal: counts, shares, tests, agreement."""
-    first, second = result["names"]
+    (first, second), drawn_from = result["names"], result["drawn_from"]
     lines = [
         f"study {result['study']}: {result['items']} pairs of split {result['settings']['split']}; "
-        f"votes for {first} / same / {second}"
+        f"votes for {first} / same / {second}",
+        f"drawn from {drawn_from['held']} studies that both files hold; left out as identical: {drawn_from['identical']}",
     ]
     for name, part in result["parts"].items():
         lines.append(f"{name}, {part['items']} pairs" if name != "all" else "all pairs")
         lines += [f"  {reader}: {_counts(found, first)}" for reader, found in part["readers"].items()]
         if "majority" in part:
             lines.append(f"  all votes together: {_pooled(part['pooled'], first)}")
-            lines.append(f"  majority of the readers, pair by pair: {_counts(part['majority'], first)}")
+            shared = part["majority"]["items"]
+            lines.append(f"  majority on the {shared} pairs that all answered: {_counts(part['majority'], first)}")
     for reader, facts in result["readers"].items():
         missing = result["items"] - facts["answered"]
         lines.append(
@@ -139,7 +142,8 @@ def reader_study_text(result: Mapping[str, Any]) -> str:
             f"commented {facts['comments']}"
         )
     tests = (
-        "p: two-sided exact sign test over the decided votes, not corrected for the number of tests; interval: Wilson"
+        "p: two-sided exact sign test over the decided votes; Holm: corrected for the number of readers, over all pairs; "
+        "interval: Wilson"
     )
     return "\n".join([*lines, _agreement(result["agreement"]), tests, result["disclaimer"]])
 
@@ -150,9 +154,11 @@ def _counts(found: Mapping[str, Any], name: str) -> str:
         counts += f", no majority in {found['none']}"
     if found["share"] is None:
         return f"{counts}; no vote is decided, so there is neither a share nor a test"
+    holm = f" (Holm {p_text(found['p_holm'])})" if "p_holm" in found else ""
     return (
         f"{counts}; {name} {100 * found['share']:.1f} % of {found['first'] + found['second']} decided "
-        f"[{100 * found['low']:.1f}, {100 * found['high']:.1f}], p {p_text(found['p'])}, ties left out: {found['same']}"
+        f"[{100 * found['low']:.1f}, {100 * found['high']:.1f}], p {p_text(found['p'])}{holm}, "
+        f"ties left out: {found['same']}"
     )
 
 
