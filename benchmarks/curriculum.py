@@ -25,7 +25,8 @@ from rayscribe.build import Training, build_model, build_task
 from rayscribe.config import BackboneConfig
 from rayscribe.config_methods import JimaConfig
 from rayscribe.data.entities import EntityTargets
-from rayscribe.methods.jima import CurriculumTask, report_ranks
+from rayscribe.methods.jima import CurriculumTask
+from rayscribe.methods.jima_curriculum import report_ranks
 from rayscribe.recipes import jima
 from rayscribe.study import Batch, Pair
 

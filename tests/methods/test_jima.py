@@ -31,16 +31,8 @@ from rayscribe.data.dataset import Order
 from rayscribe.data.entities import EntityTargets
 from rayscribe.data.pairs import TwoTasks
 from rayscribe.errors import InputError
-from rayscribe.methods.jima import (
-    CurriculumTask,
-    EntityFusion,
-    PatchEntityHead,
-    chosen_S,
-    entity_ranks,
-    fused,
-    next_share,
-    report_ranks,
-)
+from rayscribe.methods.jima import CurriculumTask, EntityFusion, PatchEntityHead, fused
+from rayscribe.methods.jima_curriculum import chosen_S, entity_ranks, next_share, report_ranks
 from rayscribe.models.layers import Encoded
 from rayscribe.recipes import jima
 from rayscribe.run import train

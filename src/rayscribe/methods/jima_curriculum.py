@@ -1,0 +1,68 @@
+"""How hard a study is for JIMA's two tasks, and which studies a task keeps (spec 4.5).
+
+Shapes: B studies, T target positions, V words of the vocabulary, W ids (V and the reserved ones), S training studies.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from rayscribe.study import Batch
+
+
+def report_ranks(logits_BTW: Tensor, batch: Batch, is_entity_BV: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Difficulty and performance (B) of every report under teacher forcing.
+
+    The rank of a gold word is 1 + the number of words with a higher probability. Difficulty is the mean rank over the ids
+    (0 < k <= 1); with `is_entity_BV`, the mean of the entities' mean and the others' mean. Performance is the share of rank 1.
+    """
+    gold_BT, keep_BT = batch.tokens_BT[:, 1:], batch.has_token_BT[:, 1:]
+    ids = logits_BTW.shape[-1]
+    rank_BT = 1 + (logits_BTW > logits_BTW.gather(-1, gold_BT[:, :, None])).sum(-1)
+    performance_B = _mean_B(rank_BT == 1, keep_BT)
+    if is_entity_BV is None:
+        return _mean_B(rank_BT / ids, keep_BT), performance_B
+    reserved = ids - is_entity_BV.shape[-1]  # the first ids are no words
+    is_entity_BT = F.pad(is_entity_BV, (reserved, 0)).gather(-1, gold_BT)
+    parts_2B = torch.stack([_mean_B(rank_BT / ids, keep_BT & kind_BT) for kind_BT in (is_entity_BT, ~is_entity_BT)])
+    return parts_2B.nanmean(0), performance_B
+
+
+def entity_ranks(logits_BV: Tensor, is_entity_BV: Tensor) -> tuple[Tensor, Tensor]:
+    """Difficulty and performance (B) of every study's entities.
+
+    Difficulty is their mean rank over the vocabulary; a study without any has 0, the easiest. Performance is R-precision, the
+    share of them among as many most probable words; not a number for a study without any.
+    """
+    ascending_BV = logits_BV.sort(dim=-1).values
+    words = logits_BV.shape[-1]
+    rank_BV = 1 + words - torch.searchsorted(ascending_BV, logits_BV.contiguous(), right=True)
+    difficulty_B = _mean_B(rank_BV / words, is_entity_BV).nan_to_num(0)
+    return difficulty_B, _mean_B(rank_BV <= is_entity_BV.sum(-1, keepdim=True), is_entity_BV)
+
+
+def _mean_B(values_BT: Tensor, keep_BT: Tensor) -> Tensor:
+    """Not a number where there is nothing to keep."""
+    return (values_BT * keep_BT).sum(-1) / keep_BT.sum(-1)
+
+
+def next_share(share: float, before: float, now: float, *, floor: float) -> float:
+    """The paper's equation 2: as performance grows from `before` to `now`, the share falls; never above 1 nor below `floor`."""
+    change = (now - before) / before if before > 0 else 0.0
+    return max(floor, min(1.0, (1 - change) * share))
+
+
+def chosen_S(difficulty_S: Tensor, share: float, *, order: str, seed: int) -> Tensor:
+    """True for a share of the studies, at least one: the hardest (`order` "hard"), the easiest ("easy") or any ("random")."""
+    if order == "random":
+        difficulty_S = torch.rand(len(difficulty_S), generator=torch.Generator().manual_seed(seed)).to(
+            difficulty_S.device
+        )
+    order_S = difficulty_S.argsort(descending=order == "hard", stable=True)
+    is_chosen_S = torch.zeros_like(difficulty_S, dtype=torch.bool)
+    is_chosen_S[order_S[: math.ceil(share * len(difficulty_S))]] = True
+    return is_chosen_S
