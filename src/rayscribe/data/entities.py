@@ -145,7 +145,9 @@ def read_entities(path: Path, *, section: str) -> dict[str, list[str]]:
     except (ValueError, KeyError, TypeError, AttributeError, csv.Error) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{path}: not a file of entities ({error!r})") from error
+        raise InputError(
+            f"{path}: not a file of entities ({error!r}); write one with `rayscribe extract-entities`"
+        ) from error
     return found
 
 
