@@ -23,7 +23,7 @@ Arms, each over the same seeds, on a frozen ImageNet MobileNetV2 (`--jima.adapte
 A curriculum shortens the epochs, so the arms take unequally many steps ("steps" in the table); `random` takes about as many as
 `full`, and tells the choice of studies from the shorter training. The last epoch counts, so no arm is favoured by selection.
 
-Scores against the full test references. Two were named before the runs, because they are the claim: F1 of the words outside
+Scores against the full test references. Two were named before any was read, because they are the claim: F1 of the words outside
 the most frequent eighth of the training vocabulary, and abnormal F1 by the rule labeler; their p-values are corrected (Holm)
 over all arms and worlds. The others are described, not tested. Intervals are over test studies with the seeds as they are; what
 chance does in training shows in the standard deviation over seeds.
