@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from rayscribe.config_methods import IthnConfig, JimaConfig, need
+from rayscribe.config_checks import check_together
+from rayscribe.config_methods import DiagnosisConfig, DistillConfig, IthnConfig, JimaConfig, KifConfig, need
 from rayscribe.data.images import ImageConfig
 
 
@@ -40,11 +41,15 @@ class BackboneConfig:
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
 
+DIAGNOSING = ("promptmrg", "kif")
+"Methods with a disease head and a prompt."
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig:
     """The encoder-decoder. Defaults are R2Gen's (spec of the released code)."""
 
-    method: Literal["baseline", "r2gen", "r2gen_cmn", "jima"] = "baseline"
+    method: Literal["baseline", "r2gen", "r2gen_cmn", "jima", "promptmrg", "kif"] = "baseline"
     width: int = 512
     heads: int = 8
     feedforward: int = 512
@@ -63,6 +68,10 @@ class ModelConfig:
     "R2GenCMN: one memory for patches and words, one for each, or for one of them only"
     memory_residual: bool = True
     "R2GenCMN: responses are added to what asked (released code); false: they replace it (paper)"
+    decoder: Literal["own", "bert"] = "own"
+    "PromptMRG, KIF: our decoder, or a BERT decoder of these sizes that looks at the image encoder's own features"
+    decoder_weights: str = ""
+    "folder of a BERT on disk, which the BERT decoder starts from; empty: random"
 
     def __post_init__(self) -> None:
         for flag, heads in (("--model.heads", self.heads), ("--model.memory-heads", self.memory_heads)):
@@ -75,6 +84,10 @@ class ModelConfig:
         )
         need(self.width % 2 == 0, "--model.width", self.width, "must be even, for the sines and cosines of positions")
         need(self.decoder_layers >= 1, "--model.decoder-layers", self.decoder_layers, "at least 1")
+        is_bert, diagnoses = self.decoder == "bert", self.method in DIAGNOSING
+        need(diagnoses or not is_bert, "--model.decoder", self.decoder, f"for {' and '.join(DIAGNOSING)} only")
+        unused = bool(self.decoder_weights) and not is_bert
+        need(not unused, "--model.decoder-weights", self.decoder_weights, "needs --model.decoder bert")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,8 +99,10 @@ class TrainConfig:
     "epochs without a better validation score before the run stops"
     min_epochs: int = 0
     "epochs before which no checkpoint is selected; on IU X-Ray the first epochs tend to constant output"
-    metric: Literal["bleu4", "rouge_l", "cider", "loss"] = "bleu4"
-    "what selects the checkpoint, on the validation split"
+    metric: Literal["bleu4", "rouge_l", "cider", "ce_f1", "loss"] = "bleu4"
+    "what selects the checkpoint, on the validation split; ce_f1 is example-based, over the 14 observations, by the rules"
+    label_smoothing: float = 0.0
+    "of the report loss"
     batch_size: int = 16
     "studies a step, over all processes"
     accumulate: int = 1
@@ -118,6 +133,7 @@ class TrainConfig:
         need(self.min_epochs <= self.epochs, "--train.min-epochs", self.min_epochs, "more than --train.epochs")
         need(self.batch_size >= 1, "--train.batch-size", self.batch_size, "at least 1")
         need(self.accumulate >= 1, "--train.accumulate", self.accumulate, "at least 1")
+        need(0 <= self.label_smoothing < 1, "--train.label-smoothing", self.label_smoothing, "at least 0, below 1")
         both = self.clip_value is not None and self.clip_norm is not None
         need(not both, "--train.clip-norm", self.clip_norm, "clip by value or by norm; give --train.clip-value None")
 
@@ -164,65 +180,32 @@ class RunConfig:
     decoding: DecodingConfig = field(default_factory=DecodingConfig)
     ithn: IthnConfig = field(default_factory=IthnConfig)
     jima: JimaConfig = field(default_factory=JimaConfig)
+    diagnosis: DiagnosisConfig = field(default_factory=DiagnosisConfig)
+    kif: KifConfig = field(default_factory=KifConfig)
+    distill: DistillConfig = field(default_factory=DistillConfig)
     seed: int = 9223
     "of the weights, the order and the augmentation; the recipes say whose script it is from"
 
     @property
     def system(self) -> str:
         """The method with what was plugged into its training."""
-        return f"{self.model.method} + ITHN" if self.ithn.enabled else self.model.method
+        plugged = {"ISD": self.distill.teacher, "ITHN": self.ithn.enabled}
+        return " + ".join([self.model.method, *(name for name, is_in in plugged.items() if is_in)])
 
     @property
     def learns_entities(self) -> bool:
         """Whether the training needs the clinical words of every report."""
         return self.model.method == "jima"
 
+    @property
+    def diagnoses(self) -> bool:
+        """Whether the method has a disease head, which needs states of the conditions."""
+        return self.model.method in DIAGNOSING
+
+    @property
+    def retrieves(self) -> bool:
+        """Whether the method looks at similar training reports."""
+        return self.diagnoses and self.diagnosis.memory
+
     def __post_init__(self) -> None:
-        frozen = not self.backbone.trainable
-        need(
-            not (frozen and self.images.flip),
-            "--images.flip",
-            "",
-            "a frozen image encoder is fed from its cache, unflipped",
-        )
-        need(
-            not (self.ithn.enabled and self.images.flip),
-            "--images.flip",
-            "",
-            "with ITHN a flip could turn a mined report into the true one: left and right change places in its words",
-        )
-        need(self.ithn.enabled or self.ithn == IthnConfig(), "--ithn", "", "its settings need --ithn.enabled")
-        is_jima = self.learns_entities
-        need(is_jima or self.jima == JimaConfig(), "--jima", "", "its settings need --model.method jima")
-        need(
-            not (is_jima and self.images.flip),
-            "--images.flip",
-            "",
-            "JIMA's entities say left and right of the image as it is; they are not flipped",
-        )
-        curriculum = self.jima.report_curriculum or self.jima.entity_curriculum
-        need(
-            not (is_jima and curriculum) or self.jima.warmup < self.train.epochs,
-            "--jima.warmup",
-            self.jima.warmup,
-            f"no curriculum begins within --train.epochs {self.train.epochs}; give a shorter warm-up, or "
-            "--jima.no-report-curriculum --jima.no-entity-curriculum",
-        )
-        need(
-            not (is_jima and self.ithn.enabled and self.ithn.image == "backbone"),
-            "--ithn.image",
-            self.ithn.image,
-            "no report's loss reaches JIMA's image encoder; give --ithn.image encoded",
-        )
-        need(
-            not (is_jima and self.ithn.enabled and self.ithn.harden == "step"),
-            "--ithn.harden",
-            self.ithn.harden,
-            "JIMA's epochs differ in length; give epoch",
-        )
-        need(
-            not (is_jima and self.jima.training == "alternating" and self.train.accumulate > 1),
-            "--train.accumulate",
-            self.train.accumulate,
-            "alternating steps take one batch; give 1, or --jima.training joint",
-        )
+        check_together(self)

@@ -107,3 +107,90 @@ class JimaConfig:
         need(self.warmup >= 1, "--jima.warmup", self.warmup, "at least 1")
         need(0 <= self.smoothing < 1, "--jima.smoothing", self.smoothing, "at least 0, below 1")
         need(0 < self.floor <= 1, "--jima.floor", self.floor, "above 0, at most 1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiagnosisConfig:
+    """PromptMRG's disease head, retrieved reports and diagnosis prompt; see `methods/promptmrg.py`."""
+
+    labels: str = "rules"
+    "states of the conditions: `rules`, the built-in labeler, or a table made by `rayscribe label` or elsewhere"
+    retrieval: str = ""
+    "folder made by `rayscribe build-retrieval`; empty needs --diagnosis.no-memory"
+    memory: bool = True
+    "the head also looks at the most similar training reports; false: at the image alone (an ablation)"
+    reports: int = 21
+    "how many of them (released code: clip_k)"
+    priors: str = "training"
+    "how often each condition is positive: `training`, counted, or a file like that of `rayscribe build-priors`"
+    adjust: bool = True
+    "logit adjustment by the priors, in training"
+    adaptive: bool = True
+    "after every epoch the priors become the mean probability of the true positives in the validation split"
+    weight: float = 4.0
+    "of the classification loss (released code: cls_weight)"
+    prompt: bool = True
+    "the states stand in front of the report; false: the head learns beside the decoder (an ablation)"
+    training_prompt: Literal["gold", "predicted"] = "gold"
+    "which states the decoder sees in training; gold in the released code"
+
+    def __post_init__(self) -> None:
+        need(self.reports >= 1, "--diagnosis.reports", self.reports, "at least 1")
+        need(self.weight > 0, "--diagnosis.weight", self.weight, "above 0")
+        unused = self.retrieval and not self.memory
+        need(not unused, "--diagnosis.retrieval", self.retrieval, "is not read with --diagnosis.no-memory")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KifConfig:
+    """KIF's knowledge graph and its fusion with the patches; sizes of the released code. See `methods/kif_isd.py`."""
+
+    graph: str = "published"
+    "`published`, the 28 nodes of the paper, or a file made by `rayscribe build-graph`"
+    width: int = 768
+    hidden: int = 1024
+    "of the feed-forward parts"
+    layers: int = 2
+    "of the graph attention, and of the patches' attention to the nodes"
+    node_heads: int = 6
+    patch_heads: int = 16
+    dropout: float = 0.1
+    masked: bool = True
+    "a node attends to its neighbours; false: to every node (a control)"
+    residual: bool = False
+    "the patches are added to what the graph made of them; false: replaced by it (released code)"
+    query: Literal["none", "findings"] = "none"
+    "what joins the image's query to the retrieved reports: nothing (the released inference), or the names of 20 findings"
+
+    def __post_init__(self) -> None:
+        for flag, heads in (("--kif.node-heads", self.node_heads), ("--kif.patch-heads", self.patch_heads)):
+            need(heads >= 1 and self.width % heads == 0, flag, heads, f"must divide --kif.width {self.width}")
+        need(self.width % 2 == 0, "--kif.width", self.width, "must be even, for the sines and cosines of groups")
+        need(self.hidden >= 1, "--kif.hidden", self.hidden, "at least 1")
+        need(self.layers >= 1, "--kif.layers", self.layers, "at least 1")
+        need(0 <= self.dropout < 1, "--kif.dropout", self.dropout, "at least 0, below 1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DistillConfig:
+    """Self-distillation from a frozen teacher beside any method; see `methods/distill.py`."""
+
+    teacher: str = ""
+    "folder of a trained model; empty: no distillation. `--generations` fills it in"
+    temperature: float = 4.0
+    "of teacher and student (released code)"
+    response: float = 1.0
+    "weight of the response loss (KL divergence of the word scores); 0.01 with --distill.reduction batchmean, as released"
+    reduction: Literal["token", "batchmean"] = "token"
+    "of the response loss: mean over target tokens, or as released the sum over all positions, pads too, by studies"
+    relation: float = 16.0
+    "weight of the relational loss, a mean over studies; the released code sums over its batch of 16"
+    grams: Literal["separate", "joined"] = "separate"
+    "similarities of features and of states: each made comparable on its own, or joined unscaled as released"
+    features: Literal["backbone", "encoded"] = "backbone"
+    "which features are compared: the image encoder's, or what the decoder looks at (for frozen image encoders)"
+
+    def __post_init__(self) -> None:
+        need(self.temperature > 0, "--distill.temperature", self.temperature, "above 0")
+        for flag, weight in (("response", self.response), ("relation", self.relation)):
+            need(weight >= 0, f"--distill.{flag}", weight, "a weight is not negative")

@@ -42,6 +42,11 @@ class LabelTables:
 
 def read_labels(path: Path) -> dict[str, tuple[int, ...]]:
     """States by study id, in the order of `OBSERVATIONS` whatever the order of the columns."""
+    return read_columns(path)[0]
+
+
+def read_columns(path: Path, further: Sequence[str] = ()) -> tuple[dict[str, tuple[int, ...]], list[str]]:
+    """The same with those of the `further` columns that the table has; and the names of all columns that were read."""
     if not path.is_file():
         raise InputError(f"{path}: no such table of labels; make one with `rayscribe label`")
     with open(path, newline="", encoding="utf-8-sig") as file:
@@ -54,6 +59,7 @@ def read_labels(path: Path) -> dict[str, tuple[int, ...]]:
                 f"{path}: needs an id column ({', '.join(ID_NAMES)}) and the 14 observations; "
                 f"missing: {', '.join(lacking) or 'the id'}"
             )
+        names = [*OBSERVATIONS, *(name for name in further if name in columns)]
         found: dict[str, tuple[int, ...]] = {}
         for row in reader:
             place = f"{path}, line {reader.line_num}"
@@ -61,8 +67,8 @@ def read_labels(path: Path) -> dict[str, tuple[int, ...]]:
                 raise InputError(f"{place}: not as many fields as the header has")
             if row[key] in found:
                 raise InputError(f"{place}: study {row[key]} stands twice")
-            found[row[key]] = tuple(_state(row[name], f"{place}, {name}") for name in OBSERVATIONS)
-    return found
+            found[row[key]] = tuple(_state(row[name], f"{place}, {name}") for name in names)
+    return found, names
 
 
 def write_labels(path: Path, rows: Sequence[Mapping[str, Any]], labels: Labels) -> None:

@@ -21,7 +21,7 @@ T target positions, S training studies, D width.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, distributed, nn
@@ -66,12 +66,12 @@ class EntityFusion(nn.Module):
             x_BNC = features.features_BND
             if self.fuses:
                 x_BNC = fused(x_BNC, self.head(features, drops=False).sigmoid().to(x_BNC.dtype))
-        return Encoded(self.drop(torch.relu(self.project(x_BNC))), seen.has_patch_BN)
+        return replace(seen, features_BND=self.drop(torch.relu(self.project(x_BNC))))
 
     def _adapted(self, seen: Encoded) -> Encoded:
         if self.adapter is None:
             return seen
-        return Encoded(torch.relu(self.adapter(seen.features_BND)), seen.has_patch_BN)
+        return replace(seen, features_BND=torch.relu(self.adapter(seen.features_BND)))
 
 
 class EntityHead(nn.Module):

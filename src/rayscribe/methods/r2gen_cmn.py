@@ -19,6 +19,7 @@ N patches, H heads, D width, E = D / H.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -78,4 +79,4 @@ class CrossModalStage(nn.Module):
             features_BND = self.patches.recall()(features_BND)
         patches, width = features_BND.shape[1:]
         waves_ND = waves_PD(patches, width, features_BND.device).to(features_BND.dtype)
-        return Encoded(self.drop(features_BND + waves_ND), encoded.has_patch_BN)
+        return replace(encoded, features_BND=self.drop(features_BND + waves_ND))

@@ -22,10 +22,19 @@ _HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn,
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """What the decoder looks at: one feature a patch, and which patches exist."""
+    """What the decoder looks at: one feature a patch, and which patches exist; and what a diagnosis adds (PromptMRG).
+
+    A stage replaces what it changes and hands on the rest.
+    """
 
     features_BND: Tensor
     has_patch_BN: Tensor
+    retrieved_BKM: Tensor | None = None
+    "vectors of the K most similar training reports"
+    states_BO: Tensor | None = None
+    "state of every condition, which stands as a prompt in front of the report: given, or filled in by the disease head"
+    state_scores_BSO: Tensor | None = None
+    "the disease head's logits of the S states"
 
 
 def pooled(features: Encoded) -> Tensor:

@@ -6,7 +6,7 @@ Shapes: B studies, V views, N patches of all views, T positions, K beams, W voca
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, cast
 
 import torch
@@ -103,8 +103,7 @@ class PatchEmbedding(nn.Module):
         self.drop = nn.Dropout(dropout)
 
     def forward(self, encoded: Encoded) -> Encoded:
-        features_BND = self.drop(torch.relu(self.project(encoded.features_BND)))
-        return Encoded(features_BND, encoded.has_patch_BN)
+        return replace(encoded, features_BND=self.drop(torch.relu(self.project(encoded.features_BND))))
 
 
 class PatchEncoder(nn.Module):
@@ -120,7 +119,7 @@ class PatchEncoder(nn.Module):
         features_BND, mask_B11N = encoded.features_BND, encoded.has_patch_BN[:, None, None, :]
         for layer in self.layers:
             features_BND = layer(features_BND, mask_B11N)
-        return Encoded(self.norm(features_BND), encoded.has_patch_BN)
+        return replace(encoded, features_BND=self.norm(features_BND))
 
 
 class Norms(Protocol):

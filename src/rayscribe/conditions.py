@@ -1,0 +1,99 @@
+"""The 18 conditions of PromptMRG in its order: CheXbert's 14, then four auxiliary ones that few tables label.
+
+The order of `rayscribe.labels.OBSERVATIONS` is the CheXpert labeler's, another one; everything goes by name.
+
+Shapes: R reports, O conditions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rayscribe.errors import InputError
+from rayscribe.label_tables import read_columns
+from rayscribe.labels import OBSERVATIONS, POSITIVE
+from rayscribe.metrics.labeler import RuleLabeler
+
+AUXILIARY: tuple[str, ...] = (
+    "Aorta Abnormal",
+    "Bone/Spine Abnormal",
+    "Hemidiaphragm Abnormal",
+    "Lung Volume Abnormal",
+)
+"The labelling rules of these were never released (PromptMRG, issue 30)."
+
+CONDITIONS: tuple[str, ...] = (
+    "Enlarged Cardiomediastinum",
+    "Cardiomegaly",
+    "Lung Opacity",
+    "Lung Lesion",
+    "Edema",
+    "Consolidation",
+    "Pneumonia",
+    "Atelectasis",
+    "Pneumothorax",
+    "Pleural Effusion",
+    "Pleural Other",
+    "Fracture",
+    "Support Devices",
+    "No Finding",
+    *AUXILIARY,
+)
+"Order of the prompt (PromptMRG, issues 17 and 25)."
+
+UNLABELLED = -100
+"State of a condition that nobody labelled: left out of the loss, not mentioned in the prompt."
+
+RULES = "rules"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conditions:
+    """States of the 18 conditions, study by study, in the order of `CONDITIONS`."""
+
+    states_RO: NDArray[np.int8]
+    "the codes of `rayscribe.labels`, or UNLABELLED"
+    source: str
+    "the labeler's name, or that of the table"
+
+    @property
+    def is_labelled_O(self) -> NDArray[np.bool_]:
+        labelled: NDArray[np.bool_] = (self.states_RO != UNLABELLED).all(0)
+        return labelled
+
+    def positive_rates_O(self) -> NDArray[np.float64]:
+        """Share of the studies in which a condition is positive; 0 where it is not labelled."""
+        rates: NDArray[np.float64] = (self.states_RO == POSITIVE).mean(0)
+        return rates
+
+
+def study_conditions(source: str, ids: Sequence[str], reports: Sequence[str]) -> Conditions:
+    """States of every study by the built-in labeler ("rules"), or from the table `source`, which goes by study id.
+
+    The rules and most tables know 14 conditions; the auxiliary four are UNLABELLED then.
+    """
+    if source == RULES:
+        labeler = RuleLabeler()
+        return _in_order(labeler.label(reports), OBSERVATIONS, labeler.name)
+    path = Path(source)
+    table, names = read_columns(path, AUXILIARY)
+    lacking = [id_ for id_ in ids if id_ not in table]
+    if lacking:
+        raise InputError(
+            f"{path}: {len(lacking)} of {len(ids)} studies have no labels, e.g. {lacking[0]}; "
+            "make them with `rayscribe label`, or train with --diagnosis.labels rules"
+        )
+    states = np.array([table[id_] for id_ in ids], np.int8).reshape(len(ids), len(names))
+    return _in_order(states, names, path.name)
+
+
+def _in_order(states: NDArray[np.int8], names: Sequence[str], source: str) -> Conditions:
+    states_RO = np.full((len(states), len(CONDITIONS)), UNLABELLED, np.int8)
+    for place, name in enumerate(names):
+        states_RO[:, CONDITIONS.index(name)] = states[:, place]
+    return Conditions(states_RO=states_RO, source=source)
