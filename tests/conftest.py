@@ -12,8 +12,8 @@ import torch
 
 from rayscribe.build import build_model
 from rayscribe.cli import main
-from rayscribe.config import BackboneConfig, DecodingConfig, ModelConfig, RunConfig, TextConfig, TrainConfig
-from rayscribe.config_methods import JimaConfig
+from rayscribe.config import DIAGNOSING, BackboneConfig, DecodingConfig, ModelConfig, RunConfig, TextConfig, TrainConfig
+from rayscribe.config_methods import DiagnosisConfig, JimaConfig, KifConfig
 from rayscribe.data import iu_xray
 from rayscribe.data.images import ImageConfig
 from rayscribe.data.manifest import write_manifest
@@ -21,6 +21,7 @@ from rayscribe.data.phantom import write_phantom
 from rayscribe.data.phantom_truth import PhantomConfig
 from rayscribe.data.prepare import check
 from rayscribe.models.report_model import ReportModel
+from rayscribe.resources import Resources
 
 torch.set_num_threads(1)  # with default threads tiny models run many times slower on a busy two-core machine
 
@@ -75,7 +76,8 @@ def rayscribe(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
 
 
 def small_config(method: str = "r2gen", **train: object) -> RunConfig:
-    """A model of a few thousand weights that sees 64-pixel images. JIMA's curricula begin in the second epoch."""
+    """A model of a few thousand weights that sees 64-pixel images. JIMA's curricula begin in the second epoch; nothing is
+    retrieved."""
     settings = replace(TrainConfig(epochs=2, batch_size=8, workers=0, lr=1e-3), **train)  # type: ignore[arg-type]
     begins = settings.epochs > 1
     curricula = JimaConfig(warmup=1, report_curriculum=begins, entity_curriculum=begins)
@@ -97,6 +99,8 @@ def small_config(method: str = "r2gen", **train: object) -> RunConfig:
         train=settings,
         decoding=DecodingConfig(beams=1),
         jima=curricula if method == "jima" else JimaConfig(),
+        diagnosis=DiagnosisConfig(memory=method not in DIAGNOSING),
+        kif=KifConfig(width=24, hidden=16, node_heads=2, patch_heads=2) if method == "kif" else KifConfig(),
         seed=1,
     )
 
@@ -105,7 +109,8 @@ def small_model(method: str = "r2gen", vocabulary: int = 12, seed: int = 0, **mo
     """In evaluation mode, with weights large enough that its words depend on everything."""
     torch.manual_seed(seed)
     config = small_config(method)
-    built = build_model(replace(config, model=replace(config.model, **model)), vocabulary)  # type: ignore[arg-type]
+    config = replace(config, model=replace(config.model, **model))  # type: ignore[arg-type]
+    built = build_model(config, vocabulary, Resources.chosen(config))
     with torch.no_grad():
         for parameter in built.decoder.parameters():
             parameter.mul_(1.5).add_(0.05 * torch.randn_like(parameter))

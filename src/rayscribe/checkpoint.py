@@ -3,13 +3,15 @@
 model.safetensors   all weights, the image encoder included
 model.json          configuration, protocol, training provenance, terms of the training data
 vocabulary.json     words and ids
+retrieval/          PromptMRG, KIF: vectors of the training reports, and the encoder that finds them
+graph.json          KIF: the knowledge graph
 README.md           the model card: what it is, what it is not, how it was trained
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from rayscribe.config import RunConfig
 from rayscribe.errors import DISCLAIMER, InputError
 from rayscribe.files import whole_file, write_text
 from rayscribe.models.report_model import ReportModel
+from rayscribe.resources import Resources
 from rayscribe.settings_file import from_plain, to_plain
 from rayscribe.tokenizer import Tokenizer
 
@@ -39,7 +42,8 @@ class TrainedModel:
     data: dict[str, Any]
     "the manifest's provenance and digest; `terms` says what the training data allow"
     training: dict[str, Any]
-    "epoch, step, validation scores"
+    "epoch, step, validation scores; the lineage of teachers, the eldest first"
+    resources: Resources = field(default_factory=Resources)
 
 
 def save_model(folder: Path, trained: TrainedModel) -> None:
@@ -52,9 +56,10 @@ def save_model(folder: Path, trained: TrainedModel) -> None:
         "data": trained.data,
         "training": trained.training,
     }
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in trained.model.state_dict().items()}
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in _tensors(trained.model).items()}
     with whole_file(folder / "vocabulary.json") as temporary:
         trained.tokenizer.save(temporary)
+    trained.resources.save(folder)
     write_text(folder / "model.json", json.dumps(about, indent=2) + "\n")
     write_text(folder / "README.md", model_card(trained))
     path = folder / "model.safetensors"
@@ -87,8 +92,13 @@ def load_model(folder: Path, device: torch.device | str = "cpu") -> TrainedModel
         raise InputError(
             f"{folder}: vocabulary.json is not the one that the weights were trained with; copy the whole model folder"
         )
-    bare = replace(config, backbone=replace(config.backbone, weights=""))
-    model = build_model(bare, tokenizer.size)
+    bare = replace(
+        config,
+        backbone=replace(config.backbone, weights=""),
+        model=replace(config.model, decoder_weights=""),
+    )
+    resources = Resources.of_model(folder, config)
+    model = build_model(bare, tokenizer.size, resources)
     _load_state(model, state, folder / "model.safetensors")
     return TrainedModel(
         model=model.to(device).eval(),
@@ -96,6 +106,7 @@ def load_model(folder: Path, device: torch.device | str = "cpu") -> TrainedModel
         config=config,
         data=about["data"],
         training=about["training"],
+        resources=resources,
     )
 
 
@@ -127,7 +138,7 @@ def read_about(folder: Path) -> dict[str, Any]:
 
 
 def _load_state(model: ReportModel, state: dict[str, torch.Tensor], path: Path) -> None:
-    wanted = model.state_dict()
+    wanted = _tensors(model)
     differences = [f"{name} is missing" for name in sorted(wanted.keys() - state.keys())]
     differences += [f"{name} is unknown" for name in sorted(state.keys() - wanted.keys())]
     differences += [
@@ -138,13 +149,30 @@ def _load_state(model: ReportModel, state: dict[str, torch.Tensor], path: Path) 
     if differences:
         more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
         raise InputError(f"{path}: the weights do not fit model.json: {'; '.join(differences[:3])}{more}")
-    model.load_state_dict(state)
+    model.load_state_dict(state, strict=False)  # compared above; what shares a tensor has one name in the file
+
+
+def _tensors(model: ReportModel) -> dict[str, torch.Tensor]:
+    """Weights and buffers by name; one that is used twice, as BERT's words are, under its first name only."""
+    found: dict[str, torch.Tensor] = {}
+    known: set[int] = set()
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if id(tensor) not in known:
+            known.add(id(tensor))
+            found[name] = tensor
+    return found
 
 
 def model_card(trained: TrainedModel) -> str:
     """The text that travels with the weights. It holds no report text."""
     config, data = trained.config, trained.data
     adapter = f", behind it a trained adapter of width {config.jima.adapter}" if config.jima.adapter else ""
+    labels = "the built-in rules" if config.diagnosis.labels == "rules" else Path(config.diagnosis.labels).name
+    memory = f", {config.diagnosis.reports} retrieved reports a study" if config.retrieves else ""
+    diagnosis = f"| diagnosis | 18 conditions, labels of {labels}{memory} |\n" if config.diagnoses else ""
+    teachers = trained.training.get("lineage", [])
+    eldest = ", ".join(f"{one['system']} {one['weights_sha256'][:12]}" for one in teachers)
+    lineage = f"| taught by | {len(teachers)} generations before it: {eldest} |\n" if teachers else ""
     scores = ", ".join(f"{name} {value:.4f}" for name, value in trained.training.get("validation", {}).items())
     return f"""# {config.system} (rayscribe {__version__})
 
@@ -160,7 +188,7 @@ started from {Path(config.backbone.weights).name or "random weights"}{adapter} |
 | training data | {data.get("source", "not stated")}, {data.get("counts", {})}, digest {data.get("digest", "")[:16]} |
 | terms of the data | {data.get("terms", "not stated")} |
 | cleaning, vocabulary | {config.text.cleaning}, {trained.tokenizer.size} ids, threshold {config.text.threshold} |
-| selected at | epoch {trained.training.get("epoch", "?")} by validation {config.train.metric} |
+{diagnosis}{lineage}| selected at | epoch {trained.training.get("epoch", "?")} by validation {config.train.metric} |
 | validation scores | {scores or "none"} |
 | seed | {config.seed} |
 

@@ -19,7 +19,9 @@ OVERVIEW = f"""rayscribe {__version__}: chest X-rays to draft radiology reports
   rayscribe prepare iu-xray|table|phantom     a data set to one checked manifest (Parquet)
   rayscribe mine-negatives DATA               a manifest to one with the most similar other studies (for ITHN)
   rayscribe extract-entities DATA             the clinical words of every report, by rules or RadGraph (for JIMA)
-  rayscribe train RECIPE                      a manifest to a model folder; baseline, r2gen, r2gen_cmn, jima, ithn, demo
+  rayscribe build-retrieval DATA              an index of the training reports that an image resembles (for PromptMRG, KIF)
+  rayscribe build-priors | build-graph DATA   how often conditions are positive; what occurs together (for PromptMRG, KIF)
+  rayscribe train RECIPE                      a manifest to a model folder; `rayscribe train` names the recipes
   rayscribe generate                          a model and a manifest split to predictions.jsonl
   rayscribe evaluate PREDICTIONS              predictions to scores with intervals, floors, tests and alarms
   rayscribe compare A.json B.json...          score files to one table with tests, if their protocols agree
@@ -84,6 +86,24 @@ def _extract_entities(arguments: list[str]) -> None:
     extract_entities(arguments)
 
 
+def _build_retrieval(arguments: list[str]) -> None:
+    from rayscribe.cli_retrieval import build_retrieval
+
+    build_retrieval(arguments)
+
+
+def _build_priors(arguments: list[str]) -> None:
+    from rayscribe.cli_graph import build_priors
+
+    build_priors(arguments)
+
+
+def _build_graph(arguments: list[str]) -> None:
+    from rayscribe.cli_graph import build_graph
+
+    build_graph(arguments)
+
+
 def _train(arguments: list[str]) -> None:
     import tyro
 
@@ -100,6 +120,7 @@ def _train(arguments: list[str]) -> None:
         config: Annotated[RunConfig, tyro.conf.arg(name="")] = RECIPES[recipe](),  # noqa: B008  # frozen
         resume: bool = False,
         features: Path | None = None,
+        generations: int = 1,
     ) -> None:
         """Trains a model; the run folder is then a model folder.
 
@@ -108,11 +129,12 @@ def _train(arguments: list[str]) -> None:
             run: the run's folder; never overwritten
             resume: go on with an interrupted run, with the same settings
             features: folder of the feature cache of frozen backbones; the user's cache folder when empty
+            generations: train so many times, each time taught by the one before (self-distillation, --distill)
         """
-        from rayscribe.run import train as run_training
+        from rayscribe.run import train_generations
 
-        run_training(config, data, run, resume=resume, features=features)
-        print(f"next: rayscribe generate --model {run} --data {data} --split test --out predictions.jsonl")
+        last = train_generations(config, data, run, generations=generations, resume=resume, features=features)
+        print(f"next: rayscribe generate --model {last} --data {data} --split test --out predictions.jsonl")
 
     parsed(train, arguments[1:], f"train {recipe}")
 
@@ -225,6 +247,9 @@ _VERBS: dict[str, Callable[[list[str]], None]] = {
     "prepare": _prepare,
     "mine-negatives": _mine_negatives,
     "extract-entities": _extract_entities,
+    "build-retrieval": _build_retrieval,
+    "build-priors": _build_priors,
+    "build-graph": _build_graph,
     "train": _train,
     "generate": _generate,
     "evaluate": _evaluate,

@@ -7,6 +7,7 @@ Shapes: R reports, O conditions.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,7 +50,7 @@ CONDITIONS: tuple[str, ...] = (
 UNLABELLED = -100
 "State of a condition that nobody labelled: left out of the loss, not mentioned in the prompt."
 
-RULES = "rules"
+RULES, TRAINING = "rules", "training"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,3 +98,26 @@ def _in_order(states: NDArray[np.int8], names: Sequence[str], source: str) -> Co
     for place, name in enumerate(names):
         states_RO[:, CONDITIONS.index(name)] = states[:, place]
     return Conditions(states_RO=states_RO, source=source)
+
+
+def condition_rates(source: str, training: Conditions) -> NDArray[np.float64]:
+    """How often each condition is positive: counted in training ("training"), or read from the file `source`.
+
+    Such a file is JSON, {"rates": {condition: share}}, as `rayscribe build-priors` writes it; it names every labelled
+    condition.
+    """
+    if source == TRAINING:
+        return training.positive_rates_O()
+    path = Path(source)
+    try:
+        rates = json.loads(path.read_text(encoding="utf-8"))["rates"]
+        found = {str(name): float(rate) for name, rate in rates.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{path}: not a file of priors ({error!r}); write one with `rayscribe build-priors`"
+        ) from error
+    labelled = [name for name, is_labelled in zip(CONDITIONS, training.is_labelled_O, strict=True) if is_labelled]
+    lacking = [name for name in labelled if not 0 <= found.get(name, -1) <= 1]
+    if lacking:
+        raise InputError(f"{path}: no share between 0 and 1 for {', '.join(lacking)}")
+    return np.array([found.get(name, 1.0) for name in CONDITIONS])

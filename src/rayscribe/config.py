@@ -203,6 +203,11 @@ class RunConfig:
         return self.model.method in DIAGNOSING
 
     @property
+    def prompts(self) -> bool:
+        """Whether the decoder reads the states of a diagnosis before it writes."""
+        return self.diagnoses and self.diagnosis.prompt
+
+    @property
     def retrieves(self) -> bool:
         """Whether the method looks at similar training reports."""
         return self.diagnoses and self.diagnosis.memory

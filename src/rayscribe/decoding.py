@@ -9,7 +9,7 @@ Shapes: B studies, K beams, T tokens so far, W vocabulary.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -17,15 +17,15 @@ from torch import Tensor
 from rayscribe.config import DecodingConfig
 from rayscribe.errors import InputError
 from rayscribe.models.layers import Encoded
-from rayscribe.models.report_model import Cache
 
 
 class SteppingDecoder(Protocol):
     """What the search needs of a model."""
 
-    def start(self, encoded: Encoded, *, beams: int, positions: int) -> Cache: ...
+    def start(self, encoded: Encoded, *, beams: int, positions: int) -> Any:
+        """What decoding keeps between two words, with `reorder(parents_BK)`."""
 
-    def step(self, tokens_BK: Tensor, cache: Cache) -> Tensor: ...
+    def step(self, tokens_BK: Tensor, cache: Any) -> Tensor: ...
 
 
 @dataclass(frozen=True, slots=True)

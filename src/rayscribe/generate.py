@@ -68,7 +68,8 @@ def generate(
         )
     if split == "test":
         _note_test(model, about, out)
-    reporter = ModelReporter(trained=trained, cache=cache)
+    neighbours = trained.resources.neighbours(studies[done:], trained.config, features=features, device=device)
+    reporter = ModelReporter(trained=trained, cache=cache, neighbours=neighbours)
     with open(out, "a", encoding="utf-8") as file:
         for start in progress(range(done, len(studies), BATCH)):
             batch = studies[start : start + BATCH]

@@ -6,7 +6,7 @@ Shapes: B studies.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,7 +15,7 @@ import torch
 
 from rayscribe.checkpoint import TrainedModel
 from rayscribe.config import DecodingConfig
-from rayscribe.data.dataset import Row, StudyDataset, collate
+from rayscribe.data.dataset import Neighbours, Row, StudyDataset, collate
 from rayscribe.data.features import FeatureCache
 from rayscribe.data.images import evaluation_square, looks_inverted, read_image
 from rayscribe.decoding import Hypothesis, Vocabulary, decode
@@ -40,15 +40,19 @@ class ModelReporter:
 
     trained: TrainedModel
     cache: FeatureCache | None = None
+    neighbours: Neighbours | None = None
+    "the training reports that studies to come retrieve; looked up on the way where they are needed and not given"
 
     def generate(self, studies: Sequence[Study], decoding: DecodingConfig) -> list[str]:
+        trained = self.trained
         data = StudyDataset(
             studies,
             [""] * len(studies),
-            self.trained.tokenizer,
-            text=self.trained.config.text,
-            images=self.trained.config.images,
+            trained.tokenizer,
+            text=trained.config.text,
+            images=trained.config.images,
             cache=self.cache,
+            neighbours=self.neighbours or trained.resources.neighbours(studies, trained.config),
         )
         return generate_reports(self.trained.model, self.trained.tokenizer, data, decoding)
 
@@ -104,14 +108,19 @@ def draft_report(trained: TrainedModel, images: Sequence[Path], decoding: Decodi
         raise InputError(f"--best {best}: between 1 and --decoding.beams {decoding.beams}, which it is chosen from")
     warnings = []
     squares = []
-    for path in images:
-        image = read_image(path, at_least=trained.config.images.size)
+    retrieval = trained.resources.retrieval
+    side = max(trained.config.images.size, retrieval.least_images_side() if retrieval else 0)
+    read = [read_image(path, at_least=side) for path in images]
+    for path, image in zip(images, read, strict=True):
         if looks_inverted(image):
             warnings.append(f"{path.name}: looks inverted (bright border); check its photometric interpretation")
         squares.append(evaluation_square(image, trained.config.images))
     if "phantom" in str(trained.data.get("source", "")):
         warnings.append("the model was trained on drawn phantoms: what it says about a real image means nothing")
     batch = _one_study(np.stack(squares))
+    if retrieval is not None:
+        rows_1K = retrieval.nearest(retrieval.image_vector(read)[None], top=trained.config.diagnosis.reports)
+        batch = replace(batch, retrieved_BKM=torch.from_numpy(retrieval.bank_RM[rows_1K]))
     (found,) = hypotheses(
         trained.model, trained.tokenizer, batch, decoding, max_length=trained.config.text.max_length, best=best
     )

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from rayscribe.config import BackboneConfig, DecodingConfig, ModelConfig, RunConfig, TrainConfig
-from rayscribe.config_methods import IthnConfig, JimaConfig
+from rayscribe.config import BackboneConfig, DecodingConfig, ModelConfig, RunConfig, TextConfig, TrainConfig
+from rayscribe.config_methods import DiagnosisConfig, IthnConfig, JimaConfig, KifConfig
 from rayscribe.data.images import ImageConfig
 
 
@@ -87,6 +87,63 @@ def jima() -> RunConfig:
     )
 
 
+def promptmrg() -> RunConfig:
+    """PromptMRG as its released script trains it (Jin et al., 2024; spec A1.5), with a decoder of our size.
+
+    Needs the folder of `rayscribe build-retrieval`. The script's warm-up lasts 2,000 steps of its first epoch (MIMIC-CXR); its
+    cosine ends at a tenth of the rate instead of 0. It clips every gradient at .1.
+    """
+    base = r2gen()
+    return replace(
+        base,
+        text=TextConfig(max_length=100),  # words of a cleaned report
+        model=ModelConfig(method="promptmrg", encoder_layers=0, patch_dropout=0.1),
+        train=replace(
+            base.train,
+            epochs=6,
+            patience=6,
+            metric="ce_f1",
+            label_smoothing=0.1,  # med.py
+            optimizer="adamw",
+            amsgrad=False,
+            lr=5e-5,
+            lr_backbone=5e-5,
+            weight_decay=0.05,
+            clip_value=0.1,
+            schedule="cosine",
+            warmup_steps=2000,
+        ),
+        diagnosis=DiagnosisConfig(),
+        seed=456789,
+    )
+
+
+def promptmrg_bert() -> RunConfig:
+    """The same with the published decoder: BERT's sizes, attention to the image encoder's own features (spec B1)."""
+    return _with_bert(promptmrg())
+
+
+def kif_isd() -> RunConfig:
+    """KIF-ISD: PromptMRG with the knowledge graph, 10 epochs (spec A2.7); `--generations 2` adds the self-distillation."""
+    base = promptmrg()
+    return replace(
+        base,
+        model=replace(base.model, method="kif"),
+        train=replace(base.train, epochs=10, patience=10),
+        kif=KifConfig(),
+    )
+
+
+def kif_isd_bert() -> RunConfig:
+    """The same with the published decoder."""
+    return _with_bert(kif_isd())
+
+
+def _with_bert(base: RunConfig) -> RunConfig:
+    sizes = {"width": 768, "heads": 12, "feedforward": 3072, "decoder_layers": 12, "dropout": 0.1}
+    return replace(base, model=replace(base.model, decoder="bert", **sizes))  # type: ignore[arg-type]
+
+
 def demo() -> RunConfig:
     """A small R2Gen that learns to use drawn X-rays in a minute on two CPU cores; the sizes are ours.
 
@@ -128,5 +185,9 @@ RECIPES: dict[str, Callable[[], RunConfig]] = {
     "r2gen_cmn": r2gen_cmn,
     "ithn": ithn,
     "jima": jima,
+    "promptmrg": promptmrg,
+    "promptmrg_bert": promptmrg_bert,
+    "kif_isd": kif_isd,
+    "kif_isd_bert": kif_isd_bert,
     "demo": demo,
 }

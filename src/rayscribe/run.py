@@ -6,7 +6,7 @@ The test split is never read here.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,22 +17,52 @@ from tqdm import tqdm
 from rayscribe.build import Training, build_model, build_task
 from rayscribe.checkpoint import TrainedModel, save_model
 from rayscribe.config import RunConfig
-from rayscribe.data.dataset import Order, Row, StudyDataset, cleaned_report, collate, load_batches
-from rayscribe.data.entities import LEXICON, EntityTargets, study_entities
+from rayscribe.config_methods import DistillConfig
+from rayscribe.data.dataset import Order, StudyDataset
 from rayscribe.data.features import cached_features
-from rayscribe.data.manifest import Manifest, read_manifest
+from rayscribe.data.manifest import read_manifest
 from rayscribe.data.pairs import mined_partners
 from rayscribe.distributed import Processes, processes
 from rayscribe.errors import InputError
-from rayscribe.files import sha256_of
-from rayscribe.metrics.diversity import diversity
-from rayscribe.metrics.overlap import overlap_scores
-from rayscribe.predict import BATCH, generate_reports
+from rayscribe.methods.kif_isd import KnowledgeStage
+from rayscribe.models.bert_decoder import BertDecoder, start_from_bert
+from rayscribe.predict import BATCH
+from rayscribe.resources import Resources
 from rayscribe.run_folder import RunFolder
-from rayscribe.study import Batch, Study
-from rayscribe.task import Task, report_loss_B
+from rayscribe.run_inputs import Part, Teacher, data_digest, diagnoses_of, entities_of
+from rayscribe.study import Batch
 from rayscribe.tokenizer import Tokenizer
 from rayscribe.train import Progress, fit
+from rayscribe.validation import read_once, validate
+
+
+def train_generations(
+    config: RunConfig,
+    data: Path,
+    run: Path,
+    *,
+    generations: int,
+    resume: bool = False,
+    features: Path | None = None,
+    say: Callable[[str], None] = print,
+) -> Path:
+    """Teacher, student, its student, ...: each learns from the best checkpoint of the one before. Returns the last folder.
+
+    The generations are RUN/generation-1, RUN/generation-2, ...; a single one is RUN itself.
+    """
+    if generations < 1:
+        raise InputError(f"--generations {generations}: at least 1")
+    if generations == 1 and not config.distill.teacher and config.distill != DistillConfig():
+        raise InputError("--distill: its settings need --distill.teacher, or --generations of 2 or more")
+    folders = [run / f"generation-{number}" for number in range(1, generations + 1)] if generations > 1 else [run]
+    if generations > 1 and not resume and any(folder.exists() for folder in folders):
+        raise InputError(f"{run}: already holds a run; continue it with --resume, or give another --run folder")
+    for number, folder in enumerate(folders, 1):
+        if generations > 1:
+            say(f"generation {number} of {generations}")
+        train(config, data, folder, resume=resume and (folder / "config.yaml").exists(), features=features, say=say)
+        config = replace(config, distill=replace(config.distill, teacher=str(folder)))
+    return folders[-1]
 
 
 def train(
@@ -49,20 +79,30 @@ def train(
         say = say if group.rank == 0 else _silent
         group_size_fits(config, group)
         manifest = read_manifest(data)
-        folder = RunFolder(run, config, data_digest=_digest(manifest, config), resume=resume, writes=group.rank == 0)
+        resources = Resources.chosen(config)
+        resources.check(manifest, config, data)
+        digest = data_digest(manifest, config, resources)
+        folder = RunFolder(run, config, data_digest=digest, resume=resume, writes=group.rank == 0)
         group.wait()
-        training, validation = (_Part.read(manifest, split, config, say) for split in ("train", "val"))
+        training, validation = (Part.read(manifest, split, config, say) for split in ("train", "val"))
         tokenizer = Tokenizer.build(
             training.reports, threshold=config.text.threshold, legacy_ids=config.text.legacy_ids
         )
-        entities = _entities(config, training, tokenizer, say) if config.learns_entities else None
+        entities = entities_of(config, training, tokenizer, say) if config.learns_entities else None
         partners: list[list[int]] = []
         if config.ithn.enabled:
             partners = mined_partners(
                 manifest, training.studies, config.text, candidates=config.ithn.candidates, data=data
             )
         torch.manual_seed(config.seed)
-        model = build_model(config, tokenizer.size)
+        model = build_model(config, tokenizer.size, resources)
+        if isinstance(model.decoder, BertDecoder) and config.model.decoder_weights:
+            folder_of_bert = Path(config.model.decoder_weights)
+            first = tokenizer.size - len(tokenizer.words)
+            vectors = start_from_bert(model.decoder, folder_of_bert, tokenizer.words, first=first)
+            for stage in model.stages:
+                if isinstance(stage, KnowledgeStage):
+                    say(f"{stage.copy_words(vectors)} words of the graph start from {folder_of_bert}")
         if not config.backbone.weights:
             say(
                 f"note: {config.backbone.name} starts from random weights; --backbone.weights takes a file or `pretrained`"
@@ -70,20 +110,24 @@ def train(
         if config.train.precision == "bfloat16" and group.device.type == "cpu" and not _is_fast_in_bfloat16():
             say("note: this processor multiplies bfloat16 far more slowly than float32; --train.precision float32")
         say(f"{config.system}: {_millions(model)} million parameters, vocabulary {tokenizer.size}")
+        teacher = Teacher.load(config, tokenizer, model, resources) if config.distill.teacher else None
+        bar: Callable[[Iterable[Any]], Iterable[Any]] = partial(
+            tqdm, desc="image features", unit="block", disable=group.rank > 0
+        )
+        studies = [*training.studies, *validation.studies]
         cache = None
         if not config.backbone.trainable:
-            bar: Callable[[Iterable[Any]], Iterable[Any]] = partial(
-                tqdm, desc="image features", unit="block", disable=group.rank > 0
-            )
             cache = cached_features(
-                [*training.studies, *validation.studies],
-                model.backbone,
-                config.images,
-                folder=features,
-                device=group.device,
-                progress=bar,
+                studies, model.backbone, config.images, folder=features, device=group.device, progress=bar
             )
-        dataset = partial(StudyDataset, tokenizer=tokenizer, text=config.text, images=config.images, cache=cache)
+        dataset = partial(
+            StudyDataset,
+            tokenizer=tokenizer,
+            text=config.text,
+            images=config.images,
+            cache=cache,
+            neighbours=resources.neighbours(studies, config, features=features, device=group.device, progress=bar),
+        )
         train_set = dataset(training.studies, training.reports, training=True, seed=config.seed)
         own = validation.share(group)
         val_set = dataset(own.studies, own.reports)
@@ -93,23 +137,35 @@ def train(
             bucket=config.train.bucket,
             seed=config.seed,
         )
+        diagnoses = None
+        if config.diagnoses:
+            again = partial(read_once, val_set, range(len(val_set)), workers=config.train.workers)
+            diagnoses = diagnoses_of(config, training, own, again, say)
         uncropped = dataset(training.studies, training.reports)
         known = Training(
             studies=len(training.studies),
             batches_per_epoch=len(order.batches(0)),
             partners=partners,
             entities=entities,
-            batches=partial(_read_once, uncropped, config, group),
+            batches=partial(_difficulty_batches, uncropped, config, group),
+            diagnoses=diagnoses,
+            teacher=(teacher.trained.config, teacher.trained.model) if teacher else None,
         )
         task = build_task(config, model, known).to(group.device)
         about = manifest.provenance | {"digest": manifest.digest()}
 
         def keep(epoch: int, scores: dict[str, float]) -> None:
             if group.rank == 0:
-                facts = {"epoch": epoch + 1, "validation": scores, "processes": group.count}
-                save_model(
-                    run, TrainedModel(model=model, tokenizer=tokenizer, config=config, data=about, training=facts)
+                facts = {
+                    "epoch": epoch + 1,
+                    "validation": scores,
+                    "processes": group.count,
+                    "lineage": teacher.lineage if teacher else [],
+                }
+                best = TrainedModel(
+                    model=model, tokenizer=tokenizer, config=config, data=about, training=facts, resources=resources
                 )
+                save_model(run, best)
 
         progress = fit(
             task,
@@ -119,99 +175,29 @@ def train(
             seed=config.seed,
             run=folder,
             processes=group,
-            validate=partial(_validate, task, val_set, tokenizer, config, group, say),
+            validate=partial(
+                validate,
+                task,
+                val_set,
+                tokenizer,
+                config.decoding,
+                workers=config.train.workers,
+                group=group,
+                say=say,
+            ),
             keep=keep,
         )
         say(f"best: epoch {progress.best_epoch + 1}, validation {config.train.metric} {abs(progress.best):.4f}; {run}")
         return progress
 
 
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """The studies of one split that have the section, with their cleaned reports."""
-
-    studies: list[Study]
-    reports: list[str]
-
-    @classmethod
-    def read(cls, manifest: Manifest, split: str, config: RunConfig, say: Callable[[str], None]) -> _Part:
-        pairs = [(study, cleaned_report(study, config.text)) for study in manifest.split(split)]
-        kept = [(study, report) for study, report in pairs if report]
-        if not kept:
-            raise InputError(f"no study in split {split} has the section {config.text.section!r} (--text.section)")
-        lacking = f", {len(pairs) - len(kept)} left out without {config.text.section}" if len(kept) < len(pairs) else ""
-        say(f"{split}: {len(kept)} studies{lacking}")
-        return cls([study for study, _ in kept], [report for _, report in kept])
-
-    def share(self, group: Processes) -> _Part:
-        return _Part(self.studies[group.rank :: group.count], self.reports[group.rank :: group.count])
-
-
-def _digest(manifest: Manifest, config: RunConfig) -> str:
-    """Of all data that the training reads."""
-    digest = manifest.digest_with_negatives() if config.ithn.enabled else manifest.digest()
-    if config.jima.entities == LEXICON:
-        return digest
-    path = Path(config.jima.entities)
-    if not path.is_file():
-        raise InputError(f"{path}: no such file of entities (--jima.entities)")
-    return f"{digest} {sha256_of(path)}"
-
-
-def _entities(config: RunConfig, training: _Part, tokenizer: Tokenizer, say: Callable[[str], None]) -> EntityTargets:
-    ids = [study.id for study in training.studies]
-    words = study_entities(config.jima.entities, ids, training.reports, section=config.text.section)
-    targets = EntityTargets.build(words, tokenizer.words)
-    found, studies = len(targets.places_E), len(training.studies)
-    if not found:
-        raise InputError(f"--jima.entities {config.jima.entities}: none of its words is in the training vocabulary")
-    say(
-        f"entities: {found / studies:.1f} a study, {len(set(targets.places_E.tolist()))} words ({config.jima.entities})"
-    )
-    return targets
-
-
-def _read_once(data: StudyDataset, config: RunConfig, group: Processes) -> Iterable[Batch]:
-    """This process's share of the studies, without gradients in mind: to measure them."""
+def _difficulty_batches(data: StudyDataset, config: RunConfig, group: Processes) -> Iterable[Batch]:
+    """JIMA: this process's share of the training studies, without gradients in mind: to measure them."""
     own = range(group.rank, len(data), group.count)
-    rows = [[Row(row, 0) for row in own[start : start + BATCH]] for start in range(0, len(own), BATCH)]
-    batches = load_batches(data, rows, workers=config.train.workers)
-    return tqdm(batches, total=len(rows), desc="difficulty", unit="batch", leave=False, disable=group.rank > 0)  # type: ignore[arg-type]
-
-
-def _validate(
-    task: Task[Any],
-    data: StudyDataset,
-    tokenizer: Tokenizer,
-    config: RunConfig,
-    group: Processes,
-    say: Callable[[str], None],
-) -> dict[str, float]:
-    """Scores of generated validation reports against their full references; every process writes its share."""
-    bar: Callable[[Iterable[Any]], Iterable[Any]] = partial(
-        tqdm, desc="validation", unit="batch", leave=False, disable=group.rank > 0
+    batches = read_once(data, own, workers=config.train.workers)
+    return tqdm(
+        batches, total=-(-len(own) // BATCH), desc="difficulty", unit="batch", leave=False, disable=group.rank > 0
     )
-    written = generate_reports(task.model, tokenizer, data, config.decoding, progress=bar)
-    shares = group.gather((written, list(data.reports), *_loss_sums(task, data)))
-    hypotheses = [text for share in shares for text in share[0]]
-    references = [text for share in shares for text in share[1]]
-    scores = overlap_scores(hypotheses, references)
-    scores["loss"] = sum(share[2] for share in shares) / sum(share[3] for share in shares)
-    scores["distinct_ratio"] = diversity(hypotheses)["distinct_ratio"]
-    say("validation " + ", ".join(f"{name} {value:.4f}" for name, value in scores.items()))
-    return scores
-
-
-@torch.no_grad()
-def _loss_sums(task: Task[Any], data: StudyDataset) -> tuple[float, int]:
-    """Summed negative log-likelihood and the number of target tokens."""
-    device = task.model.decoder.head.weight.device
-    loss, tokens = 0.0, 0
-    for start in range(0, len(data), BATCH):
-        batch = collate([data.item(Row(row, 0)) for row in range(start, min(start + BATCH, len(data)))]).to(device)
-        loss += float(report_loss_B(task.model(batch), batch).sum())
-        tokens += int(batch.has_token_BT[:, 1:].sum())
-    return loss, tokens
 
 
 def group_size_fits(config: RunConfig, group: Processes) -> None:

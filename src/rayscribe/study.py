@@ -65,6 +65,10 @@ class Batch:
     """Target tokens of the optimiser step, divided by the number of batches that share the step (studies, where what is
     learned is one answer a study). Dividing by it, not by the batch's own count, makes accumulated and data-parallel steps
     equal to one large batch. 0: use the batch's own."""
+    studies_per_batch: float = 0.0
+    "studies of the step, in the same manner"
+    retrieved_BKM: Tensor | None = None
+    "vectors of the K training reports that are most similar to the image, best first"
 
     def to(self, device: torch.device) -> Batch:
         return replace(
@@ -75,6 +79,7 @@ class Batch:
             has_token_BT=self.has_token_BT.to(device, non_blocking=True),
             pixels_BVHW=None if self.pixels_BVHW is None else self.pixels_BVHW.to(device, non_blocking=True),
             maps_BVNC=None if self.maps_BVNC is None else self.maps_BVNC.to(device, non_blocking=True),
+            retrieved_BKM=None if self.retrieved_BKM is None else self.retrieved_BKM.to(device, non_blocking=True),
         )
 
 

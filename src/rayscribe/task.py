@@ -65,9 +65,9 @@ class HostTask(Task[Drawn]):
 class ReportTask(HostTask[Batch]):
     """Negative log-likelihood of the report under teacher forcing: the mean over all target tokens of the step."""
 
-    def __init__(self, model: ReportModel) -> None:
+    def __init__(self, model: ReportModel, *, label_smoothing: float = 0.0) -> None:
         super().__init__()
-        self.reporter = model
+        self.reporter, self.label_smoothing = model, label_smoothing
 
     @property
     def model(self) -> ReportModel:
@@ -81,16 +81,26 @@ class ReportTask(HostTask[Batch]):
 
     def losses(self, reading: Reading | None, draw: Batch) -> dict[str, Tensor]:
         assert reading is not None
-        return {"loss": report_loss_B(self.model.score(reading), draw).sum() / target_tokens(draw)}
+        loss_B = report_loss_B(self.model.score(reading), draw, smoothing=self.label_smoothing)
+        return {"loss": loss_B.sum() / target_tokens(draw)}
 
 
-def report_loss_B(output: Output, batch: Batch) -> Tensor:
-    """Summed negative log-likelihood of every study's tokens after the begin (spec 1.7: pads do not count, ends do)."""
+def report_loss_B(output: Output, batch: Batch, *, smoothing: float = 0.0) -> Tensor:
+    """Summed negative log-likelihood of every study's tokens after the begin (spec 1.7: pads do not count, ends do).
+
+    `smoothing`: the share of the target's probability that all words have equally.
+    """
     targets_BT, keep_BT = batch.tokens_BT[:, 1:], batch.has_token_BT[:, 1:]
-    loss_BT = F.cross_entropy(output.logits_BTW.float().transpose(1, 2), targets_BT, reduction="none")
+    logits_BWT = output.logits_BTW.float().transpose(1, 2)
+    loss_BT = F.cross_entropy(logits_BWT, targets_BT, reduction="none", label_smoothing=smoothing)
     return (loss_BT * keep_BT).sum(1)
 
 
 def target_tokens(batch: Batch) -> Tensor | float:
     """What the summed loss is divided by; see `Batch.targets_per_batch`."""
     return batch.targets_per_batch or batch.has_token_BT[:, 1:].sum().clamp(min=1)
+
+
+def studies_of(batch: Batch) -> Tensor | float:
+    """The same where every study has one loss."""
+    return batch.studies_per_batch or batch.has_token_BT.any(1).sum().clamp(min=1)

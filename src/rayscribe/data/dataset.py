@@ -6,7 +6,7 @@ Shapes: B studies, V views, H height, W width, N patches, C channels, T tokens.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -43,6 +43,7 @@ class Row:
     "how often the epoch has drawn the study before; augmentation depends on it, too"
     counts: bool = True
     "false: a filler for a process that would otherwise have no study; its tokens are masked out"
+    studies_per_batch: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +54,27 @@ class Item:
     tokens: list[int]
     images: NDArray[np.uint8] | NDArray[np.float16]
     "pixels (V, H, W), or cached features (V, N, C)"
+    retrieved: NDArray[np.float16] | None = None
+    "vectors of the most similar training reports (K, M)"
 
 
 Index = Row | tuple["Index", "Index"] | None
 "What a sampler draws: a study, two things for one step, or nothing."
 Drawn = Item | tuple["Drawn", "Drawn"] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbours:
+    """For every study the training reports that are most similar to its images, best first."""
+
+    bank_RM: NDArray[np.float16]
+    "vectors of all training reports"
+    rows: Mapping[str, NDArray[np.int32]]
+    "rows of the bank by the study's id"
+
+    def of(self, study: Study) -> NDArray[np.float16]:
+        """(K, M)"""
+        return self.bank_RM[self.rows[study.id]]
 
 
 class StudyDataset(Dataset[Drawn]):
@@ -72,11 +89,13 @@ class StudyDataset(Dataset[Drawn]):
         text: TextConfig,
         images: ImageConfig,
         cache: FeatureCache | None = None,
+        neighbours: Neighbours | None = None,
         training: bool = False,
         seed: int = 0,
     ) -> None:
         self.studies, self.reports, self.tokenizer = studies, reports, tokenizer
         self.text, self.images, self.cache, self.training, self.seed = text, images, cache, training, seed
+        self.neighbours = neighbours
 
     def __len__(self) -> int:
         return len(self.studies)
@@ -93,8 +112,9 @@ class StudyDataset(Dataset[Drawn]):
         if flipped:
             report = swap_sides(report)
         tokens = self.tokenizer.encode(report, max_length=self.text.max_length)
+        retrieved = None if self.neighbours is None else self.neighbours.of(study)
         if self.cache is not None:
-            return Item(row, tokens, np.stack([self.cache[sha256] for sha256 in study.sha256]))
+            return Item(row, tokens, np.stack([self.cache[sha256] for sha256 in study.sha256]), retrieved)
         squares = []
         for path, sha256 in zip(study.images, study.sha256, strict=True):
             if self.training:
@@ -104,7 +124,7 @@ class StudyDataset(Dataset[Drawn]):
                 image = read_checked_image(path, sha256, at_least=self.images.size)
                 square = evaluation_square(image, self.images)
             squares.append(square[:, ::-1] if flipped else square)
-        return Item(row, tokens, np.stack(squares))
+        return Item(row, tokens, np.stack(squares), retrieved)
 
 
 def collate(items: Sequence[Item]) -> Batch:
@@ -120,6 +140,7 @@ def collate(items: Sequence[Item]) -> Batch:
         tokens_BT[index, : len(item.tokens)] = torch.tensor(item.tokens)
         has_token_BT[index, : len(item.tokens)] = item.row.counts
     stacked = torch.from_numpy(images)
+    retrieved = [item.retrieved for item in items if item.retrieved is not None]
     return Batch(
         rows_B=torch.tensor([item.row.study for item in items]),
         has_view_BV=has_view_BV,
@@ -128,6 +149,8 @@ def collate(items: Sequence[Item]) -> Batch:
         pixels_BVHW=stacked if stacked.dtype == torch.uint8 else None,
         maps_BVNC=stacked if stacked.dtype == torch.float16 else None,
         targets_per_batch=items[0].row.targets_per_batch,
+        studies_per_batch=items[0].row.studies_per_batch,
+        retrieved_BKM=torch.from_numpy(np.stack(retrieved)) if retrieved else None,
     )
 
 
@@ -175,11 +198,12 @@ class Order:
             step = batches[start : start + accumulate]
             # Position t predicts token t + 1, so a report of L ids has L - 1 targets.
             targets = sum(self.lengths[study] - 1 for batch in step for study in batch)
-            tokens = targets / (len(step) * processes)
+            parts = len(step) * processes
+            tokens, studies = targets / parts, sum(map(len, step)) / parts
             for batch in step:
                 rows = []
                 for study in batch:
-                    rows.append(Row(study, epoch, tokens, visits[study]))
+                    rows.append(Row(study, epoch, tokens, visits[study], studies_per_batch=studies))
                     visits[study] += 1
                 shares.append(rows[rank::processes] or [replace(rows[0], counts=False)])
         return shares

@@ -132,11 +132,12 @@ class CurriculumTask(HostTask[Draw]):
         *,
         entities: EntityTargets,
         training: Callable[[], Iterable[Batch]],
+        label_smoothing: float = 0.0,
     ) -> None:
         """`training` reads this process's share of the training studies, uncropped."""
         super().__init__()
         self.reporter, self.predict, self.config, self.entities = model, fusion.predict, config, entities
-        self.training_batches = training
+        self.training_batches, self.label_smoothing = training, label_smoothing
         self.leaves_out_parameters = config.training == "alternating"
         studies = len(entities.starts_S1) - 1
         self.register_buffer("measured_epoch", torch.full((), -1, dtype=torch.long))
@@ -173,7 +174,8 @@ class CurriculumTask(HostTask[Draw]):
     def losses(self, reading: Reading | None, draw: Draw) -> dict[str, Tensor]:
         found: dict[str, Tensor] = {}
         if draw.first is not None and reading is not None:
-            found["report"] = report_loss_B(self.model.score(reading), draw.first).sum() / target_tokens(draw.first)
+            loss_B = report_loss_B(self.model.score(reading), draw.first, smoothing=self.label_smoothing)
+            found["report"] = loss_B.sum() / target_tokens(draw.first)
         if draw.second is not None:
             found["entities"] = self._entity_loss(draw.second)
         weights = {"report": 1.0, "entities": self.config.entity_weight}

@@ -87,14 +87,14 @@ class MemoryNorms(nn.Module):
         for block in self.second_weight_SDD:
             nn.init.xavier_uniform_(block)
 
-    def forward(self, words_BTD: Tensor) -> list[Affine]:
+    def forward(self, words_BTD: Tensor) -> tuple[list[Affine], Tensor]:
         key_value_BTC, gates_BTC = self.memory.read_words(words_BTD)
         memory_BGD = self.memory.initial(words_BTD.shape[0])
         states = []
         for key_value_BC, gates_BC in zip(key_value_BTC.unbind(1), gates_BTC.unbind(1), strict=True):
             memory_BGD = self.memory.step(memory_BGD, key_value_BC, gates_BC)
             states.append(memory_BGD.flatten(1))
-        return self._norms(torch.stack(states, dim=1))
+        return self._norms(torch.stack(states, dim=1)), states[-1][:, None]
 
     def start(self, studies: int, beams: int) -> Tensor:
         return self.memory.initial(studies * beams).flatten(1).unflatten(0, (studies, beams))

@@ -100,6 +100,13 @@ class Attention(nn.Module):
         )
         return self.out(mixed_BHTE.transpose(1, 2).flatten(2))
 
+    def weighed(self, x_BTD: Tensor, keys_BHNE: Tensor, values_BHNE: Tensor) -> tuple[Tensor, Tensor]:
+        """The same where every key may be seen; also the weights (B, H, T, N), before dropout."""
+        query_BHTE = self._split(self.query(x_BTD))
+        weights_BHTN = (query_BHTE @ keys_BHNE.transpose(-2, -1) * query_BHTE.shape[-1] ** -0.5).softmax(-1)
+        mixed_BHTE = F.dropout(weights_BHTN, self.dropout, self.training) @ values_BHNE
+        return self.out(mixed_BHTE.transpose(1, 2).flatten(2)), weights_BHTN
+
     def step(self, x_BKD: Tensor, keys_BHNE: Tensor, values_BHNE: Tensor, bias: Tensor) -> Tensor:
         """The same for the few positions of one decoding step; `bias` is 0 where a key may be seen and -inf elsewhere.
 
@@ -143,7 +150,10 @@ class EncoderLayer(nn.Module):
 
 
 class LayerCache:
-    """Keys and values of one decoder layer. Every beam's entry stays where it was written: slot = position x beams + beam."""
+    """Keys and values of one decoder layer. Every entry stays where it was written.
+
+    The slots of a prompt come first, one a position for all beams; then slot = prompt + position x beams + beam.
+    """
 
     def __init__(self, cross: tuple[Tensor, Tensor], has_patch_BN: Tensor, slots: int) -> None:
         self.cross = cross[0].contiguous(), cross[1].contiguous()  # read at every step
@@ -169,11 +179,13 @@ class DecoderLayer(nn.Module):
         self.feed_forward = feed_forward(width, hidden, dropout)
         self.drop = nn.Dropout(dropout)
 
-    def forward(self, x_BTD: Tensor, norms: list[Affine], encoded: Encoded) -> Tensor:
-        """All positions at once, each seeing itself and those before it."""
+    def forward(self, x_BTD: Tensor, norms: list[Affine], encoded: Encoded, cache: LayerCache | None = None) -> Tensor:
+        """All positions at once, each seeing itself and those before it; a `cache` keeps them as its first slots."""
         attend_self, attend_patches, feed = norms
         normed_BTD = attend_self(x_BTD)
         keys_values = self.self_attention.keys_values(normed_BTD)
+        if cache is not None:
+            cache.extend(*keys_values, 0)
         x_BTD = x_BTD + self.drop(self.self_attention(normed_BTD, *keys_values, causal=True))
         cross = self.cross_attention.keys_values(encoded.features_BND)
         mask = encoded.has_patch_BN[:, None, None, :]
@@ -205,19 +217,30 @@ class Affine:
 
 
 class WordEmbedding(nn.Module):
-    """Words scaled by sqrt(D), plus sinusoidal positions (Vaswani et al., 2017)."""
+    """Words scaled by sqrt(D), plus sinusoidal positions (Vaswani et al., 2017); and the states of a prompt likewise."""
 
     positions_PD: Tensor
 
-    def __init__(self, vocabulary: int, width: int, dropout: float, positions: int = 512) -> None:
+    def __init__(self, vocabulary: int, width: int, dropout: float, positions: int = 512, states: int = 0) -> None:
+        """`states`: how many different ones a prompt's positions may have; 0 where there is no prompt."""
         super().__init__()
         self.words = nn.Embedding(vocabulary, width)
+        self.states = nn.Embedding(states, width) if states else None
         self.drop = nn.Dropout(dropout)
         self.register_buffer("positions_PD", waves_PD(positions, width), persistent=False)
 
     def forward(self, tokens_BT: Tensor, positions: slice) -> Tensor:
-        words_BTD = self.words(tokens_BT) * math.sqrt(self.words.embedding_dim)
-        return self.drop(words_BTD + self.positions_PD[positions])
+        return self._placed(self.words(tokens_BT), positions)
+
+    def prompt(self, encoded: Encoded) -> Tensor:
+        """The states from position 0 on (B, O, D); none of them where this decoder reads no prompt."""
+        if self.states is None:
+            return encoded.features_BND.new_zeros(len(encoded.features_BND), 0, self.words.embedding_dim)
+        assert encoded.states_BO is not None
+        return self._placed(self.states(encoded.states_BO), slice(0, encoded.states_BO.shape[1]))
+
+    def _placed(self, x_BTD: Tensor, positions: slice) -> Tensor:
+        return self.drop(x_BTD * math.sqrt(self.words.embedding_dim) + self.positions_PD[positions])
 
 
 def waves_PD(positions: int, width: int, device: torch.device | None = None) -> Tensor:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,9 @@ from rayscribe.models.layers import (
     init_transformer_,
 )
 from rayscribe.study import Batch
+
+if TYPE_CHECKING:
+    from rayscribe.models.bert_decoder import BertDecoder
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +54,7 @@ class Output:
 class ReportModel(nn.Module):
     """Images to token scores. `stages` run in order between the backbone and the decoder, each Encoded -> Encoded."""
 
-    def __init__(self, backbone: Backbone, stages: Sequence[nn.Module], decoder: Decoder) -> None:
+    def __init__(self, backbone: Backbone, stages: Sequence[nn.Module], decoder: Decoder | BertDecoder) -> None:
         super().__init__()
         self.backbone = backbone
         self.stages = nn.ModuleList(stages)
@@ -68,6 +71,7 @@ class ReportModel(nn.Module):
         return Encoded(
             maps_BVNC.flatten(1, 2).to(self.decoder.head.weight.dtype),
             batch.has_view_BV.repeat_interleave(patches, dim=1),
+            batch.retrieved_BKM,
         )
 
     def encode(self, batch: Batch) -> Encoded:
@@ -125,8 +129,8 @@ class PatchEncoder(nn.Module):
 class Norms(Protocol):
     """Where the decoder's layer norms get their gains and biases: fixed, or driven by a memory of the words so far."""
 
-    def __call__(self, words_BTD: Tensor) -> list[Affine]:
-        """Three a layer, for all positions at once."""
+    def __call__(self, words_BTD: Tensor) -> tuple[list[Affine], Tensor]:
+        """Three a layer, for all positions at once; and the state after the last one (B, 1, anything)."""
 
     def start(self, studies: int, beams: int) -> Tensor:
         """The state before the first word: (B, K, anything)."""
@@ -143,14 +147,15 @@ class FixedNorms(nn.Module):
         self.gains_SD = nn.Parameter(torch.ones(sublayers, width))
         self.biases_SD = nn.Parameter(torch.zeros(sublayers, width))
 
-    def forward(self, words_BTD: Tensor) -> list[Affine]:
-        return [Affine(gain, bias) for gain, bias in zip(self.gains_SD, self.biases_SD, strict=True)]
+    def forward(self, words_BTD: Tensor) -> tuple[list[Affine], Tensor]:
+        norms = [Affine(gain, bias) for gain, bias in zip(self.gains_SD, self.biases_SD, strict=True)]
+        return norms, self.start(words_BTD.shape[0], 1)
 
     def start(self, studies: int, beams: int) -> Tensor:
         return self.gains_SD.new_zeros(studies, beams, 0)
 
     def step(self, words_BKD: Tensor, state_BKM: Tensor) -> tuple[list[Affine], Tensor]:
-        return self(words_BKD), state_BKM
+        return self(words_BKD)[0], state_BKM
 
 
 Recall = Callable[[Tensor], Tensor]
@@ -168,7 +173,10 @@ class Cache:
     "of the norms"
     recall: Recall | None
     "of a memory whose keys and values are projected already"
+    prompt: int
+    "positions in front of the words"
     position: int = field(default=0)
+    "of the newest word"
 
     def reorder(self, parents_BK: Tensor) -> None:
         """Beam k goes on from beam parents[k]. Keys and values stay in place; only the ancestry moves."""
@@ -178,6 +186,9 @@ class Cache:
 
 class Decoder(nn.Module):
     """Words so far and patches to scores of the next word.
+
+    A prompt, the states of a diagnosis, stands in front of the words. It is read, never predicted: no word of the vocabulary
+    names a state, and hidden states are those of the words alone.
 
     With a `memory`, embedded words pass through what it returns: a `Recall`, asked for once a pass and once a decoded batch. It
     is a function and not a module, because its weights belong to a stage and have one name there.
@@ -208,26 +219,38 @@ class Decoder(nn.Module):
 
     def forward(self, tokens_BT: Tensor, encoded: Encoded) -> Tensor:
         """Hidden states (B, T, D) under teacher forcing; `head` turns them into scores."""
-        x_BTD = self.embedding(tokens_BT, slice(0, tokens_BT.shape[1]))
+        prompt_BOD = self.embedding.prompt(encoded)
+        before = prompt_BOD.shape[1]
+        words_BTD = self.embedding(tokens_BT, slice(before, before + tokens_BT.shape[1]))
+        x_BTD = torch.cat([prompt_BOD, words_BTD], dim=1) if before else words_BTD
         if self.memory is not None:
             x_BTD = self.memory()(x_BTD)
-        norms = self.norms(x_BTD)
+        norms, _ = self.norms(x_BTD)
         for index, layer in enumerate(self._layers()):
             x_BTD = layer(x_BTD, norms[3 * index : 3 * index + 3], encoded)
-        return self.norm(x_BTD)
+        return self.norm(x_BTD[:, before:])
 
     def start(self, encoded: Encoded, *, beams: int, positions: int) -> Cache:
-        """An empty cache for K beams a study; keys and values of the patches and of the memory are projected once, here."""
+        """A cache for K beams a study that holds the prompt; patches, memory and prompt are projected once, here."""
         studies = encoded.features_BND.shape[0]
+        x_BOD = self.embedding.prompt(encoded)
+        before = x_BOD.shape[1]
+        slots = before + positions * beams
         caches = [
-            LayerCache(
-                layer.cross_attention.keys_values(encoded.features_BND), encoded.has_patch_BN, slots=positions * beams
-            )
+            LayerCache(layer.cross_attention.keys_values(encoded.features_BND), encoded.has_patch_BN, slots)
             for layer in self._layers()
         ]
-        visible_BKS = encoded.has_patch_BN.new_zeros(studies, beams, positions * beams)
+        visible_BKS = encoded.has_patch_BN.new_zeros(studies, beams, slots)
+        visible_BKS[:, :, :before] = True
         recall = None if self.memory is None else self.memory()
-        return Cache(caches, visible_BKS, self.norms.start(studies, beams), recall)
+        state_BKM = self.norms.start(studies, beams)
+        if before:
+            x_BOD = recall(x_BOD) if recall is not None else x_BOD
+            norms, state_B1M = self.norms(x_BOD)
+            state_BKM = state_B1M.expand_as(state_BKM)
+            for index, (layer, past) in enumerate(zip(self._layers(), caches, strict=True)):
+                x_BOD = layer(x_BOD, norms[3 * index : 3 * index + 3], encoded, past)
+        return Cache(caches, visible_BKS, state_BKM, recall, before)
 
     def step(self, tokens_BK: Tensor, cache: Cache) -> Tensor:
         """Feeds one word to each of K beams; returns the scores (B, K, W) of the next one.
@@ -235,10 +258,11 @@ class Decoder(nn.Module):
         The beams of a study stand where positions stand in training, so all layers see (B, K, D).
         """
         beams = tokens_BK.shape[1]
-        start = cache.position * beams
+        start = cache.prompt + cache.position * beams
         own_K = torch.arange(beams, device=tokens_BK.device)
         cache.visible_BKS[:, own_K, start + own_K] = True
-        x_BKD = self.embedding(tokens_BK, slice(cache.position, cache.position + 1))
+        place = cache.prompt + cache.position
+        x_BKD = self.embedding(tokens_BK, slice(place, place + 1))
         if cache.recall is not None:
             x_BKD = cache.recall(x_BKD)
         bias_B1KS = bias_of(cache.visible_BKS[:, None, :, : start + beams], x_BKD)

@@ -1,0 +1,149 @@
+"""KIF of KIF-ISD, "Graph-Driven Medical Report Generation with Adaptive Knowledge Distillation": knowledge integration and fusion.
+
+A graph of findings and organs is read by masked self-attention; every patch of the image then attends to the nodes, and what it
+takes from them replaces it in front of the decoder (spec A2.1 to A2.4). Disease head, retrieved reports and prompt are
+PromptMRG's; the self-distillation is the plug-in in `distill.py`.
+
+What differs from the released code, of which two modules were never published (spec A2.9):
+
+* every node is embedded on its own, as the mean of its words' vectors, and the root is learned. The released code feeds all
+  names as one text that is cut at 32 word pieces, so the mask and the positions fall on other words and half of the nodes are
+  missing;
+* node states are expanded to the batch; the released reshape scrambles them for some batch sizes and fails for others;
+* `--kif.residual` adds the patches to what the graph made of them. Off by default as released; recommended by the spec;
+* layer norms are PyTorch's; the released ones divide by the unbiased deviation.
+
+Shapes: B studies, P patches, C channels, N nodes, H heads, D = `width` of the graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from rayscribe.config_methods import KifConfig
+from rayscribe.methods.kif_graph import Graph
+from rayscribe.models.layers import (
+    EPS,
+    Attention,
+    Encoded,
+    EncoderLayer,
+    Linear,
+    feed_forward,
+    init_transformer_,
+    waves_PD,
+)
+
+
+class KnowledgeStage(nn.Module):
+    """The image encoder's features to what the graph makes of them, of the same size; before the patch embedding."""
+
+    def __init__(self, channels: int, graph: Graph, config: KifConfig) -> None:
+        super().__init__()
+        self.graph, self.residual = graph, config.residual
+        self.knowledge = KnowledgeEncoder(graph, config)
+        self.take_in = Linear(channels, config.width)
+        self.layers = nn.ModuleList(NodeAttention(config) for _ in range(config.layers))
+        self.norm = nn.LayerNorm(config.width, EPS)
+        self.give_back = nn.Sequential(Linear(config.width, config.hidden), nn.ReLU(), Linear(config.hidden, channels))
+        init_transformer_(self.layers)
+
+    def nodes(self) -> Tensor:
+        """States of the nodes after the graph attention (N, D); the same for all studies."""
+        states_ND: Tensor = self.knowledge()
+        return states_ND
+
+    def forward(self, seen: Encoded) -> Encoded:
+        return self.attend(seen)[0]
+
+    def attend(self, seen: Encoded) -> tuple[Encoded, Tensor]:
+        """The same, and which node drew which patch: the last layer's attention (B, H, P, N), each row sums to 1."""
+        nodes_BND = self.nodes().expand(len(seen.features_BND), -1, -1)
+        x_BPD = self.take_in(seen.features_BND)
+        weights_BHPN = x_BPD.new_zeros(0)
+        for layer in self.layers:
+            x_BPD, weights_BHPN = layer(x_BPD, nodes_BND)
+        x_BPC = self.give_back(self.norm(x_BPD))
+        if self.residual:
+            x_BPC = x_BPC + seen.features_BND
+        return replace(seen, features_BND=x_BPC), weights_BHPN
+
+    def copy_words(self, vectors: Mapping[str, Tensor]) -> int:
+        """Words of the nodes' names start from these vectors (D); returns how many were among them."""
+        return self.knowledge.copy_words(vectors)
+
+
+class KnowledgeEncoder(nn.Module):
+    """Nodes to states: names, positions by group, and self-attention along the edges."""
+
+    words_NW: Tensor
+    positions_ND: Tensor
+    edges_NN: Tensor
+
+    def __init__(self, graph: Graph, config: KifConfig) -> None:
+        super().__init__()
+        self.vocabulary = node_words(graph)
+        self.root_1D = nn.Parameter(0.02 * torch.randn(1, config.width))
+        self.words = nn.Embedding(len(self.vocabulary), config.width)
+        nn.init.normal_(self.words.weight, std=0.02)  # as BERT's
+        places = {word: place for place, word in enumerate(self.vocabulary)}
+        words_NW = torch.zeros(len(graph.names) - 1, len(places))
+        for node, name in enumerate(graph.names[1:]):
+            for word in name.split():
+                words_NW[node, places[word]] += 1 / len(name.split())
+        edges_NN = torch.from_numpy(graph.edges_NN) if config.masked else torch.ones(len(graph.names), len(graph.names))
+        self.register_buffer("words_NW", words_NW, persistent=False)
+        self.register_buffer("edges_NN", edges_NN.bool(), persistent=False)
+        waves = waves_PD(max(graph.groups) + 1, config.width)
+        self.register_buffer("positions_ND", waves[list(graph.groups)], persistent=False)
+        self.norm_in = nn.LayerNorm(config.width, EPS)
+        self.layers = nn.ModuleList(
+            EncoderLayer(config.width, config.node_heads, config.hidden, config.dropout) for _ in range(config.layers)
+        )
+        self.norm = nn.LayerNorm(config.width, EPS)
+        self.drop = nn.Dropout(config.dropout)
+        init_transformer_(self.layers)
+
+    def forward(self) -> Tensor:
+        """(N, D)"""
+        x_ND = torch.cat([self.root_1D, self.words_NW @ self.words.weight])
+        x_1ND = self.drop(self.norm_in(self.drop(x_ND + self.positions_ND)))[None]
+        for layer in self.layers:
+            x_1ND = layer(x_1ND, self.edges_NN)
+        found: Tensor = self.drop(self.norm(x_1ND))[0]
+        return found
+
+    def copy_words(self, vectors: Mapping[str, Tensor]) -> int:
+        known = [(place, vectors[word]) for place, word in enumerate(self.vocabulary) if word in vectors]
+        with torch.no_grad():
+            for place, vector_D in known:
+                self.words.weight[place] = vector_D
+        return len(known)
+
+
+class NodeAttention(nn.Module):
+    """Patches attend to the nodes, not to one another; then feed-forward. Each behind its norm, each added back."""
+
+    def __init__(self, config: KifConfig) -> None:
+        super().__init__()
+        self.attention = Attention(config.width, config.patch_heads, config.dropout)
+        self.feed_forward = feed_forward(config.width, config.hidden, config.dropout)
+        self.attention_norm = nn.LayerNorm(config.width, EPS)
+        self.feed_forward_norm = nn.LayerNorm(config.width, EPS)
+        self.drop = nn.Dropout(config.dropout)
+
+    def forward(self, x_BPD: Tensor, nodes_BND: Tensor) -> tuple[Tensor, Tensor]:
+        """Also the weights (B, H, P, N), before dropout."""
+        found_BPD, weights_BHPN = self.attention.weighed(
+            self.attention_norm(x_BPD), *self.attention.keys_values(nodes_BND)
+        )
+        x_BPD = x_BPD + self.drop(found_BPD)
+        return x_BPD + self.drop(self.feed_forward(self.feed_forward_norm(x_BPD))), weights_BHPN
+
+
+def node_words(graph: Graph) -> list[str]:
+    """The words of the names, the root's left out."""
+    return sorted({word for name in graph.names[1:] for word in name.split()})

@@ -1,0 +1,204 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from conftest import small_config
+from methods.test_promptmrg import WORDS, batch_of, states
+from rayscribe.build import Training, build_model, build_task
+from rayscribe.checkpoint import load_model
+from rayscribe.config import RunConfig
+from rayscribe.config_methods import DistillConfig
+from rayscribe.data.manifest import read_manifest
+from rayscribe.errors import InputError
+from rayscribe.methods.distill import DistillTask, softened_kl
+from rayscribe.methods.promptmrg import Diagnoses
+from rayscribe.resources import NOTHING, Resources
+from rayscribe.run import train, train_generations
+from rayscribe.study import Batch
+from rayscribe.train import build_optimizer
+from test_train import assert_same, logged, weights
+
+METHODS = ("baseline", "r2gen", "r2gen_cmn", "promptmrg", "kif")
+
+
+def config_of(method: str, **distill: object) -> RunConfig:
+    return replace(small_config(method), distill=DistillConfig(teacher="somewhere", **distill))  # type: ignore[arg-type]
+
+
+def resources_of(config: RunConfig) -> Resources:
+    return Resources.chosen(config)
+
+
+def task_of(config: RunConfig, *, same: bool = False) -> DistillTask:
+    """Student and teacher, of one set of weights or of two."""
+    known = states()
+    diagnoses = Diagnoses(training=known, validation=known, validation_batches=list, rates_O=known.positive_rates_O())
+    torch.manual_seed(0)
+    student = build_model(config, WORDS, resources_of(config))
+    torch.manual_seed(0 if same else 1)
+    teacher = build_model(config, WORDS, resources_of(config))
+    plain = replace(config, distill=DistillConfig())
+    training = Training(studies=6, batches_per_epoch=1, diagnoses=diagnoses, teacher=(plain, teacher))
+    task = build_task(config, student, training)
+    assert isinstance(task, DistillTask)
+    return task
+
+
+def padded(batch: Batch) -> Batch:
+    """The same studies with two more positions of padding."""
+    tokens, has = batch.tokens_BT, batch.has_token_BT
+    return replace(
+        batch,
+        tokens_BT=torch.cat([tokens, torch.zeros(len(tokens), 2, dtype=torch.long)], dim=1),
+        has_token_BT=torch.cat([has, torch.zeros(len(has), 2, dtype=torch.bool)], dim=1),
+    )
+
+
+@pytest.mark.parametrize("grams", ["separate", "joined"])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_student_that_is_its_teacher_has_nothing_to_learn_from_it(method: str, grams: str) -> None:
+    task = task_of(config_of(method, grams=grams), same=True).eval()
+    with torch.no_grad():
+        found = task(batch_of())
+        assert found["response"] == 0 and found["relation"] == 0
+        assert found["loss"] == task.student(batch_of())["loss"]
+    found = task(batch_of())  # with gradients other kernels compute the student's side
+    assert found["response"] < 1e-6 and found["relation"] < 1e-6
+    found["loss"].backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in task.parameters())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_teacher_is_never_changed(method: str) -> None:
+    task = task_of(config_of(method))
+    before = {name: tensor.clone() for name, tensor in task.teacher.state_dict().items()}
+    optimizer = build_optimizer(task, config_of(method).train)
+    task.train()
+    assert not any(part.training for part in task.teacher.modules())
+    for _ in range(2):
+        losses = task(batch_of())
+        assert losses["response"] > 0 and losses["relation"] > 0
+        losses["loss"].backward()
+        assert all(parameter.grad is None for parameter in task.teacher.parameters())
+        optimizer.step()
+    after = task.teacher.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_the_response_is_the_divergence_of_softened_scores() -> None:
+    torch.manual_seed(0)
+    student, teacher = torch.randn(2, 3, 5), torch.randn(2, 3, 5)
+    p, q = (teacher / 4).softmax(-1), (student / 4).softmax(-1)
+    wanted = 16 * (p * (p / q).log()).sum(-1)
+    assert torch.allclose(softened_kl(student, teacher, 4.0), wanted, atol=1e-5)
+    assert (softened_kl(student, student, 4.0) == 0).all()
+
+
+def test_padding_moves_neither_loss_but_the_released_sum() -> None:
+    for reduction, moves in (("token", False), ("batchmean", True)):
+        task = task_of(config_of("baseline", reduction=reduction)).eval()
+        plain, longer = task(batch_of()), task(padded(batch_of()))
+        assert torch.allclose(plain["relation"], longer["relation"], atol=1e-6)
+        assert torch.allclose(plain["response"], longer["response"], atol=1e-5) != moves
+
+
+def test_batchmean_is_the_released_sum_over_studies() -> None:
+    """Without padding it is the token mean times the number of positions."""
+    batch = batch_of(tokens=7)
+    token = task_of(config_of("baseline")).eval()(batch)["response"]
+    summed = task_of(config_of("baseline", reduction="batchmean")).eval()(batch)["response"]
+    assert torch.allclose(summed, 6 * token, rtol=1e-5)
+
+
+def test_joined_similarities_are_those_of_the_features_alone() -> None:
+    """Why they are normalised on their own: features are so much larger that the states' similarities have no effect."""
+    task = task_of(config_of("promptmrg", grams="joined")).eval()
+    student, teacher = task.student.read(batch_of()), task.teacher.read(batch_of())
+    whole = task._relation(student, teacher, batch_of())
+    bare = [replace(one, encoded=replace(one.encoded, state_scores_BSO=None)) for one in (student, teacher)]
+    assert torch.allclose(whole, task._relation(bare[0], bare[1], batch_of()), rtol=1e-2)
+    separate = task_of(config_of("promptmrg")).eval()
+    assert not torch.allclose(
+        separate._relation(student, teacher, batch_of()), separate._relation(*bare, batch_of()), rtol=1e-2
+    )
+
+
+def test_fillers_do_not_count() -> None:
+    batch = batch_of()
+    filler = replace(batch, has_token_BT=batch.has_token_BT & torch.tensor([[True], [True], [False]]))
+    two = batch_of(3)
+    two = replace(
+        two,
+        rows_B=two.rows_B[:2],
+        has_view_BV=two.has_view_BV[:2],
+        tokens_BT=two.tokens_BT[:2],
+        has_token_BT=two.has_token_BT[:2],
+        pixels_BVHW=None if two.pixels_BVHW is None else two.pixels_BVHW[:2],
+    )
+    task = task_of(config_of("promptmrg")).eval()
+    with_filler, without = task(filler), task(two)
+    for name in with_filler:
+        assert torch.allclose(with_filler[name], without[name], atol=1e-5), name
+
+
+def test_generations_learn_from_one_another_and_say_so(world: Path, tmp_path: Path) -> None:
+    config = replace(small_config("baseline", epochs=1), distill=DistillConfig())
+    last = train_generations(config, world, tmp_path / "run", generations=3, say=lambda text: None)
+    assert last == tmp_path / "run" / "generation-3"
+    lineage = json.loads((last / "model.json").read_text())["training"]["lineage"]
+    assert [one["system"] for one in lineage] == ["baseline", "baseline + ISD"]
+    assert all(len(one["weights_sha256"]) == 64 and one["validation"] for one in lineage)
+    first = json.loads((tmp_path / "run" / "generation-1" / "model.json").read_text())
+    assert first["training"]["lineage"] == []
+    assert load_model(last).config.system == "baseline + ISD"
+    assert "2 generations before it: baseline " in (last / "README.md").read_text()
+    steps = logged(tmp_path / "run" / "generation-2")
+    assert steps and all(float(step["response"]) > 0 for step in steps)
+
+
+def test_generations_go_on_where_they_were_stopped(world: Path, tmp_path: Path) -> None:
+    config = replace(small_config("baseline", epochs=2), distill=DistillConfig())
+    quiet: Callable[[str], None] = lambda text: None  # noqa: E731
+    whole = train_generations(config, world, tmp_path / "whole", generations=2, say=quiet)
+    train(config, world, tmp_path / "cut" / "generation-1", say=quiet)
+    second = replace(config, distill=DistillConfig(teacher=str(tmp_path / "cut" / "generation-1")))
+    with pytest.raises(_Stopped):
+        train(second, world, tmp_path / "cut" / "generation-2", say=_stop_at_validation)
+    with pytest.raises(InputError, match="already holds a run"):
+        train_generations(config, world, tmp_path / "cut", generations=2, say=quiet)
+    resumed = train_generations(config, world, tmp_path / "cut", generations=2, resume=True, say=quiet)
+    assert_same(weights(whole), weights(resumed))
+
+
+class _Stopped(Exception):
+    pass
+
+
+def _stop_at_validation(text: str) -> None:
+    if text.startswith("validation"):
+        raise _Stopped
+
+
+def test_a_teacher_that_does_not_fit_is_refused(world: Path, tmp_path: Path) -> None:
+    quiet: Callable[[str], None] = lambda text: None  # noqa: E731
+    train(small_config("r2gen_cmn", epochs=1), world, tmp_path / "teacher", say=quiet)
+    teacher = DistillConfig(teacher=str(tmp_path / "teacher"))
+    base = replace(small_config("baseline", epochs=1), distill=teacher)
+    cases: list[tuple[Any, str]] = [
+        (replace(base, text=replace(base.text, threshold=3)), "vocabulary"),
+        (replace(base, images=replace(base.images, size=32, resize=32)), "image size"),
+        (replace(base, text=replace(base.text, max_length=20)), "ids a report"),
+        (replace(base, distill=DistillConfig(teacher=str(tmp_path / "none"))), "no rayscribe model"),
+    ]
+    for number, (config, message) in enumerate(cases):
+        with pytest.raises(InputError, match=message):
+            train(config, world, tmp_path / f"run-{number}", say=quiet)
+    train(base, world, tmp_path / "other-method", say=quiet)  # a plain method may teach another
+    assert read_manifest(world) and NOTHING.digests() == []
