@@ -83,6 +83,8 @@ def train(
         resources.check(manifest, config, data)
         digest = data_digest(manifest, config, resources)
         folder = RunFolder(run, config, data_digest=digest, resume=resume, writes=group.rank == 0)
+        if group.rank == 0:
+            resources.save(run)
         group.wait()
         training, validation = (Part.read(manifest, split, config, say) for split in ("train", "val"))
         tokenizer = Tokenizer.build(

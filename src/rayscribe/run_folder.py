@@ -26,7 +26,7 @@ from rayscribe.files import whole_file, write_text
 from rayscribe.settings_file import from_yaml, to_yaml
 
 # What a start that failed before its first step leaves behind.
-_BEFORE_TRAINING = {"config.yaml", "data.sha256", "tensorboard"}
+_BEFORE_TRAINING = {"config.yaml", "data.sha256", "tensorboard", "retrieval", "graph.json"}
 
 
 class RunFolder:

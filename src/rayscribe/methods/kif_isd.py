@@ -1,4 +1,4 @@
-"""KIF of KIF-ISD, "Graph-Driven Medical Report Generation with Adaptive Knowledge Distillation": knowledge integration and fusion.
+"""KIF of KIF-ISD, "Graph-Driven Medical Report Generation with Adaptive Knowledge Distillation": a graph before the decoder.
 
 A graph of findings and organs is read by masked self-attention; every patch of the image then attends to the nodes, and what it
 takes from them replaces it in front of the decoder (spec A2.1 to A2.4). Disease head, retrieved reports and prompt are

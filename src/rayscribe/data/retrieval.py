@@ -1,0 +1,211 @@
+"""The training reports that an image resembles most: the index that `rayscribe build-retrieval` makes (PromptMRG, spec A1.2).
+
+A folder that needs nothing else, and that is copied into every model that uses it:
+
+retrieval.json        row order (study ids and patients), how it was made, hashes of the files
+bank.safetensors      a vector a training report, and one for each of 20 names of findings; for the aligned kind also the
+                      queries of the training studies, each by a map that was fitted without the study
+encoder.safetensors   the aligned kind: image encoder and map to the reports' space
+encoder/              the CLIP kind: vision model and image processor, as transformers saves them
+
+No report text is in it. The search is exact.
+
+Shapes: R training reports, M width of the space, S studies, K reports a study, F names of findings.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from rayscribe.data.images import Grey
+from rayscribe.data.retrieval_encoders import AlignedEncoder, ClipEncoder
+from rayscribe.errors import InputError
+from rayscribe.files import sha256_of, whole_file
+from rayscribe.study import Study
+
+Progress = Callable[[Iterable[Any]], Iterable[Any]]
+
+FORMAT = "rayscribe-retrieval-1"
+ABOUT, BANK = "retrieval.json", "bank.safetensors"
+_BLOCK = 256  # studies
+_MANY = 50_000  # reports, from which on FAISS searches where it is installed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retrieval:
+    """A loaded index. `about` is what retrieval.json says."""
+
+    folder: Path
+    about: dict[str, Any]
+    bank_RM: NDArray[np.float16]
+    findings_FM: NDArray[np.float16]
+    queries_RM: Tensor | None
+    encoder: AlignedEncoder | ClipEncoder
+
+    @classmethod
+    def load(cls, folder: Path) -> Retrieval:
+        """Raises InputError where it is missing, damaged or of another version."""
+        about = _read_about(folder)
+        for name, digest in about["sha256"].items():
+            path = folder / name
+            if not path.is_file() or sha256_of(path) != digest:
+                raise InputError(f"{path}: missing or damaged; copy the folder again, or build the index anew")
+        try:
+            bank = load_file(folder / BANK)
+        except (OSError, SafetensorError) as error:
+            raise InputError(f"{folder / BANK}: cannot be read ({error}); build the index anew") from error
+        encoder = AlignedEncoder.load(folder, about) if about["kind"] == "aligned" else ClipEncoder.load(folder)
+        return cls(
+            folder=folder,
+            about=about,
+            bank_RM=bank["bank"].numpy(),
+            findings_FM=bank["findings"].numpy(),
+            queries_RM=bank.get("queries"),
+            encoder=encoder,
+        )
+
+    def save(self, folder: Path) -> None:
+        """A copy; every file is replaced as a whole, retrieval.json last."""
+        if (folder / ABOUT).is_file() and _read_about(folder) == self.about:
+            return
+        for name in (*self.about["sha256"], ABOUT):
+            with whole_file(folder / name) as temporary:
+                temporary.write_bytes((self.folder / name).read_bytes())
+
+    @property
+    def width(self) -> int:
+        return int(self.bank_RM.shape[1])
+
+    @property
+    def ids(self) -> list[str]:
+        """Study ids in the order of the rows."""
+        found: list[str] = self.about["ids"]
+        return found
+
+    @cached_property
+    def digest(self) -> str:
+        return hashlib.sha256(json.dumps(self.about, sort_keys=True).encode()).hexdigest()
+
+    def least_images_side(self) -> int:
+        """Pixels that an image's shorter side should have."""
+        return self.encoder.side
+
+    def study_vectors(
+        self,
+        studies: Sequence[Study],
+        *,
+        folder: Path | None = None,
+        device: torch.device | None = None,
+        progress: Progress = iter,
+    ) -> Tensor:
+        """Queries of the studies' images (S, M), float32 of unit length; `folder` is that of the feature cache.
+
+        Studies of the bank have the vectors by the maps that were fitted without them, so that what they retrieve is no better
+        than what a new study retrieves.
+        """
+        known = {id_: row for row, id_ in enumerate(self.ids)} if self.queries_RM is not None else {}
+        vectors_SM = torch.zeros(len(studies), self.width)
+        new = [at for at, study in enumerate(studies) if study.id not in known]
+        if new:
+            found = self.encoder.studies([studies[at] for at in new], folder=folder, device=device, progress=progress)
+            vectors_SM[new] = found
+        if self.queries_RM is not None:
+            old = [at for at, study in enumerate(studies) if study.id in known]
+            vectors_SM[old] = self.queries_RM[[known[studies[at].id] for at in old]].float()
+        return vectors_SM
+
+    def image_vector(self, images: Sequence[Grey]) -> Tensor:
+        """The query (M) of one study from its images as `read_image` returns them."""
+        return self.encoder.images(images)
+
+    def nearest(
+        self, vectors_SM: Tensor, *, top: int, studies: Sequence[Study] | None = None, use_faiss: bool | None = None
+    ) -> NDArray[np.int32]:
+        """Rows of the `top` most similar reports (S, K), best first, by cosine.
+
+        With `studies` never a row of the same study or of the same patient (where the patient is known). FAISS, an extra,
+        searches among very many reports unless told otherwise; it is exact, too. Raises InputError where too few rows remain.
+        """
+        without = [self._own_rows(study) for study in studies] if studies is not None else [[]] * len(vectors_SM)
+        most = max(map(len, without), default=0)
+        rows = len(self.bank_RM)
+        if top + most > rows:
+            raise InputError(
+                f"{self.folder}: {rows} training reports, {top} are wanted beside {most} of the same study or patient; "
+                f"give --diagnosis.reports {max(1, rows - most)} or less"
+            )
+        if use_faiss is None:
+            use_faiss = rows >= _MANY and importlib.util.find_spec("faiss") is not None
+        search = self._faiss if use_faiss else self._exact
+        found = search(vectors_SM, without, top, most)
+        return np.array(found, np.int32).reshape(len(vectors_SM), top)
+
+    def _exact(self, vectors_SM: Tensor, without: Sequence[list[int]], top: int, most: int) -> list[list[int]]:
+        bank_MR = torch.from_numpy(self.bank_RM).float().T
+        found: list[list[int]] = []
+        for start in range(0, len(vectors_SM), _BLOCK):
+            scores_SR = vectors_SM[start : start + _BLOCK].float() @ bank_MR
+            for row, own in enumerate(without[start : start + _BLOCK]):
+                scores_SR[row, own] = -torch.inf
+            found += scores_SR.topk(top, dim=1).indices.tolist()
+        return found
+
+    def _faiss(self, vectors_SM: Tensor, without: Sequence[list[int]], top: int, most: int) -> list[list[int]]:
+        """As many more as may have to go are searched for, then left out."""
+        import faiss  # type: ignore[import-not-found]
+
+        index = faiss.IndexFlatIP(self.width)
+        index.add(self.bank_RM.astype(np.float32))
+        _, rows_SK = index.search(vectors_SM.float().numpy(), top + most)
+        return [
+            [row for row in rows if row not in own][:top]
+            for rows, own in zip(rows_SK.tolist(), map(set, without), strict=True)
+        ]
+
+    def _own_rows(self, study: Study) -> list[int]:
+        return sorted({*self._rows_of["", study.id], *(self._rows_of[study.subject, ""] if study.subject else ())})
+
+    @cached_property
+    def _rows_of(self) -> defaultdict[tuple[str, str], list[int]]:
+        """Rows by (patient, "") and by ("", study)."""
+        found: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
+        for row, (id_, subject) in enumerate(zip(self.ids, self.about["subjects"], strict=True)):
+            found["", id_].append(row)
+            if subject:
+                found[subject, ""].append(row)
+        return found
+
+
+def _read_about(folder: Path) -> dict[str, Any]:
+    path = folder / ABOUT
+    if not path.is_file():
+        raise InputError(
+            f"{folder}: no index of reports (no {ABOUT}); make one with `rayscribe build-retrieval DATA --out {folder}`"
+        )
+    try:
+        about: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if about["format"] != FORMAT:
+            raise InputError(f"{path}: format {about['format']!r}; this version reads {FORMAT}")
+        wanted = ("kind", "ids", "subjects", "sha256", "digest", "section", "cleaning")
+        if lacking := [name for name in wanted if name not in about]:
+            raise InputError(f"{path}: {lacking[0]} is missing; build the index anew")
+    except (ValueError, KeyError, TypeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path}: not an index of reports ({error!r}); build it anew") from error
+    return about

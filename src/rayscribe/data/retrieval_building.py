@@ -1,0 +1,210 @@
+"""Makes the index of training reports, see `retrieval.py`: by TF-IDF and a linear map fitted here, or by a CLIP from disk.
+
+The aligned kind: reports as TF-IDF vectors, reduced by a truncated singular value decomposition; images as features of a frozen
+encoder, mapped to the reports by ridge regression. Its strength is chosen, and the recall measured, on training studies that a
+map was fitted without. Only the training split is read.
+
+Shapes: R training reports, W words, C channels, M width of the space, F names of findings.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.nn import functional as F
+
+from rayscribe.config import BackboneConfig, TextConfig
+from rayscribe.data.dataset import cleaned_report
+from rayscribe.data.images import ImageConfig
+from rayscribe.data.manifest import Manifest
+from rayscribe.data.mining import Texts
+from rayscribe.data.retrieval import ABOUT, BANK, FORMAT, Progress
+from rayscribe.data.retrieval_encoders import CLIP_FOLDER, ENCODER, INSTALL, study_features
+from rayscribe.data.sections import section_text
+from rayscribe.errors import DISCLAIMER, InputError
+from rayscribe.files import sha256_of, whole_file, write_text
+from rayscribe.models.backbones import Backbone
+from rayscribe.study import Study
+
+# Spec A2.1; each is embedded on its own.
+FINDINGS = (
+    *("normal", "cardiomegaly", "scoliosis", "fractures", "effusion", "thickening", "pneumothorax", "hernia"),
+    *("calcinosis", "emphysema", "pneumonia", "edema", "atelectasis", "cicatrix", "opacity", "lesion"),
+    *("airspace disease", "hypoinflation", "medical device", "other"),
+)
+_FOLDS = 5
+_STRENGTHS = (0.01, 0.1, 1.0, 10.0, 100.0, 1000.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Recall:
+    """How many held-out training images find their own report among the `top` nearest of all."""
+
+    top: int
+    found: float
+    chance: float
+
+
+def training_part(manifest: Manifest, text: TextConfig) -> tuple[list[Study], list[str]]:
+    """The training studies that have the section, and their cleaned reports."""
+    pairs = [(study, report) for study in manifest.split("train") if (report := cleaned_report(study, text))]
+    if len(pairs) < 2 * _FOLDS:
+        raise InputError(f"{len(pairs)} training studies have the section {text.section!r}; too few for an index")
+    return [study for study, _ in pairs], [report for _, report in pairs]
+
+
+def build_aligned(
+    manifest: Manifest,
+    text: TextConfig,
+    encoder: BackboneConfig,
+    images: ImageConfig,
+    out: Path,
+    *,
+    width: int,
+    top: int,
+    features: Path | None,
+    progress: Progress,
+) -> Recall:
+    """Writes the index of the aligned kind. Raises InputError where the reports have too few words for a space."""
+    studies, reports = training_part(manifest, text)
+    bank_RM, findings_FM = report_vectors(reports, FINDINGS, width)
+    backbone = Backbone(encoder).eval()
+    means_RC = study_features(studies, backbone, images, features, None, progress)
+    centre_C = means_RC.mean(0)
+    x_RC = F.normalize(means_RC - centre_C, dim=-1)
+    strength, queries_RM = held_out_queries(x_RC, bank_RM, top)
+    map_CM = ridge(x_RC, bank_RM, [strength])[0]
+    net = {f"net.{name}": tensor.contiguous() for name, tensor in backbone.net.state_dict().items()}
+    with whole_file(out / ENCODER) as temporary:
+        save_file(net | {"centre": centre_C, "map": map_CM.contiguous()}, temporary)
+    kept = asdict(encoder) | {"weights": "", "trainable": False}
+    about = {"kind": "aligned", "ridge": strength, "backbone": kept, "images": asdict(images)}
+    _write(out, about, manifest, text, studies, {"bank": bank_RM, "findings": findings_FM, "queries": queries_RM})
+    return recall_of(queries_RM, bank_RM, top)
+
+
+def report_vectors(reports: Sequence[str], findings: Sequence[str], width: int) -> tuple[Tensor, Tensor]:
+    """Unit vectors of the reports (R, M) and, in the same space, of the findings' names (F, M); zero where no word is known.
+
+    M is `width`, or the largest multiple of 8 below it that the reports' words allow.
+    """
+    texts = Texts.of([*reports, *findings])
+    own, names = texts.part(torch.arange(len(reports))), texts.part(torch.arange(len(reports), len(texts.starts_N)))
+    sparse_RW = torch.sparse_csr_tensor(
+        torch.cat([own.starts_N, torch.tensor([len(own.words_G)])]),
+        own.words_G,
+        own.weights_G,
+        (len(reports), texts.vocabulary),
+    )
+    width = min(width, len(reports), texts.vocabulary) // 8 * 8
+    if width < 8:
+        raise InputError("the training reports have fewer than 8 words in all; nothing to compare them by")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        _, _, directions_WM = torch.svd_lowrank(sparse_RW, q=width, niter=4)
+    return tuple(F.normalize(part.times(directions_WM), dim=-1) for part in (own, names))  # type: ignore[return-value]
+
+
+def ridge(x_RC: Tensor, y_RM: Tensor, strengths: Sequence[float]) -> list[Tensor]:
+    """For every strength the map (C, M) with the least squared error plus strength times its squared size."""
+    x, y = x_RC.double(), y_RM.double()
+    values_C, vectors_CC = torch.linalg.eigh(x.T @ x)
+    turned_CM = vectors_CC.T @ (x.T @ y)
+    return [(vectors_CC @ (turned_CM / (values_C[:, None].clamp(min=0) + one))).float() for one in strengths]
+
+
+def held_out_queries(x_RC: Tensor, bank_RM: Tensor, top: int) -> tuple[float, Tensor]:
+    """The best strength, and every training study's query (R, M) by the map of the four fifths that it is not in."""
+    fold_R = torch.randperm(len(x_RC), generator=torch.Generator().manual_seed(0)) % _FOLDS
+    queries_LRM = torch.zeros(len(_STRENGTHS), *bank_RM.shape)
+    for fold in range(_FOLDS):
+        held_R = fold_R == fold
+        for place, map_CM in enumerate(ridge(x_RC[~held_R], bank_RM[~held_R], _STRENGTHS)):
+            queries_LRM[place, held_R] = F.normalize(x_RC[held_R] @ map_CM, dim=-1)
+    found = [recall_of(queries_RM, bank_RM, top).found for queries_RM in queries_LRM]
+    best = max(range(len(found)), key=lambda place: found[place])
+    return _STRENGTHS[best], queries_LRM[best]
+
+
+def recall_of(queries_RM: Tensor, bank_RM: Tensor, top: int, block: int = 256) -> Recall:
+    found = 0
+    for start in range(0, len(bank_RM), block):
+        scores_BR = queries_RM[start : start + block] @ bank_RM.T
+        own_B1 = scores_BR.diagonal(start)[: len(scores_BR), None]
+        found += int(((scores_BR > own_B1).sum(1) < top).sum())
+    return Recall(top=top, found=found / len(bank_RM), chance=min(1.0, top / len(bank_RM)))
+
+
+def build_clip(manifest: Manifest, text: TextConfig, clip: Path, out: Path, *, top: int, progress: Progress) -> Recall:
+    """Writes the index of a CLIP from the folder `clip`, as transformers saves one. Reports go in as they were written."""
+    if not clip.is_dir():
+        raise InputError(f"{clip}: no such folder of a CLIP (--clip)")
+    try:
+        from transformers import AutoTokenizer, CLIPImageProcessor, CLIPModel, CLIPVisionModelWithProjection
+    except ImportError as error:
+        raise InputError(f"--by clip needs the library transformers ({error}); {INSTALL}") from error
+    studies, _ = training_part(manifest, text)
+    try:
+        model = CLIPModel.from_pretrained(clip, local_files_only=True, use_safetensors=True).eval()
+        vision = CLIPVisionModelWithProjection.from_pretrained(clip, local_files_only=True, use_safetensors=True)
+        processor = CLIPImageProcessor.from_pretrained(clip, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(clip, local_files_only=True)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise InputError(
+            f"{clip}: not a whole CLIP in safetensors ({error}); give what save_pretrained wrote"
+        ) from error
+    longest = model.config.text_config.max_position_embeddings
+
+    def embedded(texts: Sequence[str]) -> Tensor:
+        tokens = tokenizer(list(texts), padding=True, truncation=True, max_length=longest, return_tensors="pt")
+        with torch.no_grad():
+            hidden = model.text_model(tokens["input_ids"], tokens["attention_mask"]).pooler_output
+            return F.normalize(model.text_projection(hidden), dim=-1)
+
+    reports = [section_text(study.findings, study.impression, text.section) for study in studies]
+    blocks = [reports[start : start + 64] for start in range(0, len(reports), 64)]
+    bank_RM = torch.cat([embedded(block) for block in progress(blocks)])
+    vision.save_pretrained(out / CLIP_FOLDER)
+    processor.save_pretrained(out / CLIP_FOLDER)
+    about = {"kind": "clip", "clip": clip.name}
+    _write(out, about, manifest, text, studies, {"bank": bank_RM, "findings": embedded(FINDINGS)})
+    from rayscribe.data.retrieval import Retrieval
+
+    queries_RM = Retrieval.load(out).study_vectors(studies, progress=progress)
+    return recall_of(queries_RM, bank_RM, top)
+
+
+def _write(
+    out: Path,
+    about: dict[str, Any],
+    manifest: Manifest,
+    text: TextConfig,
+    studies: Sequence[Study],
+    vectors: dict[str, Tensor],
+) -> None:
+    """The bank, then retrieval.json, which names the hashes of all files."""
+    with whole_file(out / BANK) as temporary:
+        save_file({name: tensor.half().contiguous() for name, tensor in vectors.items()}, temporary)
+    files = sorted(path for path in out.rglob("*") if path.is_file() and path.name != ABOUT)
+    record = {
+        "format": FORMAT,
+        "disclaimer": DISCLAIMER,
+        **about,
+        "reports": len(studies),
+        "width": vectors["bank"].shape[1],
+        "section": text.section,
+        "cleaning": text.cleaning,
+        "digest": manifest.digest(),
+        "sha256": {path.relative_to(out).as_posix(): sha256_of(path) for path in files},
+        "findings": FINDINGS,
+        "ids": [study.id for study in studies],
+        "subjects": [study.subject for study in studies],
+    }
+    write_text(out / ABOUT, json.dumps(record, indent=1) + "\n")

@@ -1,0 +1,148 @@
+"""Images to queries in the space of the reports: a frozen image encoder with a linear map, or a CLIP's vision model.
+
+Shapes: S studies, I images, C channels of the encoder, M width of the space.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.nn import functional as F
+
+from rayscribe.config import BackboneConfig
+from rayscribe.data.features import cached_features
+from rayscribe.data.images import Grey, ImageConfig, evaluation_square, read_checked_image
+from rayscribe.errors import InputError
+from rayscribe.models.backbones import Backbone
+from rayscribe.settings_file import from_plain
+from rayscribe.study import Study
+
+Progress = Callable[[Iterable[Any]], Iterable[Any]]
+
+ENCODER = "encoder.safetensors"
+CLIP_FOLDER = "encoder"
+INSTALL = "install it: pip install 'rayscribe[bert]'"
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlignedEncoder:
+    """A frozen timm model; the mean over patches and views, centred and of unit length, then a linear map."""
+
+    backbone: Backbone
+    square: ImageConfig
+    centre_C: Tensor
+    map_CM: Tensor
+
+    @classmethod
+    def load(cls, folder: Path, about: dict[str, Any]) -> AlignedEncoder:
+        try:
+            state = load_file(folder / ENCODER)
+            backbone = Backbone(from_plain(BackboneConfig, about["backbone"])).eval()
+            own = {name.removeprefix("net."): tensor for name, tensor in state.items() if name.startswith("net.")}
+            backbone.net.load_state_dict(own)
+            return cls(
+                backbone=backbone,
+                square=from_plain(ImageConfig, about["images"]),
+                centre_C=state["centre"],
+                map_CM=state["map"],
+            )
+        except (OSError, SafetensorError, KeyError, TypeError, RuntimeError) as error:
+            raise InputError(
+                f"{folder / ENCODER}: does not fit retrieval.json ({error}); build the index anew"
+            ) from error
+
+    @property
+    def side(self) -> int:
+        return self.square.size
+
+    def studies(
+        self, studies: Sequence[Study], *, folder: Path | None, device: torch.device | None, progress: Progress
+    ) -> Tensor:
+        """(S, M), by the feature cache."""
+        self.backbone.to(device or "cpu")
+        return self.mapped(study_features(studies, self.backbone, self.square, folder, device, progress))
+
+    def images(self, images: Sequence[Grey]) -> Tensor:
+        """(M)"""
+        squares = np.stack([evaluation_square(image, self.square) for image in images])
+        device = self.backbone.gain_C11.device
+        features_INC = self.backbone.images(torch.from_numpy(squares).to(device)).float().cpu()
+        return self.mapped(features_INC.mean(1).mean(0)[None])[0]
+
+    def mapped(self, means_SC: Tensor) -> Tensor:
+        return F.normalize(F.normalize(means_SC - self.centre_C, dim=-1) @ self.map_CM, dim=-1)
+
+
+def study_features(
+    studies: Sequence[Study],
+    backbone: Backbone,
+    square: ImageConfig,
+    folder: Path | None,
+    device: torch.device | None,
+    progress: Progress,
+) -> Tensor:
+    """The mean feature of every study (S, C) over patches, then over views."""
+    cache = cached_features(studies, backbone, square, folder=folder, device=device, progress=progress)
+    return torch.stack(
+        [
+            torch.stack([torch.from_numpy(cache[sha256]).float().mean(0) for sha256 in study.sha256]).mean(0)
+            for study in studies
+        ]
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipEncoder:
+    """The vision model of a CLIP with its projection; the mean over views of unit vectors, of unit length again."""
+
+    model: Any
+    processor: Any
+
+    @classmethod
+    def load(cls, folder: Path) -> ClipEncoder:
+        try:
+            from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection  # seconds to import
+        except ImportError as error:
+            raise InputError(f"{folder}: a CLIP index needs the library transformers ({error}); {INSTALL}") from error
+
+        place = folder / CLIP_FOLDER
+        try:
+            model = CLIPVisionModelWithProjection.from_pretrained(place, local_files_only=True, use_safetensors=True)
+            processor = CLIPImageProcessor.from_pretrained(place, local_files_only=True)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise InputError(f"{place}: cannot be read ({error}); build the index anew") from error
+        return cls(model=model.eval(), processor=processor)
+
+    @property
+    def side(self) -> int:
+        return int(self.model.config.image_size)
+
+    def studies(
+        self, studies: Sequence[Study], *, folder: Path | None, device: torch.device | None, progress: Progress
+    ) -> Tensor:
+        """(S, M)"""
+        self.model.to(device or "cpu")
+        found = []
+        for study in progress(studies):
+            images = [
+                read_checked_image(path, sha256, at_least=self.side)
+                for path, sha256 in zip(study.images, study.sha256, strict=True)
+            ]
+            found.append(self.images(images))
+        return torch.stack(found)
+
+    @torch.no_grad()
+    def images(self, images: Sequence[Grey]) -> Tensor:
+        """(M)"""
+        colours = [np.repeat(image[:, :, None], 3, axis=2) for image in images]
+        pixels = self.processor(images=colours, return_tensors="pt")["pixel_values"].to(self.model.device)
+        vectors_IM = F.normalize(self.model(pixel_values=pixels).image_embeds.float().cpu(), dim=-1)
+        return F.normalize(vectors_IM.mean(0), dim=-1)
