@@ -9,6 +9,7 @@ Shapes: R training reports, W words, C channels, M width of the space, F names o
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -97,12 +98,10 @@ def report_vectors(reports: Sequence[str], findings: Sequence[str], width: int) 
     """
     texts = Texts.of([*reports, *findings])
     own, names = texts.part(torch.arange(len(reports))), texts.part(torch.arange(len(reports), len(texts.starts_N)))
-    sparse_RW = torch.sparse_csr_tensor(
-        torch.cat([own.starts_N, torch.tensor([len(own.words_G)])]),
-        own.words_G,
-        own.weights_G,
-        (len(reports), texts.vocabulary),
-    )
+    lengths_R = torch.diff(own.starts_N, append=torch.tensor([len(own.words_G)]))
+    places_2G = torch.stack([torch.arange(len(reports)).repeat_interleave(lengths_R), own.words_G])
+    size = (len(reports), texts.vocabulary)
+    sparse_RW = torch.sparse_coo_tensor(places_2G, own.weights_G, size, check_invariants=False)
     width = min(width, len(reports), texts.vocabulary) // 8 * 8
     if width < 8:
         raise InputError("the training reports have fewer than 8 words in all; nothing to compare them by")
@@ -153,13 +152,15 @@ def build_clip(manifest: Manifest, text: TextConfig, clip: Path, out: Path, *, t
     studies, _ = training_part(manifest, text)
     try:
         model = CLIPModel.from_pretrained(clip, local_files_only=True, use_safetensors=True).eval()
-        vision = CLIPVisionModelWithProjection.from_pretrained(clip, local_files_only=True, use_safetensors=True)
         processor = CLIPImageProcessor.from_pretrained(clip, local_files_only=True)
         tokenizer = AutoTokenizer.from_pretrained(clip, local_files_only=True)
     except (OSError, ValueError, RuntimeError) as error:
         raise InputError(
             f"{clip}: not a whole CLIP in safetensors ({error}); give what save_pretrained wrote"
         ) from error
+    vision = CLIPVisionModelWithProjection(_vision_config(model))
+    vision.vision_model.load_state_dict(model.vision_model.state_dict())
+    vision.visual_projection.load_state_dict(model.visual_projection.state_dict())
     longest = model.config.text_config.max_position_embeddings
 
     def embedded(texts: Sequence[str]) -> Tensor:
@@ -179,6 +180,13 @@ def build_clip(manifest: Manifest, text: TextConfig, clip: Path, out: Path, *, t
 
     queries_RM = Retrieval.load(out).study_vectors(studies, progress=progress)
     return recall_of(queries_RM, bank_RM, top)
+
+
+def _vision_config(model: Any) -> Any:
+    """The vision part's, which does not know the width of the projection by itself."""
+    config = copy.deepcopy(model.config.vision_config)
+    config.projection_dim = model.config.projection_dim
+    return config
 
 
 def _write(

@@ -93,7 +93,7 @@ def study_features(
     cache = cached_features(studies, backbone, square, folder=folder, device=device, progress=progress)
     return torch.stack(
         [
-            torch.stack([torch.from_numpy(cache[sha256]).float().mean(0) for sha256 in study.sha256]).mean(0)
+            torch.stack([torch.tensor(cache[sha256]).float().mean(0) for sha256 in study.sha256]).mean(0)
             for study in studies
         ]
     )
