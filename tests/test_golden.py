@@ -30,6 +30,8 @@ CONFIGS = {
     "r2gen": small_config("r2gen"),
     "r2gen_cmn": small_config("r2gen_cmn"),
     "jima": small_config("jima"),
+    "promptmrg": small_config("promptmrg"),
+    "kif": small_config("kif"),
     "ithn": replace(small_config("r2gen_cmn"), ithn=IthnConfig(enabled=True, width=16)),
 }
 

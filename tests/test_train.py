@@ -27,7 +27,7 @@ from rayscribe.settings_file import to_yaml
 from rayscribe.task import ReportTask
 from rayscribe.train import build_optimizer, lr_factor
 
-METHODS = ("baseline", "r2gen", "r2gen_cmn")
+METHODS = ("baseline", "r2gen", "r2gen_cmn", "promptmrg", "kif")
 
 # Trains in a process of its own, which kills itself without warning at the given step.
 KILLED = """
@@ -96,6 +96,7 @@ def test_two_processes_take_the_steps_of_one(method: str, world: Path, tmp_path:
     config = replace(
         config,
         model=replace(config.model, dropout=0.0, patch_dropout=0.0),
+        kif=replace(config.kif, dropout=0.0) if method == "kif" else config.kif,
         # Frozen, because batch normalisation sees half of the batch in each of two processes.
         backbone=replace(config.backbone, trainable=False),
     )

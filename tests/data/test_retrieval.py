@@ -110,7 +110,7 @@ def test_faiss_finds_the_same(index: Path, world: Path) -> None:
     vectors = torch.randn(42, 16, generator=torch.Generator().manual_seed(0))
     found = bank_of(index)
     exact, by_faiss = (found.nearest(vectors, top=9, studies=studies, use_faiss=flag) for flag in (False, True))
-    assert (exact == by_faiss).all()
+    assert np.allclose(found.bank_RM[exact], found.bank_RM[by_faiss], atol=1e-3)  # equal reports may change places
 
 
 def test_a_new_study_has_one_query_whether_by_cache_or_by_files(index: Path, world: Path, encoder: list[str]) -> None:

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
 import json
+import math
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -8,22 +12,25 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from conftest import small_config
 from methods.test_promptmrg import WORDS, batch_of, states
 from rayscribe.build import Training, build_model, build_task
 from rayscribe.checkpoint import load_model
+from rayscribe.cli import run as run_verb
 from rayscribe.config import RunConfig
-from rayscribe.config_methods import DistillConfig
+from rayscribe.config_methods import DistillConfig, IthnConfig
 from rayscribe.data.manifest import read_manifest
 from rayscribe.errors import InputError
 from rayscribe.methods.distill import DistillTask, softened_kl
 from rayscribe.methods.promptmrg import Diagnoses
 from rayscribe.resources import NOTHING, Resources
 from rayscribe.run import train, train_generations
+from rayscribe.settings_file import to_yaml
 from rayscribe.study import Batch
 from rayscribe.train import build_optimizer
-from test_train import assert_same, logged, weights
+from test_train import KILLED, assert_same, logged, logs_of_one_and_two_processes, weights
 
 METHODS = ("baseline", "r2gen", "r2gen_cmn", "promptmrg", "kif")
 
@@ -202,3 +209,65 @@ def test_a_teacher_that_does_not_fit_is_refused(world: Path, tmp_path: Path) -> 
             train(config, world, tmp_path / f"run-{number}", say=quiet)
     train(base, world, tmp_path / "other-method", say=quiet)  # a plain method may teach another
     assert read_manifest(world) and NOTHING.digests() == []
+
+
+@pytest.mark.slow
+def test_graph_distillation_and_hard_negatives_compose_and_resume(world: Path, tmp_path: Path) -> None:
+    """ITHN around ISD around KIF: one host, killed within an epoch, goes on to the same weights."""
+    quiet: Callable[[str], None] = lambda text: None  # noqa: E731
+    mined = tmp_path / "mined.parquet"
+    run_verb(["mine-negatives", str(world), "--out", str(mined)])
+    train(small_config("kif", epochs=1), mined, tmp_path / "teacher", say=quiet)
+    config = replace(
+        small_config("kif", checkpoint_minutes=0.0),
+        distill=DistillConfig(teacher=str(tmp_path / "teacher")),
+        ithn=IthnConfig(enabled=True, width=16),
+    )
+    assert config.system == "kif + ISD + ITHN"
+    train(config, mined, tmp_path / "unbroken", say=quiet)
+    (tmp_path / "config.yaml").write_text(to_yaml(config))
+    arguments = [tmp_path / "config.yaml", mined, tmp_path / "killed", 8, tmp_path / "features"]
+    code = subprocess.run([sys.executable, "-c", KILLED, *map(str, arguments)], capture_output=True, check=False)
+    assert code.returncode == -signal.SIGKILL, code.stderr.decode()
+    train(config, mined, tmp_path / "killed", resume=True, say=quiet)
+    assert_same(weights(tmp_path / "unbroken"), weights(tmp_path / "killed"))
+    steps = logged(tmp_path / "unbroken")
+    assert steps == logged(tmp_path / "killed")
+    for name in ("report", "diagnosis", "response", "relation", "align", "apart"):
+        assert all(math.isfinite(float(step[name])) for step in steps), name
+    exported = load_file(tmp_path / "unbroken" / "model.safetensors")
+    assert not any("teacher" in name or "image.weight" in name for name in exported)
+    assert load_model(tmp_path / "unbroken").config.system == "kif + ISD + ITHN"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("training", ["joint", "alternating"])
+def test_jima_teaches_itself_where_a_step_holds_reports(training: str, world: Path, tmp_path: Path) -> None:
+    base = small_config("jima", epochs=2)
+    config = replace(
+        base,
+        jima=replace(base.jima, training=training),  # type: ignore[arg-type]
+        distill=DistillConfig(features="encoded"),
+    )
+    last = train_generations(config, world, tmp_path / "run", generations=2, say=lambda text: None)
+    found = [float(step["response"]) for step in logged(last)]
+    assert any(value > 0 for value in found)
+    assert any(math.isnan(value) for value in found) == (training == "alternating")
+
+
+@pytest.mark.slow
+def test_two_processes_distil_as_one_does(world: Path, tmp_path: Path) -> None:
+    config = small_config("promptmrg", epochs=1, bucket=False, eps=1e-4)
+    config = replace(
+        config,
+        model=replace(config.model, dropout=0.0, patch_dropout=0.0),
+        backbone=replace(config.backbone, trainable=False),
+    )
+    train(config, world, tmp_path / "teacher", features=tmp_path / "features", say=lambda text: None)
+    # The relation compares the studies of a process with one another, so it is left out.
+    taught = replace(config, distill=DistillConfig(teacher=str(tmp_path / "teacher"), relation=0.0))
+    one, two = logs_of_one_and_two_processes(taught, world, tmp_path)
+    for step, (first, second) in enumerate(zip(one, two, strict=True)):
+        tolerance = 1e-4 if step == 0 else 1e-2
+        for name in ("loss", "response", "diagnosis"):
+            assert float(second[name]) == pytest.approx(float(first[name]), rel=tolerance), (step, name)

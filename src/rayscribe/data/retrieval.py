@@ -167,7 +167,7 @@ class Retrieval:
 
     def _faiss(self, vectors_SM: Tensor, without: Sequence[list[int]], top: int, most: int) -> list[list[int]]:
         """As many more as may have to go are searched for, then left out."""
-        import faiss  # type: ignore[import-not-found]
+        import faiss
 
         index = faiss.IndexFlatIP(self.width)
         index.add(self.bank_RM.astype(np.float32))
