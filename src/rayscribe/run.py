@@ -24,12 +24,10 @@ from rayscribe.data.manifest import read_manifest
 from rayscribe.data.pairs import mined_partners
 from rayscribe.distributed import Processes, processes
 from rayscribe.errors import InputError
-from rayscribe.methods.kif_isd import KnowledgeStage
-from rayscribe.models.bert_decoder import BertDecoder, start_from_bert
 from rayscribe.predict import BATCH
 from rayscribe.resources import Resources
 from rayscribe.run_folder import RunFolder
-from rayscribe.run_inputs import Part, Teacher, data_digest, diagnoses_of, entities_of
+from rayscribe.run_inputs import Part, Teacher, data_digest, diagnoses_of, entities_of, start_words
 from rayscribe.study import Batch
 from rayscribe.tokenizer import Tokenizer
 from rayscribe.train import Progress, fit
@@ -98,13 +96,8 @@ def train(
             )
         torch.manual_seed(config.seed)
         model = build_model(config, tokenizer.size, resources)
-        if isinstance(model.decoder, BertDecoder) and config.model.decoder_weights:
-            folder_of_bert = Path(config.model.decoder_weights)
-            first = tokenizer.size - len(tokenizer.words)
-            vectors = start_from_bert(model.decoder, folder_of_bert, tokenizer.words, first=first)
-            for stage in model.stages:
-                if isinstance(stage, KnowledgeStage):
-                    say(f"{stage.copy_words(vectors)} words of the graph start from {folder_of_bert}")
+        if config.model.decoder_weights:
+            start_words(config, model, tokenizer, say)
         if not config.backbone.weights:
             say(
                 f"note: {config.backbone.name} starts from random weights; --backbone.weights takes a file or `pretrained`"

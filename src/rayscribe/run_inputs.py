@@ -15,7 +15,9 @@ from rayscribe.data.manifest import Manifest
 from rayscribe.distributed import Processes
 from rayscribe.errors import InputError
 from rayscribe.files import sha256_of
+from rayscribe.methods.kif_isd import KnowledgeStage, node_words
 from rayscribe.methods.promptmrg import Diagnoses
+from rayscribe.models.bert_decoder import BertDecoder, start_from_bert, word_vectors
 from rayscribe.models.report_model import ReportModel
 from rayscribe.resources import Resources
 from rayscribe.study import Batch, Study
@@ -93,6 +95,18 @@ def diagnoses_of(
     rates_O = condition_rates(config.diagnosis.priors, known)
     say(f"conditions: {labelled.sum()} of {len(labelled)} labelled ({known.source})")
     return Diagnoses(training=known, validation=checked, validation_batches=batches, rates_O=rates_O)
+
+
+def start_words(config: RunConfig, model: ReportModel, tokenizer: Tokenizer, say: Say) -> None:
+    """The BERT decoder, and the words of the graph where they have its width, start from a BERT on disk."""
+    folder = Path(config.model.decoder_weights)
+    assert isinstance(model.decoder, BertDecoder)
+    start_from_bert(model.decoder, folder, tokenizer.words, first=tokenizer.size - len(tokenizer.words))
+    say(f"decoder and {len(tokenizer.words)} words start from {folder}")
+    for stage in model.stages:
+        if isinstance(stage, KnowledgeStage) and config.kif.width == config.model.width:
+            words = node_words(stage.graph)
+            say(f"{stage.copy_words(word_vectors(folder, words))} of {len(words)} words of the graph, too")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

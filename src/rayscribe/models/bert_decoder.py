@@ -131,11 +131,11 @@ def _language_model(model: ModelConfig, vocabulary: int, channels: int, position
     return language
 
 
-def start_from_bert(decoder: BertDecoder, folder: Path, words: Sequence[str], *, first: int) -> dict[str, Tensor]:
+def start_from_bert(decoder: BertDecoder, folder: Path, words: Sequence[str], *, first: int) -> None:
     """Copies a BERT's layers and positions, and for every word the mean of its pieces; `first` is the id of the first word.
 
-    Returns the vectors of words. The folder holds model.safetensors and a tokenizer, as transformers saves them. Attention to
-    the image is new and stays random, as in BLIP. Raises InputError where a part is missing or of another size.
+    The folder holds model.safetensors and a tokenizer, as transformers saves them. Attention to the image is new and stays
+    random, as in BLIP. Raises InputError where a part is missing or of another size.
     """
     state = _bert_state(folder)
     parts: list[tuple[nn.Module, str]] = [(decoder.language.bert.embeddings.LayerNorm, "embeddings.LayerNorm.")]
@@ -152,19 +152,32 @@ def start_from_bert(decoder: BertDecoder, folder: Path, words: Sequence[str], *,
     try:
         for part, prefix in parts:
             part.load_state_dict({name: state[prefix + name] for name in part.state_dict()})
-        pieces_PD, places = state["embeddings.word_embeddings.weight"], state["embeddings.position_embeddings.weight"]
+        places = state["embeddings.position_embeddings.weight"]
         known = min(len(positions), len(places))
         with torch.no_grad():
             positions[:known] = places[:known]
+            for place, vector_D in enumerate(word_vectors(folder, words).values(), first):
+                decoder.language.bert.embeddings.word_embeddings.weight[place] = vector_D
     except (KeyError, RuntimeError) as error:
         raise InputError(
             f"{folder}: not a BERT of --model.decoder-layers, --model.width and --model.feedforward of this run ({error})"
         ) from error
-    vectors = _word_vectors(folder, words, pieces_PD)
-    with torch.no_grad():
-        for place, word in enumerate(words, first):
-            decoder.language.bert.embeddings.word_embeddings.weight[place] = vectors[word]
-    return vectors
+
+
+def word_vectors(folder: Path, words: Sequence[str]) -> dict[str, Tensor]:
+    """For every word the mean of its pieces' embeddings (D) in the BERT on disk."""
+    from transformers import AutoTokenizer
+
+    pieces_PD = _bert_state(folder)["embeddings.word_embeddings.weight"]
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder}: no tokenizer of a BERT ({error}); copy the whole folder") from error
+    found = tokenizer(list(words), add_special_tokens=False)["input_ids"]
+    return {
+        word: pieces_PD[pieces].mean(0) if pieces else pieces_PD.mean(0)
+        for word, pieces in zip(words, found, strict=True)
+    }
 
 
 def _bert_state(folder: Path) -> Mapping[str, Tensor]:
@@ -176,17 +189,3 @@ def _bert_state(folder: Path) -> Mapping[str, Tensor]:
             f"{path}: no weights of a BERT ({error}); give a folder that transformers' save_pretrained wrote"
         ) from error
     return {name.removeprefix("bert."): tensor for name, tensor in state.items()}
-
-
-def _word_vectors(folder: Path, words: Sequence[str], pieces_PD: Tensor) -> dict[str, Tensor]:
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{folder}: no tokenizer of a BERT ({error}); copy the whole folder") from error
-    found = tokenizer(list(words), add_special_tokens=False)["input_ids"]
-    return {
-        word: pieces_PD[pieces].mean(0) if pieces else pieces_PD.mean(0)
-        for word, pieces in zip(words, found, strict=True)
-    }
