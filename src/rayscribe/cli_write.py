@@ -87,6 +87,8 @@ def predict(arguments: list[str]) -> None:
     draft = draft_report(load_model(wanted.model), wanted.images, wanted.decoding, best=wanted.best)
     if wanted.json:
         answer: dict[str, Any] = {"report": draft.reports[0], "model": str(wanted.model), "disclaimer": DISCLAIMER}
+        if draft.diagnosis:
+            answer["diagnosis"] = draft.diagnosis
         if draft.warnings:
             answer["warnings"] = draft.warnings
         if wanted.best > 1:
@@ -96,4 +98,6 @@ def predict(arguments: list[str]) -> None:
     for warning in draft.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     print("\n".join(draft.reports))
+    if told := [f"{name} {state}" for name, state in draft.diagnosis.items() if state != "not mentioned"]:
+        print(f"\nread before it was written: {', '.join(told)}")
     print(f"\n{DISCLAIMER}")

@@ -36,6 +36,13 @@ FIVE: tuple[str, ...] = ("Cardiomegaly", "Edema", "Consolidation", "Atelectasis"
 NOT_MENTIONED, POSITIVE, NEGATIVE, UNCERTAIN = 0, 1, 2, 3
 "States of an observation in a report: the codes that CheXbert and PromptMRG use."
 
+STATE_NAMES: dict[int, str] = {
+    NOT_MENTIONED: "not mentioned",
+    POSITIVE: "positive",
+    NEGATIVE: "negative",
+    UNCERTAIN: "uncertain",
+}
+
 CSV_STATES: dict[int, str] = {NOT_MENTIONED: "", POSITIVE: "1", NEGATIVE: "0", UNCERTAIN: "-1"}
 "The same states as the CheXpert labeler writes them to a table."
 

@@ -14,12 +14,15 @@ import numpy as np
 import torch
 
 from rayscribe.checkpoint import TrainedModel
+from rayscribe.conditions import CONDITIONS
 from rayscribe.config import DecodingConfig
 from rayscribe.data.dataset import Neighbours, Row, StudyDataset, collate
 from rayscribe.data.features import FeatureCache
 from rayscribe.data.images import evaluation_square, looks_inverted, read_image
 from rayscribe.decoding import Hypothesis, Vocabulary, decode
 from rayscribe.errors import InputError
+from rayscribe.labels import STATE_NAMES
+from rayscribe.methods.promptmrg import DiagnosisStage
 from rayscribe.models.report_model import ReportModel
 from rayscribe.study import Batch, Study
 from rayscribe.tokenizer import Tokenizer
@@ -100,6 +103,8 @@ class Draft:
     reports: list[str]
     "n-best, best first"
     warnings: list[str]
+    diagnosis: dict[str, str]
+    "states by condition, which stand in front of the report; empty for methods without a disease head"
 
 
 def draft_report(trained: TrainedModel, images: Sequence[Path], decoding: DecodingConfig, *, best: int = 1) -> Draft:
@@ -124,7 +129,26 @@ def draft_report(trained: TrainedModel, images: Sequence[Path], decoding: Decodi
     (found,) = hypotheses(
         trained.model, trained.tokenizer, batch, decoding, max_length=trained.config.text.max_length, best=best
     )
-    return Draft(reports=[trained.tokenizer.decode(one.tokens) for one in found], warnings=warnings)
+    return Draft(
+        reports=[trained.tokenizer.decode(one.tokens) for one in found],
+        warnings=warnings,
+        diagnosis=_diagnosis(trained.model, batch),
+    )
+
+
+@torch.inference_mode()
+def _diagnosis(model: ReportModel, batch: Batch) -> dict[str, str]:
+    """What the disease head makes of one study, where there is one; conditions that nobody labelled are left out."""
+    stage = next((stage for stage in model.stages if isinstance(stage, DiagnosisStage)), None)
+    if stage is None:
+        return {}
+    states_O = stage.predicted(stage.scores(model.see(batch.to(stage.is_labelled_O.device))))[0].tolist()
+    labelled = stage.is_labelled_O.tolist()
+    return {
+        name: STATE_NAMES[state]
+        for name, state, is_labelled in zip(CONDITIONS, states_O, labelled, strict=True)
+        if is_labelled
+    }
 
 
 def _one_study(pixels_VHW: np.ndarray[Any, np.dtype[np.uint8]]) -> Batch:

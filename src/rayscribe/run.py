@@ -5,6 +5,7 @@ The test split is never read here.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
@@ -48,6 +49,7 @@ def train_generations(
 
     The generations are RUN/generation-1, RUN/generation-2, ...; a single one is RUN itself.
     """
+    say = say if os.environ.get("RANK", "0") == "0" else _silent
     if generations < 1:
         raise InputError(f"--generations {generations}: at least 1")
     if generations == 1 and not config.distill.teacher and config.distill != DistillConfig():

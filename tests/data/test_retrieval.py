@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from conftest import small_config
 from rayscribe.checkpoint import load_model
+from rayscribe.conditions import CONDITIONS
 from rayscribe.config import BackboneConfig, DecodingConfig
 from rayscribe.config_methods import DiagnosisConfig
 from rayscribe.data.dataset import cleaned_report
@@ -22,6 +23,7 @@ from rayscribe.data.manifest import Manifest, read_manifest, write_manifest
 from rayscribe.data.retrieval import Retrieval
 from rayscribe.data.retrieval_building import FINDINGS, held_out_queries, recall_of, report_vectors, ridge
 from rayscribe.errors import InputError
+from rayscribe.labels import STATE_NAMES
 from rayscribe.models.backbones import Backbone
 from rayscribe.predict import draft_report
 from rayscribe.run import train
@@ -182,6 +184,7 @@ def test_a_model_carries_its_index_and_writes_without_the_original(
     study = read_manifest(world).split("test")[0]
     draft = draft_report(trained, study.images, DecodingConfig(beams=2))
     assert draft.reports[0]
+    assert list(draft.diagnosis) == list(CONDITIONS[:14]) and set(draft.diagnosis.values()) <= set(STATE_NAMES.values())
     assert "5 retrieved reports a study" in (run / "README.md").read_text()
 
 

@@ -8,7 +8,7 @@ generation starts anew and learns from the best checkpoint of the one before.
 
 What differs from the released code (spec A2.9, rows 6 to 9, 11):
 
-* the teacher keeps no graph, which halves the memory; the student's gradients are the same;
+* the teacher keeps no graph for gradients that nobody asks for; the student's are the same;
 * pads and the prompt do not count, and the response loss is a mean over target tokens, whatever the reports' length.
   `--distill.reduction batchmean` is the released sum over all positions, pads too, by the number of studies;
 * similarities of features and of states are normalised on their own, then averaged: joined as released (`--distill.grams
