@@ -76,7 +76,8 @@ def build_retrieval(arguments: list[str]) -> None:
             )
         index = Retrieval.load(out)
         held_out = " by maps that were fitted without them" if clip is None else ""
-        print(f"{len(index.ids)} training reports, width {index.width}")
+        fewer = f" (not {width}: the reports allow no more)" if clip is None and index.width < width else ""
+        print(f"{len(index.ids)} training reports, width {index.width}{fewer}, kind {by}")
         print(
             f"own report among the {recall.top} nearest: {recall.found:.1%} of the training images{held_out} "
             f"(chance: {recall.chance:.1%}); wrote {out}"

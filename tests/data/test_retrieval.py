@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 from conftest import small_config
@@ -106,6 +106,13 @@ def test_nearest_is_the_whole_search_without_own_study_and_patient(index: Path, 
         found.nearest(vectors, top=41, studies=studies)
 
 
+def test_of_equal_reports_the_lower_rows_come_first(index: Path) -> None:
+    found = bank_of(index)
+    found = replace(found, bank_RM=np.tile(found.bank_RM[:1], (42, 1)))
+    rows = found.nearest(torch.from_numpy(found.bank_RM[:3]).float(), top=9)
+    assert rows.tolist() == [list(range(9))] * 3
+
+
 def test_faiss_finds_the_same(index: Path, world: Path) -> None:
     pytest.importorskip("faiss", reason="FAISS is an extra")
     studies = read_manifest(world).split("train")
@@ -158,6 +165,42 @@ def test_alike_reports_are_near_and_names_lie_beside_what_they_name() -> None:
     assert bank[0] @ bank[1] > bank[0] @ bank[2]
     assert findings[0] @ bank[0] > findings[0] @ bank[2]
     assert (findings[1] == 0).all()  # no training report has the word
+
+
+def test_a_word_that_no_report_has_stays_zero_where_reports_repeat() -> None:
+    reports = ["the heart is normal .", "lungs are clear .", "no effusion or edema seen ."] * 20
+    _, findings = report_vectors(reports, ["effusion", "zebra", "cicatrix"], 512)
+    assert (findings[1:] == 0).all() and findings[0].norm() > 0.99
+
+
+def test_equal_reports_are_no_merit_of_the_images() -> None:
+    same = F.normalize(torch.ones(100, 8), dim=-1)
+    assert recall_of(same, same, 21).found == pytest.approx(0.21)
+
+
+def test_a_record_that_is_none_of_an_index_is_refused(index: Path) -> None:
+    path = index / "retrieval.json"
+    about = json.loads(path.read_text())
+    hashes = about["sha256"]
+    without_bank = {name: digest for name, digest in hashes.items() if name != "bank.safetensors"}
+    for wrong in (
+        {"ids": about["ids"][1:]},
+        {"sha256": []},
+        {"sha256": without_bank},
+        {"sha256": hashes | {"../x": ""}},
+    ):
+        path.write_text(json.dumps(about | wrong))
+        with pytest.raises(InputError, match=r"retrieval\.json"):
+            Retrieval.load(index)
+
+
+@pytest.mark.parametrize("name", ["bank.safetensors", "retrieval.json"])
+def test_a_damaged_copy_is_made_anew(name: str, index: Path, tmp_path: Path) -> None:
+    found = Retrieval.load(index)
+    found.save(tmp_path / "copy")
+    (tmp_path / "copy" / name).write_bytes(b"{")
+    found.save(tmp_path / "copy")
+    assert Retrieval.load(tmp_path / "copy").digest == found.digest
 
 
 @pytest.mark.parametrize("name", ["bank.safetensors", "encoder.safetensors", "retrieval.json"])
@@ -279,3 +322,16 @@ def test_a_clip_from_disk_makes_an_index_that_needs_nothing_else(
     (tmp_path / "index" / "encoder" / "model.safetensors").write_bytes(b"")
     with pytest.raises(InputError, match=r"model\.safetensors: missing or damaged"):
         Retrieval.load(tmp_path / "index")
+
+
+def test_a_clip_that_lacks_a_part_is_refused(clip: Path, world: Path, tmp_path: Path, rayscribe: Command) -> None:
+    command = ["build-retrieval", world, "--out", tmp_path / "index", "--by", "clip", "--clip", clip]
+    weights = load_file(clip / "model.safetensors")
+    whole = (clip / "model.safetensors").read_bytes()
+    del weights["text_projection.weight"]
+    save_file(weights, clip / "model.safetensors", metadata={"format": "pt"})
+    assert "lacks 1 weights of a CLIP, e.g. text_projection.weight" in rayscribe(*command, code=1)
+    (clip / "model.safetensors").write_bytes(whole)
+    for file in clip.glob("tokenizer*"):
+        file.unlink()
+    assert "has no tokenizer" in rayscribe(*command, code=1)

@@ -61,14 +61,14 @@ class Retrieval:
     def load(cls, folder: Path) -> Retrieval:
         """Raises InputError where it is missing, damaged or of another version."""
         about = _read_about(folder)
-        for name, digest in about["sha256"].items():
-            path = folder / name
-            if not path.is_file() or sha256_of(path) != digest:
-                raise InputError(f"{path}: missing or damaged; copy the folder again, or build the index anew")
+        for path in _damaged(folder, about):
+            raise InputError(f"{path}: missing or damaged; copy the folder again, or build the index anew")
         try:
             bank = load_file(folder / BANK)
         except (OSError, SafetensorError) as error:
             raise InputError(f"{folder / BANK}: cannot be read ({error}); build the index anew") from error
+        if not len(bank["bank"]) == len(about["ids"]) == len(about["subjects"]):
+            raise InputError(f"{folder / ABOUT}: does not name the rows of {BANK}; build the index anew")
         encoder = AlignedEncoder.load(folder, about) if about["kind"] == "aligned" else ClipEncoder.load(folder)
         return cls(
             folder=folder,
@@ -81,7 +81,9 @@ class Retrieval:
 
     def save(self, folder: Path) -> None:
         """A copy; every file is replaced as a whole, retrieval.json last."""
-        if (folder / ABOUT).is_file() and _read_about(folder) == self.about:
+        there = folder / ABOUT
+        same = there.is_file() and there.read_bytes() == (self.folder / ABOUT).read_bytes()
+        if same and not _damaged(folder, self.about):
             return
         for name in (*self.about["sha256"], ABOUT):
             with whole_file(folder / name) as temporary:
@@ -138,8 +140,9 @@ class Retrieval:
     ) -> NDArray[np.int32]:
         """Rows of the `top` most similar reports (S, K), best first, by cosine.
 
-        With `studies` never a row of the same study or of the same patient (where the patient is known). FAISS, an extra,
-        searches among very many reports unless told otherwise; it is exact, too. Raises InputError where too few rows remain.
+        Of equal ones the lower row comes first, but for FAISS. With `studies` never a row of the same study or of the same
+        patient (where the patient is known). FAISS, an extra, searches among very many reports unless told otherwise; it is
+        exact, too. Raises InputError where too few rows remain.
         """
         without = [self._own_rows(study) for study in studies] if studies is not None else [[]] * len(vectors_SM)
         most = max(map(len, without), default=0)
@@ -162,7 +165,11 @@ class Retrieval:
             scores_SR = vectors_SM[start : start + _BLOCK].float() @ bank_MR
             for row, own in enumerate(without[start : start + _BLOCK]):
                 scores_SR[row, own] = -torch.inf
-            found += scores_SR.topk(top, dim=1).indices.tolist()
+            least_S = scores_SR.topk(top, dim=1).values[:, -1]
+            for scores_R, least in zip(scores_SR, least_S):  # topk alone takes any of equal reports
+                rows = (scores_R >= least).nonzero()[:, 0]
+                best = scores_R[rows].argsort(descending=True, stable=True)[:top]
+                found.append(rows[best].tolist())
         return found
 
     def _faiss(self, vectors_SM: Tensor, without: Sequence[list[int]], top: int, most: int) -> list[list[int]]:
@@ -201,11 +208,28 @@ def _read_about(folder: Path) -> dict[str, Any]:
         about: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if about["format"] != FORMAT:
             raise InputError(f"{path}: format {about['format']!r}; this version reads {FORMAT}")
+        if not isinstance(about["sha256"], dict):
+            raise TypeError("sha256 is no table")
         wanted = ("kind", "ids", "subjects", "sha256", "digest", "section", "cleaning")
         if lacking := [name for name in wanted if name not in about]:
             raise InputError(f"{path}: {lacking[0]} is missing; build the index anew")
+        # The names are those of files that are read, and copied into a model's folder.
+        if BANK not in about["sha256"] or any(
+            Path(name).is_absolute() or ".." in Path(name).parts for name in about["sha256"]
+        ):
+            raise InputError(f"{path}: names other files than those of an index; build it anew")
     except (ValueError, KeyError, TypeError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path}: not an index of reports ({error!r}); build it anew") from error
     return about
+
+
+def _damaged(folder: Path, about: dict[str, Any]) -> list[Path]:
+    """The files that are not those that retrieval.json names."""
+    named: dict[str, str] = about["sha256"]
+    return [
+        folder / name
+        for name, digest in named.items()
+        if not (folder / name).is_file() or sha256_of(folder / name) != digest
+    ]

@@ -42,6 +42,8 @@ FINDINGS = (
 )
 _FOLDS = 5
 _STRENGTHS = (0.01, 0.1, 1.0, 10.0, 100.0, 1000.0)
+_JUDGED = 5000  # studies that recall is measured on: all of 270,000 would take hours
+_ALIKE = 1e-5  # cosines of reports with the same words differ by rounding
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +110,10 @@ def report_vectors(reports: Sequence[str], findings: Sequence[str], width: int) 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         _, _, directions_WM = torch.svd_lowrank(sparse_RW, q=width, niter=4)
+    known_W = torch.zeros(texts.vocabulary, dtype=torch.bool).index_fill(0, own.words_G, True)
+    directions_WM = (
+        directions_WM * known_W[:, None]
+    )  # of other words they hold rounding errors, which would get unit length
     return tuple(F.normalize(part.times(directions_WM), dim=-1) for part in (own, names))  # type: ignore[return-value]
 
 
@@ -121,43 +127,61 @@ def ridge(x_RC: Tensor, y_RM: Tensor, strengths: Sequence[float]) -> list[Tensor
 
 def held_out_queries(x_RC: Tensor, bank_RM: Tensor, top: int) -> tuple[float, Tensor]:
     """The best strength, and every training study's query (R, M) by the map of the four fifths that it is not in."""
-    fold_R = torch.randperm(len(x_RC), generator=torch.Generator().manual_seed(0)) % _FOLDS
-    queries_LRM = torch.zeros(len(_STRENGTHS), *bank_RM.shape)
-    for fold in range(_FOLDS):
-        held_R = fold_R == fold
-        for place, map_CM in enumerate(ridge(x_RC[~held_R], bank_RM[~held_R], _STRENGTHS)):
-            queries_LRM[place, held_R] = F.normalize(x_RC[held_R] @ map_CM, dim=-1)
-    found = [recall_of(queries_RM, bank_RM, top).found for queries_RM in queries_LRM]
-    best = max(range(len(found)), key=lambda place: found[place])
-    return _STRENGTHS[best], queries_LRM[best]
+    generator = torch.Generator().manual_seed(0)
+    fold_R = torch.randperm(len(x_RC), generator=generator) % _FOLDS
+    judged = torch.randperm(len(x_RC), generator=generator)[:_JUDGED]
+    held = [fold_R == fold for fold in range(_FOLDS)]
+    maps = [ridge(x_RC[~held_R], bank_RM[~held_R], _STRENGTHS) for held_R in held]
+
+    def queries(place: int) -> Tensor:
+        queries_RM = torch.empty_like(bank_RM)
+        for held_R, of_fold in zip(held, maps):
+            queries_RM[held_R] = F.normalize(x_RC[held_R] @ of_fold[place], dim=-1)
+        return queries_RM
+
+    best = max(range(len(_STRENGTHS)), key=lambda place: recall_of(queries(place), bank_RM, top, judged).found)
+    return _STRENGTHS[best], queries(best)
 
 
-def recall_of(queries_RM: Tensor, bank_RM: Tensor, top: int, block: int = 256) -> Recall:
-    found = 0
-    for start in range(0, len(bank_RM), block):
-        scores_BR = queries_RM[start : start + block] @ bank_RM.T
-        own_B1 = scores_BR.diagonal(start)[: len(scores_BR), None]
-        found += int(((scores_BR > own_B1).sum(1) < top).sum())
-    return Recall(top=top, found=found / len(bank_RM), chance=min(1.0, top / len(bank_RM)))
+def recall_of(queries_RM: Tensor, bank_RM: Tensor, top: int, rows: Tensor | None = None) -> Recall:
+    """Of these studies, or of as many as a fixed sample holds. Equal reports count as if drawn by lot."""
+    if rows is None:
+        rows = torch.randperm(len(bank_RM), generator=torch.Generator().manual_seed(0))[:_JUDGED]
+    found = 0.0
+    for rows_B in rows.split(256):
+        scores_BR = queries_RM[rows_B] @ bank_RM.T
+        own_B1 = scores_BR.gather(1, rows_B[:, None])
+        better_B, alike_B = (scores_BR > own_B1 + _ALIKE).sum(1), (scores_BR >= own_B1 - _ALIKE).sum(1)
+        found += float(((top - better_B) / (alike_B - better_B)).clamp(0, 1).sum())
+    return Recall(top=top, found=found / len(rows), chance=min(1.0, top / len(bank_RM)))
 
 
 def build_clip(manifest: Manifest, text: TextConfig, clip: Path, out: Path, *, top: int, progress: Progress) -> Recall:
     """Writes the index of a CLIP from the folder `clip`, as transformers saves one. Reports go in as they were written."""
     if not clip.is_dir():
         raise InputError(f"{clip}: no such folder of a CLIP (--clip)")
+    # transformers makes up, in silence, a tokenizer that is not there and weights that are missing.
+    if not any((clip / name).is_file() for name in ("tokenizer.json", "vocab.json", "vocab.txt")):
+        raise InputError(f"{clip}: has no tokenizer (tokenizer.json); save the CLIP's there, too")
     try:
         from transformers import AutoTokenizer, CLIPImageProcessor, CLIPModel, CLIPVisionModelWithProjection
     except ImportError as error:
         raise InputError(f"--by clip needs the library transformers ({error}); {INSTALL}") from error
     studies, _ = training_part(manifest, text)
+    read: Any = CLIPModel.from_pretrained  # its types know nothing of the second answer
     try:
-        model = CLIPModel.from_pretrained(clip, local_files_only=True, use_safetensors=True).eval()
+        model, loaded = read(clip, local_files_only=True, use_safetensors=True, output_loading_info=True)
         processor = CLIPImageProcessor.from_pretrained(clip, local_files_only=True)
         tokenizer = AutoTokenizer.from_pretrained(clip, local_files_only=True)
     except (OSError, ValueError, RuntimeError) as error:
         raise InputError(
             f"{clip}: not a whole CLIP in safetensors ({error}); give what save_pretrained wrote"
         ) from error
+    if lacking := sorted(loaded["missing_keys"]):
+        raise InputError(
+            f"{clip}: lacks {len(lacking)} weights of a CLIP, e.g. {lacking[0]}; give what save_pretrained wrote"
+        )
+    model.eval()
     vision = CLIPVisionModelWithProjection(_vision_config(model))
     vision.vision_model.load_state_dict(model.vision_model.state_dict())
     vision.visual_projection.load_state_dict(model.visual_projection.state_dict())
