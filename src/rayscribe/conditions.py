@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from rayscribe.errors import InputError
 from rayscribe.label_tables import read_columns
-from rayscribe.labels import OBSERVATIONS, POSITIVE
+from rayscribe.labels import CHEXBERT_ORDER, OBSERVATIONS, POSITIVE
 from rayscribe.metrics.labeler import RuleLabeler
 
 AUXILIARY: tuple[str, ...] = (
@@ -28,23 +28,7 @@ AUXILIARY: tuple[str, ...] = (
 )
 "The labelling rules of these were never released (PromptMRG, issue 30)."
 
-CONDITIONS: tuple[str, ...] = (
-    "Enlarged Cardiomediastinum",
-    "Cardiomegaly",
-    "Lung Opacity",
-    "Lung Lesion",
-    "Edema",
-    "Consolidation",
-    "Pneumonia",
-    "Atelectasis",
-    "Pneumothorax",
-    "Pleural Effusion",
-    "Pleural Other",
-    "Fracture",
-    "Support Devices",
-    "No Finding",
-    *AUXILIARY,
-)
+CONDITIONS: tuple[str, ...] = (*CHEXBERT_ORDER, *AUXILIARY)
 "Order of the prompt (PromptMRG, issues 17 and 25)."
 
 UNLABELLED = -100

@@ -30,6 +30,24 @@ OBSERVATIONS: tuple[str, ...] = (
     "Support Devices",
 )
 
+CHEXBERT_ORDER: tuple[str, ...] = (
+    "Enlarged Cardiomediastinum",
+    "Cardiomegaly",
+    "Lung Opacity",
+    "Lung Lesion",
+    "Edema",
+    "Consolidation",
+    "Pneumonia",
+    "Atelectasis",
+    "Pneumothorax",
+    "Pleural Effusion",
+    "Pleural Other",
+    "Fracture",
+    "Support Devices",
+    "No Finding",
+)
+"The same in the order of CheXbert's classifiers, which PromptMRG's prompt follows."
+
 FIVE: tuple[str, ...] = ("Cardiomegaly", "Edema", "Consolidation", "Atelectasis", "Pleural Effusion")
 "The five of the CheXpert competition, which many papers score alone."
 

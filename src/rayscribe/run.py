@@ -5,7 +5,6 @@ The test split is never read here.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
@@ -25,6 +24,7 @@ from rayscribe.data.manifest import read_manifest
 from rayscribe.data.pairs import mined_partners
 from rayscribe.distributed import Processes, processes
 from rayscribe.errors import InputError
+from rayscribe.models.report_model import ReportModel
 from rayscribe.predict import BATCH
 from rayscribe.resources import Resources
 from rayscribe.run_folder import RunFolder
@@ -49,7 +49,6 @@ def train_generations(
 
     The generations are RUN/generation-1, RUN/generation-2, ...; a single one is RUN itself.
     """
-    say = say if os.environ.get("RANK", "0") == "0" else _silent
     if generations < 1:
         raise InputError(f"--generations {generations}: at least 1")
     if generations == 1 and not config.distill.teacher and config.distill != DistillConfig():
@@ -57,11 +56,14 @@ def train_generations(
     folders = [run / f"generation-{number}" for number in range(1, generations + 1)] if generations > 1 else [run]
     if generations > 1 and not resume and any(folder.exists() for folder in folders):
         raise InputError(f"{run}: already holds a run; continue it with --resume, or give another --run folder")
-    for number, folder in enumerate(folders, 1):
-        if generations > 1:
-            say(f"generation {number} of {generations}")
-        train(config, data, folder, resume=resume and (folder / "config.yaml").exists(), features=features, say=say)
-        config = replace(config, distill=replace(config.distill, teacher=str(folder)))
+    with processes() as group:  # joined once for all of them
+        for number, folder in enumerate(folders, 1):
+            if generations > 1 and group.rank == 0:
+                say(f"generation {number} of {generations}")
+            goes_on = resume and (folder / "config.yaml").exists()
+            group.wait()  # before the first process makes the folder
+            _train(config, data, folder, group=group, resume=goes_on, features=features, say=say)
+            config = replace(config, distill=replace(config.distill, teacher=str(folder)))
     return folders[-1]
 
 
@@ -76,116 +78,119 @@ def train(
 ) -> Progress:
     """Trains `config` on the manifest `data` into the folder `run`, which is then a model folder as well."""
     with processes() as group:
-        say = say if group.rank == 0 else _silent
-        group_size_fits(config, group)
-        manifest = read_manifest(data)
-        resources = Resources.chosen(config)
-        resources.check(manifest, config, data)
-        digest = data_digest(manifest, config, resources)
-        folder = RunFolder(run, config, data_digest=digest, resume=resume, writes=group.rank == 0)
+        return _train(config, data, run, group=group, resume=resume, features=features, say=say)
+
+
+def _train(
+    config: RunConfig,
+    data: Path,
+    run: Path,
+    *,
+    group: Processes,
+    resume: bool,
+    features: Path | None,
+    say: Callable[[str], None],
+) -> Progress:
+    say = say if group.rank == 0 else _silent
+    group_size_fits(config, group)
+    manifest = read_manifest(data)
+    resources = Resources.chosen(config)
+    resources.check(manifest, config, data)
+    digest = data_digest(manifest, config, resources)
+    folder = RunFolder(run, config, data_digest=digest, resume=resume, writes=group.rank == 0)
+    if group.rank == 0:
+        resources.save(run)
+    group.wait()
+    training, validation = (Part.read(manifest, split, config, say) for split in ("train", "val"))
+    tokenizer = Tokenizer.build(training.reports, threshold=config.text.threshold, legacy_ids=config.text.legacy_ids)
+    entities = entities_of(config, training, tokenizer, say) if config.learns_entities else None
+    partners: list[list[int]] = []
+    if config.ithn.enabled:
+        partners = mined_partners(manifest, training.studies, config.text, candidates=config.ithn.candidates, data=data)
+    torch.manual_seed(config.seed)
+    model = build_model(config, tokenizer.size, resources)
+    if config.model.decoder_weights:
+        start_words(config, model, tokenizer, say)
+    _say_start(config, model, tokenizer, group, say)
+    teacher = Teacher.load(config, tokenizer, model, resources) if config.distill.teacher else None
+    bar: Callable[[Iterable[Any]], Iterable[Any]] = partial(
+        tqdm, desc="image features", unit="block", disable=group.rank > 0
+    )
+    studies = [*training.studies, *validation.studies]
+    cache = None
+    if not config.backbone.trainable:
+        cache = cached_features(
+            studies, model.backbone, config.images, folder=features, device=group.device, progress=bar
+        )
+    dataset = partial(
+        StudyDataset,
+        tokenizer=tokenizer,
+        text=config.text,
+        images=config.images,
+        cache=cache,
+        neighbours=resources.neighbours(studies, config, features=features, device=group.device, progress=bar),
+    )
+    train_set = dataset(training.studies, training.reports, training=True, seed=config.seed)
+    own = validation.share(group)
+    val_set = dataset(own.studies, own.reports)
+    order = Order(
+        lengths=[len(tokenizer.encode(report, max_length=config.text.max_length)) for report in training.reports],
+        batch_size=config.train.batch_size,
+        bucket=config.train.bucket,
+        seed=config.seed,
+    )
+    diagnoses = None
+    if config.diagnoses:
+        again = partial(read_once, val_set, range(len(val_set)), workers=config.train.workers)
+        diagnoses = diagnoses_of(config, training, own, again, say)
+    uncropped = dataset(training.studies, training.reports)
+    known = Training(
+        studies=len(training.studies),
+        batches_per_epoch=len(order.batches(0)),
+        partners=partners,
+        entities=entities,
+        batches=partial(_difficulty_batches, uncropped, config, group),
+        diagnoses=diagnoses,
+        teacher=(teacher.trained.config, teacher.trained.model) if teacher else None,
+    )
+    task = build_task(config, model, known).to(group.device)
+    about = manifest.provenance | {"digest": manifest.digest()}
+
+    def keep(epoch: int, scores: dict[str, float]) -> None:
         if group.rank == 0:
-            resources.save(run)
-        group.wait()
-        training, validation = (Part.read(manifest, split, config, say) for split in ("train", "val"))
-        tokenizer = Tokenizer.build(
-            training.reports, threshold=config.text.threshold, legacy_ids=config.text.legacy_ids
-        )
-        entities = entities_of(config, training, tokenizer, say) if config.learns_entities else None
-        partners: list[list[int]] = []
-        if config.ithn.enabled:
-            partners = mined_partners(
-                manifest, training.studies, config.text, candidates=config.ithn.candidates, data=data
+            facts = {
+                "epoch": epoch + 1,
+                "validation": scores,
+                "processes": group.count,
+                "lineage": teacher.lineage if teacher else [],
+            }
+            best = TrainedModel(
+                model=model, tokenizer=tokenizer, config=config, data=about, training=facts, resources=resources
             )
-        torch.manual_seed(config.seed)
-        model = build_model(config, tokenizer.size, resources)
-        if config.model.decoder_weights:
-            start_words(config, model, tokenizer, say)
-        if not config.backbone.weights:
-            say(
-                f"note: {config.backbone.name} starts from random weights; --backbone.weights takes a file or `pretrained`"
-            )
-        if config.train.precision == "bfloat16" and group.device.type == "cpu" and not _is_fast_in_bfloat16():
-            say("note: this processor multiplies bfloat16 far more slowly than float32; --train.precision float32")
-        say(f"{config.system}: {_millions(model)} million parameters, vocabulary {tokenizer.size}")
-        teacher = Teacher.load(config, tokenizer, model, resources) if config.distill.teacher else None
-        bar: Callable[[Iterable[Any]], Iterable[Any]] = partial(
-            tqdm, desc="image features", unit="block", disable=group.rank > 0
-        )
-        studies = [*training.studies, *validation.studies]
-        cache = None
-        if not config.backbone.trainable:
-            cache = cached_features(
-                studies, model.backbone, config.images, folder=features, device=group.device, progress=bar
-            )
-        dataset = partial(
-            StudyDataset,
-            tokenizer=tokenizer,
-            text=config.text,
-            images=config.images,
-            cache=cache,
-            neighbours=resources.neighbours(studies, config, features=features, device=group.device, progress=bar),
-        )
-        train_set = dataset(training.studies, training.reports, training=True, seed=config.seed)
-        own = validation.share(group)
-        val_set = dataset(own.studies, own.reports)
-        order = Order(
-            lengths=[len(tokenizer.encode(report, max_length=config.text.max_length)) for report in training.reports],
-            batch_size=config.train.batch_size,
-            bucket=config.train.bucket,
-            seed=config.seed,
-        )
-        diagnoses = None
-        if config.diagnoses:
-            again = partial(read_once, val_set, range(len(val_set)), workers=config.train.workers)
-            diagnoses = diagnoses_of(config, training, own, again, say)
-        uncropped = dataset(training.studies, training.reports)
-        known = Training(
-            studies=len(training.studies),
-            batches_per_epoch=len(order.batches(0)),
-            partners=partners,
-            entities=entities,
-            batches=partial(_difficulty_batches, uncropped, config, group),
-            diagnoses=diagnoses,
-            teacher=(teacher.trained.config, teacher.trained.model) if teacher else None,
-        )
-        task = build_task(config, model, known).to(group.device)
-        about = manifest.provenance | {"digest": manifest.digest()}
+            save_model(run, best)
 
-        def keep(epoch: int, scores: dict[str, float]) -> None:
-            if group.rank == 0:
-                facts = {
-                    "epoch": epoch + 1,
-                    "validation": scores,
-                    "processes": group.count,
-                    "lineage": teacher.lineage if teacher else [],
-                }
-                best = TrainedModel(
-                    model=model, tokenizer=tokenizer, config=config, data=about, training=facts, resources=resources
-                )
-                save_model(run, best)
-
-        progress = fit(
+    progress = fit(
+        task,
+        train_set,
+        task.draws(order),
+        config=config.train,
+        seed=config.seed,
+        run=folder,
+        processes=group,
+        validate=partial(
+            validate,
             task,
-            train_set,
-            task.draws(order),
-            config=config.train,
-            seed=config.seed,
-            run=folder,
-            processes=group,
-            validate=partial(
-                validate,
-                task,
-                val_set,
-                tokenizer,
-                config.decoding,
-                workers=config.train.workers,
-                group=group,
-                say=say,
-            ),
-            keep=keep,
-        )
-        say(f"best: epoch {progress.best_epoch + 1}, validation {config.train.metric} {abs(progress.best):.4f}; {run}")
-        return progress
+            val_set,
+            tokenizer,
+            config.decoding,
+            workers=config.train.workers,
+            group=group,
+            say=say,
+        ),
+        keep=keep,
+    )
+    say(f"best: epoch {progress.best_epoch + 1}, validation {config.train.metric} {abs(progress.best):.4f}; {run}")
+    return progress
 
 
 def _difficulty_batches(data: StudyDataset, config: RunConfig, group: Processes) -> Iterable[Batch]:
@@ -209,13 +214,21 @@ def group_size_fits(config: RunConfig, group: Processes) -> None:
         )
 
 
+def _say_start(
+    config: RunConfig, model: ReportModel, tokenizer: Tokenizer, group: Processes, say: Callable[[str], None]
+) -> None:
+    """What is trained, and what the user may not have meant."""
+    if not config.backbone.weights:
+        say(f"note: {config.backbone.name} starts from random weights; --backbone.weights takes a file or `pretrained`")
+    if config.train.precision == "bfloat16" and group.device.type == "cpu" and not _is_fast_in_bfloat16():
+        say("note: this processor multiplies bfloat16 far more slowly than float32; --train.precision float32")
+    millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6
+    say(f"{config.system}: {millions:.1f} million parameters, vocabulary {tokenizer.size}")
+
+
 def _is_fast_in_bfloat16() -> bool:
     """Without AVX512 there are no instructions for it: measured 66 against .6 GFLOP/s."""
     return torch.backends.cpu.get_cpu_capability() not in ("DEFAULT", "AVX2")
-
-
-def _millions(model: torch.nn.Module) -> str:
-    return f"{sum(parameter.numel() for parameter in model.parameters()) / 1e6:.1f}"
 
 
 def _silent(text: str) -> None:

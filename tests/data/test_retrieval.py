@@ -142,6 +142,15 @@ def test_training_studies_query_by_maps_that_never_saw_them(index: Path, world: 
     assert recall_of(fitted, bank, 5).found > recall_of(found.queries_RM.float(), bank, 5).found
 
 
+def test_a_study_of_another_data_set_with_a_known_id_has_a_query_of_its_own(index: Path, world: Path) -> None:
+    found, manifest = bank_of(index), read_manifest(world)
+    own, other = manifest.split("train")[0], manifest.split("test")[0]
+    foreign = replace(other, id=own.id)
+    vector = found.study_vectors([foreign])[0]
+    assert torch.allclose(vector, found.study_vectors([other])[0])
+    assert not torch.allclose(vector, found.study_vectors([own])[0], atol=1e-3)
+
+
 def test_a_map_that_exists_is_found() -> None:
     generator = torch.Generator().manual_seed(0)
     x = F.normalize(torch.randn(400, 12, generator=generator), dim=-1)

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from rayscribe.errors import InputError
-from rayscribe.labels import NEGATIVE, NOT_MENTIONED, OBSERVATIONS, POSITIVE
-from rayscribe.metrics.chexbert import ORDER, CheXbert, in_our_order
+from rayscribe.labels import CHEXBERT_ORDER, NEGATIVE, NOT_MENTIONED, OBSERVATIONS, POSITIVE
+from rayscribe.metrics.chexbert import CheXbert, in_our_order
 
 transformers = pytest.importorskip("transformers", reason="needs transformers")
 
@@ -45,8 +45,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def test_columns_are_reordered_by_name() -> None:
     theirs = np.array([[place + 1 for place in range(14)]], np.int8)
     ours = in_our_order(theirs)[0]
-    assert sorted(ORDER) == sorted(OBSERVATIONS)
-    for place, name in enumerate(ORDER):
+    assert sorted(CHEXBERT_ORDER) == sorted(OBSERVATIONS)
+    for place, name in enumerate(CHEXBERT_ORDER):
         assert ours[OBSERVATIONS.index(name)] == place + 1
     assert ours[0] == 14  # No Finding is CheXbert's last
     assert ours[OBSERVATIONS.index("Lung Lesion")] == 4  # and opacity comes before lesion there
@@ -66,7 +66,7 @@ def test_states_are_those_of_the_network_itself(files: tuple[Path, Path]) -> Non
         ids = [2, *(WORDS.index(word) for word in report.split()), 3]
         with torch.no_grad():
             first = bert(input_ids=torch.tensor([ids])).last_hidden_state[0, 0]
-        for place, name in enumerate(ORDER):
+        for place, name in enumerate(CHEXBERT_ORDER):
             scores = (
                 weights[f"module.linear_heads.{place}.weight"] @ first + weights[f"module.linear_heads.{place}.bias"]
             )

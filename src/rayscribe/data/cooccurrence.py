@@ -53,7 +53,7 @@ def cooccurrence_graph(
     has_RN = np.hstack([positive_RO[:, kept], has_word_RW])
     together_NN, lift_NN, doubt_NN = associations(has_RN)
     is_edge_NN = (together_NN >= least) & (lift_NN >= lift) & (doubt_NN > _BEYOND_DOUBT)
-    edges_NN = np.eye(len(names) + len(frequent) + 1, dtype=bool)
+    edges_NN = np.eye(len(names) + len(frequent) + 1) > 0
     edges_NN[0] = edges_NN[:, 0] = True
     edges_NN[1:, 1:] |= is_edge_NN
     found = np.argwhere(np.triu(is_edge_NN, 1)).tolist()

@@ -120,16 +120,24 @@ class Retrieval:
         Studies of the bank have the vectors by the maps that were fitted without them, so that what they retrieve is no better
         than what a new study retrieves.
         """
-        known = {id_: row for row, id_ in enumerate(self.ids)} if self.queries_RM is not None else {}
+        rows = [self._query_rows.get(identity(study.id, study.sha256)) for study in studies]
         vectors_SM = torch.zeros(len(studies), self.width)
-        new = [at for at, study in enumerate(studies) if study.id not in known]
+        new = [at for at, row in enumerate(rows) if row is None]
         if new:
             found = self.encoder.studies([studies[at] for at in new], folder=folder, device=device, progress=progress)
             vectors_SM[new] = found
         if self.queries_RM is not None:
-            old = [at for at, study in enumerate(studies) if study.id in known]
-            vectors_SM[old] = self.queries_RM[[known[studies[at].id] for at in old]].float()
+            vectors_SM[[at for at, row in enumerate(rows) if row is not None]] = self.queries_RM[
+                [row for row in rows if row is not None]
+            ].float()
         return vectors_SM
+
+    @cached_property
+    def _query_rows(self) -> dict[str, int]:
+        """Rows of the stored queries by study and images: another data set may have a study of the same id."""
+        if self.queries_RM is None:
+            return {}
+        return {name: row for row, name in enumerate(self.about["identities"])}
 
     def image_vector(self, images: Sequence[Grey]) -> Tensor:
         """The query (M) of one study from its images as `read_image` returns them."""
@@ -198,6 +206,11 @@ class Retrieval:
         return found
 
 
+def identity(id_: str, sha256: Sequence[str]) -> str:
+    """A hash of a study's id and images."""
+    return hashlib.sha256("\n".join([id_, *sha256]).encode()).hexdigest()[:16]
+
+
 def _read_about(folder: Path) -> dict[str, Any]:
     path = folder / ABOUT
     if not path.is_file():
@@ -210,7 +223,7 @@ def _read_about(folder: Path) -> dict[str, Any]:
             raise InputError(f"{path}: format {about['format']!r}; this version reads {FORMAT}")
         if not isinstance(about["sha256"], dict):
             raise TypeError("sha256 is no table")
-        wanted = ("kind", "ids", "subjects", "sha256", "digest", "section", "cleaning")
+        wanted = ("kind", "ids", "subjects", "identities", "sha256", "digest", "section", "cleaning")
         if lacking := [name for name in wanted if name not in about]:
             raise InputError(f"{path}: {lacking[0]} is missing; build the index anew")
         # The names are those of files that are read, and copied into a model's folder.

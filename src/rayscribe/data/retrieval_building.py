@@ -26,7 +26,7 @@ from rayscribe.data.dataset import cleaned_report
 from rayscribe.data.images import ImageConfig
 from rayscribe.data.manifest import Manifest
 from rayscribe.data.mining import Texts
-from rayscribe.data.retrieval import ABOUT, BANK, FORMAT, Progress
+from rayscribe.data.retrieval import ABOUT, BANK, FORMAT, Progress, Retrieval, identity
 from rayscribe.data.retrieval_encoders import CLIP_FOLDER, ENCODER, INSTALL, study_features
 from rayscribe.data.sections import section_text
 from rayscribe.errors import DISCLAIMER, InputError
@@ -111,9 +111,8 @@ def report_vectors(reports: Sequence[str], findings: Sequence[str], width: int) 
         torch.manual_seed(0)
         _, _, directions_WM = torch.svd_lowrank(sparse_RW, q=width, niter=4)
     known_W = torch.zeros(texts.vocabulary, dtype=torch.bool).index_fill(0, own.words_G, True)
-    directions_WM = (
-        directions_WM * known_W[:, None]
-    )  # of other words they hold rounding errors, which would get unit length
+    # Of other words the directions hold rounding errors, which would get unit length.
+    directions_WM = directions_WM * known_W[:, None]
     return tuple(F.normalize(part.times(directions_WM), dim=-1) for part in (own, names))  # type: ignore[return-value]
 
 
@@ -200,8 +199,6 @@ def build_clip(manifest: Manifest, text: TextConfig, clip: Path, out: Path, *, t
     processor.save_pretrained(out / CLIP_FOLDER)
     about = {"kind": "clip", "clip": clip.name}
     _write(out, about, manifest, text, studies, {"bank": bank_RM, "findings": embedded(FINDINGS)})
-    from rayscribe.data.retrieval import Retrieval
-
     queries_RM = Retrieval.load(out).study_vectors(studies, progress=progress)
     return recall_of(queries_RM, bank_RM, top)
 
@@ -238,5 +235,6 @@ def _write(
         "findings": FINDINGS,
         "ids": [study.id for study in studies],
         "subjects": [study.subject for study in studies],
+        "identities": [identity(study.id, study.sha256) for study in studies],
     }
     write_text(out / ABOUT, json.dumps(record, indent=1) + "\n")

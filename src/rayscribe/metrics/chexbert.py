@@ -18,25 +18,7 @@ import numpy as np
 
 from rayscribe.errors import InputError
 from rayscribe.files import sha256_of
-from rayscribe.labels import OBSERVATIONS, Labels
-
-ORDER: tuple[str, ...] = (
-    "Enlarged Cardiomediastinum",
-    "Cardiomegaly",
-    "Lung Opacity",
-    "Lung Lesion",
-    "Edema",
-    "Consolidation",
-    "Pneumonia",
-    "Atelectasis",
-    "Pneumothorax",
-    "Pleural Effusion",
-    "Pleural Other",
-    "Fracture",
-    "Support Devices",
-    "No Finding",
-)
-"CheXbert's own order of the classifiers. Each gives blank, positive, negative, uncertain; the last blank or positive."
+from rayscribe.labels import CHEXBERT_ORDER, OBSERVATIONS, Labels
 
 _LONGEST = 512  # tokens, of BERT; the released wrapper crashes beyond it, we cut
 _BATCH = 32
@@ -71,7 +53,7 @@ class CheXbert:
         weights = _plain_names(content.get("model_state_dict", content) if isinstance(content, dict) else {})
         config = BertConfig.from_json_file(str(folder / "config.json"))
         encoder = BertModel(config, add_pooling_layer=any(name.startswith("bert.pooler.") for name in weights))
-        heads = torch.nn.ModuleList(torch.nn.Linear(config.hidden_size, 4) for _ in ORDER[:-1])
+        heads = torch.nn.ModuleList(torch.nn.Linear(config.hidden_size, 4) for _ in CHEXBERT_ORDER[:-1])
         heads.append(torch.nn.Linear(config.hidden_size, 2))
         both = torch.nn.ModuleDict({"bert": encoder, "linear_heads": heads})
         try:
@@ -93,7 +75,7 @@ class CheXbert:
             return np.zeros((0, len(OBSERVATIONS)), np.int8)
         # Reports of one length share a batch, which spares padding.
         order = sorted(range(len(reports)), key=lambda row: len(reports[row]))
-        found = np.zeros((len(reports), len(ORDER)), np.int8)
+        found = np.zeros((len(reports), len(CHEXBERT_ORDER)), np.int8)
         with torch.no_grad():
             for start in range(0, len(order), _BATCH):
                 rows = order[start : start + _BATCH]
@@ -114,7 +96,7 @@ class CheXbert:
 
 def in_our_order(labels_RO: Labels) -> Labels:
     """From CheXbert's order of columns to that of `OBSERVATIONS`; its codes of the states are ours."""
-    return labels_RO[:, [ORDER.index(name) for name in OBSERVATIONS]]
+    return labels_RO[:, [CHEXBERT_ORDER.index(name) for name in OBSERVATIONS]]
 
 
 def _plain_names(weights: dict[str, Any]) -> dict[str, Any]:
