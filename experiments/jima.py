@@ -186,16 +186,15 @@ def table(found: Mapping[str, Mapping[str, Mapping]]) -> str:
     """Mean over seeds (their standard deviation), and the difference from `none` with its 95 % interval."""
     lines = ["| | " + " | ".join(found) + " |", "|---" * (len(found) + 1) + "|"]
     for name in (*SCORES, "distinct", "steps"):
-        cells = []
-        for scores in found.values():
-            one = scores[name]
-            spread = np.std(one["seeds"], ddof=1) if len(one["seeds"]) > 1 else 0.0
-            cell = f"{np.mean(one['seeds']):.3f} ({spread:.3f})"
-            if "low" in one:
-                cell += f", {one['difference']:+.3f} [{one['low']:+.3f}, {one['high']:+.3f}]"
-            cells.append(cell)
+        cells = [cell(scores[name]) for scores in found.values()]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def cell(one: Mapping) -> str:
+    spread = np.std(one["seeds"], ddof=1) if len(one["seeds"]) > 1 else 0.0
+    text = f"{np.mean(one['seeds']):.3f} ({spread:.3f})"
+    return text + (f", {one['difference']:+.3f} [{one['low']:+.3f}, {one['high']:+.3f}]" if "low" in one else "")
 
 
 def draw(found: Mapping[str, Mapping[str, Mapping[str, Mapping]]], path: Path) -> None:

@@ -33,6 +33,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jima import cell  # the script beside this one
 from tqdm import tqdm
 
 from rayscribe.cli_graph import build_graph
@@ -203,15 +204,7 @@ def table(found: Mapping[str, Mapping[str, Mapping]]) -> str:
     names = [*SCORES, "distinct"]
     lines = ["| | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
     for arm, scores in found.items():
-        cells = []
-        for name in names:
-            one = scores[name]
-            spread = np.std(one["seeds"], ddof=1) if len(one["seeds"]) > 1 else 0.0
-            cell = f"{np.mean(one['seeds']):.3f} ({spread:.3f})"
-            if "low" in one:
-                cell += f", {one['difference']:+.3f} [{one['low']:+.3f}, {one['high']:+.3f}]"
-            cells.append(cell)
-        lines.append(f"| {arm} | " + " | ".join(cells) + " |")
+        lines.append(f"| {arm} | " + " | ".join(cell(scores[name]) for name in names) + " |")
     return "\n".join(lines)
 
 
