@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rayscribe.checkpoint import TrainedModel, load_model
-from rayscribe.conditions import condition_rates, study_conditions
+from rayscribe.conditions import RULES, TRAINING, condition_rates, study_conditions
 from rayscribe.config import RunConfig
 from rayscribe.data.dataset import cleaned_report
 from rayscribe.data.entities import LEXICON, EntityTargets, study_entities
@@ -50,14 +50,14 @@ class Part:
 def data_digest(manifest: Manifest, config: RunConfig, resources: Resources) -> str:
     """Of all data that the training reads."""
     found = [manifest.digest_with_negatives() if config.ithn.enabled else manifest.digest(), *resources.digests()]
-    for flag, source, built_in in (
-        ("--jima.entities", config.jima.entities, LEXICON),
-        ("--diagnosis.labels", config.diagnosis.labels, "rules"),
-        ("--diagnosis.priors", config.diagnosis.priors, "training"),
+    for flag, what, source, built_in in (
+        ("--jima.entities", "entities", config.jima.entities, LEXICON),
+        ("--diagnosis.labels", "labels", config.diagnosis.labels, RULES),
+        ("--diagnosis.priors", "priors", config.diagnosis.priors, TRAINING),
     ):
         if source != built_in:
             if not Path(source).is_file():
-                raise InputError(f"{source}: no such file ({flag})")
+                raise InputError(f"{source}: no such file of {what} ({flag})")
             found.append(sha256_of(Path(source)))
     if config.distill.teacher:
         weights = Path(config.distill.teacher) / "model.safetensors"
