@@ -8,7 +8,7 @@ A cache is a folder of two append-only files, named by backbone, weights and tra
 A line is written only after its row is on disk, so whatever a `kill -9` leaves is a valid shorter cache, and filling goes on
 from there. Every row is checked against its CRC when it is read.
 
-Shapes: I images, N patches, C channels.
+Shapes: I images, S studies, N patches, C channels.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from rayscribe.data.images import ImageConfig, evaluation_square, read_checked_image
 from rayscribe.errors import InputError
@@ -142,3 +143,12 @@ def cached_features(
                 )
             cache.append([sha256 for sha256, _ in block], features_INC)
     return cache
+
+
+def study_means(studies: Sequence[Study], cache: FeatureCache) -> Tensor:
+    """Every study's features, averaged over patches, then over views: (S, C), float32."""
+    means = [
+        torch.stack([torch.tensor(cache[sha256]).float().mean(0) for sha256 in study.sha256]).mean(0)
+        for study in studies
+    ]
+    return torch.stack(means)

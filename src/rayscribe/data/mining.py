@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rayscribe.data.cleaning import words_only
-from rayscribe.data.features import FeatureCache
+from rayscribe.data.features import FeatureCache, study_means
 from rayscribe.study import Study
 
 Progress = Callable[[Iterable[Any]], Iterable[Any]]
@@ -104,12 +104,8 @@ class Texts:
 
 
 def image_vectors(studies: Sequence[Study], cache: FeatureCache) -> Tensor:
-    """(N, C): every study's features, averaged over patches and views, centred, of unit length."""
-    means = [
-        torch.stack([torch.from_numpy(cache[sha256]).float().mean(0) for sha256 in study.sha256]).mean(0)
-        for study in studies
-    ]
-    vectors_NC = torch.stack(means)
+    """(N, C): every study's mean feature, centred, of unit length."""
+    vectors_NC = study_means(studies, cache)
     return F.normalize(vectors_NC - vectors_NC.mean(0), dim=-1)
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rayscribe.config import BackboneConfig
-from rayscribe.data.features import cached_features
+from rayscribe.data.features import cached_features, study_means
 from rayscribe.data.images import Grey, ImageConfig, evaluation_square, read_checked_image
 from rayscribe.errors import InputError
 from rayscribe.models.backbones import Backbone
@@ -91,12 +91,7 @@ def study_features(
 ) -> Tensor:
     """The mean feature of every study (S, C) over patches, then over views."""
     cache = cached_features(studies, backbone, square, folder=folder, device=device, progress=progress)
-    return torch.stack(
-        [
-            torch.stack([torch.tensor(cache[sha256]).float().mean(0) for sha256 in study.sha256]).mean(0)
-            for study in studies
-        ]
-    )
+    return study_means(studies, cache)
 
 
 @dataclass(frozen=True, kw_only=True)
