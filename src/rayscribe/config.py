@@ -99,8 +99,9 @@ class TrainConfig:
     "epochs without a better validation score before the run stops"
     min_epochs: int = 0
     "epochs before which no checkpoint is selected; on IU X-Ray the first epochs tend to constant output"
-    metric: Literal["bleu4", "rouge_l", "cider", "ce_f1", "loss"] = "bleu4"
-    "what selects the checkpoint, on the validation split; ce_f1 is example-based, over the 14 observations, by the rules"
+    metric: Literal["bleu4", "rouge_l", "cider", "ce_f1", "auroc", "loss"] = "bleu4"
+    """what selects the checkpoint, on the validation split; ce_f1 is example-based, over the 14 observations, by the rules;
+    auroc is the classifiers', the mean over their findings"""
     label_smoothing: float = 0.0
     "of the report loss"
     batch_size: int = 16
@@ -118,9 +119,12 @@ class TrainConfig:
     weight_decay: float = 5e-5
     clip_value: float | None = 0.1
     clip_norm: float | None = None
-    schedule: Literal["constant", "step", "cosine"] = "step"
+    schedule: Literal["constant", "step", "cosine", "plateau"] = "step"
     step_epochs: int = 50
     gamma: float = 0.1
+    "what the rates are multiplied with at a step, or after a plateau of the validation loss"
+    plateau_epochs: int = 2
+    "plateau: epochs without a lower validation loss that are waited for"
     warmup_steps: int = 0
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     workers: int = 2

@@ -13,11 +13,18 @@ if TYPE_CHECKING:
 def check_together(config: RunConfig) -> None:
     """Raises InputError that names a flag which does not go with the others."""
     frozen = not config.backbone.trainable
+    need(config.train.metric != "auroc", "--train.metric", "auroc", "reports have no ROC curve; it is for classifiers")
     need(
         not (frozen and config.images.flip),
         "--images.flip",
         "",
         "a frozen image encoder is fed from its cache, unflipped",
+    )
+    need(
+        not (frozen and config.images.rotation),
+        "--images.rotation",
+        config.images.rotation,
+        "a frozen image encoder is fed from its cache, unrotated",
     )
     need(
         not (config.ithn.enabled and config.images.flip),

@@ -179,7 +179,7 @@ def _train(
         processes=group,
         validate=partial(
             validate,
-            task,
+            model,
             val_set,
             tokenizer,
             config.decoding,

@@ -20,10 +20,9 @@ from typing import Any
 
 import torch
 
-from rayscribe.config import RunConfig
 from rayscribe.errors import InputError
 from rayscribe.files import whole_file, write_text
-from rayscribe.settings_file import from_yaml, to_yaml
+from rayscribe.settings_file import settings_from_yaml, to_yaml
 
 # What a start that failed before its first step leaves behind.
 _BEFORE_TRAINING = {"config.yaml", "data.sha256", "tensorboard", "retrieval", "graph.json"}
@@ -32,7 +31,7 @@ _BEFORE_TRAINING = {"config.yaml", "data.sha256", "tensorboard", "retrieval", "g
 class RunFolder:
     """Logs and state of one run. Only the first process of a run writes."""
 
-    def __init__(self, path: Path, config: RunConfig, *, data_digest: str, resume: bool, writes: bool) -> None:
+    def __init__(self, path: Path, config: Any, *, data_digest: str, resume: bool, writes: bool) -> None:
         self.path, self.writes = path, writes
         self.resumes = resume and (path / "state.pt").exists()
         self._board = None
@@ -42,7 +41,7 @@ class RunFolder:
         if resume:
             if not stored.exists():
                 raise InputError(f"{path}: no run to resume (no config.yaml); start it without --resume")
-            if from_yaml(stored.read_text(), stored) != config:
+            if settings_from_yaml(type(config), stored.read_text(), stored) != config:
                 raise InputError(
                     f"{stored}: the run was started with other settings; resume it with the same ones, "
                     "or start another run folder"

@@ -15,13 +15,18 @@ from rayscribe.errors import InputError
 C = TypeVar("C")
 
 
-def to_yaml(config: RunConfig) -> str:
+def to_yaml(config: Any) -> str:
     return yaml.safe_dump(to_plain(config), sort_keys=False)
 
 
 def from_yaml(text: str, source: Path | str) -> RunConfig:
+    return settings_from_yaml(RunConfig, text, source)
+
+
+def settings_from_yaml(kind: type[C], text: str, source: Path | str) -> C:
+    """Settings of any kind: a report model's, or a classifier's."""
     try:
-        return from_plain(RunConfig, yaml.safe_load(text))
+        return from_plain(kind, yaml.safe_load(text))
     except (yaml.YAMLError, TypeError, AttributeError) as error:
         raise InputError(f"{source}: not a rayscribe configuration ({error})") from error
 

@@ -6,7 +6,7 @@ Shapes: B studies, T target positions, W vocabulary.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -18,6 +18,14 @@ from rayscribe.study import Batch, Pair
 Drawn = TypeVar("Drawn", bound=Batch | Pair[Any, Any])
 
 
+class Sees(Protocol):
+    """A model that looks at images."""
+
+    @property
+    def backbone(self) -> nn.Module:
+        """The image encoder, which has a learning rate of its own."""
+
+
 class Task(nn.Module, ABC, Generic[Drawn]):
     """Losses of a method. Heads, teachers and buffers of the method are its parameters and state, so they are saved."""
 
@@ -26,7 +34,7 @@ class Task(nn.Module, ABC, Generic[Drawn]):
 
     @property
     @abstractmethod
-    def model(self) -> ReportModel:
+    def model(self) -> Sees:
         """What is trained and exported."""
 
     @abstractmethod
@@ -44,6 +52,10 @@ class Task(nn.Module, ABC, Generic[Drawn]):
 
 class HostTask(Task[Drawn]):
     """A task that says how it reads a study, so that a plug-in can read others in the same way and add its own losses."""
+
+    @property
+    @abstractmethod
+    def model(self) -> ReportModel: ...
 
     @abstractmethod
     def reported(self, draw: Drawn) -> Batch | None:

@@ -28,6 +28,7 @@ from rayscribe.study import Batch, Pair, rows_of
 from rayscribe.task import Task
 
 _PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_NOTICEABLE = 1e-4  # share of the loss, as in ReduceLROnPlateau
 _CALMER = "then start a new run with a lower --train.lr or with --train.clip-norm 1 (no damaged weights were saved)"
 
 
@@ -42,6 +43,12 @@ class Progress:
     best_epoch: int = -1
     scores: dict[str, float] = field(default_factory=dict)
     "of the last validation"
+    lowest: float = math.inf
+    "plateau: the lowest validation loss so far"
+    waited: int = 0
+    "plateau: epochs since then, or since the rates fell"
+    drops: int = 0
+    "plateau: how often the rates fell"
 
 
 def fit(
@@ -83,7 +90,7 @@ def fit(
             group: list[Batch | Pair[Any, Any]] = [
                 next(batches) for _ in range(min(config.accumulate, len(rows) - progress.batch))
             ]
-            factor = lr_factor(config, progress.step, progress.epoch + progress.batch / len(rows))
+            factor = lr_factor(config, progress.step, progress.epoch + progress.batch / len(rows), progress.drops)
             torch.manual_seed((seed * 1_000_003 + progress.step) * processes.count + processes.rank)
             losses = _step(module, optimizer, scaler, group, config, factor, processes, data)
             progress.batch += len(group)
@@ -100,6 +107,7 @@ def fit(
         task.eval()
         progress.scores = validate()
         run.log_epoch({"epoch": progress.epoch, "step": progress.step, **progress.scores})
+        _wait_on_plateau(progress, config)
         score = progress.scores[config.metric] * (-1 if config.metric == "loss" else 1)
         if score > progress.best and progress.epoch + 1 >= config.min_epochs:
             progress.best, progress.best_epoch = score, progress.epoch
@@ -114,14 +122,26 @@ def _parallel(task: Task[Any]) -> nn.Module:
     return DistributedDataParallel(task, find_unused_parameters=task.leaves_out_parameters)
 
 
-def lr_factor(config: TrainConfig, step: int, epochs: float) -> float:
+def lr_factor(config: TrainConfig, step: int, epochs: float, drops: int = 0) -> float:
     """What the learning rates are multiplied with at one step, after that many `epochs` (epochs may differ in length)."""
     warm = min(1.0, (step + 1) / config.warmup_steps) if config.warmup_steps else 1.0
     if config.schedule == "step":
         return warm * config.gamma ** (int(epochs) // config.step_epochs)
     if config.schedule == "cosine":
         return warm * 0.5 * (1 + math.cos(math.pi * epochs / config.epochs))
+    if config.schedule == "plateau":
+        return warm * config.gamma**drops
     return warm
+
+
+def _wait_on_plateau(progress: Progress, config: TrainConfig) -> None:
+    """As ReduceLROnPlateau: the rates fall once the validation loss has not fallen for more than `plateau_epochs`."""
+    if progress.scores["loss"] < progress.lowest * (1 - _NOTICEABLE):
+        progress.lowest, progress.waited = progress.scores["loss"], 0
+        return
+    progress.waited += 1
+    if progress.waited > config.plateau_epochs:
+        progress.drops, progress.waited = progress.drops + 1, 0
 
 
 def _step(

@@ -1,4 +1,4 @@
-"""A task on the validation split, as training goes on: what selects the checkpoint."""
+"""A model on the validation split, as training goes on: what selects the checkpoint."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from rayscribe.metrics.clinical import clinical
 from rayscribe.metrics.diversity import diversity
 from rayscribe.metrics.labeler import RuleLabeler
 from rayscribe.metrics.overlap import overlap_scores
+from rayscribe.models.report_model import ReportModel
 from rayscribe.predict import BATCH, generate_reports
 from rayscribe.study import Batch
-from rayscribe.task import Task, report_loss_B
+from rayscribe.task import report_loss_B
 from rayscribe.tokenizer import Tokenizer
 
 _CLINICAL = "ce_f1_example_14_uncertain_negative"
@@ -31,7 +32,7 @@ def read_once(data: StudyDataset, own: range, *, workers: int) -> Iterator[Any]:
 
 
 def validate(
-    task: Task[Any],
+    model: ReportModel,
     data: StudyDataset,
     tokenizer: Tokenizer,
     decoding: DecodingConfig,
@@ -47,8 +48,8 @@ def validate(
     bar: Callable[[Iterable[Any]], Iterable[Any]] = partial(
         tqdm, desc="validation", unit="batch", leave=False, disable=group.rank > 0
     )
-    written = generate_reports(task.model, tokenizer, data, decoding, progress=bar)
-    loss, tokens = _loss_sums(task, read_once(data, range(len(data)), workers=workers))
+    written = generate_reports(model, tokenizer, data, decoding, progress=bar)
+    loss, tokens = _loss_sums(model, read_once(data, range(len(data)), workers=workers))
     shares = group.gather((written, list(data.reports), loss, tokens))
     hypotheses = [text for share in shares for text in share[0]]
     references = [text for share in shares for text in share[1]]
@@ -63,12 +64,12 @@ def validate(
 
 
 @torch.no_grad()
-def _loss_sums(task: Task[Any], batches: Iterable[Batch]) -> tuple[float, int]:
+def _loss_sums(model: ReportModel, batches: Iterable[Batch]) -> tuple[float, int]:
     """Summed negative log-likelihood and the number of target tokens."""
-    device = task.model.decoder.head.weight.device
+    device = model.decoder.head.weight.device
     loss, tokens = 0.0, 0
     for batch in batches:
         batch = batch.to(device)
-        loss += float(report_loss_B(task.model(batch), batch).sum())
+        loss += float(report_loss_B(model(batch), batch).sum())
         tokens += int(batch.has_token_BT[:, 1:].sum())
     return loss, tokens

@@ -33,6 +33,10 @@ class ImageConfig:
     "side of the model's input"
     resize: int = 256
     "training: the shorter side becomes this, then a random square of `size` is cut out; evaluation stretches to `size`"
+    crop: bool = True
+    "training: that random square; false: stretched to `size` as in evaluation"
+    rotation: float = 0.0
+    "training: degrees that an image is turned by at most, either way, about its middle; what comes in is black"
     flip: bool = False
     """training: flip half of the studies left to right, and swap left and right in their reports. R2Gen flips the image
     alone, which contradicts the text; off by default"""
@@ -40,6 +44,8 @@ class ImageConfig:
     def __post_init__(self) -> None:
         if not 32 <= self.size <= self.resize:
             raise InputError(f"--images.size {self.size}: at least 32 and at most --images.resize {self.resize}")
+        if not 0 <= self.rotation <= 180:
+            raise InputError(f"--images.rotation {self.rotation}: between 0 and 180 degrees")
 
 
 def read_image(path: Path, *, at_least: int = 0) -> Grey:
@@ -87,7 +93,12 @@ def evaluation_square(image: Grey, config: ImageConfig) -> Grey:
 
 
 def training_square(image: Grey, config: ImageConfig, generator: np.random.Generator) -> Grey:
-    """A random square from the image whose shorter side was brought to `config.resize`."""
+    """A random square from the turned image whose shorter side was brought to `config.resize`."""
+    if config.rotation:
+        degrees = float(generator.uniform(-config.rotation, config.rotation))
+        image = np.asarray(Image.fromarray(image).rotate(degrees, Image.Resampling.BILINEAR))
+    if not config.crop:
+        return evaluation_square(image, config)
     height, width = image.shape
     scale = config.resize / min(height, width)
     image = _resized(image, max(config.resize, round(height * scale)), max(config.resize, round(width * scale)))
