@@ -16,14 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
 
 from rayscribe import __version__
 from rayscribe.build import build_model
 from rayscribe.config import RunConfig
 from rayscribe.errors import DISCLAIMER, InputError
 from rayscribe.files import whole_file, write_text
+from rayscribe.model_folder import load_weights, read_facts, read_weights, write_weights
 from rayscribe.models.report_model import ReportModel
 from rayscribe.resources import Resources
 from rayscribe.settings_file import from_plain, to_plain
@@ -56,39 +55,26 @@ def save_model(folder: Path, trained: TrainedModel) -> None:
         "data": trained.data,
         "training": trained.training,
     }
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in _tensors(trained.model).items()}
     with whole_file(folder / "vocabulary.json") as temporary:
         trained.tokenizer.save(temporary)
     trained.resources.save(folder)
     write_text(folder / "model.json", json.dumps(about, indent=2) + "\n")
     write_text(folder / "README.md", model_card(trained))
-    path = folder / "model.safetensors"
-    try:
-        with whole_file(path) as temporary:
-            save_file(state, temporary, metadata={"format": "pt", "vocabulary_sha256": trained.tokenizer.digest()})
-    except SafetensorError as error:
-        raise InputError(f"{path}: cannot be written ({error}); free some disk space and continue") from error
+    write_weights(folder / "model.safetensors", trained.model, vocabulary_sha256=trained.tokenizer.digest())
 
 
 def load_model(folder: Path, device: torch.device | str = "cpu") -> TrainedModel:
     """The model in evaluation mode. Raises InputError that says what is missing or what does not fit."""
     about, config = read_about(folder), read_config(folder)
     tokenizer = Tokenizer.load(folder / "vocabulary.json")
-    try:
-        state = load_file(folder / "model.safetensors")
-        with safe_open(folder / "model.safetensors", "pt") as file:
-            vocabulary = (file.metadata() or {}).get("vocabulary_sha256")
-    except (OSError, SafetensorError) as error:
-        raise InputError(
-            f"{folder / 'model.safetensors'}: missing or damaged ({error}); copy the folder again"
-        ) from error
+    state, metadata = read_weights(folder / "model.safetensors")
     rows = state["decoder.head.bias"].shape[0] if "decoder.head.bias" in state else tokenizer.size
     if rows != tokenizer.size:
         raise InputError(
             f"{folder}: the weights are for {rows} token ids, but vocabulary.json has {tokenizer.size}; "
             "it belongs to another model (the threshold or the training data differ)"
         )
-    if vocabulary != tokenizer.digest():
+    if metadata.get("vocabulary_sha256") != tokenizer.digest():
         raise InputError(
             f"{folder}: vocabulary.json is not the one that the weights were trained with; copy the whole model folder"
         )
@@ -99,7 +85,7 @@ def load_model(folder: Path, device: torch.device | str = "cpu") -> TrainedModel
     )
     resources = Resources.of_model(folder, config)
     model = build_model(bare, tokenizer.size, resources)
-    _load_state(model, state, folder / "model.safetensors")
+    load_weights(model, state, folder / "model.safetensors")
     return TrainedModel(
         model=model.to(device).eval(),
         tokenizer=tokenizer,
@@ -120,47 +106,7 @@ def read_config(folder: Path) -> RunConfig:
 
 def read_about(folder: Path) -> dict[str, Any]:
     """model.json, without loading weights."""
-    path = folder / "model.json"
-    if not path.is_file():
-        raise InputError(
-            f"{folder}: no rayscribe model (no model.json); train one with `rayscribe train`, "
-            "or get one by running `rayscribe demo`"
-        )
-    try:
-        about: dict[str, Any] = json.loads(path.read_text())
-        if about["format"] != _FORMAT:
-            raise InputError(f"{path}: format {about['format']!r}; this version reads {_FORMAT}")
-    except (ValueError, KeyError, TypeError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path}: not a rayscribe model ({error!r})") from error
-    return about
-
-
-def _load_state(model: ReportModel, state: dict[str, torch.Tensor], path: Path) -> None:
-    wanted = _tensors(model)
-    differences = [f"{name} is missing" for name in sorted(wanted.keys() - state.keys())]
-    differences += [f"{name} is unknown" for name in sorted(state.keys() - wanted.keys())]
-    differences += [
-        f"{name} is {tuple(state[name].shape)}, not {tuple(wanted[name].shape)}"
-        for name in sorted(wanted.keys() & state.keys())
-        if state[name].shape != wanted[name].shape
-    ]
-    if differences:
-        more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
-        raise InputError(f"{path}: the weights do not fit model.json: {'; '.join(differences[:3])}{more}")
-    model.load_state_dict(state, strict=False)  # compared above; what shares a tensor has one name in the file
-
-
-def _tensors(model: ReportModel) -> dict[str, torch.Tensor]:
-    """Weights and buffers by name; one that is used twice, as BERT's words are, under its first name only."""
-    found: dict[str, torch.Tensor] = {}
-    known: set[int] = set()
-    for name, tensor in model.state_dict(keep_vars=True).items():
-        if id(tensor) not in known:
-            known.add(id(tensor))
-            found[name] = tensor
-    return found
+    return read_facts(folder, _FORMAT)
 
 
 def model_card(trained: TrainedModel) -> str:

@@ -28,6 +28,7 @@ OVERVIEW = f"""rayscribe {__version__}: chest X-rays to draft radiology reports
   rayscribe reader-study A B                  two systems' reports to a blind page for readers; `score` counts their votes
   rayscribe label TABLE                       reports to the 14 CheXpert observations
   rayscribe audit DATA                        what is wrong with a split: copies, label shift, shared patients
+  rayscribe classify train|test|tune|predict  classifiers of findings: one model a finding, or one for all
   rayscribe predict IMAGE...                  one study's images (PNG, JPEG, DICOM) to a draft report
   rayscribe import-r2gen CHECKPOINT           a published R2Gen or R2GenCMN .pth to a model folder
   rayscribe info [PATH]                       what a manifest or model folder holds; versions
@@ -175,6 +176,12 @@ def _audit(arguments: list[str]) -> None:
     audit(arguments)
 
 
+def _classify(arguments: list[str]) -> None:
+    from rayscribe.cli_classify import classify
+
+    classify(arguments)
+
+
 def _predict(arguments: list[str]) -> None:
     from rayscribe.cli_write import predict
 
@@ -257,6 +264,7 @@ _VERBS: dict[str, Callable[[list[str]], None]] = {
     "reader-study": _reader_study,
     "label": _label,
     "audit": _audit,
+    "classify": _classify,
     "predict": _predict,
     "import-r2gen": _import_r2gen,
     "info": _info,

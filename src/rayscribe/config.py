@@ -34,7 +34,8 @@ class BackboneConfig:
 
     name: str = "resnet101"
     weights: str = ""
-    "empty: random; a local .safetensors or .pth file; or `pretrained`, which downloads timm's weights"
+    """empty: random; a local .safetensors or .pth file; the folder of a classifier or report model with this encoder; or
+    `pretrained`, which downloads timm's weights"""
     trainable: bool = True
     "false: frozen, and its features are computed once and cached"
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)

@@ -18,7 +18,7 @@ from rayscribe.conditions import CONDITIONS
 from rayscribe.config import DecodingConfig
 from rayscribe.data.dataset import Neighbours, Row, StudyDataset, collate
 from rayscribe.data.features import FeatureCache
-from rayscribe.data.images import evaluation_square, looks_inverted, read_image
+from rayscribe.data.images import Grey, ImageConfig, evaluation_square, looks_inverted, read_image
 from rayscribe.decoding import Hypothesis, Vocabulary, decode
 from rayscribe.errors import InputError
 from rayscribe.labels import STATE_NAMES
@@ -97,6 +97,37 @@ def hypotheses(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LooseStudy:
+    """One study from image files that no manifest names."""
+
+    images: list[Grey]
+    batch: Batch
+    "the same as the model's squares, without a report"
+    warnings: list[str]
+
+    @classmethod
+    def read(cls, paths: Sequence[Path], config: ImageConfig, *, at_least: int, source: str) -> LooseStudy:
+        """Raises InputError that names the file for whatever is not a readable radiograph. `source`: of the training data."""
+        images = [read_image(path, at_least=at_least) for path in paths]
+        warnings = [
+            f"{path.name}: looks inverted (bright border); check its photometric interpretation"
+            for path, image in zip(paths, images, strict=True)
+            if looks_inverted(image)
+        ]
+        if "phantom" in source:
+            warnings.append("the model was trained on drawn phantoms: what it says about a real image means nothing")
+        squares_VHW = np.stack([evaluation_square(image, config) for image in images])
+        batch = Batch(
+            rows_B=torch.zeros(1, dtype=torch.long),
+            has_view_BV=torch.ones(1, len(images), dtype=torch.bool),
+            tokens_BT=torch.zeros(1, 1, dtype=torch.long),
+            has_token_BT=torch.zeros(1, 1, dtype=torch.bool),
+            pixels_BVHW=torch.from_numpy(squares_VHW)[None],
+        )
+        return cls(images=images, batch=batch, warnings=warnings)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Draft:
     """What the model says about one study of loose image files."""
 
@@ -111,27 +142,19 @@ def draft_report(trained: TrainedModel, images: Sequence[Path], decoding: Decodi
     """A draft for one study from its image files (PNG, JPEG, DICOM)."""
     if decoding.strategy == "beam" and not 1 <= best <= decoding.beams:
         raise InputError(f"--best {best}: between 1 and --decoding.beams {decoding.beams}, which it is chosen from")
-    warnings = []
-    squares = []
     retrieval = trained.resources.retrieval
     side = max(trained.config.images.size, retrieval.least_images_side() if retrieval else 0)
-    read = [read_image(path, at_least=side) for path in images]
-    for path, image in zip(images, read, strict=True):
-        if looks_inverted(image):
-            warnings.append(f"{path.name}: looks inverted (bright border); check its photometric interpretation")
-        squares.append(evaluation_square(image, trained.config.images))
-    if "phantom" in str(trained.data.get("source", "")):
-        warnings.append("the model was trained on drawn phantoms: what it says about a real image means nothing")
-    batch = _one_study(np.stack(squares))
+    loose = LooseStudy.read(images, trained.config.images, at_least=side, source=trained.data.get("source", ""))
+    batch = loose.batch
     if retrieval is not None:
-        rows_1K = retrieval.nearest(retrieval.image_vector(read)[None], top=trained.config.diagnosis.reports)
+        rows_1K = retrieval.nearest(retrieval.image_vector(loose.images)[None], top=trained.config.diagnosis.reports)
         batch = replace(batch, retrieved_BKM=torch.from_numpy(retrieval.bank_RM[rows_1K]))
     (found,) = hypotheses(
         trained.model, trained.tokenizer, batch, decoding, max_length=trained.config.text.max_length, best=best
     )
     return Draft(
         reports=[trained.tokenizer.decode(one.tokens) for one in found],
-        warnings=warnings,
+        warnings=loose.warnings,
         diagnosis=_diagnosis(trained.model, batch),
     )
 
@@ -149,14 +172,3 @@ def _diagnosis(model: ReportModel, batch: Batch) -> dict[str, str]:
         for name, state, is_labelled in zip(CONDITIONS, states_O, labelled, strict=True)
         if is_labelled
     }
-
-
-def _one_study(pixels_VHW: np.ndarray[Any, np.dtype[np.uint8]]) -> Batch:
-    views = pixels_VHW.shape[0]
-    return Batch(
-        rows_B=torch.zeros(1, dtype=torch.long),
-        has_view_BV=torch.ones(1, views, dtype=torch.bool),
-        tokens_BT=torch.zeros(1, 1, dtype=torch.long),
-        has_token_BT=torch.zeros(1, 1, dtype=torch.bool),
-        pixels_BVHW=torch.from_numpy(pixels_VHW)[None],
-    )

@@ -6,6 +6,7 @@ Shapes: B studies, V views, H height, W width, N patches of one view, C channels
 from __future__ import annotations
 
 import hashlib
+import math
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from torch import Tensor, nn
 
 from rayscribe.config import BackboneConfig
 from rayscribe.errors import InputError
+from rayscribe.model_folder import WEIGHTS, read_weights
 
+_OURS = "backbone.net."  # in our own model folders
 _HEADS = ("fc.", "classifier.", "head.", "last_linear.")
 
 
@@ -77,6 +80,25 @@ class Backbone(nn.Module):
             return maps.flatten(1, 2)
         return maps[:, int(self.net.num_prefix_tokens) :]  # vision transformers: without class and register tokens
 
+    @property
+    def pooled_features(self) -> int:
+        """Width of `pooled`."""
+        return int(self.net.head_hidden_size) if self._has_layers_after_pooling else self.channels
+
+    def pooled(self, maps_INC: Tensor) -> Tensor:
+        """One vector an image (I, P): the mean over its patches, and what the network has after that (VGG's two layers)."""
+        if not self._has_layers_after_pooling:
+            return maps_INC.mean(1)
+        if not self.config.trainable:
+            self.net.eval()
+        side = math.isqrt(maps_INC.shape[1])
+        pooled_IP: Tensor = self.net.forward_head(maps_INC.transpose(1, 2).unflatten(2, (side, side)), pre_logits=True)
+        return pooled_IP
+
+    @property
+    def _has_layers_after_pooling(self) -> bool:
+        return bool(self.net.head_hidden_size != self.channels)
+
     def fingerprint(self) -> str:
         """A hash of architecture, normalisation and every weight, for the feature cache."""
         digest = hashlib.sha256(repr((self.config.name, self.config.mean, self.config.std)).encode())
@@ -87,10 +109,15 @@ class Backbone(nn.Module):
 
 
 def load_weights(net: nn.Module, path: Path) -> None:
-    """Weights from a .safetensors or .pth file; a classifier head in the file is left out."""
-    if not path.is_file():
-        raise InputError(f"{path}: no such weights file (--backbone.weights)")
-    stored = _read_weights(path)
+    """Weights from a .safetensors or .pth file, or from a rayscribe model folder; a classifier head is left out."""
+    inside = path / WEIGHTS
+    if not path.is_file() and not inside.is_file():
+        raise InputError(f"{path}: no such weights file or model folder (--backbone.weights)")
+    if inside.is_file():
+        whole, _ = read_weights(inside)
+        stored = {name.removeprefix(_OURS): tensor for name, tensor in whole.items() if name.startswith(_OURS)}
+    else:
+        stored = _read_weights(path)
     wanted = net.state_dict()
     stored = {name: tensor for name, tensor in stored.items() if name in wanted or not name.startswith(_HEADS)}
     missing, unknown = sorted(wanted.keys() - stored.keys()), sorted(stored.keys() - wanted.keys())

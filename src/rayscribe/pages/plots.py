@@ -57,15 +57,23 @@ def write_plots(result: Mapping[str, Any], folder: Path) -> list[Path]:
     """Every drawing as SVG and PNG; returns the files."""
     written = []
     for name, (figure, _) in plots(result).items():
-        for suffix in ("svg", "png"):
-            path = folder / f"{name}.{suffix}"
-            with whole_file(path) as temporary:
-                figure.savefig(temporary, format=suffix, bbox_inches="tight", dpi=200)
-            written.append(path)
+        written += save_figure(figure, folder, name)
     return written
 
 
-def _axes(width: float, height: float, columns: int = 1) -> tuple[Figure, list[Axes]]:
+def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
+    """As SVG and PNG; returns the files."""
+    written = []
+    for suffix in ("svg", "png"):
+        path = folder / f"{name}.{suffix}"
+        with whole_file(path) as temporary:
+            figure.savefig(temporary, format=suffix, bbox_inches="tight", dpi=200)
+        written.append(path)
+    return written
+
+
+def axes_of(width: float, height: float, columns: int = 1, rows: int = 1) -> tuple[Figure, list[Axes]]:
+    """An empty drawing of so many inches, and its panels row by row."""
     try:
         import matplotlib  # half a second to import; only needed where something is drawn
         from matplotlib.figure import Figure
@@ -73,17 +81,17 @@ def _axes(width: float, height: float, columns: int = 1) -> tuple[Figure, list[A
         raise InputError("plots need matplotlib; install it with: pip install 'rayscribe[plots]'") from error
     with matplotlib.rc_context({"svg.hashsalt": "rayscribe"}):
         figure = Figure(figsize=(width, height), layout="constrained")
-        found = figure.subplots(1, columns, squeeze=False)[0]
+        found = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axes in found:
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(colors=_INK, labelsize=9)
-    return figure, list(found)
+    return figure, found
 
 
 def _floors(result: Mapping[str, Any]) -> Figure:
     """One line a score, on a common scale of 0 to 1; CIDEr is divided by its own maximum here."""
     names = headline_names(result["scores"])[::-1]
-    figure, (axes,) = _axes(8, 0.34 * len(names) + 1)
+    figure, (axes,) = axes_of(8, 0.34 * len(names) + 1)
     scale = dict.fromkeys(names, 1.0)
     for name in names:
         if name.startswith("cider"):
@@ -108,7 +116,7 @@ def _floors(result: Mapping[str, Any]) -> Figure:
 
 
 def _frequency(result: Mapping[str, Any]) -> Figure:
-    figure, (axes,) = _axes(8, 3)
+    figure, (axes,) = axes_of(8, 3)
     scores = [result["imbalance"]["scores"][f"token_f1_decile_{number}"] for number in range(1, DECILES + 1)]
     _bars(axes, [str(number) for number in range(1, DECILES + 1)], scores)
     axes.set_xlabel("decile of the training vocabulary, most frequent first")
@@ -120,7 +128,7 @@ def _prevalence(result: Mapping[str, Any]) -> Figure:
     """One line an observation, the most frequent on top."""
     table = {name: one for name, one in result["observations"]["uncertain_negative"].items() if one["positives"]}
     order = sorted(table, key=lambda name: table[name]["prevalence"])
-    figure, (axes,) = _axes(8, 0.32 * len(order) + 0.8)
+    figure, (axes,) = axes_of(8, 0.32 * len(order) + 0.8)
     for line, name in enumerate(order):
         f1 = table[name]["f1"]
         axes.plot([f1["low"], f1["high"]], [line, line], color=_MODEL, linewidth=5, alpha=0.4)
@@ -134,7 +142,7 @@ def _prevalence(result: Mapping[str, Any]) -> Figure:
 
 def _subsets(result: Mapping[str, Any]) -> Figure:
     shown = ("bleu4", "rouge_l", DEFAULT)
-    figure, found = _axes(8, 2.8, columns=len(shown))
+    figure, found = axes_of(8, 2.8, columns=len(shown))
     parts = {name: part for name, part in result["subsets"].items() if part["scores"]}
     for axes, name in zip(found, shown):
         scores = [part["scores"][name] for part in parts.values()]

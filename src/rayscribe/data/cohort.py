@@ -1,0 +1,170 @@
+"""Studies and what is known of their findings: 1 present, 0 absent, not a number where nobody knows.
+
+Shapes: R studies, L findings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rayscribe.config_classify import CohortConfig
+from rayscribe.data.manifest import Manifest
+from rayscribe.errors import InputError
+from rayscribe.files import sha256_of
+from rayscribe.label_tables import read_labels
+from rayscribe.labels import NEGATIVE, NOT_MENTIONED, OBSERVATIONS, POSITIVE, UNCERTAIN, Labels
+from rayscribe.metrics.labeler import RuleLabeler
+from rayscribe.study import Study, is_frontal
+
+Known = NDArray[np.float32]
+
+RULES, CODES = "rules", "codes"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cohort:
+    """The studies of one split with at least one known finding."""
+
+    studies: list[Study]
+    known_RL: Known
+    findings: tuple[str, ...]
+    source: str
+    "the labeler's name, or that of the table; for the protocol"
+    left_out: dict[str, int]
+    "how many studies were left out, by reason"
+
+    def of(self, findings: Sequence[str]) -> Cohort:
+        """The same for some findings; studies of which none is known are left out."""
+        places = [self.findings.index(name) for name in findings]
+        known_RL = self.known_RL[:, places]
+        kept = np.flatnonzero(~np.isnan(known_RL).all(1))
+        unknown = len(self.studies) - len(kept)
+        return replace(
+            self,
+            studies=[self.studies[row] for row in kept],
+            known_RL=known_RL[kept],
+            findings=tuple(findings),
+            left_out=self.left_out | ({"no known finding": unknown} if unknown else {}),
+        )
+
+    def counts(self, finding: str) -> tuple[int, int]:
+        """How many studies have the finding, and how many do not."""
+        column_R = self.known_RL[:, self.findings.index(finding)]
+        return int((column_R == 1).sum()), int((column_R == 0).sum())
+
+
+def read_cohort(manifest: Manifest, split: str, config: CohortConfig) -> Cohort:
+    """The split under the rules of `config`. Raises InputError that names a finding or a study without labels."""
+    studies, left_out = _chosen(manifest.split(split), config)
+    if not studies:
+        raise InputError(
+            f"no study of split {split} is left ({_told(left_out)}); the manifest must state views and subjects for "
+            "--cohort.views and --cohort.one-per-subject"
+        )
+    names, states_RL, source = _states(studies, config)
+    whole = Cohort(
+        studies=studies,
+        known_RL=_known(states_RL, config),
+        findings=tuple(names),
+        source=source,
+        left_out=left_out,
+    )
+    return whole.of(_named(config.findings, names) if config.findings else names)
+
+
+def trainable_findings(train: Cohort, val: Cohort, say: Callable[[str], None], *, least: int = 2) -> tuple[str, ...]:
+    """The findings with at least `least` studies of either kind in both splits; says what is skipped and why."""
+    kept = []
+    for name in train.findings:
+        lacking = [
+            f"{split} has {present} with and {absent} without"
+            for split, (present, absent) in (("train", train.counts(name)), ("val", val.counts(name)))
+            if min(present, absent) < least
+        ]
+        if lacking:
+            say(f"skipped {name}: {', '.join(lacking)}")
+        else:
+            kept.append(name)
+    if not kept:
+        raise InputError("no finding has studies with and without it in train and val; see --cohort.labels")
+    return tuple(kept)
+
+
+def _chosen(studies: Sequence[Study], config: CohortConfig) -> tuple[list[Study], dict[str, int]]:
+    found, subjects, left_out = [], set(), dict.fromkeys(("no image of these views", "a further study of a patient"), 0)
+    for study in sorted(studies, key=lambda one: one.id) if config.one_per_subject else studies:
+        if config.views != "all":
+            seen = [
+                (path, sha256, view)
+                for path, sha256, view in zip(study.images, study.sha256, study.views, strict=True)
+                if (view == "pa" if config.views == "pa" else is_frontal(view))
+            ]
+            if not seen:
+                left_out["no image of these views"] += 1
+                continue
+            seen = seen[:1] if config.one_per_subject else seen
+            images, sha256s, views = zip(*seen, strict=True)
+            study = replace(study, images=images, sha256=sha256s, views=views)
+        if config.one_per_subject and study.subject:
+            if study.subject in subjects:
+                left_out["a further study of a patient"] += 1
+                continue
+            subjects.add(study.subject)
+        found.append(study)
+    return found, {reason: count for reason, count in left_out.items() if count}
+
+
+def _states(studies: Sequence[Study], config: CohortConfig) -> tuple[Sequence[str], Labels, str]:
+    """Names of the findings, states (R, L), and where they come from."""
+    if config.labels == RULES:
+        labeler = RuleLabeler()
+        texts = [f"{study.findings} {study.impression}".strip() for study in studies]
+        if not any(texts):
+            raise InputError("the manifest holds no reports to label; give --cohort.labels codes, or a table")
+        return OBSERVATIONS, labeler.label(texts), labeler.name
+    if config.labels == CODES:
+        return _coded(studies)
+    path = Path(config.labels)
+    table = read_labels(path)
+    if missing := [study.id for study in studies if study.id not in table]:
+        raise InputError(f"{path}: {len(missing)} of {len(studies)} studies have no labels, e.g. {missing[0]}")
+    states_RL = np.array([table[study.id] for study in studies], np.int8)
+    return OBSERVATIONS, states_RL, f"{path.name} {sha256_of(path)[:12]}"
+
+
+def _coded(studies: Sequence[Study]) -> tuple[Sequence[str], Labels, str]:
+    """What indexers did not code is absent; a study without any code is unknown."""
+    names = sorted({code for study in studies for code in study.problems})
+    if not names:
+        raise InputError("the manifest holds no codes (--columns.problems of `rayscribe prepare table`)")
+    states_RL = np.array(
+        [
+            [POSITIVE if name in study.problems else NEGATIVE if study.problems else UNCERTAIN for name in names]
+            for study in studies
+        ],
+        np.int8,
+    )
+    return names, states_RL, "codes of the manifest"
+
+
+def _known(states_RL: Labels, config: CohortConfig) -> Known:
+    uncertain = {"drop": np.nan, "zero": 0.0, "one": 1.0}[config.uncertain]
+    blank = {"drop": np.nan, "negative": 0.0}[config.blank]
+    meaning = {POSITIVE: 1.0, NEGATIVE: 0.0, UNCERTAIN: uncertain, NOT_MENTIONED: blank}
+    return np.array([meaning[state] for state in range(len(meaning))], np.float32)[states_RL]
+
+
+def _named(wanted: Sequence[str], names: Sequence[str]) -> list[str]:
+    by_lower = {name.lower(): name for name in names}
+    if unknown := [name for name in wanted if name.lower() not in by_lower]:
+        raise InputError(f"--cohort.findings: no labels for {', '.join(unknown)}; there are {', '.join(names)}")
+    return [by_lower[name.lower()] for name in wanted]
+
+
+def _told(left_out: dict[str, int]) -> str:
+    return ", ".join(f"{count} with {reason}" for reason, count in left_out.items()) or "none was there"

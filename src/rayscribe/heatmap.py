@@ -1,0 +1,95 @@
+"""One study of loose image files to probabilities, and to a picture of where an image speaks for a finding.
+
+Shapes: V views, N patches, S the side of a square in pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from rayscribe.classifier_folder import TrainedClassifier
+from rayscribe.data.images import read_image
+from rayscribe.errors import DISCLAIMER, InputError
+from rayscribe.files import whole_file
+from rayscribe.models.classifier import class_map, grid_side
+from rayscribe.predict import LooseStudy
+from rayscribe.study import Batch
+
+SIDE = 512
+"Of the picture, in pixels."
+_MARGIN = 36
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Classified:
+    """What a classifier makes of one study."""
+
+    probabilities: dict[str, float]
+    "calibrated, by finding"
+    present: list[str]
+    "findings whose probability reaches their threshold"
+    warnings: list[str]
+    batch: Batch
+
+
+def classified(trained: TrainedClassifier, images: Sequence[Path]) -> Classified:
+    """Raises InputError that names the file for whatever is not a readable radiograph."""
+    size = trained.config.images.size
+    loose = LooseStudy.read(images, trained.config.images, at_least=size, source=trained.data.get("source", ""))
+    with torch.inference_mode():
+        logits_1L = trained.model(loose.batch).double().numpy()
+    probability_L = trained.probabilities(logits_1L)[0]
+    return Classified(
+        probabilities={name: float(p) for name, p in zip(trained.findings, probability_L, strict=True)},
+        present=[
+            name
+            for name, p, threshold in zip(trained.findings, probability_L, trained.thresholds, strict=True)
+            if p >= threshold
+        ],
+        warnings=loose.warnings,
+        batch=loose.batch,
+    )
+
+
+def write_heatmap(
+    path: Path, trained: TrainedClassifier, images: Sequence[Path], found: Classified, finding: str | None
+) -> str:
+    """The first image with the finding's Grad-CAM over it, as PNG; returns the finding's name."""
+    if path.suffix.lower() != ".png":
+        raise InputError(f"{path}: heat maps are written as .png")
+    by_lower = {name.lower(): name for name in trained.findings}
+    name = (
+        by_lower.get(finding.lower()) if finding else max(found.probabilities, key=lambda one: found.probabilities[one])
+    )
+    if name is None:
+        raise InputError(f"--finding {finding}: the classifier knows {', '.join(trained.findings)}")
+    map_N = class_map(trained.model, found.batch, trained.findings.index(name))[0, 0].numpy()
+    side = grid_side(len(map_N))
+    heat = map_N.reshape(side, side) / max(1e-12, float(map_N.max()))
+    picture = _overlaid(read_image(images[0], at_least=SIDE), heat)
+    text = f"{name}, probability {found.probabilities[name]:.2f}. Grad-CAM: evidence of the model, not the place of a lesion."
+    canvas = Image.new("RGB", (SIDE, SIDE + _MARGIN), "black")
+    canvas.paste(picture, (0, 0))
+    draw = ImageDraw.Draw(canvas)
+    draw.text((6, SIDE + 4), text, fill="white")
+    draw.text((6, SIDE + 20), DISCLAIMER, fill="white")
+    with whole_file(path) as temporary:
+        canvas.save(temporary, "PNG")
+    return name
+
+
+def _overlaid(grey: NDArray[np.uint8], heat: NDArray[np.floating[Any]]) -> Image.Image:
+    """Red where the map is high, half through; the image itself stays readable."""
+    base = np.asarray(Image.fromarray(grey).resize((SIDE, SIDE), Image.Resampling.BILINEAR), np.float32)
+    smooth = Image.fromarray((255 * heat).astype(np.uint8)).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+    share = 0.5 * np.asarray(smooth, np.float32)[..., None] / 255
+    colour = np.array([255.0, 60.0, 0.0], np.float32)
+    return Image.fromarray((base[..., None] * (1 - share) + colour * share).astype(np.uint8))

@@ -1,0 +1,81 @@
+"""What every model folder has, a report model's and a classifier's: weights in safetensors, and facts in model.json."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from rayscribe.errors import InputError
+from rayscribe.files import whole_file
+
+WEIGHTS = "model.safetensors"
+
+
+def write_weights(path: Path, model: nn.Module, **metadata: str) -> None:
+    """Replaced as a whole, so that an interrupted save leaves a folder that loads."""
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in _tensors(model).items()}
+    try:
+        with whole_file(path) as temporary:
+            save_file(state, temporary, metadata={"format": "pt", **metadata})
+    except SafetensorError as error:
+        raise InputError(f"{path}: cannot be written ({error}); free some disk space and continue") from error
+
+
+def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors by name, and the file's own notes."""
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+        return load_file(path), metadata
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path}: missing or damaged ({error}); copy the folder again") from error
+
+
+def load_weights(model: nn.Module, state: dict[str, Tensor], path: Path) -> None:
+    """Raises InputError where a name or a shape differs."""
+    wanted = _tensors(model)
+    differences = [f"{name} is missing" for name in sorted(wanted.keys() - state.keys())]
+    differences += [f"{name} is unknown" for name in sorted(state.keys() - wanted.keys())]
+    differences += [
+        f"{name} is {tuple(state[name].shape)}, not {tuple(wanted[name].shape)}"
+        for name in sorted(wanted.keys() & state.keys())
+        if state[name].shape != wanted[name].shape
+    ]
+    if differences:
+        more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
+        raise InputError(f"{path}: the weights do not fit model.json: {'; '.join(differences[:3])}{more}")
+    model.load_state_dict(state, strict=False)  # compared above; what shares a tensor has one name in the file
+
+
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Weights and buffers by name; one that is used twice, as BERT's words are, under its first name only."""
+    found: dict[str, Tensor] = {}
+    known: set[int] = set()
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if id(tensor) not in known:
+            known.add(id(tensor))
+            found[name] = tensor
+    return found
+
+
+def read_facts(folder: Path, format: str) -> dict[str, Any]:
+    """model.json of a folder of this format, without loading weights."""
+    path = folder / "model.json"
+    if not path.is_file():
+        raise InputError(
+            f"{folder}: no rayscribe model (no model.json); train one with `rayscribe train`, "
+            "or get one by running `rayscribe demo`"
+        )
+    try:
+        about: dict[str, Any] = json.loads(path.read_text())
+        found = about["format"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: not a rayscribe model ({error!r})") from error
+    if found != format:
+        raise InputError(f"{path}: format {found!r}; {format} is needed here")
+    return about
