@@ -54,6 +54,7 @@ def prepare(arguments: list[str]) -> None:
         image_root: Path | None = None,
         terms: str = "not stated",
         images_may_be_shown: bool = False,
+        without_reports: bool = False,
         splits: Path | None = None,
         leave_out_faulty: bool = False,
     ) -> None:
@@ -66,12 +67,16 @@ def prepare(arguments: list[str]) -> None:
             image_root: where relative image paths start; the table's folder when empty
             terms: what the licence of the data allows; goes into every model trained on it
             images_may_be_shown: the terms allow copies of the images, so pages may hold them
+            without_reports: keep studies without report text, for classifiers; their labels may be codes (--columns.problems)
             splits: a table of id and split that takes the place of the source's, such as `rayscribe audit --resplit` writes
             leave_out_faulty: write the manifest although some input is broken
         """
-        studies = _resplit(table.read(file, columns=columns, image_root=image_root), splits)
+        studies = _resplit(
+            table.read(file, columns=columns, image_root=image_root, needs_text=not without_reports), splits
+        )
         about = {"source": "table", "root": str(file), "terms": terms, "images_may_be_shown": images_may_be_shown}
-        _write(studies, about, out, missing_is_fault=True, leave_out_faulty=leave_out_faulty)
+        needs_text = not without_reports
+        _write(studies, about, out, missing_is_fault=True, leave_out_faulty=leave_out_faulty, needs_text=needs_text)
 
     def from_phantom(
         out: Path,
@@ -121,7 +126,13 @@ def _resplit(studies: list[Study], splits: Path | None) -> list[Study]:
 
 
 def _write(
-    studies: Sequence[Study], about: dict[str, Any], out: Path, *, missing_is_fault: bool, leave_out_faulty: bool
+    studies: Sequence[Study],
+    about: dict[str, Any],
+    out: Path,
+    *,
+    missing_is_fault: bool,
+    leave_out_faulty: bool,
+    needs_text: bool = True,
 ) -> None:
     from tqdm import tqdm
 
@@ -133,6 +144,7 @@ def _write(
         studies,
         source=about,
         missing_is_fault=missing_is_fault,
+        needs_text=needs_text,
         progress=lambda looks: tqdm(looks, total=total, desc="reading images", unit="image"),
     )
     counts = checked.manifest.counts()
@@ -153,4 +165,5 @@ def _write(
     if not checked.manifest.studies:
         raise InputError("no study is left; check the folder and where the images are")
     write_manifest(out, checked.manifest)
-    print(f"wrote {out}\nnext: rayscribe train r2gen --data {out} --run runs/r2gen")
+    verb = "train r2gen" if needs_text else "classify train multilabel --cohort.labels codes"
+    print(f"wrote {out}\nnext: rayscribe {verb} --data {out} --run runs/first")
