@@ -26,6 +26,7 @@ from rayscribe.model_folder import load_weights, read_facts, read_weights, write
 from rayscribe.models.report_model import ReportModel
 from rayscribe.resources import Resources
 from rayscribe.settings_file import from_plain, to_plain
+from rayscribe.terms import terms_of
 from rayscribe.tokenizer import Tokenizer
 
 _FORMAT = "rayscribe-model-1"
@@ -132,7 +133,7 @@ def model_card(trained: TrainedModel) -> str:
 | image encoder | {config.backbone.name}, {"trained" if config.backbone.trainable else "frozen"}, \
 started from {Path(config.backbone.weights).name or "random weights"}{adapter} |
 | training data | {data.get("source", "not stated")}, {data.get("counts", {})}, digest {data.get("digest", "")[:16]} |
-| terms of the data | {data.get("terms", "not stated")} |
+| terms of the data | {terms_of(data)} |
 | cleaning, vocabulary | {config.text.cleaning}, {trained.tokenizer.size} ids, threshold {config.text.threshold} |
 {diagnosis}{lineage}| selected at | epoch {trained.training.get("epoch", "?")} by validation {config.train.metric} |
 | validation scores | {scores or "none"} |

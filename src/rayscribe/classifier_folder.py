@@ -20,6 +20,7 @@ from rayscribe.model_folder import WEIGHTS, load_weights, read_facts, read_weigh
 from rayscribe.models.backbones import Backbone
 from rayscribe.models.classifier import Classifier
 from rayscribe.settings_file import from_plain, to_plain
+from rayscribe.terms import terms_of
 
 FORMAT = "rayscribe-classifier-1"
 
@@ -115,7 +116,7 @@ def _card(trained: TrainedClassifier) -> str:
 started from {Path(config.backbone.weights).name or "random weights"} |
 | training data | {data.get("source", "not stated")}, {data.get("counts", {})}, digest {data.get("digest", "")[:16]} |
 | labels | {data.get("labels", "not stated")} |
-| terms of the data | {data.get("terms", "not stated")} |
+| terms of the data | {terms_of(data)} |
 | selected at | epoch {trained.training["epoch"]} by validation {config.train.metric} |
 | validation scores | {scores} |
 | seed | {config.seed} |

@@ -29,9 +29,11 @@ from rayscribe.distributed import Processes, processes
 from rayscribe.errors import InputError
 from rayscribe.files import sha256_of
 from rayscribe.metrics.classification import best_f1_threshold, calibration, finding_scores, sigmoid
+from rayscribe.model_folder import origin_of
 from rayscribe.models.classifier import Classifier, ClassifierTask, finding_loss_B
 from rayscribe.run_folder import RunFolder
 from rayscribe.study import Study
+from rayscribe.terms import inherited
 from rayscribe.tokenizer import Tokenizer
 from rayscribe.train import Progress, fit
 from rayscribe.validation import read_once
@@ -105,6 +107,7 @@ def _train(
     task = ClassifierTask(model, torch.from_numpy(training.known_RL), balanced=config.positive_weight == "balanced").to(
         group.device
     )
+    about = inherited(manifest.provenance, origin_of(config.backbone.weights))
     measured: dict[str, NDArray[Any]] = {}
 
     def validate() -> dict[str, float]:
@@ -123,7 +126,7 @@ def _train(
                 findings=findings,
                 thresholds=thresholds,
                 calibration=slopes,
-                data=manifest.provenance | {"digest": manifest.digest(), "labels": training.source},
+                data=about | {"digest": manifest.digest(), "labels": training.source},
                 training={"epoch": epoch + 1, "validation": scores, "processes": group.count},
             )
             save_classifier(run, best)

@@ -30,6 +30,7 @@ OVERVIEW = f"""rayscribe {__version__}: chest X-rays to draft radiology reports
   rayscribe audit DATA                        what is wrong with a split: copies, label shift, shared patients
   rayscribe classify train|test|tune|predict  classifiers of findings: one model a finding, or one for all
   rayscribe predict IMAGE...                  one study's images (PNG, JPEG, DICOM) to a draft report
+  rayscribe export model MODEL                a model folder to a copy that can be passed on
   rayscribe import-r2gen CHECKPOINT           a published R2Gen or R2GenCMN .pth to a model folder
   rayscribe info [PATH]                       what a manifest or model folder holds; versions
 
@@ -188,6 +189,26 @@ def _predict(arguments: list[str]) -> None:
     predict(arguments)
 
 
+def _export(arguments: list[str]) -> None:
+    import tyro
+
+    def export(model: tyro.conf.Positional[Path], out: Path, terms_allow_it: bool = False) -> None:
+        """Copies a model for others: without logs, training states and local paths.
+
+        Args:
+            model: the folder of a report model or a classifier
+            out: the folder to write
+            terms_allow_it: the model learned from restricted data, and their terms allow that it is passed on
+        """
+        from rayscribe.export import export_model
+
+        export_model(model, out, terms_allow_it=terms_allow_it)
+        print(f"wrote {out}. {DISCLAIMER}")
+
+    kind = choice(arguments, ("model",), "kind", "rayscribe export KIND [options] --out FOLDER")
+    parsed(export, arguments[1:], f"export {kind}")
+
+
 def _import_r2gen(arguments: list[str]) -> None:
     import tyro
 
@@ -266,6 +287,7 @@ _VERBS: dict[str, Callable[[list[str]], None]] = {
     "audit": _audit,
     "classify": _classify,
     "predict": _predict,
+    "export": _export,
     "import-r2gen": _import_r2gen,
     "info": _info,
 }

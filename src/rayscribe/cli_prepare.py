@@ -12,6 +12,7 @@ from typing import Annotated, Any
 from rayscribe.arguments import choice, parsed
 from rayscribe.errors import InputError
 from rayscribe.study import Study
+from rayscribe.terms import RESTRICTED
 
 
 def prepare(arguments: list[str]) -> None:
@@ -54,6 +55,7 @@ def prepare(arguments: list[str]) -> None:
         image_root: Path | None = None,
         terms: str = "not stated",
         images_may_be_shown: bool = False,
+        restricted: bool = False,
         without_reports: bool = False,
         splits: Path | None = None,
         leave_out_faulty: bool = False,
@@ -67,6 +69,7 @@ def prepare(arguments: list[str]) -> None:
             image_root: where relative image paths start; the table's folder when empty
             terms: what the licence of the data allows; goes into every model trained on it
             images_may_be_shown: the terms allow copies of the images, so pages may hold them
+            restricted: the data are under a use agreement: no text on pages, no export of models without your word
             without_reports: keep studies without report text, for classifiers; their labels may be codes (--columns.problems)
             splits: a table of id and split that takes the place of the source's, such as `rayscribe audit --resplit` writes
             leave_out_faulty: write the manifest although some input is broken
@@ -75,6 +78,7 @@ def prepare(arguments: list[str]) -> None:
             table.read(file, columns=columns, image_root=image_root, needs_text=not without_reports), splits
         )
         about = {"source": "table", "root": str(file), "terms": terms, "images_may_be_shown": images_may_be_shown}
+        about |= {RESTRICTED: True} if restricted else {}
         needs_text = not without_reports
         _write(studies, about, out, missing_is_fault=True, leave_out_faulty=leave_out_faulty, needs_text=needs_text)
 

@@ -33,6 +33,7 @@ from rayscribe.metrics.statistics import RESAMPLES, Rows, differences, intervals
 from rayscribe.protocol import Protocol, reference_reports, signature, training_reports, written_reports
 from rayscribe.split_floors import ONE_REPORT, about_floor, floor_reports
 from rayscribe.study import Study
+from rayscribe.terms import is_restricted
 
 Stage = Callable[[str], None]
 Progress = Callable[[Iterable[Any]], Iterable[Any]]
@@ -123,7 +124,10 @@ def evaluate(
         "interval": f"95 %, percentile bootstrap over {'patients' if groups else 'studies'}, {tools.resamples} resamples",
         "studies": len(wanted),
         "scores": scores["model"],
-        "floors": {name: about_floor(name, texts) | {"scores": scores[name]} for name, texts in floors.items()},
+        "floors": {
+            name: about_floor(name, texts, may_quote=not is_restricted(manifest.provenance)) | {"scores": scores[name]}
+            for name, texts in floors.items()
+        },
         "against_constant": constant,
         "observations": _observations(tables["model"], again),
         "normal_by": by,

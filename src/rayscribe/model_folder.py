@@ -63,6 +63,17 @@ def _tensors(model: nn.Module) -> dict[str, Tensor]:
     return found
 
 
+def origin_of(weights: str) -> list[dict[str, Any]]:
+    """What is known of the data behind `weights` (--backbone.weights): that of a model folder, nothing of other files."""
+    path = Path(weights) / "model.json" if weights else Path()
+    if not path.is_file():
+        return []
+    try:
+        return [dict(json.loads(path.read_text())["data"])]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: not a rayscribe model ({error!r})") from error
+
+
 def read_facts(folder: Path, format: str) -> dict[str, Any]:
     """model.json of a folder of this format, without loading weights."""
     path = folder / "model.json"

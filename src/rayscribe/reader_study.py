@@ -16,6 +16,7 @@ from rayscribe.data.manifest import Manifest
 from rayscribe.errors import DISCLAIMER, InputError
 from rayscribe.reader_texts import ReaderStudyConfig, System, name_tags, reference_text, shown_texts
 from rayscribe.study import Study
+from rayscribe.terms import is_restricted
 
 KEY_FORMAT = "rayscribe-reader-study-1"
 
@@ -53,6 +54,11 @@ def drawn_study(manifest: Manifest, systems: Sequence[System], config: ReaderStu
         raise InputError(
             f"the terms of the data ({manifest.provenance.get('terms', 'not stated')}) do not allow copies of its images: "
             "leave out --images, and let readers open the studies in their own viewer by the list of --worklist"
+        )
+    if is_restricted(manifest.provenance) and not config.restricted_text:
+        raise InputError(
+            f"the data are restricted ({manifest.provenance.get('terms', 'terms not stated')}), and the page holds report "
+            "text: give --restricted-text if the readers are among those who may see it"
         )
     if config.studies < 1 or config.seed < 0:
         raise InputError(f"--studies {config.studies} --seed {config.seed}: at least 1 study, and no negative seed")

@@ -47,6 +47,8 @@ class ReaderStudyConfig:
     "show what the radiologist wrote; studies without the section are then left out"
     images: bool = False
     "embed the images; only where the data's terms allow copies. Studies without images are then left out"
+    restricted_text: bool = False
+    "the data are restricted, and the readers are among those who may see their reports"
     keep_identical: bool = False
     "keep studies where both systems wrote the same text; a vote on them says nothing"
 

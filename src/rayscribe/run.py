@@ -24,12 +24,14 @@ from rayscribe.data.manifest import read_manifest
 from rayscribe.data.pairs import mined_partners
 from rayscribe.distributed import Processes, processes
 from rayscribe.errors import InputError
+from rayscribe.model_folder import origin_of
 from rayscribe.models.report_model import ReportModel
 from rayscribe.predict import BATCH
 from rayscribe.resources import Resources
 from rayscribe.run_folder import RunFolder
 from rayscribe.run_inputs import Part, Teacher, data_digest, diagnoses_of, entities_of, start_words
 from rayscribe.study import Batch
+from rayscribe.terms import inherited
 from rayscribe.tokenizer import Tokenizer
 from rayscribe.train import Progress, fit
 from rayscribe.validation import read_once, validate
@@ -154,7 +156,8 @@ def _train(
         teacher=(teacher.trained.config, teacher.trained.model) if teacher else None,
     )
     task = build_task(config, model, known).to(group.device)
-    about = manifest.provenance | {"digest": manifest.digest()}
+    origins = [*origin_of(config.backbone.weights), *([teacher.trained.data] if teacher else [])]
+    about = inherited(manifest.provenance, origins) | {"digest": manifest.digest()}
 
     def keep(epoch: int, scores: dict[str, float]) -> None:
         if group.rank == 0:

@@ -63,8 +63,8 @@ def floor_reports(
     return floors, notes
 
 
-def about_floor(name: str, texts: Sequence[str]) -> dict[str, str]:
-    """What the floor is; the text of the ones that write a single report."""
+def about_floor(name: str, texts: Sequence[str], *, may_quote: bool) -> dict[str, str]:
+    """What the floor is; the text of the ones that write a single report, where the data's terms let it be quoted."""
     what = {
         "constant": "the training report with the best BLEU-4 on val, for every study",
         "most_frequent": "the most frequent training report, for every study",
@@ -73,7 +73,7 @@ def about_floor(name: str, texts: Sequence[str]) -> dict[str, str]:
         "nearest_image": "the report of the training study whose 32 x 32 picture is most alike",
         "template": "a linear classifier on the 32 x 32 picture, its findings in stock sentences",
     }
-    return {"what": what[name]} | ({"text": texts[0]} if name in ONE_REPORT else {})
+    return {"what": what[name]} | ({"text": texts[0]} if name in ONE_REPORT and may_quote else {})
 
 
 def _sample(studies: list[Study]) -> list[Study]:

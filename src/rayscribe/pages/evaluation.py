@@ -16,7 +16,9 @@ from rayscribe.pages.layout import bullets, definitions, figure, page, radiograp
 from rayscribe.pages.plots import plots, svg
 from rayscribe.study import Study
 from rayscribe.summary import SHOWN_FLOORS
+from rayscribe.terms import is_restricted, terms_of
 
+_WITHHELD = "<p>Not shown: the data are restricted, so no report is quoted.</p>"
 CASES = 3
 "Of the worst, of the median and of the best."
 
@@ -26,7 +28,8 @@ def evaluation_page(
 ) -> str:
     """The page of a score file. `reports`: in the order of `references`. Images only where the data's terms allow them."""
     signature = result["signature"]
-    terms = str(manifest.provenance.get("terms", "not stated"))
+    terms, restricted = terms_of(manifest.provenance), is_restricted(manifest.provenance)
+    cases = {study.id: study for study in manifest.studies}
     shown = bool(manifest.provenance.get("images_may_be_shown"))
     drawings = "".join(figure(svg(drawing), caption) for drawing, caption in plots(result).values())
     body = "\n".join(
@@ -46,12 +49,13 @@ def evaluation_page(
             "<h2>Observations</h2>",
             _observations(result),
             "<h2>Cases</h2>",
-            _cases(result, {study.id: study for study in manifest.studies}, reports, references, shown),
+            _WITHHELD if restricted else _cases(result, cases, reports, references, shown),
             "<h2>Protocol</h2>",
             definitions({**signature, "terms of the data": terms}),
         ]
     )
-    warning = "" if shown else f"Holds report text; terms of the data: {terms}."
+    holds = "" if restricted else "Holds report text; terms"
+    warning = "" if shown else f"{holds or 'Terms'} of the data: {terms}."
     return page("Evaluation of chest X-ray reports", body, warning=warning)
 
 
@@ -84,7 +88,7 @@ def _scores(result: Mapping[str, Any]) -> str:
 
 def _floor_texts(result: Mapping[str, Any]) -> str:
     constant = result["floors"].get("constant")
-    if not constant:
+    if not constant or "text" not in constant:
         return ""
     return f'<p>The constant report, {html.escape(constant["what"])}:</p><p class="soft">{html.escape(constant["text"])}</p>'
 
