@@ -1,25 +1,22 @@
-"""One chest radiograph from a DICOM file: what is refused and why, the decoder, and the stored values.
+"""One chest radiograph from a DICOM file: what is read of it, what is refused and why.
 
 pydicom's warnings and errors may quote values of the file, so none of them reaches a message, a log or a traceback.
-
-Shapes: H height, W width; stored values are integers (H, W).
 """
 
 from __future__ import annotations
 
 import logging
 import re
-import struct
 import warnings
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rayscribe.data.dicom_decoding import damage, stored_values
 from rayscribe.data.dicom_grey import grey_of
 from rayscribe.errors import InputError
 
@@ -56,7 +53,7 @@ def read_dicom(path: Path) -> NDArray[np.uint8]:
             raise InputError(f"{path}: not a DICOM file, or a damaged one; export it again") from None
         try:
             _refuse(data, path)
-            return grey_of(_stored(data, path), data, path)
+            return grey_of(stored_values(data, path), data, path)
         except InputError:
             raise
         except damage() as error:
@@ -78,16 +75,6 @@ def quiet_pydicom() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
-
-
-def damage() -> tuple[type[Exception], ...]:
-    """What pydicom and its decoders raise over a damaged file."""
-    from pydicom.errors import BytesLengthException, InvalidDicomError
-
-    return (
-        *(AttributeError, EOFError, LookupError, NotImplementedError, OSError, OverflowError, RuntimeError),
-        *(TypeError, ValueError, struct.error, zlib.error, BytesLengthException, InvalidDicomError),
-    )
 
 
 def _refuse(data: FileDataset, path: Path) -> None:
@@ -124,49 +111,3 @@ def _code(data: FileDataset, name: str) -> str:
     """A coded value such as CR, or empty; a value that is no code is not repeated, because it might be anything."""
     value = str(data.get(name) or "").strip()
     return value if re.fullmatch(r"[A-Za-z0-9_ ]{0,16}", value) else "(not a code)"
-
-
-def _stored(data: FileDataset, path: Path) -> NDArray[Any]:
-    """The stored values, where all of them are there."""
-    from pydicom.pixels.decoders.base import get_decoder
-
-    syntax = data.file_meta.get("TransferSyntaxUID")
-    if syntax is None:
-        raise InputError(f"{path}: the DICOM file lacks TransferSyntaxUID; export it again")
-    try:
-        decoder = get_decoder(syntax)
-    except NotImplementedError:
-        name = syntax.name if re.fullmatch(r"[0-9.]{1,64}", syntax) else "(not a UID)"
-        raise InputError(f"{path}: DICOM pixels as {name}, which cannot be read; export it uncompressed") from None
-    if not decoder.is_available:
-        raise InputError(f"{path}: no decoder for {syntax.name}; pip install 'rayscribe[dicom]'")
-    if syntax.is_encapsulated:
-        _refuse_cut_frame(data, path)
-    else:
-        needed = int(data.Rows) * int(data.Columns) * int(data.BitsAllocated) // 8
-        if len(data.PixelData) < needed:
-            raise InputError(
-                f"{path}: truncated DICOM pixels cannot be decoded ({len(data.PixelData)} of {needed} bytes); "
-                "copy it again"
-            )
-    try:
-        stored = decoder.as_array(data)[0]
-    except damage():
-        raise InputError(
-            f"{path}: the DICOM pixels ({syntax.name}) cannot be decoded here: damaged, or beyond the installed decoders; "
-            "copy it again, pip install 'rayscribe[dicom]', or export it uncompressed"
-        ) from None
-    assert stored.shape == (data.Rows, data.Columns)
-    return stored
-
-
-def _refuse_cut_frame(data: FileDataset, path: Path) -> None:
-    """Decoders fill the rest of a cut JPEG stream with grey; its end marker tells whether it is whole."""
-    from pydicom.encaps import get_frame
-    from pydicom.uid import RLELossless
-
-    if data.file_meta.TransferSyntaxUID == RLELossless:
-        return  # pydicom counts the decoded bytes itself
-    frame = get_frame(data.PixelData, 0, number_of_frames=1)
-    if b"\xff\xd9" not in frame.rstrip(b"\0")[-4:]:
-        raise InputError(f"{path}: truncated DICOM pixels cannot be decoded (no end of the picture); copy it again")
