@@ -24,11 +24,11 @@ _MOST_OBLONG = 4.0
 def grey_of(stored: Values, data: Dataset, path: Path) -> NDArray[np.uint8]:
     """uint8 (H, W), black = least attenuation. Padding is black and has no part in the range."""
     padding = _padding(stored, data)
-    shown = _shown(_rescaled(stored, data, path), data, path, ~padding)
+    grey = np.rint(_shown(_rescaled(stored, data, path), data, path, ~padding) * 255).astype(np.uint8)
     if data.PhotometricInterpretation == "MONOCHROME1" or data.get("PresentationLUTShape") == "INVERSE":
-        shown = 1 - shown  # MONOCHROME1 with INVERSE says the same thing twice (PS3.3 C.8.11.1.1.2): one inversion
-    shown[padding] = 0
-    return _square(np.rint(shown * 255).astype(np.uint8), data, path)
+        grey = 255 - grey  # MONOCHROME1 with INVERSE says one thing twice: one inversion
+    grey[padding] = 0
+    return _square(grey, data, path)
 
 
 def _padding(stored: Values, data: Dataset) -> NDArray[np.bool_]:
