@@ -5,7 +5,6 @@ Shapes: H height, W width; all arrays are uint8 (H, W).
 
 from __future__ import annotations
 
-import struct
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from rayscribe.data.dicom import read_dicom
 from rayscribe.errors import InputError
 from rayscribe.files import sha256_of
 
 Grey = NDArray[np.uint8]
 
-_CHEST = ("CHEST", "THORAX", "LUNG", "RIB", "HEART", "TORSO")
-_RADIOGRAPH = ("CR", "DX", "RG")
 _SMALLEST = 32
 Image.MAX_IMAGE_PIXELS = 200_000_000  # a digital radiograph has up to 20 million; more is a decompression bomb
 
@@ -63,7 +61,7 @@ def read_image(path: Path, *, at_least: int = 0) -> Grey:
     if not head:
         raise InputError(f"{path}: the file is empty (0 bytes); copy it again")
     is_dicom = head[128:] == b"DICM" or path.suffix.lower() in (".dcm", ".dicom")
-    image = _read_dicom(path) if is_dicom else _read_picture(path, at_least)
+    image = read_dicom(path) if is_dicom else _read_picture(path, at_least)
     if min(image.shape) < _SMALLEST:
         raise InputError(f"{path}: {image.shape[1]} x {image.shape[0]} pixels; a radiograph needs at least {_SMALLEST}")
     if image[:: max(1, image.shape[0] // 64), :: max(1, image.shape[1] // 64)].std() < 1:
@@ -153,40 +151,3 @@ def _to_8_bit(values: NDArray[np.float32]) -> Grey:
     highest = float(values.max(initial=0))
     full = next((2**bits - 1 for bits in (8, 10, 12, 14, 16) if highest < 2**bits), highest)
     return np.clip(np.rint(values * (255 / full)), 0, 255).astype(np.uint8)
-
-
-def _read_dicom(path: Path) -> Grey:
-    import pydicom  # only needed for DICOM
-    from pydicom.errors import BytesLengthException, InvalidDicomError
-    from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
-
-    damage = (AttributeError, EOFError, KeyError, NotImplementedError, OSError, RuntimeError, TypeError, ValueError)
-    try:
-        data = pydicom.dcmread(path)
-        data.decode()  # reads every tag now, so that a damaged one is named here
-    except (InvalidDicomError, BytesLengthException, struct.error, *damage) as error:
-        raise InputError(f"{path}: not a DICOM file, or a damaged one ({error}); export it again") from error
-    modality, part = str(data.get("Modality", "")), str(data.get("BodyPartExamined") or "").upper()
-    if modality not in _RADIOGRAPH:
-        raise InputError(f"{path}: DICOM modality {modality or 'missing'}; a chest radiograph is CR or DX")
-    if part and not any(name in part for name in _CHEST):
-        raise InputError(f"{path}: DICOM body part {part}; this tool reads chest radiographs only")
-    if "PixelData" not in data:
-        raise InputError(f"{path}: the DICOM file holds no pixels; export the image, not the report or the index")
-    if int(data.get("NumberOfFrames") or 1) > 1:
-        raise InputError(f"{path}: a DICOM file of several frames; give single radiographs")
-    photometric = str(data.get("PhotometricInterpretation", ""))
-    if photometric not in ("MONOCHROME1", "MONOCHROME2"):
-        raise InputError(f"{path}: DICOM photometric interpretation {photometric or 'missing'}; MONOCHROME is needed")
-    try:
-        stored = data.pixel_array
-        values = np.asarray(apply_voi_lut(apply_modality_lut(stored, data), data), dtype=np.float32)
-    except (struct.error, *damage) as error:
-        raise InputError(
-            f"{path}: the DICOM pixels or their window cannot be decoded ({error}); export it uncompressed"
-        ) from error
-    low, high = float(values.min()), float(values.max())
-    scaled = (values - low) * (255 / (high - low)) if high > low else np.zeros_like(values)
-    if photometric == "MONOCHROME1":
-        scaled = 255 - scaled
-    return np.rint(scaled).astype(np.uint8)
