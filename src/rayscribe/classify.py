@@ -25,6 +25,7 @@ from rayscribe.data.dataset import Order, StudyDataset
 from rayscribe.data.features import FeatureCache, cached_features
 from rayscribe.data.images import ImageConfig
 from rayscribe.data.manifest import Manifest, read_manifest
+from rayscribe.data.shards import shard_numbers
 from rayscribe.distributed import Processes, processes
 from rayscribe.errors import InputError
 from rayscribe.files import sha256_of
@@ -139,6 +140,7 @@ def _train(
             batch_size=config.train.batch_size,
             bucket=False,
             seed=config.seed,
+            shards=shard_numbers(training.studies),
         ),
         config=config.train,
         seed=config.seed,

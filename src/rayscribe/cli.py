@@ -17,6 +17,7 @@ OVERVIEW = f"""rayscribe {__version__}: chest X-rays to draft radiology reports
 
   rayscribe demo                              drawn X-rays, a trained model, scores and a page, in two minutes
   rayscribe prepare iu-xray|table|phantom     a data set to one checked manifest (Parquet)
+  rayscribe shard DATA                        a manifest's images, made small, into a few large files
   rayscribe mine-negatives DATA               a manifest to one with the most similar other studies (for ITHN)
   rayscribe extract-entities DATA             the clinical words of every report, by rules or RadGraph (for JIMA)
   rayscribe build-retrieval DATA              an index of the training reports that an image resembles (for PromptMRG, KIF)
@@ -74,6 +75,12 @@ def _prepare(arguments: list[str]) -> None:
     from rayscribe.cli_prepare import prepare
 
     prepare(arguments)
+
+
+def _shard(arguments: list[str]) -> None:
+    from rayscribe.cli_shard import shard
+
+    shard(arguments)
 
 
 def _mine_negatives(arguments: list[str]) -> None:
@@ -273,6 +280,7 @@ def _info(arguments: list[str]) -> None:
 _VERBS: dict[str, Callable[[list[str]], None]] = {
     "demo": _demo,
     "prepare": _prepare,
+    "shard": _shard,
     "mine-negatives": _mine_negatives,
     "extract-entities": _extract_entities,
     "build-retrieval": _build_retrieval,

@@ -22,6 +22,7 @@ from rayscribe.data.dataset import Order, StudyDataset
 from rayscribe.data.features import cached_features
 from rayscribe.data.manifest import read_manifest
 from rayscribe.data.pairs import mined_partners
+from rayscribe.data.shards import shard_numbers
 from rayscribe.distributed import Processes, processes
 from rayscribe.errors import InputError
 from rayscribe.model_folder import origin_of
@@ -140,6 +141,7 @@ def _train(
         batch_size=config.train.batch_size,
         bucket=config.train.bucket,
         seed=config.seed,
+        shards=shard_numbers(training.studies),
     )
     diagnoses = None
     if config.diagnoses:

@@ -23,6 +23,7 @@ from rayscribe.data.sections import section_text
 from rayscribe.study import Batch, Pair, Study
 from rayscribe.tokenizer import Tokenizer
 
+_OPEN = 8  # shards that are read at a time: a shuffle over some thousand studies, within what stays in memory
 _POOL = 16  # batches whose studies are sorted by length together: little padding, still a shuffle
 
 
@@ -171,18 +172,33 @@ class Order:
     "over all processes"
     bucket: bool
     seed: int
+    shards: Sequence[int] = ()
+    "the shard of every study; then a few shards are read at a time, and an epoch goes through each once"
 
     def batches(self, epoch: int, among: Sequence[int] | None = None) -> list[list[int]]:
         """Studies of every batch; each study once, or as often as it stands in `among`."""
         generator = np.random.default_rng([self.seed, epoch])
         studies = np.arange(len(self.lengths)) if among is None else np.asarray(among)
         order = studies[generator.permutation(len(studies))].tolist()
+        if self.shards:
+            order = self._by_shards(order, generator)
         if not self.bucket:
             return self._cut(order)
         pool = _POOL * self.batch_size
         pools = [order[start : start + pool] for start in range(0, len(order), pool)]
         batches = [batch for one in pools for batch in self._cut(sorted(one, key=lambda study: self.lengths[study]))]
+        if self.shards:  # only pools are shuffled within, so that shards stay together
+            return [one[i] for one in self._in_pools(batches) for i in generator.permutation(len(one))]
         return [batches[index] for index in generator.permutation(len(batches))]
+
+    @staticmethod
+    def _in_pools(batches: list[list[int]]) -> list[list[list[int]]]:
+        return [batches[start : start + _POOL] for start in range(0, len(batches), _POOL)]
+
+    def _by_shards(self, order: list[int], generator: np.random.Generator) -> list[int]:
+        """The shuffled studies of a few shards, then those of the next few; which come together differs by epoch."""
+        turn = generator.permutation(max(self.shards) + 1) // _OPEN
+        return sorted(order, key=lambda study: int(turn[self.shards[study]]))
 
     def rows(self, epoch: int, *, accumulate: int, rank: int, processes: int) -> list[list[Row]]:
         """One process's share of every batch, in order. All processes get equally many batches, none of them empty."""

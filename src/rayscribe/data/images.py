@@ -5,6 +5,8 @@ Shapes: H height, W width; all arrays are uint8 (H, W).
 
 from __future__ import annotations
 
+import hashlib
+import io
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from rayscribe.data.dicom import read_dicom
+from rayscribe.data.shards import is_member, member_bytes
 from rayscribe.errors import InputError
 from rayscribe.files import sha256_of
 
@@ -51,6 +54,8 @@ def read_image(path: Path, *, at_least: int = 0) -> Grey:
 
     `at_least`: a JPEG may be decoded at a smaller scale, with both sides at least this long.
     """
+    if is_member(path):
+        return _checked(path, _read_picture(path, at_least, io.BytesIO(member_bytes(path))))
     try:
         with open(path, "rb") as file:
             head = file.read(132)
@@ -61,7 +66,11 @@ def read_image(path: Path, *, at_least: int = 0) -> Grey:
     if not head:
         raise InputError(f"{path}: the file is empty (0 bytes); copy it again")
     is_dicom = head[128:] == b"DICM" or path.suffix.lower() in (".dcm", ".dicom")
-    image = read_dicom(path) if is_dicom else _read_picture(path, at_least)
+    return _checked(path, read_dicom(path) if is_dicom else _read_picture(path, at_least, path))
+
+
+def _checked(path: Path, image: Grey) -> Grey:
+    """Raises InputError for what cannot be a radiograph."""
     if min(image.shape) < _SMALLEST:
         raise InputError(f"{path}: {image.shape[1]} x {image.shape[0]} pixels; a radiograph needs at least {_SMALLEST}")
     if image[:: max(1, image.shape[0] // 64), :: max(1, image.shape[1] // 64)].std() < 1:
@@ -71,8 +80,14 @@ def read_image(path: Path, *, at_least: int = 0) -> Grey:
 
 def read_checked_image(path: Path, sha256: str, *, at_least: int = 0) -> Grey:
     """`read_image` of a file whose bytes are still those that the manifest names."""
+    changed = f"{path}: the file changed since the manifest was written; run `rayscribe prepare` again"
+    if is_member(path):
+        content = member_bytes(path)
+        if hashlib.sha256(content).hexdigest() != sha256:
+            raise InputError(changed)
+        return _checked(path, _read_picture(path, at_least, io.BytesIO(content)))
     if path.is_file() and sha256_of(path) != sha256:
-        raise InputError(f"{path}: the file changed since the manifest was written; run `rayscribe prepare` again")
+        raise InputError(changed)
     return read_image(path, at_least=at_least)
 
 
@@ -97,12 +112,21 @@ def training_square(image: Grey, config: ImageConfig, generator: np.random.Gener
         image = np.asarray(Image.fromarray(image).rotate(degrees, Image.Resampling.BILINEAR))
     if not config.crop:
         return evaluation_square(image, config)
-    height, width = image.shape
-    scale = config.resize / min(height, width)
-    image = _resized(image, max(config.resize, round(height * scale)), max(config.resize, round(width * scale)))
+    image = _shorter(image, config.resize)
     top = int(generator.integers(image.shape[0] - config.size + 1))
     left = int(generator.integers(image.shape[1] - config.size + 1))
     return image[top : top + config.size, left : left + config.size]
+
+
+def shorter_side(image: Grey, side: int) -> Grey:
+    """The image with its shorter side brought to `side`; a smaller one stays as it is."""
+    return image if min(image.shape) <= side else _shorter(image, side)
+
+
+def _shorter(image: Grey, side: int) -> Grey:
+    height, width = image.shape
+    scale = side / min(height, width)
+    return _resized(image, max(side, round(height * scale)), max(side, round(width * scale)))
 
 
 def _resized(image: Grey, height: int, width: int) -> Grey:
@@ -111,11 +135,11 @@ def _resized(image: Grey, height: int, width: int) -> Grey:
     return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
 
 
-def _read_picture(path: Path, at_least: int) -> Grey:
+def _read_picture(path: Path, at_least: int, source: Path | io.BytesIO) -> Grey:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=("PNG", "JPEG", "TIFF", "BMP")) as picture:
+            with Image.open(source, formats=("PNG", "JPEG", "TIFF", "BMP")) as picture:
                 if at_least:
                     picture.draft(None, (at_least, at_least))
                 picture.load()
