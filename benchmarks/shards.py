@@ -2,8 +2,8 @@
 
     python benchmarks/shards.py --studies 2000 --side 1024
 
-Draws noise-like greyscale JPEGs of `--side` pixels, writes shards of their 256-pixel copies and the same copies as single files,
-and reads one shuffled epoch of each through the loader. Prints images a second and the ratios; every part is run after its
+Draws noise-like greyscale JPEGs of `--side` pixels, writes shards of their 256-pixel copies and the same copies as single
+files, and reads one shuffled epoch of each through the loader. Prints images a second and the ratios; every part is run after its
 files were dropped from the page cache.
 """
 
@@ -69,11 +69,9 @@ def speed(manifest: Manifest, *, workers: int, epoch: int) -> float:
     blank, words = [""] * len(studies), Tokenizer(words=())
     data = StudyDataset(studies, blank, words, text=TextConfig(), images=ImageConfig(), training=True)
     order = Order(lengths=[2] * len(data), batch_size=32, bucket=False, seed=0, shards=shard_numbers(studies))
+    rows = order.rows(epoch, accumulate=1, rank=0, processes=1)
     began = time.perf_counter()
-    seen = sum(
-        len(batch.rows_B)
-        for batch in load_batches(data, order.rows(epoch, accumulate=1, rank=0, processes=1), workers=workers)
-    )
+    seen = sum(len(batch.rows_B) for batch in load_batches(data, rows, workers=workers))
     assert seen == len(studies)
     return seen / (time.perf_counter() - began)
 
