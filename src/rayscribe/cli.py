@@ -29,6 +29,7 @@ OVERVIEW = f"""rayscribe {__version__}: chest X-rays to draft radiology reports
   rayscribe label TABLE                       reports to the 14 CheXpert observations
   rayscribe audit DATA                        what is wrong with a split: copies, label shift, shared patients
   rayscribe predict IMAGE...                  one study's images (PNG, JPEG, DICOM) to a draft report
+  rayscribe deidentify FILE|FOLDER...         DICOM images to copies without names, dates, private tags (not burnt-in text)
   rayscribe import-r2gen CHECKPOINT           a published R2Gen or R2GenCMN .pth to a model folder
   rayscribe info [PATH]                       what a manifest or model folder holds; versions
 
@@ -181,6 +182,12 @@ def _predict(arguments: list[str]) -> None:
     predict(arguments)
 
 
+def _deidentify(arguments: list[str]) -> None:
+    from rayscribe.cli_deidentify import deidentify
+
+    deidentify(arguments)
+
+
 def _import_r2gen(arguments: list[str]) -> None:
     import tyro
 
@@ -258,6 +265,7 @@ _VERBS: dict[str, Callable[[list[str]], None]] = {
     "label": _label,
     "audit": _audit,
     "predict": _predict,
+    "deidentify": _deidentify,
     "import-r2gen": _import_r2gen,
     "info": _info,
 }

@@ -135,7 +135,7 @@ def test_lossy_compression_is_near_the_original(tmp_path: Path) -> None:
         else:
             data.compress(syntax, jls_error=2)
         difference = np.abs(read_image(saved(tmp_path / "lossy.dcm", data)) - expected)
-        assert 0 < difference.max() <= 12, syntax.name
+        assert 0 < difference.max() <= 16, syntax.name
 
 
 @needs_decoders
