@@ -78,10 +78,10 @@ def quiet_pydicom() -> Iterator[None]:
 
 
 def _refuse(data: FileDataset, path: Path) -> None:
-    modality, part = _code(data, "Modality"), _code(data, "BodyPartExamined").upper()
+    modality, part = _code(data, "Modality"), _code(data, "BodyPartExamined")
     if modality not in _RADIOGRAPH:
         raise InputError(f"{path}: DICOM modality {modality or 'missing'}; a chest radiograph is CR or DX")
-    if part and not any(name in part for name in _CHEST):
+    if part and not any(name in part.upper() for name in _CHEST):
         raise InputError(f"{path}: DICOM body part {part}; this tool reads chest radiographs only")
     if _code(data, "PresentationIntentType") == "FOR PROCESSING":
         raise InputError(
