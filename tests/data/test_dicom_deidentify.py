@@ -19,7 +19,8 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import UID, JPEG2000Lossless, JPEGBaseline8Bit, RLELossless
 
 from dicom_files import radiograph, ramp, saved
-from rayscribe.data.dicom_deidentify import deidentified, without_comments
+from rayscribe.data.dicom_comments import without_comments
+from rayscribe.data.dicom_deidentify import deidentified
 from rayscribe.data.dicom_profile import Pseudonyms, table
 from rayscribe.data.images import read_image
 from rayscribe.errors import InputError
@@ -193,7 +194,8 @@ def test_comments_inside_compressed_pictures_go_and_the_picture_stays(tmp_path: 
     buffer, exif = io.BytesIO(), Image.Exif()
     exif[0x010E] = "Canary^Eva"
     Image.fromarray(grey).save(buffer, "JPEG", quality=95, exif=exif, comment=b"Canary comment")
-    data = radiograph(grey, PixelData=encapsulate([buffer.getvalue() + b"Canary behind"]))
+    assert buffer.getvalue().count(b"Canary") == 2
+    data = radiograph(grey, PixelData=encapsulate([buffer.getvalue() + b"Canary behind\xff\xd9"]))
     data["PixelData"].is_undefined_length = True
     data.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
     clean = radiograph(grey, PixelData=encapsulate([buffer.getvalue()]))
@@ -223,7 +225,24 @@ def test_a_comment_in_jpeg_2000_goes(tmp_path: Path) -> None:
     assert np.array_equal(read_image(deidentified(path, tmp_path / "out", KEY)), read_image(path))
 
 
-def test_an_overlay_in_unused_bits_goes(tmp_path: Path) -> None:
-    film = ramp()
-    path = saved(tmp_path / "film.dcm", radiograph(film | np.uint16(0x8000)))
+@pytest.mark.parametrize(
+    "stream", [b"\xff\xd8\xff\xfe\0\x08Canary", b"\xff\xd8Canary\xff\xd9", b"\xff\x4fCanary\xff\xd9"]
+)
+def test_a_stream_that_cannot_be_followed_to_its_end_is_refused(stream: bytes, tmp_path: Path) -> None:
+    data = radiograph(ramp(), PixelData=encapsulate([stream]))
+    data["PixelData"].is_undefined_length = True
+    data.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
+    with pytest.raises(InputError, match="a damaged one"):
+        deidentified(saved(tmp_path / "film.dcm", data), tmp_path / "out", KEY)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("kind", ["u2", "i2"])
+def test_an_overlay_in_unused_bits_goes(kind: str, tmp_path: Path) -> None:
+    film = ramp().astype(kind) - (2048 if kind == "i2" else 0)
+    bits = film.copy()
+    bits[10:20] ^= np.array(0x4000, kind)
+    path = saved(tmp_path / "film.dcm", radiograph(bits))
     assert pydicom.dcmread(deidentified(path, tmp_path / "out", KEY)).PixelData == film.tobytes()
+    path = saved(tmp_path / "left.dcm", radiograph(bits, HighBit=15))
+    assert pydicom.dcmread(deidentified(path, tmp_path / "out", KEY)).PixelData == bits.tobytes()

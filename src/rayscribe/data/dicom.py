@@ -103,6 +103,11 @@ def _refuse(data: FileDataset, path: Path) -> None:
         raise InputError(f"{path}: a colour DICOM file ({int(data.SamplesPerPixel)} samples a pixel); export it grey")
     if int(data.BitsAllocated) not in (8, 16):
         raise InputError(f"{path}: DICOM pixels of {int(data.BitsAllocated)} bits; export it with 8 to 16")
+    if not 0 < int(data.BitsStored) == int(data.HighBit) + 1 <= int(data.BitsAllocated):
+        raise InputError(
+            f"{path}: {int(data.BitsStored)} of {int(data.BitsAllocated)} bits up to bit {int(data.HighBit)}; "
+            "DICOM has the lowest ones; export it again"
+        )
     if int(data.Rows) * int(data.Columns) > _MOST_PIXELS:
         raise InputError(f"{path}: too many pixels for a radiograph; check the file")
 

@@ -5,7 +5,7 @@ Text that is burnt into the picture is not removed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rayscribe.data.dicom import quiet_pydicom
+from rayscribe.data.dicom_comments import without_comments
 from rayscribe.data.dicom_decoding import damage
 from rayscribe.data.dicom_profile import Pseudonyms, table, without_patient
 from rayscribe.errors import InputError
@@ -20,10 +21,6 @@ from rayscribe.files import whole_file
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
-
-_STARTS = (b"\xff\xd8", b"\xff\x4f")  # JPEG and JPEG-LS, JPEG 2000
-_SCAN = (0xDA, 0x90)  # where the headers end
-_COMMENTS = (0xFE, 0x64)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,28 +118,9 @@ def _pixels(data: FileDataset, path: Path) -> bytes:
     content = bytes(data.PixelData[:length])
     if len(content) < length:
         raise InputError(f"{path}: truncated DICOM pixels ({len(content)} of {length} bytes); copy it again")
-    if bits == 16 and int(data.BitsStored) < 16 and not data.get("PixelRepresentation"):
-        values = np.frombuffer(content, dtype="<u2" if syntax.is_little_endian else ">u2")
-        content = (values & values.dtype.type((1 << int(data.BitsStored)) - 1)).astype(values.dtype).tobytes()
+    unused = bits - int(data.BitsStored)
+    if bits in (8, 16) and unused > 0 and int(data.get("HighBit", -1)) == int(data.BitsStored) - 1:
+        sign = "i" if data.get("PixelRepresentation") else "u"
+        values = np.frombuffer(content, dtype=f"{'<' if syntax.is_little_endian else '>'}{sign}{bits // 8}")
+        content = ((values << unused) >> unused).astype(values.dtype).tobytes()  # extends the sign of signed values
     return content + b"\0" * (length % 2)
-
-
-def without_comments(stream: bytes) -> bytes:
-    """A JPEG, JPEG-LS or JPEG 2000 stream without comments, application data (EXIF) and what stands behind its end."""
-    end = stream.rfind(b"\xff\xd9")
-    if stream[:2] not in _STARTS or end < 0:
-        return stream  # RLE: no place for text
-    return stream[:2] + b"".join(_segments(stream)) + b"\xff\xd9"
-
-
-def _segments(stream: bytes) -> Iterator[bytes]:
-    """The header's segments that stay, then everything up to the end marker."""
-    at = 2
-    while stream[at] == 0xFF and stream[at + 1] not in _SCAN:
-        marker, length = stream[at + 1], int.from_bytes(stream[at + 2 : at + 4], "big")
-        segment = stream[at : at + 2 + length]
-        is_adobe = marker == 0xEE and segment[4:9] == b"Adobe" and length == 14  # says how colours are coded
-        if marker not in _COMMENTS and (is_adobe or not 0xE0 <= marker <= 0xEF):
-            yield segment
-        at += 2 + length
-    yield stream[at : stream.rfind(b"\xff\xd9")]
