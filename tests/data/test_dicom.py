@@ -140,23 +140,29 @@ def test_lossy_compression_is_near_the_original(tmp_path: Path) -> None:
 
 
 @needs_decoders
-def test_jpeg_lossless_by_gdcm_is_read_back(tmp_path: Path) -> None:
+def test_jpeg_lossless_changes_nothing(tmp_path: Path) -> None:
+    path = jpeg_lossless(tmp_path, ramp())
+    assert pydicom.dcmread(path).file_meta.TransferSyntaxUID == JPEGLosslessSV1
+    assert np.array_equal(read_image(path), read(tmp_path, ramp()))
+
+
+def jpeg_lossless(folder: Path, pixels: np.ndarray) -> Path:
+    """GDCM is the only encoder of it at hand."""
     import gdcm
 
     reader = gdcm.ImageReader()
-    reader.SetFileName(str(saved(tmp_path / "native.dcm", radiograph(ramp()))))
+    reader.SetFileName(str(saved(folder / "native.dcm", radiograph(pixels))))
     assert reader.Read()
     change = gdcm.ImageChangeTransferSyntax()
     change.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.JPEGLosslessProcess14_1))
     change.SetInput(reader.GetImage())
     assert change.Change()
     writer = gdcm.ImageWriter()
-    writer.SetFileName(str(tmp_path / "lossless.dcm"))
+    writer.SetFileName(str(folder / "lossless.dcm"))
     writer.SetFile(reader.GetFile())
     writer.SetImage(change.GetOutput())
     assert writer.Write()
-    assert pydicom.dcmread(tmp_path / "lossless.dcm").file_meta.TransferSyntaxUID == JPEGLosslessSV1
-    assert np.array_equal(read_image(tmp_path / "lossless.dcm"), read_image(tmp_path / "native.dcm"))
+    return folder / "lossless.dcm"
 
 
 def by_formula(values: np.ndarray, function: str, centre: float, width: float) -> np.ndarray:
@@ -279,7 +285,7 @@ def test_a_missing_decoder_is_named_with_its_remedy(tmp_path: Path, monkeypatch:
     data = radiograph(ramp())
     data.compress(RLELossless)
     path = saved(tmp_path / "film.dcm", data)
-    monkeypatch.setattr(type(get_decoder(RLELossless)), "is_available", property(lambda decoder: False))
+    monkeypatch.setattr(type(get_decoder(RLELossless)), "available_plugins", property(lambda decoder: ()))
     with pytest.raises(InputError, match=r"no decoder for RLE Lossless; pip install 'rayscribe\[dicom\]'"):
         read_image(path)
 
@@ -316,6 +322,8 @@ def _files(folder: Path) -> list[Path]:
             data.compress(syntax)
             paths.append(saved(folder / f"{name}.dcm", data))
     if importlib.util.find_spec("gdcm"):
+        (folder / "lossless").mkdir()
+        paths.append(jpeg_lossless(folder / "lossless", film))
         extended = pydicom.dcmread(bundled("JPGExtended.dcm"))
         extended.Modality, extended.BodyPartExamined = "CR", "CHEST"
         paths.append(saved(folder / "extended.dcm", extended))

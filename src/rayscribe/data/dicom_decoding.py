@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pydicom.dataset import FileDataset
 
 _INSTALL = "pip install 'rayscribe[dicom]'"
+_PREFERRED = ("pydicom", "pyjpegls", "pylibjpeg", "pillow", "gdcm")
 
 
 def damage() -> tuple[type[Exception], ...]:
@@ -35,7 +36,7 @@ def damage() -> tuple[type[Exception], ...]:
 def stored_values(data: FileDataset, path: Path) -> NDArray[Any]:
     """Integers (H, W). Raises InputError where bytes or the decoder are missing."""
     from pydicom.pixels.decoders.base import get_decoder
-    from pydicom.uid import JPEGExtended12Bit
+    from pydicom.uid import JPEGExtended12Bit, JPEGLSTransferSyntaxes
 
     syntax = data.file_meta.get("TransferSyntaxUID")
     if syntax is None:
@@ -45,7 +46,10 @@ def stored_values(data: FileDataset, path: Path) -> NDArray[Any]:
     except NotImplementedError:
         name = syntax.name if re.fullmatch(r"[0-9.]{1,64}", syntax) else "(not a UID)"
         raise InputError(f"{path}: DICOM pixels as {name}, which cannot be read; export it uncompressed") from None
-    if not decoder.is_available:
+    plugins = [name for name in _PREFERRED if name in decoder.available_plugins]
+    if syntax in JPEGLSTransferSyntaxes:
+        plugins = [name for name in plugins if name != "gdcm"]  # over a damaged one it ends the whole process
+    if syntax.is_encapsulated and not plugins:
         raise InputError(f"{path}: no decoder for {syntax.name}; {_INSTALL}")
     if not syntax.is_encapsulated:
         _refuse_few_bytes(data, path)
@@ -54,7 +58,7 @@ def stored_values(data: FileDataset, path: Path) -> NDArray[Any]:
     if syntax == JPEGExtended12Bit and int(data.BitsStored) > 8:
         return _extended_12_bit(data, path)
     try:
-        return decoder.as_array(data)[0]
+        return decoder.as_array(data, decoding_plugin=plugins[0])[0]
     except damage():
         raise InputError(
             f"{path}: the DICOM pixels ({syntax.name}) cannot be decoded: damaged, or beyond the installed decoders; "
