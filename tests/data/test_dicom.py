@@ -140,10 +140,23 @@ def test_lossy_compression_is_near_the_original(tmp_path: Path) -> None:
 
 
 @needs_decoders
-def test_jpeg_lossless_changes_nothing(tmp_path: Path) -> None:
-    path = jpeg_lossless(tmp_path, ramp())
-    assert pydicom.dcmread(path).file_meta.TransferSyntaxUID == JPEGLosslessSV1
-    assert np.array_equal(read_image(path), read(tmp_path, ramp()))
+@pytest.mark.parametrize("kind", ["u1", "u2", "i2"])
+def test_jpeg_lossless_changes_nothing(kind: str, tmp_path: Path) -> None:
+    film = (ramp(highest=255 if kind == "u1" else 4095).astype(int) - (2048 if kind == "i2" else 0)).astype(kind)
+    path = jpeg_lossless(tmp_path, film)
+    data = pydicom.dcmread(path)
+    assert data.file_meta.TransferSyntaxUID == JPEGLosslessSV1
+    assert np.array_equal(stored_values(data, path), film)
+    assert np.array_equal(read_image(path), read(tmp_path, film))
+
+
+@needs_decoders
+def test_a_frame_that_ends_the_decoder_is_a_message(tmp_path: Path) -> None:
+    data = pydicom.dcmread(jpeg_lossless(tmp_path, ramp()))
+    for broken in (b"\xff\xd8no picture\xff\xd9", b"\xff\xd8\xff\xc3\0\x0b\x0c\xff\xff\xff\xff\x01\x01\xff\xd9"):
+        data.PixelData = encapsulate([broken])
+        with pytest.raises(InputError, match="cannot be decoded: damaged"):
+            read_image(saved(tmp_path / "broken.dcm", data))
 
 
 def jpeg_lossless(folder: Path, pixels: np.ndarray) -> Path:
