@@ -3,8 +3,8 @@
     python benchmarks/shards.py --studies 2000 --side 1024
 
 Draws noise-like greyscale JPEGs of `--side` pixels, writes shards of their 256-pixel copies and the same copies as single
-files, and reads one shuffled epoch of each through the loader. Prints images a second and the ratios; every part is run after its
-files were dropped from the page cache.
+files, and reads one shuffled epoch of each through the loader. Prints images a second and the ratios; every part is run after
+its files were dropped from the page cache.
 """
 
 import argparse

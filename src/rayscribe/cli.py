@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from rayscribe import __version__
 from rayscribe.arguments import choice, parsed
@@ -32,6 +32,7 @@ OVERVIEW = f"""rayscribe {__version__}: chest X-rays to draft radiology reports
   rayscribe classify train|test|tune|predict  classifiers of findings: one model a finding, or one for all
   rayscribe predict IMAGE...                  one study's images (PNG, JPEG, DICOM) to a draft report
   rayscribe export model MODEL                a model folder to a copy that can be passed on
+  rayscribe deidentify FILE|FOLDER...         DICOM images to copies without names, dates, private tags (not burnt-in text)
   rayscribe import-r2gen CHECKPOINT           a published R2Gen or R2GenCMN .pth to a model folder
   rayscribe info [PATH]                       what a manifest or model folder holds; versions
 
@@ -197,52 +198,21 @@ def _predict(arguments: list[str]) -> None:
 
 
 def _export(arguments: list[str]) -> None:
-    import tyro
+    from rayscribe.cli_models import export
 
-    def export(model: tyro.conf.Positional[Path], out: Path, terms_allow_it: bool = False) -> None:
-        """Copies a model for others: without logs, training states and local paths.
+    export(arguments)
 
-        Args:
-            model: the folder of a report model or a classifier
-            out: the folder to write
-            terms_allow_it: the model learned from restricted data, and their terms allow that it is passed on
-        """
-        from rayscribe.export import export_model
 
-        export_model(model, out, terms_allow_it=terms_allow_it)
-        print(f"wrote {out}. {DISCLAIMER}")
+def _deidentify(arguments: list[str]) -> None:
+    from rayscribe.cli_deidentify import deidentify
 
-    kind = choice(arguments, ("model",), "kind", "rayscribe export KIND [options] --out FOLDER")
-    parsed(export, arguments[1:], f"export {kind}")
+    deidentify(arguments)
 
 
 def _import_r2gen(arguments: list[str]) -> None:
-    import tyro
+    from rayscribe.cli_models import import_r2gen
 
-    def import_r2gen(
-        checkpoint: tyro.conf.Positional[Path],
-        data: Path,
-        out: Path,
-        threshold: int = 3,
-        max_length: int = 60,
-        cleaning: Literal["r2gen-iu", "r2gen-mimic"] = "r2gen-iu",
-    ) -> None:
-        """Converts a published R2Gen or R2GenCMN checkpoint (.pth) into a model folder.
-
-        Args:
-            checkpoint: model_best.pth or the like
-            data: the manifest whose training reports the vocabulary is built from; the checkpoint does not hold it
-            out: the model folder to write
-            threshold: 3 for IU X-Ray, 10 for MIMIC-CXR
-            max_length: 60 for IU X-Ray, 100 for MIMIC-CXR
-            cleaning: the rules that the checkpoint was trained under
-        """
-        from rayscribe.import_r2gen import convert
-
-        convert(checkpoint, data, out, threshold=threshold, max_length=max_length, cleaning=cleaning)
-        print(f"wrote {out}\nnext: rayscribe generate --model {out} --data {data} --split test --out predictions.jsonl")
-
-    parsed(import_r2gen, arguments, "import-r2gen")
+    import_r2gen(arguments)
 
 
 def _demo(arguments: list[str]) -> None:
@@ -296,6 +266,7 @@ _VERBS: dict[str, Callable[[list[str]], None]] = {
     "classify": _classify,
     "predict": _predict,
     "export": _export,
+    "deidentify": _deidentify,
     "import-r2gen": _import_r2gen,
     "info": _info,
 }

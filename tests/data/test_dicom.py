@@ -110,6 +110,7 @@ def test_lossless_compression_changes_nothing(syntax: str, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("name", ["RLE", "jp2klossless", "jpeg_ls_lossless", "bigendian", "implicit", "padded", "expb"])
+@pytest.mark.filterwarnings("ignore")  # one of them is padded, and pydicom says so
 @needs_decoders
 def test_pydicom_s_own_files_of_one_picture_agree(name: str) -> None:
     assert np.array_equal(stored(f"MR_small_{name}.dcm"), stored("MR_small.dcm"))
@@ -135,27 +136,46 @@ def test_lossy_compression_is_near_the_original(tmp_path: Path) -> None:
         else:
             data.compress(syntax, jls_error=2)
         difference = np.abs(read_image(saved(tmp_path / "lossy.dcm", data)) - expected)
-        assert 0 < difference.max() <= 12, syntax.name
+        assert 0 < difference.max() <= 16, syntax.name
 
 
 @needs_decoders
-def test_jpeg_lossless_by_gdcm_is_read_back(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["u1", "u2", "i2"])
+def test_jpeg_lossless_changes_nothing(kind: str, tmp_path: Path) -> None:
+    film = (ramp(highest=255 if kind == "u1" else 4095).astype(int) - (2048 if kind == "i2" else 0)).astype(kind)
+    path = jpeg_lossless(tmp_path, film)
+    data = pydicom.dcmread(path)
+    assert data.file_meta.TransferSyntaxUID == JPEGLosslessSV1
+    assert np.array_equal(stored_values(data, path), film)
+    assert np.array_equal(read_image(path), read(tmp_path, film))
+
+
+@needs_decoders
+def test_a_frame_that_ends_the_decoder_is_a_message(tmp_path: Path) -> None:
+    data = pydicom.dcmread(jpeg_lossless(tmp_path, ramp()))
+    for broken in (b"\xff\xd8no picture\xff\xd9", b"\xff\xd8\xff\xc3\0\x0b\x0c\xff\xff\xff\xff\x01\x01\xff\xd9"):
+        data.PixelData = encapsulate([broken])
+        with pytest.raises(InputError, match="cannot be decoded: damaged"):
+            read_image(saved(tmp_path / "broken.dcm", data))
+
+
+def jpeg_lossless(folder: Path, pixels: np.ndarray) -> Path:
+    """GDCM is the only encoder of it at hand."""
     import gdcm
 
     reader = gdcm.ImageReader()
-    reader.SetFileName(str(saved(tmp_path / "native.dcm", radiograph(ramp()))))
+    reader.SetFileName(str(saved(folder / "native.dcm", radiograph(pixels))))
     assert reader.Read()
     change = gdcm.ImageChangeTransferSyntax()
     change.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.JPEGLosslessProcess14_1))
     change.SetInput(reader.GetImage())
     assert change.Change()
     writer = gdcm.ImageWriter()
-    writer.SetFileName(str(tmp_path / "lossless.dcm"))
+    writer.SetFileName(str(folder / "lossless.dcm"))
     writer.SetFile(reader.GetFile())
     writer.SetImage(change.GetOutput())
     assert writer.Write()
-    assert pydicom.dcmread(tmp_path / "lossless.dcm").file_meta.TransferSyntaxUID == JPEGLosslessSV1
-    assert np.array_equal(read_image(tmp_path / "lossless.dcm"), read_image(tmp_path / "native.dcm"))
+    return folder / "lossless.dcm"
 
 
 def by_formula(values: np.ndarray, function: str, centre: float, width: float) -> np.ndarray:
@@ -235,6 +255,7 @@ def test_pixels_become_square(tags: dict[str, object], shape: tuple[int, int], t
     assert abs(image.mean() - plain.mean()) < 3
 
 
+@pytest.mark.filterwarnings("ignore")  # pydicom's, while the faulty file is written
 @pytest.mark.parametrize(
     ("tags", "message"),
     [
@@ -251,6 +272,7 @@ def test_pixels_become_square(tags: dict[str, object], shape: tuple[int, int], t
         ({"PhotometricInterpretation": "YBR_FULL"}, "photometric interpretation YBR_FULL"),
         ({"SamplesPerPixel": 3}, "colour DICOM file"),
         ({"BitsAllocated": 32}, "pixels of 32 bits"),
+        ({"HighBit": 15}, "12 of 16 bits up to bit 15"),
         ({"PixelData": b"\0" * 10}, r"truncated DICOM pixels cannot be decoded \(10 of 3840 bytes\)"),
         ({"PixelSpacing": [1, 0.01]}, "pixels of 1 by 0.01"),
         ({"WindowCenter": 5, "WindowWidth": 0}, "window of width 0"),
@@ -276,7 +298,7 @@ def test_a_missing_decoder_is_named_with_its_remedy(tmp_path: Path, monkeypatch:
     data = radiograph(ramp())
     data.compress(RLELossless)
     path = saved(tmp_path / "film.dcm", data)
-    monkeypatch.setattr(type(get_decoder(RLELossless)), "is_available", property(lambda decoder: False))
+    monkeypatch.setattr(type(get_decoder(RLELossless)), "available_plugins", property(lambda decoder: ()))
     with pytest.raises(InputError, match=r"no decoder for RLE Lossless; pip install 'rayscribe\[dicom\]'"):
         read_image(path)
 
@@ -313,6 +335,8 @@ def _files(folder: Path) -> list[Path]:
             data.compress(syntax)
             paths.append(saved(folder / f"{name}.dcm", data))
     if importlib.util.find_spec("gdcm"):
+        (folder / "lossless").mkdir()
+        paths.append(jpeg_lossless(folder / "lossless", film))
         extended = pydicom.dcmread(bundled("JPGExtended.dcm"))
         extended.Modality, extended.BodyPartExamined = "CR", "CHEST"
         paths.append(saved(folder / "extended.dcm", extended))

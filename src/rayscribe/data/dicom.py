@@ -78,10 +78,10 @@ def quiet_pydicom() -> Iterator[None]:
 
 
 def _refuse(data: FileDataset, path: Path) -> None:
-    modality, part = _code(data, "Modality"), _code(data, "BodyPartExamined").upper()
+    modality, part = _code(data, "Modality"), _code(data, "BodyPartExamined")
     if modality not in _RADIOGRAPH:
         raise InputError(f"{path}: DICOM modality {modality or 'missing'}; a chest radiograph is CR or DX")
-    if part and not any(name in part for name in _CHEST):
+    if part and not any(name in part.upper() for name in _CHEST):
         raise InputError(f"{path}: DICOM body part {part}; this tool reads chest radiographs only")
     if _code(data, "PresentationIntentType") == "FOR PROCESSING":
         raise InputError(
@@ -103,6 +103,11 @@ def _refuse(data: FileDataset, path: Path) -> None:
         raise InputError(f"{path}: a colour DICOM file ({int(data.SamplesPerPixel)} samples a pixel); export it grey")
     if int(data.BitsAllocated) not in (8, 16):
         raise InputError(f"{path}: DICOM pixels of {int(data.BitsAllocated)} bits; export it with 8 to 16")
+    if not 0 < int(data.BitsStored) == int(data.HighBit) + 1 <= int(data.BitsAllocated):
+        raise InputError(
+            f"{path}: {int(data.BitsStored)} of {int(data.BitsAllocated)} bits up to bit {int(data.HighBit)}; "
+            "DICOM has the lowest ones; export it again"
+        )
     if int(data.Rows) * int(data.Columns) > _MOST_PIXELS:
         raise InputError(f"{path}: too many pixels for a radiograph; check the file")
 

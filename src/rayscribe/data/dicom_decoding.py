@@ -5,8 +5,11 @@ Shapes: H height, W width; stored values are integers (H, W).
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import struct
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +23,8 @@ if TYPE_CHECKING:
     from pydicom.dataset import FileDataset
 
 _INSTALL = "pip install 'rayscribe[dicom]'"
+_PREFERRED = ("pydicom", "pyjpegls", "pylibjpeg", "pillow")
+"of pydicom's plug-ins; without gdcm, which over a damaged stream ends the whole process"
 
 
 def damage() -> tuple[type[Exception], ...]:
@@ -35,7 +40,7 @@ def damage() -> tuple[type[Exception], ...]:
 def stored_values(data: FileDataset, path: Path) -> NDArray[Any]:
     """Integers (H, W). Raises InputError where bytes or the decoder are missing."""
     from pydicom.pixels.decoders.base import get_decoder
-    from pydicom.uid import JPEGExtended12Bit
+    from pydicom.uid import JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1
 
     syntax = data.file_meta.get("TransferSyntaxUID")
     if syntax is None:
@@ -45,16 +50,18 @@ def stored_values(data: FileDataset, path: Path) -> NDArray[Any]:
     except NotImplementedError:
         name = syntax.name if re.fullmatch(r"[0-9.]{1,64}", syntax) else "(not a UID)"
         raise InputError(f"{path}: DICOM pixels as {name}, which cannot be read; export it uncompressed") from None
-    if not decoder.is_available:
-        raise InputError(f"{path}: no decoder for {syntax.name}; {_INSTALL}")
+    if syntax.is_encapsulated:
+        _refuse_cut_frame(data, path)
+        if syntax in (JPEGLossless, JPEGLosslessSV1) or (syntax == JPEGExtended12Bit and int(data.BitsStored) > 8):
+            return _by_gdcm(data, path)
     if not syntax.is_encapsulated:
         _refuse_few_bytes(data, path)
         return decoder.as_array(data)[0]
-    _refuse_cut_frame(data, path)
-    if syntax == JPEGExtended12Bit and int(data.BitsStored) > 8:
-        return _extended_12_bit(data, path)
+    plugins = [name for name in _PREFERRED if name in decoder.available_plugins]
+    if not plugins:
+        raise InputError(f"{path}: no decoder for {syntax.name}; {_INSTALL}")
     try:
-        return decoder.as_array(data)[0]
+        return decoder.as_array(data, decoding_plugin=plugins[0])[0]
     except damage():
         raise InputError(
             f"{path}: the DICOM pixels ({syntax.name}) cannot be decoded: damaged, or beyond the installed decoders; "
@@ -82,31 +89,22 @@ def _refuse_cut_frame(data: FileDataset, path: Path) -> None:
         raise InputError(f"{path}: truncated DICOM pixels cannot be decoded (no end of the picture); copy it again")
 
 
-def _extended_12_bit(data: FileDataset, path: Path) -> NDArray[np.uint16]:
-    """pydicom declines 12-bit JPEG Extended for all but a GPL decoder, although GDCM decodes it."""
+def _by_gdcm(data: FileDataset, path: Path) -> NDArray[Any]:
+    """JPEG lossless, and JPEG Extended of 12 bits, which pydicom has decoded by GPL code only. In a process of its own."""
     from pydicom.encaps import get_frame
 
-    try:
-        import gdcm  # of the extra `dicom`
-    except ImportError:
-        raise InputError(f"{path}: no decoder for JPEG Extended of 12 bits; {_INSTALL}") from None
-    gdcm.Trace.WarningOff()
-    gdcm.Trace.ErrorOff()
-    fragment = gdcm.Fragment()
-    fragment.SetByteStringValue(get_frame(data.PixelData, 0, number_of_frames=1))
-    fragments = gdcm.SequenceOfFragments.New()
-    fragments.AddFragment(fragment)
-    pixels = gdcm.DataElement(gdcm.Tag(0x7FE0, 0x0010))
-    pixels.SetValue(fragments.__ref__())
-    image = gdcm.Image()
-    image.SetNumberOfDimensions(2)
-    image.SetDimensions((int(data.Columns), int(data.Rows), 1))
-    image.SetDataElement(pixels)
-    image.SetPhotometricInterpretation(gdcm.PhotometricInterpretation(gdcm.PhotometricInterpretation.MONOCHROME2))
-    image.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.JPEGExtendedProcess2_4))
-    image.SetPixelFormat(gdcm.PixelFormat(1, 16, int(data.BitsStored), int(data.BitsStored) - 1, 0))
-    buffer = image.GetBuffer()
-    content = buffer.encode("utf-8", errors="surrogateescape") if isinstance(buffer, str) else buffer
-    if len(content) != 2 * data.Rows * data.Columns or not image.GetPixelFormat().GetBitsAllocated() == 16:
-        raise InputError(f"{path}: the JPEG Extended pixels of the DICOM file cannot be decoded; copy it again")
-    return np.frombuffer(content, dtype="<u2").reshape(data.Rows, data.Columns)
+    syntax, bits = data.file_meta.TransferSyntaxUID, int(data.BitsAllocated)
+    if importlib.util.find_spec("gdcm") is None:
+        raise InputError(f"{path}: no decoder for {syntax.name}; {_INSTALL}")
+    numbers = (int(data.Columns), int(data.Rows), bits, int(data.BitsStored))
+    done = subprocess.run(
+        [sys.executable, "-P", str(Path(__file__).with_name("gdcm_process.py")), str(syntax), *map(str, numbers)],
+        input=get_frame(data.PixelData, 0, number_of_frames=1),
+        capture_output=True,
+        check=False,
+    )
+    if done.returncode or len(done.stdout) != int(data.Rows) * int(data.Columns) * bits // 8:
+        raise InputError(f"{path}: the DICOM pixels ({syntax.name}) cannot be decoded: damaged; copy it again")
+    values = np.frombuffer(done.stdout, dtype=f"<{'i' if data.PixelRepresentation else 'u'}{bits // 8}")
+    unused = bits - int(data.BitsStored)
+    return ((values << unused) >> unused).reshape(data.Rows, data.Columns)  # extends the sign of signed values
