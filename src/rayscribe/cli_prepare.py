@@ -55,6 +55,7 @@ def prepare(arguments: list[str]) -> None:
         terms: str = "not stated",
         images_may_be_shown: bool = False,
         splits: Path | None = None,
+        without_reports: bool = False,
         leave_out_faulty: bool = False,
     ) -> None:
         """Any table (CSV, TSV, JSONL, Parquet) with an id, image paths and a report.
@@ -67,11 +68,20 @@ def prepare(arguments: list[str]) -> None:
             terms: what the licence of the data allows; goes into every model trained on it
             images_may_be_shown: the terms allow copies of the images, so pages may hold them
             splits: a table of id and split that takes the place of the source's, such as `rayscribe audit --resplit` writes
+            without_reports: keep studies without a report; the table needs no column of text
             leave_out_faulty: write the manifest although some input is broken
         """
-        studies = _resplit(table.read(file, columns=columns, image_root=image_root), splits)
+        read = table.read(file, columns=columns, image_root=image_root, needs_text=not without_reports)
+        studies = _resplit(read, splits)
         about = {"source": "table", "root": str(file), "terms": terms, "images_may_be_shown": images_may_be_shown}
-        _write(studies, about, out, missing_is_fault=True, leave_out_faulty=leave_out_faulty)
+        _write(
+            studies,
+            about,
+            out,
+            missing_is_fault=True,
+            needs_text=not without_reports,
+            leave_out_faulty=leave_out_faulty,
+        )
 
     def from_phantom(
         out: Path,
@@ -121,7 +131,13 @@ def _resplit(studies: list[Study], splits: Path | None) -> list[Study]:
 
 
 def _write(
-    studies: Sequence[Study], about: dict[str, Any], out: Path, *, missing_is_fault: bool, leave_out_faulty: bool
+    studies: Sequence[Study],
+    about: dict[str, Any],
+    out: Path,
+    *,
+    missing_is_fault: bool,
+    needs_text: bool = True,
+    leave_out_faulty: bool,
 ) -> None:
     from tqdm import tqdm
 
@@ -133,6 +149,7 @@ def _write(
         studies,
         source=about,
         missing_is_fault=missing_is_fault,
+        needs_text=needs_text,
         progress=lambda looks: tqdm(looks, total=total, desc="reading images", unit="image"),
     )
     counts = checked.manifest.counts()

@@ -37,12 +37,14 @@ def check(
     *,
     source: dict[str, Any],
     missing_is_fault: bool,
+    needs_text: bool = True,
     progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
 ) -> Checked:
     """Read every image once, hash it, and sort the studies into kept, left out and broken.
 
     `missing_is_fault`: whether a listed image that is not on disk is an error (a user's own table) or a partial copy of a
     published collection (the study is kept with its other views, or left out when it has none).
+    `needs_text`: whether studies without a report are left out; images to write for or to classify need none.
     """
     faults, notes, kept = [], [], []
     left_out: Counter[str] = Counter()
@@ -54,7 +56,7 @@ def check(
     for study in studies:
         if study.id in repeated:
             continue
-        if not (study.findings.strip() or study.impression.strip()):
+        if needs_text and not (study.findings.strip() or study.impression.strip()):
             left_out["no report text"] += 1
             continue
         seen = [(path, looks[path]) for path in study.images]

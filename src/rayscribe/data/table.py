@@ -47,8 +47,10 @@ class Columns:
     "codes of the findings, separated like images"
 
 
-def read(path: Path, *, columns: Columns | None = None, image_root: Path | None = None) -> list[Study]:
-    """The rows of `path`, one study each."""
+def read(
+    path: Path, *, columns: Columns | None = None, image_root: Path | None = None, needs_text: bool = True
+) -> list[Study]:
+    """The rows of `path`, one study each. `needs_text`: a table without any column of report text is refused."""
     columns = columns or Columns()
     rows = read_rows(path)
     if not rows:
@@ -60,8 +62,11 @@ def read(path: Path, *, columns: Columns | None = None, image_root: Path | None 
             "Name yours with --columns.id and --columns.images"
         )
     texts = (columns.report, columns.findings, columns.impression)
-    if not any(name in rows[0] for name in texts):
-        raise InputError(f"{path}: none of the columns {', '.join(texts)}; name yours with --columns.report")
+    if needs_text and not any(name in rows[0] for name in texts):
+        raise InputError(
+            f"{path}: none of the columns {', '.join(texts)}; name yours with --columns.report, "
+            "or take images alone with --without-reports"
+        )
     root = image_root or path.parent
     studies, faults = [], []
     for number, row in enumerate(rows, start=1):
