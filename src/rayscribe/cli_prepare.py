@@ -144,12 +144,14 @@ def _write(
     from rayscribe.data.manifest import write_manifest
     from rayscribe.data.prepare import check
 
+    journal = out.with_name(f"{out.name}.journal")
     total = len({path for study in studies for path in study.images})
     checked = check(
         studies,
         source=about,
         missing_is_fault=missing_is_fault,
         needs_text=needs_text,
+        journal=journal,
         progress=lambda looks: tqdm(looks, total=total, desc="reading images", unit="image"),
     )
     counts = checked.manifest.counts()
@@ -170,4 +172,5 @@ def _write(
     if not checked.manifest.studies:
         raise InputError("no study is left; check the folder and where the images are")
     write_manifest(out, checked.manifest)
+    journal.unlink(missing_ok=True)
     print(f"wrote {out}\nnext: rayscribe train r2gen --data {out} --run runs/r2gen")

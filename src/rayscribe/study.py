@@ -32,7 +32,7 @@ class Study:
     subject: str = ""
     "the patient, where the source says; empty when unknown"
     views: tuple[str, ...] = ()
-    "one of frontal, lateral or empty for every image"
+    "one of frontal (pa or ap, where the source says which), lateral or empty for every image"
     problems: tuple[str, ...] = ()
     "what the source's indexers coded, lower case (Open-i's problems, such as cardiomegaly or normal); empty when unknown"
     sha256: tuple[str, ...] = ()
@@ -94,6 +94,11 @@ class Pair(Generic[First, Second]):
     def to(self, device: torch.device) -> Pair[First, Second]:
         first, second = (None if part is None else part.to(device) for part in (self.first, self.second))
         return Pair(first=first, second=second)  # type: ignore[arg-type]  # `to` keeps the type
+
+
+def is_frontal(view: str) -> bool:
+    """Whether a view of `Study.views` shows the chest from the front or the back."""
+    return view in ("frontal", "pa", "ap")
 
 
 def rows_of(draw: Batch | Pair[Any, Any] | None) -> list[int]:

@@ -19,7 +19,7 @@ from PIL import Image
 
 from rayscribe.data.images import read_image
 from rayscribe.labels import NEGATIVE, OBSERVATIONS, POSITIVE, Labeler, Labels
-from rayscribe.study import Study
+from rayscribe.study import Study, is_frontal
 
 Singles = NDArray[np.float32]
 
@@ -67,7 +67,7 @@ def templates(
 
 
 def _thumbnail(study: Study) -> Singles:
-    frontal = [path for path, view in zip(study.images, study.views) if view == "frontal"]
+    frontal = [path for path, view in zip(study.images, study.views) if is_frontal(view)]
     grey = read_image((frontal or list(study.images))[0], at_least=SIDE)
     return np.asarray(Image.fromarray(grey).resize((SIDE, SIDE), Image.Resampling.BOX), np.float32).ravel()
 
