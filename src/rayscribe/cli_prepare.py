@@ -7,18 +7,22 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from rayscribe.arguments import choice, parsed
 from rayscribe.errors import InputError
 from rayscribe.study import Study
 
+if TYPE_CHECKING:
+    from rayscribe.data.manifest import Manifest
+
 
 def prepare(arguments: list[str]) -> None:
     import tyro
 
-    sources = ("iu-xray", "table", "phantom")
+    sources = ("iu-xray", "mimic-cxr", "table", "phantom")
     source = choice(arguments, sources, "source", "rayscribe prepare SOURCE [options] --out data.parquet")
+    from rayscribe.cli_prepare_mimic import from_mimic_cxr
     from rayscribe.data import iu_xray, table
     from rayscribe.data.phantom_truth import PhantomConfig
 
@@ -38,14 +42,14 @@ def prepare(arguments: list[str]) -> None:
             splits: a table of id and split that takes the place of the source's, such as `rayscribe audit --resplit` writes
             leave_out_faulty: write the manifest although some input is broken
         """
-        studies = _resplit(iu_xray.read(root, layout=layout), splits)
+        studies = resplit(iu_xray.read(root, layout=layout), splits)
         about = {
             "source": "iu-xray",
             "root": str(root),
             "layout": layout or iu_xray.find_layout(root),
             "terms": iu_xray.TERMS,
         }
-        _write(studies, about, out, missing_is_fault=False, leave_out_faulty=leave_out_faulty)
+        write_checked(studies, about, out, missing_is_fault=False, leave_out_faulty=leave_out_faulty)
 
     def from_table(
         file: tyro.conf.Positional[Path],
@@ -72,9 +76,9 @@ def prepare(arguments: list[str]) -> None:
             leave_out_faulty: write the manifest although some input is broken
         """
         read = table.read(file, columns=columns, image_root=image_root, needs_text=not without_reports)
-        studies = _resplit(read, splits)
+        studies = resplit(read, splits)
         about = {"source": "table", "root": str(file), "terms": terms, "images_may_be_shown": images_may_be_shown}
-        _write(
+        write_checked(
             studies,
             about,
             out,
@@ -94,7 +98,12 @@ def prepare(arguments: list[str]) -> None:
         """
         write_phantom_manifest(out, phantom)
 
-    kinds: dict[str, Callable[..., None]] = {"iu-xray": from_iu_xray, "table": from_table, "phantom": from_phantom}
+    kinds: dict[str, Callable[..., None]] = {
+        "iu-xray": from_iu_xray,
+        "mimic-cxr": from_mimic_cxr,
+        "table": from_table,
+        "phantom": from_phantom,
+    }
     parsed(kinds[source], arguments[1:], f"prepare {source}")
 
 
@@ -115,10 +124,10 @@ def write_phantom_manifest(out: Path, phantom: Any) -> None:
         "terms": "synthetic; no restriction",
         "images_may_be_shown": True,
     }
-    _write(iu_xray.read(root), about, out, missing_is_fault=True, leave_out_faulty=False)
+    write_checked(iu_xray.read(root), about, out, missing_is_fault=True, leave_out_faulty=False)
 
 
-def _resplit(studies: list[Study], splits: Path | None) -> list[Study]:
+def resplit(studies: list[Study], splits: Path | None) -> list[Study]:
     """The studies with the splits of a table; every study must be in it."""
     if splits is None:
         return studies
@@ -130,7 +139,7 @@ def _resplit(studies: list[Study], splits: Path | None) -> list[Study]:
     return [replace(study, split=given[study.id]) for study in studies]
 
 
-def _write(
+def write_checked(
     studies: Sequence[Study],
     about: dict[str, Any],
     out: Path,
@@ -138,7 +147,9 @@ def _write(
     missing_is_fault: bool,
     needs_text: bool = True,
     leave_out_faulty: bool,
-) -> None:
+    shown: Callable[[str], str] = str,
+) -> "Manifest":
+    """Checks, prints what was found, and writes the manifest. `shown`: messages as they may be printed."""
     from tqdm import tqdm
 
     from rayscribe.data.manifest import write_manifest
@@ -160,11 +171,11 @@ def _write(
     for reason, count in checked.left_out.items():
         print(f"left out: {count} studies with {reason}")
     for note in checked.notes[:20]:
-        print(f"note: {note}")
+        print(f"note: {shown(note)}")
     if len(checked.notes) > 20:
         print(f"note: and {len(checked.notes) - 20} more")
     for fault in checked.faults:
-        print(f"fault: {fault}", file=sys.stderr)
+        print(f"fault: {shown(fault)}", file=sys.stderr)
     if checked.faults and not leave_out_faulty:
         raise InputError(
             f"{len(checked.faults)} faults; no manifest was written. Mend them, or repeat with --leave-out-faulty"
@@ -174,3 +185,4 @@ def _write(
     write_manifest(out, checked.manifest)
     journal.unlink(missing_ok=True)
     print(f"wrote {out}\nnext: rayscribe train r2gen --data {out} --run runs/r2gen")
+    return checked.manifest
