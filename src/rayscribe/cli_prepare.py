@@ -7,19 +7,23 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from rayscribe.arguments import choice, parsed
 from rayscribe.errors import InputError
 from rayscribe.study import Study
 from rayscribe.terms import RESTRICTED
 
+if TYPE_CHECKING:
+    from rayscribe.data.manifest import Manifest
+
 
 def prepare(arguments: list[str]) -> None:
     import tyro
 
-    sources = ("iu-xray", "table", "phantom")
+    sources = ("iu-xray", "mimic-cxr", "table", "phantom")
     source = choice(arguments, sources, "source", "rayscribe prepare SOURCE [options] --out data.parquet")
+    from rayscribe.cli_prepare_mimic import from_mimic_cxr
     from rayscribe.data import iu_xray, table
     from rayscribe.data.phantom_truth import PhantomConfig
 
@@ -39,14 +43,14 @@ def prepare(arguments: list[str]) -> None:
             splits: a table of id and split that takes the place of the source's, such as `rayscribe audit --resplit` writes
             leave_out_faulty: write the manifest although some input is broken
         """
-        studies = _resplit(iu_xray.read(root, layout=layout), splits)
+        studies = resplit(iu_xray.read(root, layout=layout), splits)
         about = {
             "source": "iu-xray",
             "root": str(root),
             "layout": layout or iu_xray.find_layout(root),
             "terms": iu_xray.TERMS,
         }
-        _write(studies, about, out, missing_is_fault=False, leave_out_faulty=leave_out_faulty)
+        write_checked(studies, about, out, missing_is_fault=False, leave_out_faulty=leave_out_faulty)
 
     def from_table(
         file: tyro.conf.Positional[Path],
@@ -56,8 +60,8 @@ def prepare(arguments: list[str]) -> None:
         terms: str = "not stated",
         images_may_be_shown: bool = False,
         restricted: bool = False,
-        without_reports: bool = False,
         splits: Path | None = None,
+        without_reports: bool = False,
         leave_out_faulty: bool = False,
     ) -> None:
         """Any table (CSV, TSV, JSONL, Parquet) with an id, image paths and a report.
@@ -70,17 +74,22 @@ def prepare(arguments: list[str]) -> None:
             terms: what the licence of the data allows; goes into every model trained on it
             images_may_be_shown: the terms allow copies of the images, so pages may hold them
             restricted: the data are under a use agreement: no text on pages, no export of models without your word
-            without_reports: keep studies without report text, for classifiers; their labels may be codes (--columns.problems)
             splits: a table of id and split that takes the place of the source's, such as `rayscribe audit --resplit` writes
+            without_reports: keep studies without a report, for classifiers; labels may be codes (--columns.problems)
             leave_out_faulty: write the manifest although some input is broken
         """
-        studies = _resplit(
-            table.read(file, columns=columns, image_root=image_root, needs_text=not without_reports), splits
-        )
+        read = table.read(file, columns=columns, image_root=image_root, needs_text=not without_reports)
+        studies = resplit(read, splits)
         about = {"source": "table", "root": str(file), "terms": terms, "images_may_be_shown": images_may_be_shown}
         about |= {RESTRICTED: True} if restricted else {}
-        needs_text = not without_reports
-        _write(studies, about, out, missing_is_fault=True, leave_out_faulty=leave_out_faulty, needs_text=needs_text)
+        write_checked(
+            studies,
+            about,
+            out,
+            missing_is_fault=True,
+            needs_text=not without_reports,
+            leave_out_faulty=leave_out_faulty,
+        )
 
     def from_phantom(
         out: Path,
@@ -93,7 +102,12 @@ def prepare(arguments: list[str]) -> None:
         """
         write_phantom_manifest(out, phantom)
 
-    kinds: dict[str, Callable[..., None]] = {"iu-xray": from_iu_xray, "table": from_table, "phantom": from_phantom}
+    kinds: dict[str, Callable[..., None]] = {
+        "iu-xray": from_iu_xray,
+        "mimic-cxr": from_mimic_cxr,
+        "table": from_table,
+        "phantom": from_phantom,
+    }
     parsed(kinds[source], arguments[1:], f"prepare {source}")
 
 
@@ -114,10 +128,10 @@ def write_phantom_manifest(out: Path, phantom: Any) -> None:
         "terms": "synthetic; no restriction",
         "images_may_be_shown": True,
     }
-    _write(iu_xray.read(root), about, out, missing_is_fault=True, leave_out_faulty=False)
+    write_checked(iu_xray.read(root), about, out, missing_is_fault=True, leave_out_faulty=False)
 
 
-def _resplit(studies: list[Study], splits: Path | None) -> list[Study]:
+def resplit(studies: list[Study], splits: Path | None) -> list[Study]:
     """The studies with the splits of a table; every study must be in it."""
     if splits is None:
         return studies
@@ -129,26 +143,30 @@ def _resplit(studies: list[Study], splits: Path | None) -> list[Study]:
     return [replace(study, split=given[study.id]) for study in studies]
 
 
-def _write(
+def write_checked(
     studies: Sequence[Study],
     about: dict[str, Any],
     out: Path,
     *,
     missing_is_fault: bool,
-    leave_out_faulty: bool,
     needs_text: bool = True,
-) -> None:
+    leave_out_faulty: bool,
+    shown: Callable[[str], str] = str,
+) -> "Manifest":
+    """Checks, prints what was found, and writes the manifest. `shown`: messages as they may be printed."""
     from tqdm import tqdm
 
     from rayscribe.data.manifest import write_manifest
     from rayscribe.data.prepare import check
 
+    journal = out.with_name(f"{out.name}.journal")
     total = len({path for study in studies for path in study.images})
     checked = check(
         studies,
         source=about,
         missing_is_fault=missing_is_fault,
         needs_text=needs_text,
+        journal=journal,
         progress=lambda looks: tqdm(looks, total=total, desc="reading images", unit="image"),
     )
     counts = checked.manifest.counts()
@@ -157,11 +175,11 @@ def _write(
     for reason, count in checked.left_out.items():
         print(f"left out: {count} studies with {reason}")
     for note in checked.notes[:20]:
-        print(f"note: {note}")
+        print(f"note: {shown(note)}")
     if len(checked.notes) > 20:
         print(f"note: and {len(checked.notes) - 20} more")
     for fault in checked.faults:
-        print(f"fault: {fault}", file=sys.stderr)
+        print(f"fault: {shown(fault)}", file=sys.stderr)
     if checked.faults and not leave_out_faulty:
         raise InputError(
             f"{len(checked.faults)} faults; no manifest was written. Mend them, or repeat with --leave-out-faulty"
@@ -169,5 +187,7 @@ def _write(
     if not checked.manifest.studies:
         raise InputError("no study is left; check the folder and where the images are")
     write_manifest(out, checked.manifest)
+    journal.unlink(missing_ok=True)
     verb = "train r2gen" if needs_text else "classify train multilabel --cohort.labels codes"
     print(f"wrote {out}\nnext: rayscribe {verb} --data {out} --run runs/first")
+    return checked.manifest

@@ -67,8 +67,20 @@ def read_columns(path: Path, further: Sequence[str] = ()) -> tuple[dict[str, tup
                 raise InputError(f"{place}: not as many fields as the header has")
             if row[key] in found:
                 raise InputError(f"{place}: study {row[key]} stands twice")
-            found[row[key]] = tuple(_state(row[name], f"{place}, {name}") for name in names)
+            found[row[key]] = tuple(state_of(row[name], f"{place}, {name}") for name in names)
     return found, names
+
+
+def state_of(text: str | None, place: str) -> int:
+    """The state that a cell of such a table means; `place` names the cell in the message."""
+    if text is None or not text.strip():
+        return 0
+    try:
+        return _STATES[float(text)]
+    except (ValueError, KeyError) as error:
+        raise InputError(
+            f"{place}: {text!r} is none of 1 (positive), 0 (negative), -1 (uncertain) and blank"
+        ) from error
 
 
 def write_labels(path: Path, rows: Sequence[Mapping[str, Any]], labels: Labels) -> None:
@@ -86,14 +98,3 @@ def _rows(what: str, table: Mapping[str, tuple[int, ...]], ids: Sequence[str]) -
     if missing:
         raise InputError(f"the labels of the {what} lack {len(missing)} of {len(ids)} studies, e.g. {missing[0]}")
     return np.array([table[name] for name in ids], np.int8)
-
-
-def _state(text: str | None, place: str) -> int:
-    if text is None or not text.strip():
-        return 0
-    try:
-        return _STATES[float(text)]
-    except (ValueError, KeyError) as error:
-        raise InputError(
-            f"{place}: {text!r} is none of 1 (positive), 0 (negative), -1 (uncertain) and blank"
-        ) from error

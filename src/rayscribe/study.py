@@ -32,7 +32,7 @@ class Study:
     subject: str = ""
     "the patient, where the source says; empty when unknown"
     views: tuple[str, ...] = ()
-    "one of pa, ap, frontal (either), lateral or empty for every image"
+    "one of frontal (pa or ap, where the source says which), lateral or empty for every image"
     problems: tuple[str, ...] = ()
     "what the source's indexers coded, lower case (Open-i's problems, such as cardiomegaly or normal); empty when unknown"
     sha256: tuple[str, ...] = ()
@@ -97,7 +97,7 @@ class Pair(Generic[First, Second]):
 
 
 def is_frontal(view: str) -> bool:
-    """Whether the view is taken from the front or the back."""
+    """Whether a view of `Study.views` shows the chest from the front or the back."""
     return view in ("frontal", "pa", "ap")
 
 

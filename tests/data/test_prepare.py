@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -149,6 +150,20 @@ def test_tables_of_every_kind_give_the_same_studies(studies: list[Study], suffix
     assert [study.impression for study in read] == [study.impression for study in studies]
     assert {study.split for study in read} == {"val"}
     assert checked(read).faults == ()
+
+
+def test_images_without_reports_are_kept_when_asked_for(
+    studies: list[Study], rayscribe: Callable[..., str], tmp_path: Path
+) -> None:
+    listing, out = tmp_path / "images.csv", tmp_path / "m.parquet"
+    listing.write_text("id,images\n" + "".join(f"{study.id},{study.images[0]}\n" for study in studies))
+    assert "--without-reports" in rayscribe("prepare", "table", listing, "--out", out, code=1)
+    rayscribe("prepare", "table", listing, "--out", out, "--without-reports")
+    assert [study.id for study in read_manifest(out).studies] == [study.id for study in studies]
+    bare = [replace(study, findings="", impression="") for study in studies]
+    result = check(bare, source={}, missing_is_fault=True, needs_text=False)
+    assert len(result.manifest.studies) == len(studies)
+    assert not result.left_out
 
 
 @pytest.mark.parametrize(

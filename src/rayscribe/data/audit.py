@@ -23,7 +23,7 @@ from rayscribe.data.near_duplicates import ALIKE, near_duplicates
 from rayscribe.errors import DISCLAIMER, InputError
 from rayscribe.labels import OBSERVATIONS, POSITIVE, Labeler
 from rayscribe.metrics.statistics import holm
-from rayscribe.study import SPLITS, Study
+from rayscribe.study import SPLITS, Study, is_frontal
 
 Progress = Callable[[Iterable[Any]], Iterable[Any]]
 
@@ -121,7 +121,7 @@ def _describe(studies: Sequence[Study]) -> dict[str, Any]:
         "images": sum(len(study.images) for study in studies),
         "images_per_study": dict(sorted(Counter(len(study.images) for study in studies).items())),
         "views": dict(sorted(views.items())),
-        "without_frontal": sum("frontal" not in study.views for study in studies if any(study.views)),
+        "without_frontal": sum(not any(map(is_frontal, study.views)) for study in studies if any(study.views)),
         "no_findings": sum(not study.findings.strip() for study in studies),
         "no_impression": sum(not study.impression.strip() for study in studies),
         "masked": sum("XXXX" in study.findings + study.impression for study in studies),

@@ -18,6 +18,7 @@ from rayscribe.study import SPLITS, Study
 
 _FORMAT = "rayscribe-manifest-1"
 _KEY = b"rayscribe"
+_BATCH = 8192
 _SCHEMA = arrow.schema(
     {
         "id": arrow.string(),
@@ -69,58 +70,63 @@ class Manifest:
 def write_manifest(path: Path, manifest: Manifest) -> None:
     """Images inside the manifest's folder are stored relative to it, so that the folder can be moved as a whole."""
     folder = path.parent.resolve()
-    rows = [
-        {
-            "id": study.id,
-            "subject": study.subject,
-            "split": study.split,
-            "images": [_stored(image, folder) for image in study.images],
-            "sha256": list(study.sha256),
-            "views": list(study.views),
-            "problems": list(study.problems),
-            "findings": study.findings,
-            "impression": study.impression,
-            "negatives": list(study.negatives),
-            "negative_scores": list(study.negative_scores),
-        }
-        for study in manifest.studies
-    ]
     about = json.dumps({"format": _FORMAT, **manifest.provenance})
-    table = arrow.Table.from_pylist(rows, schema=_SCHEMA.with_metadata({_KEY: about.encode()}))
-    with whole_file(path) as temporary:
-        parquet.write_table(table, temporary, compression="zstd")
+    schema = _SCHEMA.with_metadata({_KEY: about.encode()})
+    # In batches: rows as dictionaries take far more memory than the studies.
+    with whole_file(path) as temporary, parquet.ParquetWriter(temporary, schema, compression="zstd") as writer:
+        for start in range(0, max(1, len(manifest.studies)), _BATCH):
+            rows = [_row(study, folder) for study in manifest.studies[start : start + _BATCH]]
+            writer.write_table(arrow.Table.from_pylist(rows, schema=schema))
 
 
 def read_manifest(path: Path) -> Manifest:
     if not path.is_file():
         raise InputError(f"{path}: no such manifest; write one with `rayscribe prepare ... --out {path}`")
     try:
-        table = parquet.read_table(path)
-        provenance = json.loads((table.schema.metadata or {})[_KEY])
-        if provenance.pop("format") != _FORMAT:
-            raise InputError(f"{path}: a manifest of another format; write it again with `rayscribe prepare`")
+        with parquet.ParquetFile(path) as file:
+            provenance = json.loads((file.schema_arrow.metadata or {})[_KEY])
+            if provenance.pop("format") != _FORMAT:
+                raise InputError(f"{path}: a manifest of another format; write it again with `rayscribe prepare`")
+            folder = path.parent.resolve()
+            batches = file.iter_batches(_BATCH)
+            studies = tuple(_study(row, folder) for batch in batches for row in batch.to_pylist())
     except (arrow.ArrowInvalid, KeyError, ValueError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path}: not a rayscribe manifest; write one with `rayscribe prepare`") from error
-    folder = path.parent.resolve()
-    studies = tuple(
-        Study(
-            id=row["id"],
-            subject=row["subject"],
-            split=row["split"],
-            images=tuple(folder / image for image in row["images"]),
-            sha256=tuple(row["sha256"]),
-            views=tuple(row["views"]),
-            problems=tuple(row.get("problems") or ()),  # manifests before 0.2 lack them
-            findings=row["findings"],
-            impression=row["impression"],
-            negatives=tuple(row.get("negatives") or ()),  # manifests before 0.3 lack them
-            negative_scores=tuple(row.get("negative_scores") or ()),
-        )
-        for row in table.to_pylist()
-    )
     return Manifest(studies=studies, provenance=provenance)
+
+
+def _row(study: Study, folder: Path) -> dict[str, Any]:
+    return {
+        "id": study.id,
+        "subject": study.subject,
+        "split": study.split,
+        "images": [_stored(image, folder) for image in study.images],
+        "sha256": list(study.sha256),
+        "views": list(study.views),
+        "problems": list(study.problems),
+        "findings": study.findings,
+        "impression": study.impression,
+        "negatives": list(study.negatives),
+        "negative_scores": list(study.negative_scores),
+    }
+
+
+def _study(row: dict[str, Any], folder: Path) -> Study:
+    return Study(
+        id=row["id"],
+        subject=row["subject"],
+        split=row["split"],
+        images=tuple(folder / image for image in row["images"]),
+        sha256=tuple(row["sha256"]),
+        views=tuple(row["views"]),
+        problems=tuple(row.get("problems") or ()),  # manifests before 0.2 lack them
+        findings=row["findings"],
+        impression=row["impression"],
+        negatives=tuple(row.get("negatives") or ()),  # manifests before 0.3 lack them
+        negative_scores=tuple(row.get("negative_scores") or ()),
+    )
 
 
 def _stored(image: Path, folder: Path) -> str:

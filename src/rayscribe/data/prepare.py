@@ -5,17 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from rayscribe import __version__
-from rayscribe.data.images import looks_inverted, read_image
+from rayscribe.data.looks import look_at
 from rayscribe.data.manifest import Manifest
-from rayscribe.errors import InputError
-from rayscribe.files import sha256_of
 from rayscribe.study import SPLITS, Study
 
 
@@ -38,21 +35,22 @@ def check(
     source: dict[str, Any],
     missing_is_fault: bool,
     needs_text: bool = True,
+    journal: Path | None = None,
     progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
 ) -> Checked:
     """Read every image once, hash it, and sort the studies into kept, left out and broken.
 
     `missing_is_fault`: whether a listed image that is not on disk is an error (a user's own table) or a partial copy of a
     published collection (the study is kept with its other views, or left out when it has none).
-    `needs_text`: leave out studies without report text; false for data that only classifiers shall learn from.
+    `needs_text`: whether studies without a report are left out; images to write for or to classify need none.
+    `journal`: where to keep what was read until the manifest is written, so that a killed check goes on where it was.
     """
     faults, notes, kept = [], [], []
     left_out: Counter[str] = Counter()
     repeated = _repeated(studies)
     faults += [fault for _, fault in sorted(repeated.items())]
-    paths = sorted({path for study in studies for path in study.images})
-    with ThreadPoolExecutor() as pool:
-        looks = dict(zip(paths, progress(pool.map(_look, paths)), strict=True))
+    paths = sorted({path for study in studies for path in study.images}, key=str)
+    looks = dict(zip(paths, progress(look_at(paths, journal=journal)), strict=True))
     for study in studies:
         if study.id in repeated:
             continue
@@ -105,23 +103,6 @@ def check(
     }
     manifest = Manifest(studies=tuple(kept), provenance=provenance)
     return Checked(manifest=manifest, faults=tuple(faults), left_out=dict(left_out), notes=tuple(notes))
-
-
-@dataclass(frozen=True, slots=True)
-class _Look:
-    sha256: str = ""
-    fault: str = ""
-    missing: bool = False
-    inverted: bool = False
-
-
-def _look(path: Path) -> _Look:
-    if not path.exists():
-        return _Look(missing=True)
-    try:
-        return _Look(inverted=looks_inverted(read_image(path)), sha256=sha256_of(path))
-    except InputError as error:
-        return _Look(fault=str(error))
 
 
 def _repeated(studies: Sequence[Study]) -> dict[str, str]:

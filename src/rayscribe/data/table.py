@@ -50,7 +50,7 @@ class Columns:
 def read(
     path: Path, *, columns: Columns | None = None, image_root: Path | None = None, needs_text: bool = True
 ) -> list[Study]:
-    """The rows of `path`, one study each. `needs_text`: there must be a column of reports."""
+    """The rows of `path`, one study each. `needs_text`: a table without any column of report text is refused."""
     columns = columns or Columns()
     rows = read_rows(path)
     if not rows:
@@ -64,7 +64,8 @@ def read(
     texts = (columns.report, columns.findings, columns.impression)
     if needs_text and not any(name in rows[0] for name in texts):
         raise InputError(
-            f"{path}: none of the columns {', '.join(texts)}; name yours with --columns.report, or give --without-reports"
+            f"{path}: none of the columns {', '.join(texts)}; name yours with --columns.report, "
+            "or take images alone with --without-reports"
         )
     root = image_root or path.parent
     studies, faults = [], []

@@ -1,0 +1,167 @@
+"""What `prepare` finds in every image file, read once by all cores, with a journal so that a killed run goes on.
+
+The journal stands beside the output, a line an image: path, size, modification time, SHA-256, inverted, fault. It is only
+appended to; a line that was cut is read again, and so is a file whose size or modification time changed.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import IO
+
+from rayscribe import __version__
+from rayscribe.data.images import looks_inverted, read_image
+from rayscribe.errors import InputError
+from rayscribe.files import sha256_of
+
+PROCESSES_FROM = 3000
+"Images from which on starting processes (half a second) pays."
+
+_CHUNK = 64  # images that one worker takes at a time, and that the journal gets at once
+_AHEAD = 8  # chunks a worker may be ahead of the journal, so that neither paths nor answers pile up
+_HEADER = json.dumps(["rayscribe-journal-1", __version__])
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What one image file is."""
+
+    sha256: str = ""
+    fault: str = ""
+    missing: bool = False
+    inverted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A look and the file's state when it was taken."""
+
+    look: Look
+    size: int
+    modified: int
+
+
+def look_at(
+    paths: Sequence[Path], *, journal: Path | None = None, workers: int | None = None, processes: bool | None = None
+) -> Iterator[Look]:
+    """A look at every path, in the order of `paths`.
+
+    `journal`: where finished looks are kept and, after an interruption, found again. `workers` and `processes` are for
+    measuring; by default all cores, as processes where there are many images to read.
+    """
+    names = [os.path.abspath(path) for path in paths]
+    known = _read_journal(journal) if journal else {}
+    known = {name: known[name] for name in names if name in known and _is_unchanged(name, known[name])}
+    fresh = [path for path, name in zip(paths, names) if name not in known]
+    entries = _entries(
+        fresh,
+        workers=workers or os.cpu_count() or 1,
+        processes=len(fresh) >= PROCESSES_FROM if processes is None else processes,
+    )
+    if journal:
+        entries = _written(entries, fresh, journal, goes_on=bool(known))
+    for name in names:
+        yield (known[name] if name in known else next(entries)).look
+    next(entries, None)  # to its end, which closes the journal
+
+
+def _entries(paths: Sequence[Path], *, workers: int, processes: bool) -> Iterator[_Entry]:
+    chunks = (paths[start : start + _CHUNK] for start in range(0, len(paths), _CHUNK))
+    if not processes:
+        with ThreadPoolExecutor(workers) as pool:
+            yield from _in_order(pool, chunks, workers)
+        return
+    # Spawned, because a fork copies the locks of other threads; each ends with its parent, also when that is killed.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent) as pool:
+        yield from _in_order(pool, chunks, workers)
+
+
+def _in_order(pool: Executor, chunks: Iterator[Sequence[Path]], workers: int) -> Iterator[_Entry]:
+    running = [pool.submit(_looked, chunk) for chunk in islice(chunks, workers * _AHEAD)]
+    try:
+        while running:
+            done = running.pop(0).result()
+            running += [pool.submit(_looked, chunk) for chunk in islice(chunks, 1)]
+            yield from done
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def leave() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=leave, daemon=True).start()
+
+
+def _looked(paths: Sequence[Path]) -> list[_Entry]:
+    return [_entry(path) for path in paths]
+
+
+def _entry(path: Path) -> _Entry:
+    try:
+        state = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return _Entry(Look(missing=True), -1, -1)
+    try:
+        look = Look(inverted=looks_inverted(read_image(path)), sha256=sha256_of(path))
+    except InputError as error:
+        look = Look(fault=str(error))
+    return _Entry(look, state.st_size, state.st_mtime_ns)
+
+
+def _is_unchanged(name: str, entry: _Entry) -> bool:
+    try:
+        state = os.stat(name)
+    except OSError:
+        return False
+    return (state.st_size, state.st_mtime_ns) == (entry.size, entry.modified)
+
+
+def _read_journal(path: Path) -> dict[str, _Entry]:
+    """By absolute path. Empty when there is none, or when another version wrote it, whose rules may differ."""
+    if not path.is_file():
+        return {}
+    known = {}
+    with open(path, encoding="utf-8", errors="replace") as file:
+        if file.readline().rstrip("\n") != _HEADER:
+            return {}
+        for line in file:
+            try:
+                name, size, modified, sha256, inverted, fault = json.loads(line)
+            except ValueError:
+                continue  # cut by a kill
+            known[name] = _Entry(Look(sha256=sha256, fault=fault, inverted=inverted), size, modified)
+    return known
+
+
+def _written(entries: Iterator[_Entry], paths: Sequence[Path], journal: Path, *, goes_on: bool) -> Iterator[_Entry]:
+    """The same entries, each in the journal soon after it is there. Missing files are not noted: they may come."""
+    journal.parent.mkdir(parents=True, exist_ok=True)
+    with open(journal, "a" if goes_on else "w", encoding="utf-8") as file:
+        file.write("\n" if goes_on else f"{_HEADER}\n")  # an empty line ends one that was cut
+        for number, (path, entry) in enumerate(zip(paths, entries, strict=True), start=1):
+            if not entry.look.missing:
+                _note(file, os.path.abspath(path), entry)
+            if number % _CHUNK == 0:
+                file.flush()
+            yield entry
+
+
+def _note(file: IO[str], name: str, entry: _Entry) -> None:
+    look = entry.look
+    file.write(json.dumps([name, entry.size, entry.modified, look.sha256, look.inverted, look.fault]) + "\n")

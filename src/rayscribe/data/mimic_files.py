@@ -1,0 +1,120 @@
+"""Where the files of a copy of MIMIC-CXR are, and the rows of its tables.
+
+Users keep the tables, the reports and the images in one folder, in one folder a PhysioNet project, or as `wget -r` leaves them.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import os
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rayscribe.errors import InputError
+
+SPLIT = "mimic-cxr-2.0.0-split.csv"
+METADATA = "mimic-cxr-2.0.0-metadata.csv"
+RECORDS = "cxr-record-list.csv"
+STUDIES = "cxr-study-list.csv"
+CHEXPERT = "mimic-cxr-2.0.0-chexpert.csv"
+NEGBIO = "mimic-cxr-2.0.0-negbio.csv"
+RADIOLOGISTS = "mimic-cxr-2.1.0-test-set-labeled.csv"
+REPORTS_ZIP = "mimic-cxr-reports.zip"
+R2GEN = "annotation.json"
+PROMPTMRG = "mimic_annotation_promptmrg.json"
+
+_TABLES = (SPLIT, METADATA, RECORDS, STUDIES, CHEXPERT, NEGBIO, RADIOLOGISTS)
+_NAMES = {
+    **{name: name for name in (*_TABLES, REPORTS_ZIP, R2GEN, PROMPTMRG)},
+    **{f"{name}.gz": name for name in _TABLES},
+}
+_GROUPS = frozenset(f"p{number}" for number in range(10, 20))
+_DEPTH = 7  # physionet.org/files/mimic-cxr-jpg/2.1.0/files is five below
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """What lies under a root."""
+
+    root: Path
+    named: dict[str, Path]
+    "the tables, the zip of reports and the annotations that are there, by their published name without `.gz`"
+    trees: tuple[str, ...]
+    "folders that hold p10, p11, ..., where patients' folders with images or reports are"
+
+
+def find_files(root: Path) -> Files:
+    """The nearest to `root` of every kind; of a table and its .gz in one folder the table."""
+    if not root.is_dir():
+        raise InputError(
+            f"{root}: no such folder; give the folder that holds the tables, reports and images of MIMIC-CXR"
+        )
+    named: dict[str, Path] = {}
+    trees: list[str] = []
+    level = [str(root)]
+    for _ in range(_DEPTH):
+        below = []
+        for folder in level:
+            inside = _inside(folder)
+            if any(entry.name in _GROUPS for entry in inside):
+                trees.append(folder)
+            for entry in inside:
+                if entry.name in _NAMES and entry.is_file():
+                    # Every collection of R2Gen's has a file of that name.
+                    if entry.name != R2GEN or folder == str(root) or Path(folder).name.startswith("mimic"):
+                        named.setdefault(_NAMES[entry.name], Path(entry.path))
+                elif entry.name not in _GROUPS and _is_searched(entry):
+                    below.append(entry.path)
+        level = below
+    return Files(root=root, named=named, trees=tuple(trees))
+
+
+def rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
+    """Line number and the values of `columns` of every row of a .csv or .csv.gz."""
+    with _table(path) as reader:
+        header: list[str] = next(reader, [])
+        lacking = [name for name in columns if name not in header]
+        if lacking:
+            raise InputError(f"{path}: no column {', '.join(lacking)}; is it the published table?")
+        places = [header.index(name) for name in columns]
+        for row in reader:
+            if len(row) != len(header):
+                raise InputError(f"{path}, line {reader.line_num}: not as many fields as the header has")
+            yield reader.line_num, [row[place] for place in places]
+
+
+def columns_of(path: Path) -> list[str]:
+    with _table(path) as reader:
+        return next(reader, [])
+
+
+@contextmanager
+def _table(path: Path) -> Iterator[Any]:
+    """A csv reader, whose failures say which file is damaged."""
+    try:
+        if path.suffix == ".gz":
+            with gzip.open(path, "rt", encoding="utf-8-sig", newline="") as packed:
+                yield csv.reader(packed)
+        else:
+            with open(path, encoding="utf-8-sig", newline="") as plain:
+                yield csv.reader(plain)
+    except (OSError, EOFError, UnicodeDecodeError, csv.Error, zlib.error) as error:
+        raise InputError(f"{path}: not a readable table ({error}); download it again") from error
+
+
+def _inside(folder: str) -> list[os.DirEntry[str]]:
+    """By name; empty where we may not look, such as lost+found."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except PermissionError:
+        return []
+
+
+def _is_searched(entry: os.DirEntry[str]) -> bool:
+    return entry.is_dir() and not entry.name.startswith(".") and entry.name != "__MACOSX"
