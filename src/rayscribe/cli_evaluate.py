@@ -53,6 +53,8 @@ def evaluate(arguments: list[str]) -> None:
         "RadGraph's JSON of the predictions by study id, made elsewhere"
         reference_graphs: Path | None = None
         "the same of the references"
+        template_findings: Path | None = None
+        "a classifier's findings (`rayscribe classify label`), for a floor that fills them into stock sentences"
         image_floors: bool = True
         "read the images for the floors that need them"
 
@@ -66,7 +68,7 @@ def _evaluate(wanted: Any) -> None:
     from rayscribe.data.manifest import read_manifest
     from rayscribe.evaluate import STAGES, Tools
     from rayscribe.evaluate import evaluate as scored
-    from rayscribe.label_tables import LabelTables
+    from rayscribe.label_tables import LabelTables, read_labels
     from rayscribe.metrics.radgraph import RadGraph, read_annotations
     from rayscribe.predictions import read_predictions
     from rayscribe.protocol import check_protocol, reference_reports, written_reports
@@ -84,6 +86,7 @@ def _evaluate(wanted: Any) -> None:
     tools = Tools(
         labeler=chosen_labeler(wanted.chexbert, wanted.bert, wanted.reading),
         tables=tables,
+        template_findings=read_labels(wanted.template_findings) if wanted.template_findings else None,
         image_floors=wanted.image_floors,
     )
     if wanted.predicted_graphs is not None:

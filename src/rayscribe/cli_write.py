@@ -23,6 +23,7 @@ def generate(arguments: list[str]) -> None:
         split: str = "test",
         decoding: DecodingConfig = DecodingConfig(),  # noqa: B008  # frozen
         features: Path | None = None,
+        states: Path | None = None,
     ) -> None:
         """Writes reports for a split, one JSON line a study; can be interrupted.
 
@@ -33,6 +34,7 @@ def generate(arguments: list[str]) -> None:
             split: train, val or test
             decoding: how tokens are chosen; the default is R2Gen's search
             features: folder of the feature cache of frozen backbones; the user's cache folder when empty
+            states: PromptMRG, KIF: a table of findings (`rayscribe classify label`) for the prompt; blank: the model's own
         """
         from tqdm import tqdm
 
@@ -47,6 +49,7 @@ def generate(arguments: list[str]) -> None:
             split=split,
             decoding=decoding,
             features=features,
+            states=states,
             progress=lambda starts: tqdm(starts, desc="generating", unit="batch"),
         )
         print(f"{count} reports in {out}. {DISCLAIMER}")

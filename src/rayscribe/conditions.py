@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from rayscribe.errors import InputError
 from rayscribe.label_tables import read_columns
-from rayscribe.labels import CHEXBERT_ORDER, OBSERVATIONS, POSITIVE
+from rayscribe.labels import CHEXBERT_ORDER, NOT_MENTIONED, OBSERVATIONS, POSITIVE
 from rayscribe.metrics.labeler import RuleLabeler
 
 AUXILIARY: tuple[str, ...] = (
@@ -75,6 +75,18 @@ def study_conditions(source: str, ids: Sequence[str], reports: Sequence[str]) ->
         )
     states = np.array([table[id_] for id_ in ids], np.int8).reshape(len(ids), len(names))
     return _in_order(states, names, path.name)
+
+
+def given_states(path: Path, ids: Sequence[str]) -> dict[str, NDArray[np.int8]]:
+    """What a classifier says (`rayscribe classify label`): states of every study; UNLABELLED where its table is blank."""
+    table, names = read_columns(path, AUXILIARY)
+    if lacking := [id_ for id_ in ids if id_ not in table]:
+        raise InputError(f"{path}: {len(lacking)} of {len(ids)} studies have no findings, e.g. {lacking[0]}")
+    states = np.array([table[id_] for id_ in ids], np.int8).reshape(len(ids), len(names))
+    states_RO = _in_order(
+        np.where(states == NOT_MENTIONED, UNLABELLED, states).astype(np.int8), names, path.name
+    ).states_RO
+    return dict(zip(ids, states_RO, strict=True))
 
 
 def _in_order(states: NDArray[np.int8], names: Sequence[str], source: str) -> Conditions:

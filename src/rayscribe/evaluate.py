@@ -54,6 +54,8 @@ class Tools:
     "annotations made elsewhere, by study id: of the model's reports and of the references"
     meteor: MeteorResources | None = None
     "found from the installed packages when None"
+    template_findings: Mapping[str, Sequence[int]] | None = None
+    "what a classifier finds, as states of the 14 observations by study id; a floor fills it into stock sentences"
     image_floors: bool = True
     resamples: int = RESAMPLES
 
@@ -81,7 +83,14 @@ def evaluate(
     own_labels, wanted_labels = _labels(tools, list(references), own, wanted)
     stage("writing the floors")
     floors, notes = floor_reports(
-        manifest, studies, own, protocol, tools.labeler, read_images=tools.image_floors, progress=progress
+        manifest,
+        studies,
+        own,
+        protocol,
+        tools.labeler,
+        findings=tools.template_findings,
+        read_images=tools.image_floors,
+        progress=progress,
     )
     unknown = len(set(predictions) - set(references))
     if unknown:

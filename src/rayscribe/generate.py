@@ -15,6 +15,7 @@ from typing import Any
 
 from rayscribe import __version__
 from rayscribe.checkpoint import load_model
+from rayscribe.conditions import given_states
 from rayscribe.config import DecodingConfig
 from rayscribe.data.dataset import cleaned_report
 from rayscribe.data.features import cached_features
@@ -33,11 +34,13 @@ def generate(
     split: str,
     decoding: DecodingConfig,
     features: Path | None = None,
+    states: Path | None = None,
     progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
 ) -> int:
     """Writes one line {"id", "report", "disclaimer"} a study of the split that has the model's section; returns how many.
 
-    Whole batches that are there already are kept. Every use of the test split is noted in the model's folder.
+    `states`: a table of findings for the prompt of a diagnosing model, instead of its own. Whole batches that are there already
+    are kept. Every use of the test split is noted in the model's folder.
     """
     import torch
 
@@ -58,6 +61,14 @@ def generate(
         "cleaning": trained.config.text.cleaning,
         "decoding": asdict(decoding),
     }
+    given = None
+    if states is not None:
+        if not trained.config.prompts:
+            raise InputError(
+                f"--states: {trained.config.system} reads no findings before it writes; PromptMRG and KIF do"
+            )
+        given = given_states(states, [study.id for study in studies])
+        about |= {"states": f"{states.name} {sha256_of(states)[:12]}"}
     done = _lines_to_keep(out, about, model, studies)
     if done == len(studies):
         return done
@@ -69,7 +80,7 @@ def generate(
     if split == "test":
         _note_test(model, about, out)
     neighbours = trained.resources.neighbours(studies[done:], trained.config, features=features, device=device)
-    reporter = ModelReporter(trained=trained, cache=cache, neighbours=neighbours)
+    reporter = ModelReporter(trained=trained, cache=cache, neighbours=neighbours, states=given)
     with open(out, "a", encoding="utf-8") as file:
         for start in progress(range(done, len(studies), BATCH)):
             batch = studies[start : start + BATCH]

@@ -5,13 +5,14 @@ Shapes: B studies.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from rayscribe.checkpoint import TrainedModel
 from rayscribe.conditions import CONDITIONS
@@ -45,6 +46,8 @@ class ModelReporter:
     cache: FeatureCache | None = None
     neighbours: Neighbours | None = None
     "the training reports that studies to come retrieve; looked up on the way where they are needed and not given"
+    states: Mapping[str, NDArray[np.int8]] | None = None
+    "states of the conditions by study id, which stand in the prompt instead of the model's own"
 
     def generate(self, studies: Sequence[Study], decoding: DecodingConfig) -> list[str]:
         trained = self.trained
@@ -56,6 +59,7 @@ class ModelReporter:
             images=trained.config.images,
             cache=self.cache,
             neighbours=self.neighbours or trained.resources.neighbours(studies, trained.config),
+            states=self.states,
         )
         return generate_reports(self.trained.model, self.trained.tokenizer, data, decoding)
 

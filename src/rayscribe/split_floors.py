@@ -5,16 +5,16 @@ The test split is never used to choose anything.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from rayscribe.data.manifest import Manifest
 from rayscribe.errors import InputError
-from rayscribe.labels import Labeler
+from rayscribe.labels import POSITIVE, Labeler
 from rayscribe.metrics.floors import best_constant, most_frequent, random_reports, shuffled
-from rayscribe.metrics.image_floors import nearest_reports, templates, thumbnails
+from rayscribe.metrics.image_floors import filled_templates, nearest_reports, templates, thumbnails
 from rayscribe.protocol import Protocol, reference_reports
 from rayscribe.study import Study
 
@@ -32,10 +32,12 @@ def floor_reports(
     protocol: Protocol,
     labeler: Labeler,
     *,
+    findings: Mapping[str, Sequence[int]] | None = None,
     read_images: bool = True,
     progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
 ) -> tuple[dict[str, list[str]], list[str]]:
-    """What every floor writes for the studies, in their order; why some floors are not there. `own`: the system's reports."""
+    """What every floor writes for the studies, in their order; why some floors are not there. `own`: the system's reports;
+    `findings`: a classifier's states of the 14 observations by study id, for a floor of its own."""
     floors: dict[str, list[str]] = {}
     notes: list[str] = []
     if not (manifest.counts()["train"] and manifest.counts()["val"]):
@@ -47,6 +49,11 @@ def floor_reports(
     floors["most_frequent"] = [most_frequent(texts)] * len(studies)
     floors["random_training"] = random_reports(texts, len(studies))
     floors["shuffled"] = shuffled(own)
+    if findings is not None:
+        if lacking := [study.id for study in studies if study.id not in findings]:
+            raise InputError(f"--template-findings: {len(lacking)} studies have no findings, e.g. {lacking[0]}")
+        found_RO = np.array([findings[study.id] for study in studies]) == POSITIVE
+        floors["classifier_template"] = filled_templates(found_RO, texts, constant=constant, labeler=labeler)
     if not read_images:
         return floors, ["no image floors: switched off"]
     chosen = _sample([study for study in manifest.split("train") if study.id in train])
@@ -71,6 +78,7 @@ def about_floor(name: str, texts: Sequence[str], *, may_quote: bool) -> dict[str
         "random_training": "a training report drawn at random for every study",
         "shuffled": "the system's own reports, every one given to another study",
         "nearest_image": "the report of the training study whose 32 x 32 picture is most alike",
+        "classifier_template": "a trained classifier's findings in stock sentences",
         "template": "a linear classifier on the 32 x 32 picture, its findings in stock sentences",
     }
     return {"what": what[name]} | ({"text": texts[0]} if name in ONE_REPORT and may_quote else {})

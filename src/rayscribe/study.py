@@ -69,6 +69,8 @@ class Batch:
     "studies of the step, in the same manner"
     retrieved_BKM: Tensor | None = None
     "vectors of the K training reports that are most similar to the image, best first"
+    states_BO: Tensor | None = None
+    "states of the conditions that a classifier made elsewhere gives; UNLABELLED where it does not know"
 
     def to(self, device: torch.device) -> Batch:
         return replace(
@@ -80,6 +82,7 @@ class Batch:
             pixels_BVHW=None if self.pixels_BVHW is None else self.pixels_BVHW.to(device, non_blocking=True),
             maps_BVNC=None if self.maps_BVNC is None else self.maps_BVNC.to(device, non_blocking=True),
             retrieved_BKM=None if self.retrieved_BKM is None else self.retrieved_BKM.to(device, non_blocking=True),
+            states_BO=None if self.states_BO is None else self.states_BO.to(device, non_blocking=True),
         )
 
 

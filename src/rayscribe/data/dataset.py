@@ -57,6 +57,8 @@ class Item:
     "pixels (V, H, W), or cached features (V, N, C)"
     retrieved: NDArray[np.float16] | None = None
     "vectors of the most similar training reports (K, M)"
+    states: NDArray[np.int8] | None = None
+    "of the conditions, from a table"
 
 
 Index = Row | tuple["Index", "Index"] | None
@@ -91,12 +93,13 @@ class StudyDataset(Dataset[Drawn]):
         images: ImageConfig,
         cache: FeatureCache | None = None,
         neighbours: Neighbours | None = None,
+        states: Mapping[str, NDArray[np.int8]] | None = None,
         training: bool = False,
         seed: int = 0,
     ) -> None:
         self.studies, self.reports, self.tokenizer = studies, reports, tokenizer
         self.text, self.images, self.cache, self.training, self.seed = text, images, cache, training, seed
-        self.neighbours = neighbours
+        self.neighbours, self.states = neighbours, states
 
     def __len__(self) -> int:
         return len(self.studies)
@@ -114,8 +117,9 @@ class StudyDataset(Dataset[Drawn]):
             report = swap_sides(report)
         tokens = self.tokenizer.encode(report, max_length=self.text.max_length)
         retrieved = None if self.neighbours is None else self.neighbours.of(study)
+        states = None if self.states is None else self.states[study.id]
         if self.cache is not None:
-            return Item(row, tokens, np.stack([self.cache[sha256] for sha256 in study.sha256]), retrieved)
+            return Item(row, tokens, np.stack([self.cache[sha256] for sha256 in study.sha256]), retrieved, states)
         squares = []
         for path, sha256 in zip(study.images, study.sha256, strict=True):
             if self.training:
@@ -125,7 +129,7 @@ class StudyDataset(Dataset[Drawn]):
                 image = read_checked_image(path, sha256, at_least=self.images.size)
                 square = evaluation_square(image, self.images)
             squares.append(square[:, ::-1] if flipped else square)
-        return Item(row, tokens, np.stack(squares), retrieved)
+        return Item(row, tokens, np.stack(squares), retrieved, states)
 
 
 def collate(items: Sequence[Item]) -> Batch:
@@ -142,6 +146,7 @@ def collate(items: Sequence[Item]) -> Batch:
         has_token_BT[index, : len(item.tokens)] = item.row.counts
     stacked = torch.from_numpy(images)
     retrieved = [item.retrieved for item in items if item.retrieved is not None]
+    states = [item.states for item in items if item.states is not None]
     return Batch(
         rows_B=torch.tensor([item.row.study for item in items]),
         has_view_BV=has_view_BV,
@@ -152,6 +157,7 @@ def collate(items: Sequence[Item]) -> Batch:
         targets_per_batch=items[0].row.targets_per_batch,
         studies_per_batch=items[0].row.studies_per_batch,
         retrieved_BKM=torch.from_numpy(np.stack(retrieved)) if retrieved else None,
+        states_BO=torch.from_numpy(np.stack(states)).long() if states else None,
     )
 
 

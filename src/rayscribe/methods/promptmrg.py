@@ -71,7 +71,11 @@ class DiagnosisStage(nn.Module):
 
     def forward(self, seen: Encoded) -> Encoded:
         scores_BSO = self.scores(seen)
-        states_BO = self.predicted(scores_BSO) if seen.states_BO is None else seen.states_BO
+        states_BO = self.predicted(scores_BSO)
+        if (
+            seen.states_BO is not None
+        ):  # those of the reference in training, or a classifier's; its own where they are unknown
+            states_BO = torch.where(seen.states_BO == UNLABELLED, states_BO, seen.states_BO)
         return replace(seen, states_BO=states_BO, state_scores_BSO=scores_BSO)
 
     def predicted(self, scores_BSO: Tensor) -> Tensor:

@@ -59,8 +59,16 @@ def templates(
     weights_PO, offset_O = _ridge(train[0], wanted_RO)
     threshold_O = _thresholds(val[0] @ weights_PO + offset_O, labeler.label(val[1]) == POSITIVE)
     found_RO = queries_RP @ weights_PO + offset_O > threshold_O
+    return filled_templates(found_RO, train[1], constant=constant, labeler=labeler)
+
+
+def filled_templates(
+    found_RO: NDArray[np.bool_], training: Sequence[str], *, constant: str, labeler: Labeler
+) -> list[str]:
+    """The same from findings that are known already, such as a classifier's; `training`: cleaned reports."""
+    found_RO = found_RO.copy()
     found_RO[:, _NO_FINDING] = False  # the constant says that already
-    stock = _stock_sentences(train[1], labeler)
+    stock = _stock_sentences(training, labeler)
     ground = _sentences(constant)
     ground_labels = labeler.label(ground)
     return [_filled(row_O, ground, ground_labels, stock) for row_O in found_RO]

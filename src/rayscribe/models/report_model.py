@@ -72,6 +72,7 @@ class ReportModel(nn.Module):
             maps_BVNC.flatten(1, 2).to(self.decoder.head.weight.dtype),
             batch.has_view_BV.repeat_interleave(patches, dim=1),
             batch.retrieved_BKM,
+            batch.states_BO,
         )
 
     def encode(self, batch: Batch) -> Encoded:

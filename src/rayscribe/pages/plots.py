@@ -25,6 +25,7 @@ _FLOOR_STYLES = {
     "most_frequent": ("D", "#c98a2b"),
     "nearest_image": ("s", "#7a7a7a"),
     "template": ("^", "#8a6d1f"),
+    "classifier_template": ("v", "#5d7a1f"),
     "shuffled": ("x", "#444444"),
 }
 
