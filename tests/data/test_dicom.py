@@ -314,6 +314,15 @@ def test_a_missing_decoder_is_named_with_its_remedy(tmp_path: Path, monkeypatch:
         read_image(path)
 
 
+def test_without_gdcm_12_bit_jpeg_names_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = pydicom.dcmread(bundled("JPGExtended.dcm"))
+    data.Modality, data.BodyPartExamined = "CR", "CHEST"
+    path = saved(tmp_path / "film.dcm", data)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"no decoder for JPEG Extended .*pip install 'rayscribe\[dicom\]'"):
+        read_image(path)
+
+
 def test_a_patient_s_text_reaches_no_message(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, recwarn: pytest.WarningsRecorder
 ) -> None:
