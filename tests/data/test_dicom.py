@@ -153,7 +153,8 @@ def test_jpeg_lossless_changes_nothing(kind: str, tmp_path: Path) -> None:
 @needs_decoders
 def test_a_frame_that_ends_the_decoder_is_a_message(tmp_path: Path) -> None:
     data = pydicom.dcmread(jpeg_lossless(tmp_path, ramp()))
-    for broken in (b"\xff\xd8no picture\xff\xd9", b"\xff\xd8\xff\xc3\0\x0b\x0c\xff\xff\xff\xff\x01\x01\xff\xd9"):
+    head = b"\xff\xd8\xff\xc3\0\x0b\x0c" + bytes([0, data.Rows, 0, data.Columns]) + b"\x01\x01\x11\0"
+    for broken in (b"\xff\xd8no picture\xff\xd9", head + b"\xff\xd9"):
         data.PixelData = encapsulate([broken])
         with pytest.raises(InputError, match="cannot be decoded: damaged"):
             read_image(saved(tmp_path / "broken.dcm", data))
@@ -294,12 +295,31 @@ def test_a_cut_stream_inside_a_whole_file_is_refused(tmp_path: Path) -> None:
         read_image(saved(tmp_path / "cut.dcm", data))
 
 
+@pytest.mark.parametrize("syntax", [JPEGLSLossless, JPEG2000Lossless])
+@needs_decoders
+def test_a_picture_of_other_sides_than_its_tags_is_refused(syntax: str, tmp_path: Path) -> None:
+    data = radiograph(ramp())
+    data.compress(syntax)
+    data.Rows, data.Columns = data.Columns, data.Rows
+    with pytest.raises(InputError, match="48 x 40 pixels by its tags, 40 x 48 by its picture"):
+        read_image(saved(tmp_path / "turned.dcm", data))
+
+
 def test_a_missing_decoder_is_named_with_its_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = radiograph(ramp())
     data.compress(RLELossless)
     path = saved(tmp_path / "film.dcm", data)
     monkeypatch.setattr(type(get_decoder(RLELossless)), "available_plugins", property(lambda decoder: ()))
     with pytest.raises(InputError, match=r"no decoder for RLE Lossless; pip install 'rayscribe\[dicom\]'"):
+        read_image(path)
+
+
+def test_without_gdcm_12_bit_jpeg_names_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = pydicom.dcmread(bundled("JPGExtended.dcm"))
+    data.Modality, data.BodyPartExamined = "CR", "CHEST"
+    path = saved(tmp_path / "film.dcm", data)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"no decoder for JPEG Extended .*pip install 'rayscribe\[dicom\]'"):
         read_image(path)
 
 

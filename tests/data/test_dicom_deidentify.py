@@ -19,9 +19,9 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import UID, JPEG2000Lossless, JPEGBaseline8Bit, RLELossless
 
 from dicom_files import radiograph, ramp, saved
-from rayscribe.data.dicom_comments import without_comments
 from rayscribe.data.dicom_deidentify import deidentified
 from rayscribe.data.dicom_profile import Pseudonyms, table
+from rayscribe.data.dicom_streams import without_comments
 from rayscribe.data.images import read_image
 from rayscribe.errors import InputError
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rayscribe.data.dicom_streams import picture_size
 from rayscribe.errors import InputError
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def stored_values(data: FileDataset, path: Path) -> NDArray[Any]:
         name = syntax.name if re.fullmatch(r"[0-9.]{1,64}", syntax) else "(not a UID)"
         raise InputError(f"{path}: DICOM pixels as {name}, which cannot be read; export it uncompressed") from None
     if syntax.is_encapsulated:
-        _refuse_cut_frame(data, path)
+        _refuse_other_frame(data, path)
         if syntax in (JPEGLossless, JPEGLosslessSV1) or (syntax == JPEGExtended12Bit and int(data.BitsStored) > 8):
             return _by_gdcm(data, path)
     if not syntax.is_encapsulated:
@@ -77,8 +78,11 @@ def _refuse_few_bytes(data: FileDataset, path: Path) -> None:
         )
 
 
-def _refuse_cut_frame(data: FileDataset, path: Path) -> None:
-    """Decoders fill the rest of a cut JPEG stream with grey; its end marker tells whether it is whole."""
+def _refuse_other_frame(data: FileDataset, path: Path) -> None:
+    """Decoders fill the rest of a cut JPEG stream with grey; its end marker tells whether it is whole.
+
+    A picture of other sides and the same area would be wrapped at the wrong column.
+    """
     from pydicom.encaps import get_frame
     from pydicom.uid import RLELossless
 
@@ -87,6 +91,14 @@ def _refuse_cut_frame(data: FileDataset, path: Path) -> None:
     frame = get_frame(data.PixelData, 0, number_of_frames=1)
     if b"\xff\xd9" not in frame.rstrip(b"\0")[-4:]:
         raise InputError(f"{path}: truncated DICOM pixels cannot be decoded (no end of the picture); copy it again")
+    try:
+        rows, columns = picture_size(frame)
+    except (ValueError, IndexError):
+        raise InputError(f"{path}: the DICOM pixels cannot be decoded: damaged; copy it again") from None
+    if (rows, columns) != (data.Rows, data.Columns):
+        raise InputError(
+            f"{path}: {data.Columns} x {data.Rows} pixels by its tags, {columns} x {rows} by its picture; export it again"
+        )
 
 
 def _by_gdcm(data: FileDataset, path: Path) -> NDArray[Any]:

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rayscribe.data.dicom import quiet_pydicom
-from rayscribe.data.dicom_comments import without_comments
 from rayscribe.data.dicom_decoding import damage
 from rayscribe.data.dicom_profile import Pseudonyms, table, without_patient
+from rayscribe.data.dicom_streams import without_comments
 from rayscribe.errors import InputError
 from rayscribe.files import whole_file
 

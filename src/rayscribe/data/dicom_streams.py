@@ -1,4 +1,4 @@
-"""JPEG, JPEG-LS and JPEG 2000 streams without the places where text can stand.
+"""JPEG, JPEG-LS and JPEG 2000 streams: how large their picture is, and the stream without the places where text can stand.
 
 A stream is a start marker, segments (marker, length, content), coded data, and an end marker (ITU-T T.81 B, T.87 C, T.800 A).
 """
@@ -11,6 +11,8 @@ from collections.abc import Iterator
 _END = 0xD9
 _JPEG_SCAN, _JPEG_COMMENT = 0xDA, 0xFE
 _TILE, _TILE_DATA, _J2K_COMMENT = 0x90, 0x93, 0x64
+_FRAMES = (0xC0, 0xC1, 0xC2, 0xC3, 0xF7)
+_SIZE = 0x51
 _AFTER_SCAN = re.compile(rb"\xff[\x80-\xcf\xd8-\xfe]")  # coded data holds no marker but restarts
 
 
@@ -24,6 +26,21 @@ def without_comments(stream: bytes) -> bytes:
     if stream[:2] == b"\xff\x4f":
         return b"\xff\x4f" + b"".join(_jpeg_2000(stream)) + b"\xff\xd9"
     return stream  # RLE
+
+
+def picture_size(stream: bytes) -> tuple[int, int]:
+    """Rows and columns as the stream itself has them. Raises ValueError or IndexError where it does not say."""
+    at = 2
+    while True:
+        at, marker, segment = _segment(stream, at)
+        if stream[1] == 0xD8 and marker in _FRAMES:
+            return int.from_bytes(segment[5:7], "big"), int.from_bytes(segment[7:9], "big")
+        if stream[1] == 0x4F and marker == _SIZE:
+            right, bottom, left, top = (int.from_bytes(segment[start : start + 4], "big") for start in (6, 10, 14, 18))
+            return bottom - top, right - left
+        if marker in (_END, _JPEG_SCAN, _TILE):
+            raise ValueError("no size in the stream")
+        at += len(segment)
 
 
 def _jpeg(stream: bytes) -> Iterator[bytes]:
