@@ -160,7 +160,7 @@ def write_checked(
     from rayscribe.data.prepare import check
 
     journal = out.with_name(f"{out.name}.journal")
-    total = len({path for study in studies for path in study.images})
+    total = len({str(path) for study in studies for path in study.images})
     checked = check(
         studies,
         source=about,

@@ -16,33 +16,33 @@ from rayscribe.data.manifest import read_manifest
 
 
 @pytest.fixture
-def paths(world: Path, tmp_path: Path) -> list[Path]:
+def paths(world: Path, tmp_path: Path) -> list[str]:
     """Twelve images of our own, one of them cut, and one that is not there."""
     copies = []
     for number, study in enumerate(read_manifest(world).studies[:12]):
         copies.append(tmp_path / f"{number}.png")
         copies[-1].write_bytes(study.images[0].read_bytes())
     copies[3].write_bytes(copies[3].read_bytes()[:300])
-    return [*copies, tmp_path / "nowhere.png"]
+    return [*map(str, copies), str(tmp_path / "nowhere.png")]
 
 
-def test_processes_see_what_threads_see(paths: list[Path]) -> None:
+def test_processes_see_what_threads_see(paths: list[str]) -> None:
     assert list(look_at(paths, processes=True, workers=2)) == list(look_at(paths, processes=False, workers=2))
 
 
 def test_nothing_is_read_again_unless_its_file_changed(
-    paths: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    paths: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     journal = tmp_path / "m.parquet.journal"
     first = list(look_at(paths, journal=journal))
-    read: list[Path] = []
+    read: list[str] = []
     whole = looks.read_image
-    monkeypatch.setattr(looks, "read_image", lambda path: (read.append(path), whole(path))[1])
+    monkeypatch.setattr(looks, "read_image", lambda path, at_least: (read.append(str(path)), whole(path))[1])
     assert list(look_at(paths, journal=journal)) == first
     assert read == []
     assert "damaged" in first[3].fault
     assert first[-1] == Look(missing=True)
-    paths[3].write_bytes(paths[4].read_bytes())
+    Path(paths[3]).write_bytes(Path(paths[4]).read_bytes())
     os.utime(paths[5], ns=(1, 1))
     again = list(look_at(paths, journal=journal))
     assert sorted(read) == [paths[3], paths[5]]
@@ -50,16 +50,16 @@ def test_nothing_is_read_again_unless_its_file_changed(
 
 
 @pytest.mark.parametrize("cut", [1, 30, 200])
-def test_a_cut_last_line_is_read_again_and_spoils_nothing_after_it(paths: list[Path], cut: int, tmp_path: Path) -> None:
+def test_a_cut_last_line_is_read_again_and_spoils_nothing_after_it(paths: list[str], cut: int, tmp_path: Path) -> None:
     journal = tmp_path / "m.parquet.journal"
     first = list(look_at(paths, journal=journal))
     journal.write_bytes(journal.read_bytes()[:-cut])
     assert list(look_at(paths, journal=journal)) == first
     entries = [json.loads(line) for line in journal.read_text().splitlines()[1:] if line.endswith("]")]
-    assert {Path(entry[0]).name for entry in entries} == {path.name for path in paths[:-1]}
+    assert {Path(entry[0]).name for entry in entries} == {Path(path).name for path in paths[:-1]}
 
 
-def test_a_journal_of_another_version_is_begun_anew(paths: list[Path], tmp_path: Path) -> None:
+def test_a_journal_of_another_version_is_begun_anew(paths: list[str], tmp_path: Path) -> None:
     journal = tmp_path / "m.parquet.journal"
     first = list(look_at(paths, journal=journal))
     wrong = journal.read_text().replace(first[0].sha256, "0" * 64).split("\n", 1)[1]
@@ -68,17 +68,16 @@ def test_a_journal_of_another_version_is_begun_anew(paths: list[Path], tmp_path:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for the workers in /proc")
-def test_workers_end_with_a_parent_that_is_killed(paths: list[Path], tmp_path: Path) -> None:
+def test_workers_end_with_a_parent_that_is_killed(paths: list[str], tmp_path: Path) -> None:
     program = (
-        "import sys\nfrom pathlib import Path\nfrom rayscribe.data.looks import look_at\n"
+        "import sys\nfrom rayscribe.data.looks import look_at\n"
         "if __name__ == '__main__':\n"
-        "    looks = look_at([Path(name) for name in sys.argv[1:]], processes=True, workers=2)\n"
+        "    looks = look_at(sys.argv[1:], processes=True, workers=2)\n"
         "    next(looks)\n    print('begun', flush=True)\n    sys.stdin.read()\n"
     )
     script = tmp_path / "program.py"
     script.write_text(program)
-    names = list(map(str, paths[:3]))
-    command = [sys.executable, str(script), *names]
+    command = [sys.executable, str(script), *paths[:3]]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
         assert parent.stdout.readline() == "begun\n"

@@ -96,8 +96,11 @@ def looks_inverted(image: Grey) -> bool:
     height, width = image.shape
     edge = max(1, min(height, width) // 40)
     border = np.concatenate([image[:edge].ravel(), image[:, :edge].ravel(), image[:, -edge:].ravel()])
+    grey = float(np.median(border))
+    if grey <= 200:
+        return False
     middle = image[height // 4 : 3 * height // 4, width // 3 : 2 * width // 3]
-    return bool(np.median(border) > 200 and np.median(border) > 1.5 * np.median(middle))
+    return grey > 1.5 * float(np.median(middle))
 
 
 def evaluation_square(image: Grey, config: ImageConfig) -> Grey:

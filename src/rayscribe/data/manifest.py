@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -69,13 +72,13 @@ class Manifest:
 
 def write_manifest(path: Path, manifest: Manifest) -> None:
     """Images inside the manifest's folder are stored relative to it, so that the folder can be moved as a whole."""
-    folder = path.parent.resolve()
+    folder, real = os.path.realpath(path.parent), _real_folders()
     about = json.dumps({"format": _FORMAT, **manifest.provenance})
     schema = _SCHEMA.with_metadata({_KEY: about.encode()})
     # In batches: rows as dictionaries take far more memory than the studies.
     with whole_file(path) as temporary, parquet.ParquetWriter(temporary, schema, compression="zstd") as writer:
         for start in range(0, max(1, len(manifest.studies)), _BATCH):
-            rows = [_row(study, folder) for study in manifest.studies[start : start + _BATCH]]
+            rows = [_row(study, folder, real) for study in manifest.studies[start : start + _BATCH]]
             writer.write_table(arrow.Table.from_pylist(rows, schema=schema))
 
 
@@ -97,12 +100,12 @@ def read_manifest(path: Path) -> Manifest:
     return Manifest(studies=studies, provenance=provenance)
 
 
-def _row(study: Study, folder: Path) -> dict[str, Any]:
+def _row(study: Study, folder: str, real: Callable[[str], str]) -> dict[str, Any]:
     return {
         "id": study.id,
         "subject": study.subject,
         "split": study.split,
-        "images": [_stored(image, folder) for image in study.images],
+        "images": [_stored(image, folder, real) for image in study.images],
         "sha256": list(study.sha256),
         "views": list(study.views),
         "problems": list(study.problems),
@@ -129,6 +132,20 @@ def _study(row: dict[str, Any], folder: Path) -> Study:
     )
 
 
-def _stored(image: Path, folder: Path) -> str:
-    absolute = image.resolve()
-    return str(absolute.relative_to(folder)) if absolute.is_relative_to(folder) else str(absolute)
+def _stored(image: Path, folder: str, real: Callable[[str], str]) -> str:
+    head, name = os.path.split(image)
+    absolute = os.path.realpath(image) if os.path.islink(image) else os.path.join(real(head), name)
+    return absolute.removeprefix(os.path.join(folder, ""))
+
+
+def _real_folders() -> Callable[[str], str]:
+    """`os.path.realpath` of folders, which looks at every folder once: a large collection has one for every study."""
+
+    @cache
+    def real(folder: str) -> str:
+        head, name = os.path.split(folder)
+        if name in ("", ".", "..") or os.path.islink(folder):
+            return os.path.realpath(folder)
+        return os.path.join(real(head), name)
+
+    return real

@@ -49,15 +49,15 @@ def check(
     left_out: Counter[str] = Counter()
     repeated = _repeated(studies)
     faults += [fault for _, fault in sorted(repeated.items())]
-    paths = sorted({path for study in studies for path in study.images}, key=str)
-    looks = dict(zip(paths, progress(look_at(paths, journal=journal)), strict=True))
+    names = sorted({str(path) for study in studies for path in study.images})
+    looks = dict(zip(names, progress(look_at(names, journal=journal)), strict=True))
     for study in studies:
         if study.id in repeated:
             continue
         if needs_text and not (study.findings.strip() or study.impression.strip()):
             left_out["no report text"] += 1
             continue
-        seen = [(path, looks[path]) for path in study.images]
+        seen = [(path, looks[str(path)]) for path in study.images]
         missing = [path for path, look in seen if look.missing]
         broken = [look.fault for _, look in seen if look.fault]
         if missing and missing_is_fault:
