@@ -33,6 +33,7 @@ def test_help_answers_at_once_and_loads_no_torch(rayscribe: Callable[..., str]) 
     "verb",
     [
         ["prepare", "iu-xray"],
+        ["prepare", "mimic-cxr"],
         ["prepare", "table"],
         ["prepare", "phantom"],
         ["train", "baseline"],
