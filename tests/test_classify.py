@@ -146,6 +146,13 @@ def test_rules_of_the_cohort_choose_views_patients_and_labels(tmp_path: Path) ->
     for uncertain, blank, counts in (("drop", "drop", (1, 1)), ("zero", "negative", (1, 3)), ("one", "drop", (2, 1))):
         rules = CohortConfig(labels=str(table), findings=("edema",), uncertain=uncertain, blank=blank)  # type: ignore[arg-type]
         assert read_cohort(manifest, "train", rules).counts("Edema") == counts
+    lines = table.read_text().splitlines(keepends=True)
+    table.write_text("".join(line for line in lines if not line.startswith("s2")))
+    partly = read_cohort(manifest, "train", CohortConfig(labels=str(table), findings=("edema",)))
+    assert partly.left_out["no row in the labels"] == 1 and len(partly.studies) == 2  # s3 is uncertain
+    table.write_text(lines[0] + lines[1].replace("s1", "other"))
+    with pytest.raises(InputError, match="has labels of no study of split train"):
+        read_cohort(manifest, "train", CohortConfig(labels=str(table)))
 
 
 def test_a_finding_with_one_class_in_a_split_is_skipped_and_said_to_be(tmp_path: Path) -> None:

@@ -66,6 +66,13 @@ def read_cohort(manifest: Manifest, split: str, config: CohortConfig) -> Cohort:
             f"no study of split {split} is left ({_told(left_out)}); the manifest must state views and subjects for "
             "--cohort.views and --cohort.one-per-subject"
         )
+    if config.labels not in (RULES, CODES):
+        table = read_labels(Path(config.labels))
+        labelled = [study for study in studies if study.id in table]
+        if not labelled:
+            raise InputError(f"{config.labels}: has labels of no study of split {split}, e.g. not of {studies[0].id}")
+        left_out |= {"no row in the labels": len(studies) - len(labelled)} if len(labelled) < len(studies) else {}
+        studies = labelled
     names, states_RL, source = _states(studies, config)
     whole = Cohort(
         studies=studies,
@@ -131,8 +138,6 @@ def _states(studies: Sequence[Study], config: CohortConfig) -> tuple[Sequence[st
         return _coded(studies)
     path = Path(config.labels)
     table = read_labels(path)
-    if missing := [study.id for study in studies if study.id not in table]:
-        raise InputError(f"{path}: {len(missing)} of {len(studies)} studies have no labels, e.g. {missing[0]}")
     states_RL = np.array([table[study.id] for study in studies], np.int8)
     return OBSERVATIONS, states_RL, f"{path.name} {sha256_of(path)[:12]}"
 
