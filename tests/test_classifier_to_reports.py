@@ -13,7 +13,10 @@ import pytest
 import torch
 
 from conftest import small_config, small_model
+from rayscribe.classify import train_classifier
 from rayscribe.conditions import CONDITIONS, UNLABELLED, given_states
+from rayscribe.config import TrainConfig
+from rayscribe.config_classify import ClassifyConfig, CohortConfig
 from rayscribe.data.manifest import read_manifest
 from rayscribe.errors import InputError
 from rayscribe.labels import NEGATIVE, NOT_MENTIONED, OBSERVATIONS, POSITIVE
@@ -84,6 +87,20 @@ def test_given_findings_change_what_is_written(rayscribe: Callable[..., str], wo
         sick,
     ]
     assert "reads no findings before it writes" in rayscribe(*plain, code=1)
+    cohort = CohortConfig(findings=("No Finding",))
+    classifier = ClassifyConfig(
+        cohort=cohort,
+        images=config.images,
+        backbone=config.backbone,
+        train=TrainConfig(epochs=1, workers=0, metric="auroc", bucket=False),
+    )
+    train_classifier(classifier, world, tmp_path / "classifier", say=lambda text: None)
+    image = studies[0].images[0]
+    found = json.loads(rayscribe("classify", "predict", image, "--model", tmp_path / "classifier", "--json"))
+    draft = ["predict", image, "--json", "--decoding.beams", 1, "--classifier", tmp_path / "classifier", "--model"]
+    told = json.loads(rayscribe(*draft, tmp_path / "run"))["diagnosis"]
+    assert told["No Finding"] == ("positive" if found["present"] else "negative") and len(told) == 14
+    assert "reads no findings before it writes" in rayscribe(*draft, tmp_path / "plain", code=1)
 
 
 def test_a_perfect_classifier_fills_templates_that_say_its_findings() -> None:

@@ -79,6 +79,8 @@ def predict(arguments: list[str]) -> None:
         "print JSON"
         best: int = 1
         "how many alternatives to print, best first"
+        classifier: Path | None = None
+        "PromptMRG, KIF: the folder of a classifier whose findings stand in the prompt instead of the model's own"
         decoding: DecodingConfig = field(default_factory=DecodingConfig)
 
     wanted = parsed(Predict, arguments, "predict")
@@ -87,7 +89,13 @@ def predict(arguments: list[str]) -> None:
     from rayscribe.checkpoint import load_model
     from rayscribe.predict import draft_report
 
-    draft = draft_report(load_model(wanted.model), wanted.images, wanted.decoding, best=wanted.best)
+    states = None
+    if wanted.classifier is not None:
+        from rayscribe.classifier_folder import load_classifier
+        from rayscribe.heatmap import classified
+
+        states = classified(load_classifier(wanted.classifier), wanted.images).states()
+    draft = draft_report(load_model(wanted.model), wanted.images, wanted.decoding, best=wanted.best, states=states)
     if wanted.json:
         answer: dict[str, Any] = {"report": draft.reports[0], "model": str(wanted.model), "disclaimer": DISCLAIMER}
         if draft.diagnosis:

@@ -19,6 +19,7 @@ from rayscribe.classifier_folder import TrainedClassifier
 from rayscribe.data.images import read_image
 from rayscribe.errors import DISCLAIMER, InputError
 from rayscribe.files import whole_file
+from rayscribe.labels import NEGATIVE, POSITIVE
 from rayscribe.models.classifier import class_map, grid_side
 from rayscribe.predict import LooseStudy
 from rayscribe.study import Batch
@@ -38,6 +39,10 @@ class Classified:
     "findings whose probability reaches their threshold"
     warnings: list[str]
     batch: Batch
+
+    def states(self) -> dict[str, int]:
+        """Present or absent by finding, as a prompt takes them."""
+        return {name: POSITIVE if name in self.present else NEGATIVE for name in self.probabilities}
 
 
 def classified(trained: TrainedClassifier, images: Sequence[Path]) -> Classified:

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from rayscribe.checkpoint import TrainedModel
-from rayscribe.conditions import CONDITIONS
+from rayscribe.conditions import CONDITIONS, UNLABELLED
 from rayscribe.config import DecodingConfig
 from rayscribe.data.dataset import Neighbours, Row, StudyDataset, collate
 from rayscribe.data.features import FeatureCache
@@ -142,8 +142,17 @@ class Draft:
     "states by condition, which stand in front of the report; empty for methods without a disease head"
 
 
-def draft_report(trained: TrainedModel, images: Sequence[Path], decoding: DecodingConfig, *, best: int = 1) -> Draft:
-    """A draft for one study from its image files (PNG, JPEG, DICOM)."""
+def draft_report(
+    trained: TrainedModel,
+    images: Sequence[Path],
+    decoding: DecodingConfig,
+    *,
+    best: int = 1,
+    states: Mapping[str, int] | None = None,
+) -> Draft:
+    """A draft for one study from its image files (PNG, JPEG, DICOM). `states`: by condition, instead of the model's own."""
+    if states is not None and not trained.config.prompts:
+        raise InputError(f"{trained.config.system} reads no findings before it writes; PromptMRG and KIF do")
     if decoding.strategy == "beam" and not 1 <= best <= decoding.beams:
         raise InputError(f"--best {best}: between 1 and --decoding.beams {decoding.beams}, which it is chosen from")
     retrieval = trained.resources.retrieval
@@ -153,6 +162,9 @@ def draft_report(trained: TrainedModel, images: Sequence[Path], decoding: Decodi
     if retrieval is not None:
         rows_1K = retrieval.nearest(retrieval.image_vector(loose.images)[None], top=trained.config.diagnosis.reports)
         batch = replace(batch, retrieved_BKM=torch.from_numpy(retrieval.bank_RM[rows_1K]))
+    if states is not None:
+        states_1O = [[states.get(name, UNLABELLED) for name in CONDITIONS]]
+        batch = replace(batch, states_BO=torch.tensor(states_1O))
     (found,) = hypotheses(
         trained.model, trained.tokenizer, batch, decoding, max_length=trained.config.text.max_length, best=best
     )
@@ -165,14 +177,16 @@ def draft_report(trained: TrainedModel, images: Sequence[Path], decoding: Decodi
 
 @torch.inference_mode()
 def _diagnosis(model: ReportModel, batch: Batch) -> dict[str, str]:
-    """What the disease head makes of one study, where there is one; conditions that nobody labelled are left out."""
+    """What stands in the prompt of one study, where there is one; conditions that nobody labelled or gave are left out."""
     stage = next((stage for stage in model.stages if isinstance(stage, DiagnosisStage)), None)
     if stage is None:
         return {}
-    states_O = stage.predicted(stage.scores(model.see(batch.to(stage.is_labelled_O.device))))[0].tolist()
-    labelled = stage.is_labelled_O.tolist()
+    batch = batch.to(stage.is_labelled_O.device)
+    states_BO, is_known_O = stage(model.see(batch)).states_BO, stage.is_labelled_O
+    if batch.states_BO is not None:
+        is_known_O = is_known_O | (batch.states_BO[0] != UNLABELLED)
     return {
         name: STATE_NAMES[state]
-        for name, state, is_labelled in zip(CONDITIONS, states_O, labelled, strict=True)
-        if is_labelled
+        for name, state, is_known in zip(CONDITIONS, states_BO[0].tolist(), is_known_O.tolist(), strict=True)
+        if is_known
     }
