@@ -36,8 +36,8 @@ def test_nothing_is_read_again_unless_its_file_changed(
     journal = tmp_path / "m.parquet.journal"
     first = list(look_at(paths, journal=journal))
     read: list[str] = []
-    whole = looks.read_image
-    monkeypatch.setattr(looks, "read_image", lambda path, at_least: (read.append(str(path)), whole(path))[1])
+    whole = looks.read_hashed_image
+    monkeypatch.setattr(looks, "read_hashed_image", lambda path, at_least: (read.append(str(path)), whole(path))[1])
     assert list(look_at(paths, journal=journal)) == first
     assert read == []
     assert "damaged" in first[3].fault

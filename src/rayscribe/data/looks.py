@@ -18,9 +18,8 @@ from pathlib import Path
 from typing import IO
 
 from rayscribe import __version__
-from rayscribe.data.images import looks_inverted, read_image
+from rayscribe.data.images import looks_inverted, read_hashed_image
 from rayscribe.errors import InputError
-from rayscribe.files import sha256_of
 
 PROCESSES_FROM = 3000
 "Images from which on starting processes (half a second) pays."
@@ -119,8 +118,8 @@ def _entry(path: str) -> _Entry:
     except (FileNotFoundError, NotADirectoryError):
         return _Entry(Look(missing=True), -1, -1)
     try:
-        file = Path(path)
-        look = Look(inverted=looks_inverted(read_image(file, at_least=_SIDE)), sha256=sha256_of(file))
+        image, sha256 = read_hashed_image(Path(path), at_least=_SIDE)
+        look = Look(inverted=looks_inverted(image), sha256=sha256)
     except InputError as error:
         look = Look(fault=str(error))
     return _Entry(look, state.st_size, state.st_mtime_ns)
