@@ -113,7 +113,7 @@ def main() -> None:
     for what, run in (("killed", killed), ("resumed", resumed), ("unbroken", whole)):
         print(f"| {what} | {run.seconds:.0f} s | {run.peak / 2**20:.0f} MB |")
     print(f"killed and resumed together {killed.seconds + resumed.seconds:.0f} s; load {os.getloadavg()[0]:.1f}")
-    paths = sorted({str(path) for study in manifest.studies for path in study.images})[:40_000]
+    paths = sorted({str(path) for study in manifest.studies for path in study.images})[:20_000]
     rates = {name: rate(paths, processes=pool, workers=workers) for name, pool, workers in READINGS}
     journaled = rate(paths, processes=True, workers=None, journal=arguments.folder / "rehearsal.journal")
     base = rates["one thread"]
