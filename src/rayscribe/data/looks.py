@@ -1,7 +1,8 @@
 """What `prepare` finds in every image file, read once by all cores, with a journal so that a killed run goes on.
 
 The journal stands beside the output, a line an image: path, size, modification time, SHA-256, inverted, fault. It is only
-appended to; a line that was cut is read again, and so is a file whose size or modification time changed.
+appended to. A line that was cut is read again, and so is a file whose size or modification time changed, or that was faulty:
+what was wrong may have been outside of it, such as a permission or a decoder that was not installed.
 """
 
 from __future__ import annotations
@@ -117,6 +118,8 @@ def _entry(path: str) -> _Entry:
         state = os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
         return _Entry(Look(missing=True), -1, -1)
+    except OSError as error:
+        return _Entry(Look(fault=f"{path}: cannot be read ({error.strerror}); check its permissions"), -1, -1)
     try:
         image, sha256 = read_hashed_image(Path(path), at_least=_SIDE)
         look = Look(inverted=looks_inverted(image), sha256=sha256)
@@ -146,7 +149,8 @@ def _read_journal(path: Path) -> dict[str, _Entry]:
                 name, size, modified, sha256, inverted, fault = json.loads(line)
             except ValueError:
                 continue  # cut by a kill
-            known[name] = _Entry(Look(sha256=sha256, fault=fault, inverted=inverted), size, modified)
+            if not fault:
+                known[name] = _Entry(Look(sha256=sha256, inverted=inverted), size, modified)
     return known
 
 
