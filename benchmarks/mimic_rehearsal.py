@@ -15,6 +15,7 @@ import csv
 import gzip
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -80,6 +81,8 @@ class Watched:
     """What a watched run took."""
 
     seconds: float = 0.0
+    cpu: float = 0.0
+    "of all its processes; of a killed run 0, since its workers are nobody's"
     peak: int = 0
     code: int = 0
     output: list[str] = field(default_factory=list)
@@ -124,7 +127,7 @@ def main() -> None:
 
 
 def report(what: str, run: Watched) -> None:
-    print(f"| {what} | {run.seconds:.0f} s | {run.peak / 2**20:.0f} MB |", flush=True)
+    print(f"| {what} | {run.seconds:.0f} s | {run.cpu:.0f} CPU s | {run.peak / 2**20:.0f} MB |", flush=True)
 
 
 def rate(paths: Sequence[str], *, processes: bool, workers: int | None, journal: Path | None = None) -> float:
@@ -137,7 +140,7 @@ def rate(paths: Sequence[str], *, processes: bool, workers: int | None, journal:
 def watched(command: list[str], *, stop: Callable[[], bool] = lambda: False) -> Watched:
     """Runs to the end, or kills when `stop` says so. The workers end by themselves."""
     run = Watched()
-    began = time.monotonic()
+    began, spent = time.monotonic(), cpu_of_children()
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         assert process.stdout is not None
         reader = threading.Thread(target=run.output.extend, args=(process.stdout,))
@@ -150,10 +153,16 @@ def watched(command: list[str], *, stop: Callable[[], bool] = lambda: False) -> 
         run.seconds = time.monotonic() - began
         reader.join()
     run.code = process.returncode
+    run.cpu = 0.0 if run.code else cpu_of_children() - spent
     if run.code not in (0, -signal.SIGKILL):
         sys.exit(f"prepare failed: {''.join(run.output)}")
     run.peak *= 1024
     return run
+
+
+def cpu_of_children() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def family(pid: int) -> Iterator[int]:
