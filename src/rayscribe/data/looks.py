@@ -22,8 +22,8 @@ from rayscribe import __version__
 from rayscribe.data.images import looks_inverted, read_hashed_image
 from rayscribe.errors import InputError
 
-PROCESSES_FROM = 3000
-"Images from which on starting processes (half a second) pays."
+PROCESSES_FROM = 10_000
+"Images from which on processes pay for their start; below, threads are faster (benchmarks/mimic_rehearsal.py)."
 
 _CHUNK = 64  # images that one worker takes at a time, and that the journal gets at once
 _AHEAD = 8  # chunks a worker may be ahead of the journal, so that neither paths nor answers pile up
