@@ -5,7 +5,7 @@
 
 Writes the published layout: tables, the zip of reports (or files, --files) and images, hard links to a few tiny JPEGs.
 Then `prepare` runs, is killed in the middle of the images and runs again. Real images are larger: their decoding comes on top.
-Peak memory is that of all processes together, sampled ten times a second, pages shared by processes counted once (PSS).
+Peak memory is that of all processes together, sampled three times a second, pages shared by processes counted once (PSS).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import csv
 import gzip
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -35,6 +36,7 @@ from rayscribe.labels import OBSERVATIONS
 IMAGES, STUDIES, SUBJECTS = 377_110, 227_835, 65_379
 LINKS = 30_000  # of one file; ext4 allows 65,000
 SIDE = 64
+READINGS = (("one thread", False, 1), ("threads", False, None), ("processes", True, None))
 METADATA_COLUMNS = (
     "dicom_id",
     "subject_id",
@@ -79,6 +81,8 @@ class Watched:
     """What a watched run took."""
 
     seconds: float = 0.0
+    cpu: float = 0.0
+    "of all its processes; of a killed run 0, since its workers are nobody's"
     peak: int = 0
     code: int = 0
     output: list[str] = field(default_factory=list)
@@ -103,17 +107,17 @@ def main() -> None:
     journal = out.with_name(f"{out.name}.journal")
     half = arguments.studies * IMAGES // STUDIES // 2
     killed = watched(command, stop=lambda: lines_of(journal) > half)
-    print(f"killed after {killed.seconds:.0f} s with {lines_of(journal):,} images in the journal", flush=True)
+    report(f"killed with {lines_of(journal):,} images in the journal", killed)
     resumed = watched(command)
-    print("".join(resumed.output), end="")
+    report("resumed", resumed)
     again = read_manifest(out).digest()
-    whole = watched(command)
+    unbroken = watched(command)
+    report("unbroken", unbroken)
     manifest = read_manifest(out)
     assert manifest.digest() == again, "a resumed run gives another manifest"
-    for what, run in (("killed", killed), ("resumed", resumed), ("unbroken", whole)):
-        print(f"| {what} | {run.seconds:.0f} s | {run.peak / 2**20:.0f} MB |")
+    print("".join(unbroken.output), end="")
     print(f"killed and resumed together {killed.seconds + resumed.seconds:.0f} s; load {os.getloadavg()[0]:.1f}")
-    paths = sorted({str(path) for study in manifest.studies for path in study.images})[:40_000]
+    paths = sorted({str(path) for study in manifest.studies for path in study.images})[:20_000]
     rates = {name: rate(paths, processes=pool, workers=workers) for name, pool, workers in READINGS}
     journaled = rate(paths, processes=True, workers=None, journal=arguments.folder / "rehearsal.journal")
     base = rates["one thread"]
@@ -122,7 +126,8 @@ def main() -> None:
         print(f"| {name} | {value:.0f} | {value / base:.2f} |")
 
 
-READINGS = (("one thread", False, 1), ("threads", False, None), ("processes", True, None))
+def report(what: str, run: Watched) -> None:
+    print(f"| {what} | {run.seconds:.0f} s | {run.cpu:.0f} CPU s | {run.peak / 2**20:.0f} MB |", flush=True)
 
 
 def rate(paths: Sequence[str], *, processes: bool, workers: int | None, journal: Path | None = None) -> float:
@@ -135,7 +140,7 @@ def rate(paths: Sequence[str], *, processes: bool, workers: int | None, journal:
 def watched(command: list[str], *, stop: Callable[[], bool] = lambda: False) -> Watched:
     """Runs to the end, or kills when `stop` says so. The workers end by themselves."""
     run = Watched()
-    began = time.monotonic()
+    began, spent = time.monotonic(), cpu_of_children()
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         assert process.stdout is not None
         reader = threading.Thread(target=run.output.extend, args=(process.stdout,))
@@ -144,14 +149,20 @@ def watched(command: list[str], *, stop: Callable[[], bool] = lambda: False) -> 
             run.peak = max(run.peak, sum(map(proportional_kb, family(process.pid))))
             if stop():
                 process.send_signal(signal.SIGKILL)
-            time.sleep(0.1)
+            time.sleep(0.3)
         run.seconds = time.monotonic() - began
         reader.join()
     run.code = process.returncode
+    run.cpu = 0.0 if run.code else cpu_of_children() - spent
     if run.code not in (0, -signal.SIGKILL):
         sys.exit(f"prepare failed: {''.join(run.output)}")
     run.peak *= 1024
     return run
+
+
+def cpu_of_children() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def family(pid: int) -> Iterator[int]:

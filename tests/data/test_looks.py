@@ -30,16 +30,17 @@ def test_processes_see_what_threads_see(paths: list[str]) -> None:
     assert list(look_at(paths, processes=True, workers=2)) == list(look_at(paths, processes=False, workers=2))
 
 
-def test_nothing_is_read_again_unless_its_file_changed(
+def test_nothing_is_read_again_unless_its_file_changed_or_was_faulty(
     paths: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     journal = tmp_path / "m.parquet.journal"
     first = list(look_at(paths, journal=journal))
     read: list[str] = []
-    whole = looks.read_image
-    monkeypatch.setattr(looks, "read_image", lambda path, at_least: (read.append(str(path)), whole(path))[1])
+    whole = looks.read_hashed_image
+    monkeypatch.setattr(looks, "read_hashed_image", lambda path, at_least: (read.append(str(path)), whole(path))[1])
     assert list(look_at(paths, journal=journal)) == first
-    assert read == []
+    assert read == [paths[3]]
+    read.clear()
     assert "damaged" in first[3].fault
     assert first[-1] == Look(missing=True)
     Path(paths[3]).write_bytes(Path(paths[4]).read_bytes())

@@ -5,6 +5,7 @@ pydicom's warnings and errors may quote values of the file, so none of them reac
 
 from __future__ import annotations
 
+import io
 import logging
 import re
 import warnings
@@ -39,16 +40,17 @@ _READ = [
 "The only tags that are looked at; the patient's are skipped while the file is read."
 
 
-def read_dicom(path: Path) -> NDArray[np.uint8]:
+def read_dicom(content: bytes, path: Path) -> NDArray[np.uint8]:
     """The radiograph as uint8 (H, W), black = least attenuation, square pixels. Raises InputError that names the file.
 
-    Modality LUT, then VOI LUT or window, then one inversion where the darkest value means white (PS3.3 C.11).
+    `path` is for messages. Modality LUT, then VOI LUT or window, then one inversion where the darkest value means white (PS3.3
+    C.11).
     """
     import pydicom  # only needed for DICOM
 
     with quiet_pydicom():
         try:
-            data = pydicom.dcmread(path, specific_tags=list(_READ))
+            data = pydicom.dcmread(io.BytesIO(content), specific_tags=list(_READ))
         except damage():
             raise InputError(f"{path}: not a DICOM file, or a damaged one; export it again") from None
         try:

@@ -1,7 +1,8 @@
 """What `prepare` finds in every image file, read once by all cores, with a journal so that a killed run goes on.
 
 The journal stands beside the output, a line an image: path, size, modification time, SHA-256, inverted, fault. It is only
-appended to; a line that was cut is read again, and so is a file whose size or modification time changed.
+appended to. A line that was cut is read again, and so is a file whose size or modification time changed, or that was faulty:
+what was wrong may have been outside of it, such as a permission or a decoder that was not installed.
 """
 
 from __future__ import annotations
@@ -18,16 +19,15 @@ from pathlib import Path
 from typing import IO
 
 from rayscribe import __version__
-from rayscribe.data.images import looks_inverted, read_image
+from rayscribe.data.images import looks_inverted, read_hashed_image
 from rayscribe.errors import InputError
-from rayscribe.files import sha256_of
 
-PROCESSES_FROM = 3000
-"Images from which on starting processes (half a second) pays."
+PROCESSES_FROM = 10_000
+"Images from which on processes pay for their start; below, threads are faster (benchmarks/mimic_rehearsal.py)."
 
 _CHUNK = 64  # images that one worker takes at a time, and that the journal gets at once
 _AHEAD = 8  # chunks a worker may be ahead of the journal, so that neither paths nor answers pile up
-_SIDE = 256  # a JPEG is read to its end at a quarter of the time, and small is enough to see what is wrong
+_SIDE = 256  # a large JPEG is still read to its end, in less than half the time; enough to see what is wrong
 _HEADER = json.dumps(["rayscribe-journal-1", __version__])
 
 
@@ -118,9 +118,11 @@ def _entry(path: str) -> _Entry:
         state = os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
         return _Entry(Look(missing=True), -1, -1)
+    except OSError as error:
+        return _Entry(Look(fault=f"{path}: cannot be read ({error.strerror}); check its permissions"), -1, -1)
     try:
-        file = Path(path)
-        look = Look(inverted=looks_inverted(read_image(file, at_least=_SIDE)), sha256=sha256_of(file))
+        image, sha256 = read_hashed_image(Path(path), at_least=_SIDE)
+        look = Look(inverted=looks_inverted(image), sha256=sha256)
     except InputError as error:
         look = Look(fault=str(error))
     return _Entry(look, state.st_size, state.st_mtime_ns)
@@ -147,7 +149,8 @@ def _read_journal(path: Path) -> dict[str, _Entry]:
                 name, size, modified, sha256, inverted, fault = json.loads(line)
             except ValueError:
                 continue  # cut by a kill
-            known[name] = _Entry(Look(sha256=sha256, fault=fault, inverted=inverted), size, modified)
+            if not fault:
+                known[name] = _Entry(Look(sha256=sha256, inverted=inverted), size, modified)
     return known
 
 

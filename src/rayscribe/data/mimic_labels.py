@@ -51,16 +51,21 @@ def read_states(path: Path, subject_of: dict[str, str]) -> dict[str, tuple[int, 
     present = [name for name in names if name]
     has_subject = "subject_id" in columns_of(path)
     found: dict[str, tuple[int, ...]] = {}
+    state_by_text: dict[str, int] = {}  # a handful, for millions of cells
     for line, (study, *cells) in rows(path, ("study_id", *(["subject_id"] if has_subject else []), *present)):
         if study not in subject_of:
             continue
-        place = f"{path}, line {line}"
         if study in found:
-            raise InputError(f"{place}: study {study} stands twice")
+            raise InputError(f"{path}, line {line}: study {study} stands twice")
         if has_subject and cells.pop(0) != subject_of[study]:
-            raise InputError(f"{place}: study {study} belongs to one patient here and to another one elsewhere")
-        given = dict(zip(present, cells, strict=True))
-        found[study] = tuple(state_of(given[name], f"{place}, {name}") if name else NOT_MENTIONED for name in names)
+            raise InputError(
+                f"{path}, line {line}: study {study} belongs to one patient here and to another one elsewhere"
+            )
+        for name, text in zip(present, cells, strict=True):
+            if text not in state_by_text:
+                state_by_text[text] = state_of(text, f"{path}, line {line}, {name}")
+        states = dict(zip(present, map(state_by_text.__getitem__, cells), strict=True))
+        found[study] = tuple(states.get(name, NOT_MENTIONED) for name in names)
     return found
 
 

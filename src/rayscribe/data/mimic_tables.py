@@ -51,7 +51,7 @@ def read_records(files: Files) -> Records:
     seen = {name: _read(path, name, ids) for name, path in tables.items()}
     if STUDIES in files.named:
         for line, (subject, study) in rows(files.named[STUDIES], ("subject_id", "study_id")):
-            ids.add_study(study, subject, f"{files.named[STUDIES]}, line {line}")
+            ids.add_study(study, subject, files.named[STUDIES], line)
     common = set.intersection(*(set(table) for table in seen.values()))
     if not common:
         raise InputError(f"{' and '.join(map(str, tables.values()))}: no image is in all of them")
@@ -77,16 +77,18 @@ class _Ids:
         self.study_of: dict[str, str] = {}
         self.subject_of: dict[str, str] = {}
 
-    def add_image(self, dicom: str, study: str, subject: str, place: str) -> None:
-        if self.study_of.setdefault(dicom, study) != study:
+    def add_image(self, dicom: str, study: str, subject: str, path: Path, line: int) -> None:
+        if (other := self.study_of.setdefault(dicom, study)) != study:
             raise InputError(
-                f"{place}: image {dicom} is in study {study} here and in study {self.study_of[dicom]} elsewhere"
+                f"{path}, line {line}: image {dicom} is in study {study} here and in study {other} elsewhere"
             )
-        self.add_study(study, subject, place)
+        self.add_study(study, subject, path, line)
 
-    def add_study(self, study: str, subject: str, place: str) -> None:
+    def add_study(self, study: str, subject: str, path: Path, line: int) -> None:
         if self.subject_of.setdefault(study, subject) != subject:
-            raise InputError(f"{place}: study {study} belongs to one patient here and to another one elsewhere")
+            raise InputError(
+                f"{path}, line {line}: study {study} belongs to one patient here and to another one elsewhere"
+            )
 
 
 def _read(path: Path, name: str, ids: _Ids) -> dict[str, str]:
@@ -94,15 +96,14 @@ def _read(path: Path, name: str, ids: _Ids) -> dict[str, str]:
     further = {SPLIT: ("split",), METADATA: ("ViewPosition",), RECORDS: ()}[name]
     found: dict[str, str] = {}
     for line, (dicom, study, subject, *rest) in rows(path, ("dicom_id", "study_id", "subject_id", *further)):
-        place = f"{path}, line {line}"
         if not (dicom and study and subject):
-            raise InputError(f"{place}: dicom_id, study_id or subject_id is empty")
+            raise InputError(f"{path}, line {line}: dicom_id, study_id or subject_id is empty")
         dicom = sys.intern(dicom)  # the same texts in three tables
-        ids.add_image(dicom, sys.intern(study), sys.intern(subject), place)
+        ids.add_image(dicom, sys.intern(study), sys.intern(subject), path, line)
         if dicom in found:
-            raise InputError(f"{place}: image {dicom} stands twice")
+            raise InputError(f"{path}, line {line}: image {dicom} stands twice")
         if name == SPLIT and rest[0] not in _SPLITS:
-            raise InputError(f"{place}: split {rest[0]!r} of image {dicom}; there are {', '.join(_SPLITS)}")
+            raise InputError(f"{path}, line {line}: split {rest[0]!r} of image {dicom}; there are {', '.join(_SPLITS)}")
         found[dicom] = _SPLITS[rest[0]] if name == SPLIT else _VIEWS.get(rest[0].strip().upper(), "") if rest else ""
     return found
 
