@@ -24,7 +24,7 @@ from rayscribe.classify import image_set, logits_of, train_classifier
 from rayscribe.config import BackboneConfig, TrainConfig
 from rayscribe.config_classify import ClassifyConfig, CohortConfig, binary, multilabel
 from rayscribe.data import iu_xray
-from rayscribe.data.cohort import read_cohort, trainable_findings
+from rayscribe.data.cohort import cohort_digest, read_cohort, trainable_findings
 from rayscribe.data.features import cached_features
 from rayscribe.data.images import ImageConfig, evaluation_square, training_square
 from rayscribe.data.manifest import Manifest, read_manifest, write_manifest
@@ -405,3 +405,52 @@ def test_multilabel_is_selected_by_auroc_and_reports_cannot_be() -> None:
         small_config(metric="auroc")
     with pytest.raises(InputError, match="selected by loss or auroc"):
         replace(multilabel(), train=TrainConfig())
+
+
+def search_flags(world: Path, run: Path) -> list[object]:
+    flags = ["--backbone.name", "test_resnet", "--images.size", 64, "--images.resize", 68, "--train.epochs", 1]
+    flags += ["--train.workers", 0, "--cohort.findings", *FINDINGS]
+    return ["classify", "tune", "multilabel", "--data", world, "--run", run, *flags]
+
+
+def test_a_search_refuses_other_data_a_damaged_study_and_no_trials(
+    rayscribe: Callable[..., str], world: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("optuna")
+    command = search_flags(world, tmp_path / "s")
+    assert "--trials" in rayscribe(*command, "--trials", 0, code=1)
+    assert not (tmp_path / "s").exists()
+    rayscribe(*command, "--trials", 1)
+    manifest = read_manifest(world)
+    fewer = tmp_path / "fewer.parquet"
+    write_manifest(fewer, replace(manifest, studies=manifest.studies[:-1]))
+    told = rayscribe(*search_flags(fewer, tmp_path / "s"), "--trials", 2, code=1)
+    assert "on other data" in told and not (tmp_path / "s" / "trial-1").exists()
+    (tmp_path / "s" / "study.db").write_bytes(b"no database" * 500)
+    assert "study.db: damaged" in rayscribe(*command, "--trials", 2, code=1)
+
+
+def test_a_trial_that_was_interrupted_by_hand_goes_on_in_its_folder(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("optuna")
+    from rayscribe import tune
+
+    def interrupted(*arguments: object, **named: object) -> None:
+        raise KeyboardInterrupt
+
+    told: list[str] = []
+    config = small(train=replace(small().train, epochs=1))
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(tune, "train_classifier", interrupted)
+        tune.search(config, world, tmp_path / "s", trials=1, space=tune.SearchSpace(), say=told.append)
+    best = tune.search(config, world, tmp_path / "s", trials=1, space=tune.SearchSpace(), say=told.append)
+    assert best.name == "trial-0" and "trial-0 was interrupted and goes on" in told
+
+
+def test_a_run_is_not_resumed_with_other_codes_or_views() -> None:
+    studies = studies_with([("Edema",), ("normal",)], views=("pa",), subject="1")
+    before = cohort_digest(Manifest(studies=tuple(studies), provenance={}), CohortConfig(labels="codes"))
+    for change in ({"problems": ("normal",)}, {"views": ("ap",)}, {"subject": "2"}):
+        other = (replace(studies[0], **change), studies[1])  # type: ignore[arg-type]
+        assert cohort_digest(Manifest(studies=other, provenance={}), CohortConfig(labels="codes")) != before

@@ -20,15 +20,13 @@ from tqdm import tqdm
 from rayscribe.classifier_folder import TrainedClassifier, build_classifier, calibrated, save_classifier
 from rayscribe.config import TextConfig
 from rayscribe.config_classify import ClassifyConfig
-from rayscribe.data.cohort import CODES, RULES, Cohort, read_cohort, trainable_findings
+from rayscribe.data.cohort import Cohort, cohort_digest, read_cohort, trainable_findings
 from rayscribe.data.dataset import Order, StudyDataset
 from rayscribe.data.features import FeatureCache, cached_features
 from rayscribe.data.images import ImageConfig
-from rayscribe.data.manifest import Manifest, read_manifest
+from rayscribe.data.manifest import read_manifest
 from rayscribe.data.shards import shard_numbers
 from rayscribe.distributed import Processes, processes
-from rayscribe.errors import InputError
-from rayscribe.files import sha256_of
 from rayscribe.metrics.classification import best_f1_threshold, calibration, finding_scores, sigmoid
 from rayscribe.model_folder import origin_of
 from rayscribe.models.classifier import Classifier, ClassifierTask, finding_loss_B
@@ -86,7 +84,9 @@ def _train(
 ) -> Progress:
     say = say if group.rank == 0 else _silent
     manifest = read_manifest(data)
-    folder = RunFolder(run, config, data_digest=_digest(manifest, config), resume=resume, writes=group.rank == 0)
+    folder = RunFolder(
+        run, config, data_digest=cohort_digest(manifest, config.cohort), resume=resume, writes=group.rank == 0
+    )
     group.wait()
     whole = [read_cohort(manifest, split, config.cohort) for split in ("train", "val")]
     findings = trainable_findings(whole[0], whole[1], say)
@@ -210,15 +210,6 @@ def _decisions(
         probability_R1 = calibrated(logit_R[:, None], (slopes[-1],))
         thresholds.append(best_f1_threshold(probability_R1[:, 0], is_present_R))
     return tuple(thresholds), tuple(slopes)
-
-
-def _digest(manifest: Manifest, config: ClassifyConfig) -> str:
-    labels = config.cohort.labels
-    if labels in (RULES, CODES):
-        return manifest.digest()
-    if not Path(labels).is_file():
-        raise InputError(f"{labels}: no such table of labels (--cohort.labels)")
-    return f"{manifest.digest()} {sha256_of(Path(labels))}"
 
 
 def _say_counts(training: Cohort, validation: Cohort, say: Say) -> None:

@@ -5,6 +5,8 @@ Shapes: R studies, L findings.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -82,6 +84,17 @@ def read_cohort(manifest: Manifest, split: str, config: CohortConfig) -> Cohort:
         left_out=left_out,
     )
     return whole.of(_named(config.findings, names) if config.findings else names)
+
+
+def cohort_digest(manifest: Manifest, config: CohortConfig) -> str:
+    """Over all that decides who is counted as what: images and texts, patients, views and codes, the table of labels."""
+    about = [[one.id, one.subject, one.views, one.problems] for one in sorted(manifest.studies, key=lambda one: one.id)]
+    digest = hashlib.sha256(json.dumps([manifest.digest(), about]).encode()).hexdigest()
+    if config.labels in (RULES, CODES):
+        return digest
+    if not Path(config.labels).is_file():
+        raise InputError(f"{config.labels}: no such table of labels (--cohort.labels)")
+    return f"{digest} {sha256_of(Path(config.labels))}"
 
 
 def trainable_findings(train: Cohort, val: Cohort, say: Callable[[str], None], *, least: int = 2) -> tuple[str, ...]:
