@@ -27,10 +27,11 @@ from rayscribe.data.images import ImageConfig
 from rayscribe.data.manifest import read_manifest
 from rayscribe.data.shards import shard_numbers
 from rayscribe.distributed import Processes, processes
+from rayscribe.errors import InputError
 from rayscribe.metrics.classification import best_f1_threshold, calibration, finding_scores, sigmoid
 from rayscribe.model_folder import origin_of
 from rayscribe.models.classifier import Classifier, ClassifierTask, finding_loss_B
-from rayscribe.run_folder import RunFolder
+from rayscribe.run_folder import RunFolder, check_same_run
 from rayscribe.study import Study
 from rayscribe.terms import inherited
 from rayscribe.tokenizer import Tokenizer
@@ -49,16 +50,20 @@ def train_each(
     """One model a finding, in RUN/<finding>; findings with one class in a split are skipped, and said to be."""
     manifest = read_manifest(data)
     train, val = (read_cohort(manifest, split, config.cohort) for split in ("train", "val"))
-    folders = []
     with processes() as group:  # joined once for all of them
-        for name in trainable_findings(train, val, say if group.rank == 0 else _silent):
-            folder = run / re.sub(r"\W+", "-", name.lower())
-            folders.append(folder)
+        names = trainable_findings(train, val, say if group.rank == 0 else _silent)
+        folders = [run / re.sub(r"\W+", "-", name.lower()) for name in names]
+        if twice := [name for name, folder in zip(names, folders, strict=True) if folders.count(folder) > 1]:
+            raise InputError(
+                f"{', '.join(twice)}: would share a run's folder; leave one of them out by --cohort.findings"
+            )
+        for name, folder in zip(names, folders, strict=True):
             is_done, goes_on = (folder / "done.txt").exists(), (folder / "config.yaml").exists()
             group.wait()  # before the first process makes the folder
-            if resume and is_done:
-                continue
             alone = replace(config, cohort=replace(config.cohort, findings=(name,)))
+            if resume and is_done:
+                check_same_run(folder, alone, cohort_digest(manifest, alone.cohort))
+                continue
             _train(alone, data, folder, group=group, resume=resume and goes_on, features=features, say=say)
             if group.rank == 0:
                 (folder / "done.txt").touch()
