@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,11 +21,11 @@ from PIL import Image
 from conftest import small_config
 from rayscribe.classifier_folder import build_classifier, load_classifier
 from rayscribe.classifier_scores import score_classifiers, study_logits
-from rayscribe.classify import image_set, logits_of, train_classifier
+from rayscribe.classify import image_set, logits_of, train_classifier, train_each
 from rayscribe.config import BackboneConfig, TrainConfig
 from rayscribe.config_classify import ClassifyConfig, CohortConfig, binary, multilabel
 from rayscribe.data import iu_xray
-from rayscribe.data.cohort import read_cohort, trainable_findings
+from rayscribe.data.cohort import as_in_training, cohort_digest, read_cohort, trainable_findings
 from rayscribe.data.features import cached_features
 from rayscribe.data.images import ImageConfig, evaluation_square, training_square
 from rayscribe.data.manifest import Manifest, read_manifest, write_manifest
@@ -405,3 +406,95 @@ def test_multilabel_is_selected_by_auroc_and_reports_cannot_be() -> None:
         small_config(metric="auroc")
     with pytest.raises(InputError, match="selected by loss or auroc"):
         replace(multilabel(), train=TrainConfig())
+
+
+def search_flags(world: Path, run: Path) -> list[object]:
+    flags = ["--backbone.name", "test_resnet", "--images.size", 64, "--images.resize", 68, "--train.epochs", 1]
+    flags += ["--train.workers", 0, "--cohort.findings", *FINDINGS]
+    return ["classify", "tune", "multilabel", "--data", world, "--run", run, *flags]
+
+
+def test_a_search_refuses_other_data_a_damaged_study_and_no_trials(
+    rayscribe: Callable[..., str], world: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("optuna")
+    command = search_flags(world, tmp_path / "s")
+    assert "--trials" in rayscribe(*command, "--trials", 0, code=1)
+    assert not (tmp_path / "s").exists()
+    rayscribe(*command, "--trials", 1)
+    manifest = read_manifest(world)
+    fewer = tmp_path / "fewer.parquet"
+    write_manifest(fewer, replace(manifest, studies=manifest.studies[:-1]))
+    told = rayscribe(*search_flags(fewer, tmp_path / "s"), "--trials", 2, code=1)
+    assert "on other data" in told and not (tmp_path / "s" / "trial-1").exists()
+    (tmp_path / "s" / "study.db").write_bytes(b"no database" * 500)
+    assert "study.db: damaged" in rayscribe(*command, "--trials", 2, code=1)
+
+
+def test_a_trial_that_was_interrupted_by_hand_goes_on_in_its_folder(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("optuna")
+    from rayscribe import tune
+
+    def interrupted(*arguments: object, **named: object) -> None:
+        raise KeyboardInterrupt
+
+    told: list[str] = []
+    config = small(train=replace(small().train, epochs=1))
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(tune, "train_classifier", interrupted)
+        tune.search(config, world, tmp_path / "s", trials=1, space=tune.SearchSpace(), say=told.append)
+    best = tune.search(config, world, tmp_path / "s", trials=1, space=tune.SearchSpace(), say=told.append)
+    assert best.name == "trial-0" and "trial-0 was interrupted and goes on" in told
+
+
+def test_a_run_is_not_resumed_with_other_codes_or_views() -> None:
+    studies = studies_with([("Edema",), ("normal",)], views=("pa",), subject="1")
+    before = cohort_digest(Manifest(studies=tuple(studies), provenance={}), CohortConfig(labels="codes"))
+    for change in ({"problems": ("normal",)}, {"views": ("ap",)}, {"subject": "2"}):
+        other = (replace(studies[0], **change), studies[1])  # type: ignore[arg-type]
+        assert cohort_digest(Manifest(studies=other, provenance={}), CohortConfig(labels="codes")) != before
+
+
+def test_a_model_a_finding_needs_a_folder_each_and_finished_ones_hold_to_their_settings(
+    rayscribe: Callable[..., str], world: Path, tmp_path: Path
+) -> None:
+    codes = [("a/b", "a b"), ("a/b", "a b"), ("normal",), ("normal",)]
+    studies = [
+        replace(study, id=f"{study.split}{study.id}") for s in ("train", "val") for study in studies_with(codes, s)
+    ]
+    write_manifest(tmp_path / "codes.parquet", Manifest(studies=tuple(studies), provenance={}))
+    config = small(cohort=CohortConfig(labels="codes"))
+    with pytest.raises(InputError, match="would share a run's folder"):
+        train_each(config, tmp_path / "codes.parquet", tmp_path / "codes", say=lambda text: None)
+    config = small(cohort=CohortConfig(findings=FINDINGS[:1]), train=replace(small().train, epochs=1))
+    train_each(config, world, tmp_path / "run", say=lambda text: None)
+    with pytest.raises(InputError, match="started with other settings"):
+        train_each(replace(config, dropout=0.2), world, tmp_path / "run", resume=True, say=lambda text: None)
+
+
+def test_a_table_of_findings_comes_from_the_views_of_the_training() -> None:
+    study = Study(id="1", images=(Path("a"), Path("b")), sha256=("0", "1"), split="test", views=("lateral", "pa"))
+    side = replace(study, id="2", views=("lateral", "lateral"))
+    (seen, as_it_is), others = as_in_training([study, side], CohortConfig(views="pa"))
+    assert (seen.images, seen.sha256, seen.views) == ((Path("b"),), ("1",), ("pa",))
+    assert as_it_is == side and others == 1
+    assert as_in_training([study, side], CohortConfig()) == ([study, side], 0)
+
+
+def test_weights_of_another_epoch_than_the_thresholds_are_refused(trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained, tmp_path / "cut")
+    about = json.loads((trained / "model.json").read_text())
+    about["thresholds"][0] /= 2  # model.json of the next epoch; the process died before the weights
+    (tmp_path / "cut" / "model.json").write_text(json.dumps(about))
+    with pytest.raises(InputError, match="not of one epoch"):
+        load_classifier(tmp_path / "cut")
+
+
+def test_no_resamples_and_a_folder_as_output_are_messages(
+    rayscribe: Callable[..., str], trained: Path, world: Path, tmp_path: Path
+) -> None:
+    assert "--resamples" in rayscribe("classify", "test", trained, "--data", world, "--resamples", 0, code=1)
+    told = rayscribe("classify", "label", "--model", trained, "--data", world, "--out", tmp_path, code=1)
+    assert "is a folder" in told

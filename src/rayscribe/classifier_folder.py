@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -56,7 +58,7 @@ def build_classifier(config: ClassifyConfig, findings: int) -> Classifier:
 
 
 def save_classifier(folder: Path, trained: TrainedClassifier) -> None:
-    """Every file is replaced as a whole; the weights last."""
+    """Every file is replaced as a whole; the weights last, with a digest of the decisions that go with them."""
     about = {
         "format": FORMAT,
         "rayscribe": __version__,
@@ -70,7 +72,7 @@ def save_classifier(folder: Path, trained: TrainedClassifier) -> None:
     }
     write_text(folder / "model.json", json.dumps(about, indent=2) + "\n")
     write_text(folder / "README.md", _card(trained))
-    write_weights(folder / WEIGHTS, trained.model)
+    write_weights(folder / WEIGHTS, trained.model, decisions_sha256=_decisions(about))
 
 
 def load_classifier(folder: Path, device: torch.device | str = "cpu") -> TrainedClassifier:
@@ -84,7 +86,12 @@ def load_classifier(folder: Path, device: torch.device | str = "cpu") -> Trained
         data, training = dict(about["data"]), dict(about["training"])
     except (TypeError, KeyError, ValueError) as error:
         raise InputError(f"{folder / 'model.json'}: {error!r}; the model was written by another version") from error
-    state, _ = read_weights(folder / WEIGHTS)
+    state, notes = read_weights(folder / WEIGHTS)
+    if notes.get("decisions_sha256") != _decisions(about):
+        raise InputError(
+            f"{folder}: the weights and the thresholds of model.json are not of one epoch, a save was cut short; "
+            "go on with `rayscribe classify train --resume`"
+        )
     model = build_classifier(replace(config, backbone=replace(config.backbone, weights="")), len(findings))
     load_weights(model, state, folder / WEIGHTS)
     return TrainedClassifier(
@@ -96,6 +103,12 @@ def load_classifier(folder: Path, device: torch.device | str = "cpu") -> Trained
         data=data,
         training=training,
     )
+
+
+def _decisions(about: Mapping[str, Any]) -> str:
+    """A digest of what belongs to one epoch's weights and to no other's."""
+    parts = [about[name] for name in ("findings", "thresholds", "calibration")]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 def _card(trained: TrainedClassifier) -> str:

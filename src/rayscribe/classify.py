@@ -20,19 +20,18 @@ from tqdm import tqdm
 from rayscribe.classifier_folder import TrainedClassifier, build_classifier, calibrated, save_classifier
 from rayscribe.config import TextConfig
 from rayscribe.config_classify import ClassifyConfig
-from rayscribe.data.cohort import CODES, RULES, Cohort, read_cohort, trainable_findings
+from rayscribe.data.cohort import Cohort, cohort_digest, read_cohort, trainable_findings
 from rayscribe.data.dataset import Order, StudyDataset
 from rayscribe.data.features import FeatureCache, cached_features
 from rayscribe.data.images import ImageConfig
-from rayscribe.data.manifest import Manifest, read_manifest
+from rayscribe.data.manifest import read_manifest
 from rayscribe.data.shards import shard_numbers
 from rayscribe.distributed import Processes, processes
 from rayscribe.errors import InputError
-from rayscribe.files import sha256_of
 from rayscribe.metrics.classification import best_f1_threshold, calibration, finding_scores, sigmoid
 from rayscribe.model_folder import origin_of
 from rayscribe.models.classifier import Classifier, ClassifierTask, finding_loss_B
-from rayscribe.run_folder import RunFolder
+from rayscribe.run_folder import RunFolder, check_same_run
 from rayscribe.study import Study
 from rayscribe.terms import inherited
 from rayscribe.tokenizer import Tokenizer
@@ -51,16 +50,20 @@ def train_each(
     """One model a finding, in RUN/<finding>; findings with one class in a split are skipped, and said to be."""
     manifest = read_manifest(data)
     train, val = (read_cohort(manifest, split, config.cohort) for split in ("train", "val"))
-    folders = []
     with processes() as group:  # joined once for all of them
-        for name in trainable_findings(train, val, say if group.rank == 0 else _silent):
-            folder = run / re.sub(r"\W+", "-", name.lower())
-            folders.append(folder)
+        names = trainable_findings(train, val, say if group.rank == 0 else _silent)
+        folders = [run / re.sub(r"\W+", "-", name.lower()) for name in names]
+        if twice := [name for name, folder in zip(names, folders, strict=True) if folders.count(folder) > 1]:
+            raise InputError(
+                f"{', '.join(twice)}: would share a run's folder; leave one of them out by --cohort.findings"
+            )
+        for name, folder in zip(names, folders, strict=True):
             is_done, goes_on = (folder / "done.txt").exists(), (folder / "config.yaml").exists()
             group.wait()  # before the first process makes the folder
-            if resume and is_done:
-                continue
             alone = replace(config, cohort=replace(config.cohort, findings=(name,)))
+            if resume and is_done:
+                check_same_run(folder, alone, cohort_digest(manifest, alone.cohort))
+                continue
             _train(alone, data, folder, group=group, resume=resume and goes_on, features=features, say=say)
             if group.rank == 0:
                 (folder / "done.txt").touch()
@@ -86,7 +89,9 @@ def _train(
 ) -> Progress:
     say = say if group.rank == 0 else _silent
     manifest = read_manifest(data)
-    folder = RunFolder(run, config, data_digest=_digest(manifest, config), resume=resume, writes=group.rank == 0)
+    folder = RunFolder(
+        run, config, data_digest=cohort_digest(manifest, config.cohort), resume=resume, writes=group.rank == 0
+    )
     group.wait()
     whole = [read_cohort(manifest, split, config.cohort) for split in ("train", "val")]
     findings = trainable_findings(whole[0], whole[1], say)
@@ -210,15 +215,6 @@ def _decisions(
         probability_R1 = calibrated(logit_R[:, None], (slopes[-1],))
         thresholds.append(best_f1_threshold(probability_R1[:, 0], is_present_R))
     return tuple(thresholds), tuple(slopes)
-
-
-def _digest(manifest: Manifest, config: ClassifyConfig) -> str:
-    labels = config.cohort.labels
-    if labels in (RULES, CODES):
-        return manifest.digest()
-    if not Path(labels).is_file():
-        raise InputError(f"{labels}: no such table of labels (--cohort.labels)")
-    return f"{manifest.digest()} {sha256_of(Path(labels))}"
 
 
 def _say_counts(training: Cohort, validation: Cohort, say: Say) -> None:

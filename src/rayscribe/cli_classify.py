@@ -103,10 +103,12 @@ def _test(arguments: list[str]) -> None:
                 "name at least one classifier; usage: rayscribe classify test MODEL... --data data.parquet"
             )
         from rayscribe.classifier_scores import score_classifiers
+        from rayscribe.config_methods import need
         from rayscribe.data.manifest import read_manifest
         from rayscribe.pages.classifier_plots import write_curves
         from rayscribe.pages.classifier_table import score_table
 
+        need(resamples > 0, "--resamples", resamples, "at least 1")
         result = score_classifiers(
             models,
             read_manifest(data),
@@ -214,9 +216,14 @@ def _label(arguments: list[str]) -> None:
         """
         from rayscribe.classifier_folder import load_classifier
         from rayscribe.classifier_scores import study_logits, write_findings
+        from rayscribe.data.cohort import as_in_training
         from rayscribe.data.manifest import read_manifest
 
-        trained, studies = load_classifier(model), read_manifest(data).split(split)
+        trained = load_classifier(model)
+        studies, others = as_in_training(read_manifest(data).split(split), trained.config.cohort)
+        if others:
+            views = trained.config.cohort.views
+            print(f"warning: {others} studies have no {views} image, which the model learned from", file=sys.stderr)
         logits_RL = study_logits(trained, studies, features=features, progress=_bar("classifying"))
         for name in write_findings(out, trained, studies, logits_RL):
             print(f"note: {name} is none of the 14 observations and not in the table", file=sys.stderr)

@@ -26,7 +26,7 @@ class CohortConfig:
     views: Literal["all", "frontal", "pa"] = "all"
     "images of other views are left out"
     one_per_subject: bool = False
-    "only the first study of every patient, by study id"
+    "only the first study of every patient, by study id; with --cohort.views frontal or pa, its first such image"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -39,17 +39,7 @@ class RunFolder:
             return
         stored, data = path / "config.yaml", path / "data.sha256"
         if resume:
-            if not stored.exists():
-                raise InputError(f"{path}: no run to resume (no config.yaml); start it without --resume")
-            if settings_from_yaml(type(config), stored.read_text(), stored) != config:
-                raise InputError(
-                    f"{stored}: the run was started with other settings; resume it with the same ones, "
-                    "or start another run folder"
-                )
-            if data.exists() and data.read_text().strip() != data_digest:
-                raise InputError(
-                    f"{path}: the run was started on other data; resume it with the same manifest and the same entities"
-                )
+            check_same_run(path, config, data_digest)
         elif path.exists() and not {entry.name for entry in path.iterdir()} <= _BEFORE_TRAINING:
             raise InputError(f"{path}: already holds a run; continue it with --resume, or give another --run folder")
         path.mkdir(parents=True, exist_ok=True)
@@ -131,6 +121,22 @@ class RunFolder:
             for name, value in values.items():
                 if name not in ("epoch", "step"):
                     self._board.add_scalar(f"{group}/{name}", value, values["step"])
+
+
+def check_same_run(path: Path, config: Any, data_digest: str) -> None:
+    """Raises InputError unless the folder's run was started with these settings and on these data."""
+    stored, data = path / "config.yaml", path / "data.sha256"
+    if not stored.exists():
+        raise InputError(f"{path}: no run to resume (no config.yaml); start it without --resume")
+    if settings_from_yaml(type(config), stored.read_text(), stored) != config:
+        raise InputError(
+            f"{stored}: the run was started with other settings; resume it with the same ones, "
+            "or start another run folder"
+        )
+    if data.exists() and data.read_text().strip() != data_digest:
+        raise InputError(
+            f"{path}: the run was started on other data; resume it with the same manifest and the same entities"
+        )
 
 
 def _tensors(state: Any) -> list[torch.Tensor]:

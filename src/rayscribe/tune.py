@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from rayscribe.classify import train_classifier
 from rayscribe.config_classify import ClassifyConfig
 from rayscribe.config_methods import need
+from rayscribe.data.cohort import cohort_digest
 from rayscribe.data.manifest import read_manifest
 from rayscribe.errors import InputError
 from rayscribe.files import write_text
@@ -19,6 +23,8 @@ from rayscribe.settings_file import settings_from_yaml, to_yaml
 if TYPE_CHECKING:
     from optuna import Study, Trial
     from optuna.trial import FrozenTrial
+
+_INTERRUPTED = "interrupted"  # by Ctrl-C; noted with the trial
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,8 +70,10 @@ def search(
         import optuna  # a second to import; only needed here
     except ImportError as error:
         raise InputError("the search needs Optuna; install it with: pip install 'rayscribe[tune]'") from error
-    read_manifest(data)
-    _claim(run, config, space)
+    need(trials > 0, "--trials", trials, "at least 1")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError("a search is one process; start it without torchrun")
+    _claim(run, config, space, cohort_digest(read_manifest(data), config.cohort))
     optuna.logging.set_verbosity(logging.WARNING)
     study = optuna.create_study(
         study_name="rayscribe",
@@ -83,7 +91,11 @@ def search(
         folder = run / f"trial-{number}"
         say(f"trial {trial.number + 1}: {', '.join(f'{k} {_short(v)}' for k, v in trial.params.items())}")
         goes_on = (folder / "config.yaml").exists()
-        progress = train_classifier(chosen, data, folder, resume=goes_on, features=features, say=say)
+        try:
+            progress = train_classifier(chosen, data, folder, resume=goes_on, features=features, say=say)
+        except KeyboardInterrupt:  # which Optuna takes for a failure of the trial
+            trial.set_user_attr(_INTERRUPTED, True)
+            raise
         return abs(progress.best)
 
     done = optuna.trial.TrialState.COMPLETE
@@ -96,27 +108,42 @@ def search(
     return run / f"trial-{ranked[0].user_attrs['folder']}"
 
 
-def _claim(run: Path, config: ClassifyConfig, space: SearchSpace) -> None:
-    """Refuses to mix two searches in one folder."""
-    stored = run / "search.yaml"
-    text = to_yaml(config) + f"# {space}\n"
+def _claim(run: Path, config: ClassifyConfig, space: SearchSpace, data_digest: str) -> None:
+    """Refuses to mix two searches, or two data sets, in one folder."""
+    stored, database = run / "search.yaml", run / "study.db"
+    settings = to_yaml(config) + f"# {space}\n"
+    text = settings + f"# data {data_digest}\n"
     if not stored.exists() and run.exists() and any(run.iterdir()):
         raise InputError(f"{run}: holds something else than a search; give another --run folder")
-    if stored.exists() and stored.read_text() != text:
-        settings_from_yaml(ClassifyConfig, stored.read_text(), stored)
-        raise InputError(f"{stored}: the search was started with other settings; use the same, or another --run folder")
+    if stored.exists() and (found := stored.read_text()) != text:
+        settings_from_yaml(ClassifyConfig, found, stored)
+        other = "on other data or labels" if found.startswith(settings) else "with other settings"
+        raise InputError(f"{stored}: the search was started {other}; use the same, or another --run folder")
     write_text(stored, text)
+    try:
+        with closing(sqlite3.connect(database)) as opened:
+            (state,) = opened.execute("PRAGMA quick_check").fetchone()
+            if state != "ok":
+                raise sqlite3.DatabaseError(state)
+    except sqlite3.DatabaseError as error:
+        raise InputError(f"{database}: damaged ({error}); start the search again in another --run folder") from error
 
 
 def _release_killed(study: Study, say: Callable[[str], None]) -> None:
     """A trial that was running when the process died is asked for again, with its values and its folder."""
     from optuna.trial import TrialState
 
-    for trial in study.get_trials(states=[TrialState.RUNNING]):
-        study.tell(trial.number, state=TrialState.FAIL)
-        if "folder" in trial.user_attrs:
-            study.enqueue_trial(trial.params, user_attrs={"folder": trial.user_attrs["folder"]})
-            say(f"trial-{trial.user_attrs['folder']} was interrupted and goes on")
+    trials = study.get_trials()
+    for trial in trials:
+        is_running, folder = trial.state == TrialState.RUNNING, trial.user_attrs.get("folder")
+        if not is_running and not (trial.state == TrialState.FAIL and _INTERRUPTED in trial.user_attrs):
+            continue
+        taken_up = any(one.number > trial.number and one.user_attrs.get("folder") == folder for one in trials)
+        if folder is not None and not taken_up:
+            study.enqueue_trial(trial.params, user_attrs={"folder": folder})
+            say(f"trial-{folder} was interrupted and goes on")
+        if is_running:  # after it stands in the queue, so that a kill in between does not lose it
+            study.tell(trial.number, state=TrialState.FAIL)
 
 
 def _chosen(trial: Trial, config: ClassifyConfig, space: SearchSpace) -> ClassifyConfig:

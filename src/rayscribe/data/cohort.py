@@ -5,6 +5,8 @@ Shapes: R studies, L findings.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -84,6 +86,24 @@ def read_cohort(manifest: Manifest, split: str, config: CohortConfig) -> Cohort:
     return whole.of(_named(config.findings, names) if config.findings else names)
 
 
+def as_in_training(studies: Sequence[Study], config: CohortConfig) -> tuple[list[Study], int]:
+    """Every study with the images of the views that the classifier learned from, with all of its images where it has none
+    of those; how many those are."""
+    seen = [_seen(study, config.views) for study in studies]
+    return [study if one is None else one for one, study in zip(seen, studies, strict=True)], seen.count(None)
+
+
+def cohort_digest(manifest: Manifest, config: CohortConfig) -> str:
+    """Over all that decides who is counted as what: images and texts, patients, views and codes, the table of labels."""
+    about = [[one.id, one.subject, one.views, one.problems] for one in sorted(manifest.studies, key=lambda one: one.id)]
+    digest = hashlib.sha256(json.dumps([manifest.digest(), about]).encode()).hexdigest()
+    if config.labels in (RULES, CODES):
+        return digest
+    if not Path(config.labels).is_file():
+        raise InputError(f"{config.labels}: no such table of labels (--cohort.labels)")
+    return f"{digest} {sha256_of(Path(config.labels))}"
+
+
 def trainable_findings(train: Cohort, val: Cohort, say: Callable[[str], None], *, least: int = 2) -> tuple[str, ...]:
     """The findings with at least `least` studies of either kind in both splits; says what is skipped and why."""
     kept = []
@@ -105,25 +125,34 @@ def trainable_findings(train: Cohort, val: Cohort, say: Callable[[str], None], *
 def _chosen(studies: Sequence[Study], config: CohortConfig) -> tuple[list[Study], dict[str, int]]:
     found, subjects, left_out = [], set(), dict.fromkeys(("no image of these views", "a further study of a patient"), 0)
     for study in sorted(studies, key=lambda one: one.id) if config.one_per_subject else studies:
-        if config.views != "all":
-            seen = [
-                (path, sha256, view)
-                for path, sha256, view in zip(study.images, study.sha256, study.views, strict=True)
-                if (view == "pa" if config.views == "pa" else is_frontal(view))
-            ]
-            if not seen:
-                left_out["no image of these views"] += 1
-                continue
-            seen = seen[:1] if config.one_per_subject else seen
-            images, sha256s, views = zip(*seen, strict=True)
-            study = replace(study, images=images, sha256=sha256s, views=views)
+        seen = _seen(study, config.views)
+        if seen is None:
+            left_out["no image of these views"] += 1
+            continue
+        if config.views != "all" and config.one_per_subject:
+            seen = replace(seen, images=seen.images[:1], sha256=seen.sha256[:1], views=seen.views[:1])
         if config.one_per_subject and study.subject:
             if study.subject in subjects:
                 left_out["a further study of a patient"] += 1
                 continue
             subjects.add(study.subject)
-        found.append(study)
+        found.append(seen)
     return found, {reason: count for reason, count in left_out.items() if count}
+
+
+def _seen(study: Study, views: str) -> Study | None:
+    """The study with the images of these views alone; None without any."""
+    if views == "all":
+        return study
+    kept = [
+        (path, sha256, view)
+        for path, sha256, view in zip(study.images, study.sha256, study.views, strict=True)
+        if (view == "pa" if views == "pa" else is_frontal(view))
+    ]
+    if not kept:
+        return None
+    images, sha256s, seen = zip(*kept, strict=True)
+    return replace(study, images=images, sha256=sha256s, views=seen)
 
 
 def _states(studies: Sequence[Study], config: CohortConfig) -> tuple[Sequence[str], Labels, str]:
