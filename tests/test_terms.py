@@ -174,3 +174,9 @@ def test_messages_about_wrong_columns_do_not_quote_reports(tmp_path: Path) -> No
     with pytest.raises(InputError) as two:
         table.read(tmp_path / "t.jsonl")
     assert "JSON list" in str(two.value) and "clear" not in str(one.value) + str(two.value)
+
+
+def test_a_model_without_settings_is_not_exported(rayscribe: Callable[..., str], tmp_path: Path) -> None:
+    (tmp_path / "model.json").write_text('{"format": "rayscribe-classifier-1", "data": {}}')
+    told = rayscribe("export", "model", tmp_path, "--out", tmp_path / "out", code=1)
+    assert "no rayscribe model" in told and not (tmp_path / "out").exists()
