@@ -434,7 +434,7 @@ def test_a_search_refuses_other_data_a_damaged_study_and_no_trials(
 def test_a_trial_that_was_interrupted_by_hand_goes_on_in_its_folder(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("optuna")
+    optuna = pytest.importorskip("optuna")
     from rayscribe import tune
 
     def interrupted(*arguments: object, **named: object) -> None:
@@ -447,6 +447,7 @@ def test_a_trial_that_was_interrupted_by_hand_goes_on_in_its_folder(
         tune.search(config, world, tmp_path / "s", trials=1, space=tune.SearchSpace(), say=told.append)
     best = tune.search(config, world, tmp_path / "s", trials=1, space=tune.SearchSpace(), say=told.append)
     assert best.name == "trial-0" and "trial-0 was interrupted and goes on" in told
+    assert optuna.logging.get_verbosity() == optuna.logging.ERROR  # a warning of Optuna's is a traceback
 
 
 def test_a_run_is_not_resumed_with_other_codes_or_views() -> None:

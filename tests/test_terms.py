@@ -14,7 +14,10 @@ from safetensors.torch import load_file
 from conftest import small_config
 from rayscribe.checkpoint import load_model
 from rayscribe.cli import main
+from rayscribe.data import table
 from rayscribe.data.manifest import read_manifest, write_manifest
+from rayscribe.errors import InputError
+from rayscribe.label_tables import state_of
 from rayscribe.run import train
 from rayscribe.terms import inherited, is_restricted, terms_of
 
@@ -159,3 +162,21 @@ def test_readers_see_restricted_text_only_on_the_users_word(
     command = ["reader-study", *paths, "--data", restricted, "--studies", 4, *out]
     assert "--restricted-text" in rayscribe(*command, code=1) and not (tmp_path / "page.html").exists()
     rayscribe(*command, "--restricted-text")
+
+
+def test_messages_about_wrong_columns_do_not_quote_reports(tmp_path: Path) -> None:
+    report = "[The lungs are clear and the patient is called Doe"
+    with pytest.raises(InputError) as one:
+        state_of(report, "labels.csv, line 2, Edema")
+    (tmp_path / "t.jsonl").write_text(
+        json.dumps({"id": "1", "images": report, "findings": "x", "split": "test"}) + "\n"
+    )
+    with pytest.raises(InputError) as two:
+        table.read(tmp_path / "t.jsonl")
+    assert "JSON list" in str(two.value) and "clear" not in str(one.value) + str(two.value)
+
+
+def test_a_model_without_settings_is_not_exported(rayscribe: Callable[..., str], tmp_path: Path) -> None:
+    (tmp_path / "model.json").write_text('{"format": "rayscribe-classifier-1", "data": {}}')
+    told = rayscribe("export", "model", tmp_path, "--out", tmp_path / "out", code=1)
+    assert "no rayscribe model" in told and not (tmp_path / "out").exists()

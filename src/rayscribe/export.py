@@ -23,6 +23,7 @@ def export_model(model: Path, out: Path, *, terms_allow_it: bool) -> None:
     try:
         about: dict[str, Any] = json.loads((model / "model.json").read_text())
         is_classifier, data = about["format"] == FORMAT, dict(about["data"])
+        settings = _without_places(dict(about["config"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{model}: no rayscribe model ({error!r})") from error
     check_publishable(data, is_allowed=terms_allow_it)
@@ -39,7 +40,7 @@ def export_model(model: Path, out: Path, *, terms_allow_it: bool) -> None:
             if (model / name).is_dir():
                 shutil.copytree(model / name, temporary / name)
         data.pop("root", None)
-        bare = about | {"data": data, "config": _without_places(about["config"])}
+        bare = about | {"data": data, "config": settings}
         write_text(temporary / "model.json", json.dumps(bare, indent=2) + "\n")
         (load_classifier if is_classifier else load_model)(temporary)
         temporary.rename(out)

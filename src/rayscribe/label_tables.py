@@ -16,6 +16,7 @@ from rayscribe.labels import CSV_STATES, OBSERVATIONS, Labels
 from rayscribe.predictions import ID_NAMES
 
 _STATES = {float(text): state for state, text in CSV_STATES.items() if text}
+_QUOTED = 8  # characters of a bad cell, which may be a report's
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +80,7 @@ def state_of(text: str | None, place: str) -> int:
         return _STATES[float(text)]
     except (ValueError, KeyError) as error:
         raise InputError(
-            f"{place}: {text!r} is none of 1 (positive), 0 (negative), -1 (uncertain) and blank"
+            f"{place}: {text[:_QUOTED]!r} is none of 1 (positive), 0 (negative), -1 (uncertain) and blank"
         ) from error
 
 

@@ -74,7 +74,7 @@ def search(
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError("a search is one process; start it without torchrun")
     _claim(run, config, space, cohort_digest(read_manifest(data), config.cohort))
-    optuna.logging.set_verbosity(logging.WARNING)
+    optuna.logging.set_verbosity(logging.ERROR)  # its warning of a failed trial is a traceback beside our message
     study = optuna.create_study(
         study_name="rayscribe",
         storage=f"sqlite:///{run.resolve() / 'study.db'}",

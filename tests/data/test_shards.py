@@ -131,3 +131,9 @@ def test_the_verbs_read_shards_like_files(rayscribe: Callable[..., str], world: 
     assert replace(manifest.studies[0], images=(), sha256=()) == replace(
         read_manifest(world).studies[0], images=(), sha256=()
     )
+
+
+def test_a_damaged_note_of_the_source_is_a_message(world: Path, tmp_path: Path) -> None:
+    (tmp_path / "shards.json").write_text('{"digest": ')
+    with pytest.raises(InputError, match=r"shards\.json: damaged"):
+        write_shards(read_manifest(world), tmp_path)

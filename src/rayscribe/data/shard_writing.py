@@ -66,7 +66,11 @@ def write_shards(
 def _claim(path: Path, source: dict[str, Any]) -> None:
     """Refuses a folder of other shards."""
     if path.exists():
-        if json.loads(path.read_text()) != source:
+        try:
+            found = json.loads(path.read_text())
+        except ValueError as error:
+            raise InputError(f"{path}: damaged ({error}); write the shards anew into another --out") from error
+        if found != source:
             raise InputError(f"{path.parent}: holds shards of other data or another size; give another --out")
     elif path.parent.exists() and any(path.parent.iterdir()):
         raise InputError(f"{path.parent}: holds something else than shards; give another --out")

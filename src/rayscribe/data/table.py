@@ -142,5 +142,5 @@ def _listed(value: Any) -> list[str]:
         try:
             return [str(item) for item in json.loads(text)]
         except ValueError as error:
-            raise InputError(f"{text!r} is not a JSON list") from error
+            raise InputError(f"{text[:8]!r}... is not a JSON list") from error  # a wrong column may hold reports
     return [part.strip() for part in text.replace("|", ";").split(";") if part.strip()]
