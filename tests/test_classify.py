@@ -22,6 +22,7 @@ from conftest import small_config
 from rayscribe.classifier_folder import build_classifier, load_classifier
 from rayscribe.classifier_scores import score_classifiers, study_logits
 from rayscribe.classify import image_set, logits_of, train_classifier, train_each
+from rayscribe.cli_classify import _text
 from rayscribe.config import BackboneConfig, TrainConfig
 from rayscribe.config_classify import ClassifyConfig, CohortConfig, binary, multilabel
 from rayscribe.data import iu_xray
@@ -37,6 +38,7 @@ from rayscribe.labels import OBSERVATIONS
 from rayscribe.models.backbones import Backbone
 from rayscribe.models.classifier import ClassifierTask, class_map, finding_loss_B
 from rayscribe.predict import LooseStudy
+from rayscribe.run import train
 from rayscribe.settings_file import to_yaml
 from rayscribe.study import Batch, Study
 from test_train import assert_same, logged, weights
@@ -499,3 +501,39 @@ def test_no_resamples_and_a_folder_as_output_are_messages(
     assert "--resamples" in rayscribe("classify", "test", trained, "--data", world, "--resamples", 0, code=1)
     told = rayscribe("classify", "label", "--model", trained, "--data", world, "--out", tmp_path, code=1)
     assert "is a folder" in told
+
+
+def test_nobody_scores_a_model_on_images_that_it_learned_from(
+    rayscribe: Callable[..., str], world: Path, trained: Path, tmp_path: Path
+) -> None:
+    manifest = read_manifest(world)
+    turned = {"train": "test", "test": "train", "val": "val"}
+    leaky = tmp_path / "leaky.parquet"
+    studies = tuple(replace(study, split=turned[study.split]) for study in manifest.studies)
+    write_manifest(leaky, replace(manifest, studies=studies))
+    count = manifest.counts()["train"]
+    with pytest.raises(InputError, match=f"learned from images of {count} studies of test"):
+        score_classifiers([trained], read_manifest(leaky), split="test", resamples=10)
+    told = rayscribe("classify", "label", "--model", trained, "--data", leaky, "--out", tmp_path / "x.csv", code=1)
+    assert "a score on them would mean nothing" in told and not (tmp_path / "x.csv").exists()
+    config = small_config("baseline", epochs=1)
+    config = replace(config, backbone=replace(config.backbone, weights=str(trained), trainable=False))
+    with pytest.raises(InputError, match="studies of val and test"):
+        train(config, leaky, tmp_path / "leaky", features=tmp_path / "features")
+    train(config, world, tmp_path / "honest", features=tmp_path / "features")
+    # What stands on it has learned from the same images, and passes that on.
+    further = replace(config, backbone=replace(config.backbone, weights=str(tmp_path / "honest")))
+    with pytest.raises(InputError, match="studies of val and test"):
+        train(further, leaky, tmp_path / "further", features=tmp_path / "features")
+
+
+def test_looks_at_the_test_split_are_noted_and_undefined_scores_are_null(
+    rayscribe: Callable[..., str], world: Path, trained: Path, tmp_path: Path
+) -> None:
+    before = (trained / "test-log.jsonl").read_text().count("\n") if (trained / "test-log.jsonl").exists() else 0
+    rayscribe("classify", "test", trained, "--data", world, "--json", tmp_path / "s.json", "--resamples", 5)
+    rayscribe("classify", "label", "--model", trained, "--data", world, "--out", tmp_path / "l.csv")
+    lines = (trained / "test-log.jsonl").read_text().splitlines()
+    assert len(lines) == before + 2 and json.loads(lines[-1])["out"] == "l.csv"
+    assert "NaN" not in (tmp_path / "s.json").read_text()
+    assert json.loads(_text({"a": [float("nan"), 1.0]})) == {"a": [None, 1.0]}

@@ -119,6 +119,7 @@ def test_a_model_of_restricted_data_says_so_and_is_not_exported_unasked(
         "README.md",
         "model.json",
         "model.safetensors",
+        "training-images.txt",
         "vocabulary.json",
     }
     about = (tmp_path / "x" / "model.json").read_text()

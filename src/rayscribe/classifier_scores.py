@@ -27,6 +27,7 @@ from rayscribe.label_tables import write_labels
 from rayscribe.labels import NEGATIVE, NOT_MENTIONED, OBSERVATIONS, POSITIVE
 from rayscribe.metrics.classification import RESAMPLES, finding_intervals, finding_scores, floors, macro, sigmoid
 from rayscribe.model_folder import WEIGHTS
+from rayscribe.seen import check_unseen, note_test
 from rayscribe.study import Study
 
 Progress = Callable[[Iterable[Any]], Iterable[Any]]
@@ -56,6 +57,10 @@ def score_classifiers(
         rules = replace(trained.config.cohort, findings=trained.findings)
         rules = replace(rules, labels=labels) if labels else rules
         cohort = read_cohort(manifest, split, rules)
+        if split != "train":
+            check_unseen(folder, cohort.studies, split)
+        if split == "test":
+            note_test(folder, {"classified": manifest.digest(), "labels": cohort.source})
         logits_RL = study_logits(trained, cohort.studies, features=features, progress=progress)
         for place, name in enumerate(trained.findings):
             if name in findings or name in skipped:

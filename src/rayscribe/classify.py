@@ -32,6 +32,7 @@ from rayscribe.metrics.classification import best_f1_threshold, calibration, fin
 from rayscribe.model_folder import origin_of
 from rayscribe.models.classifier import Classifier, ClassifierTask, finding_loss_B
 from rayscribe.run_folder import RunFolder, check_same_run
+from rayscribe.seen import check_unseen, write_seen
 from rayscribe.study import Study
 from rayscribe.terms import inherited
 from rayscribe.tokenizer import Tokenizer
@@ -97,6 +98,10 @@ def _train(
     findings = trainable_findings(whole[0], whole[1], say)
     training, validation = (cohort.of(findings) for cohort in whole)
     _say_counts(training, validation, say)
+    if config.backbone.weights:
+        check_unseen(Path(config.backbone.weights), validation.studies, "val")
+    if group.rank == 0:
+        write_seen(run, training.studies, config.backbone.weights)
     torch.manual_seed(config.seed)
     model = build_classifier(config, len(findings))
     if not config.backbone.weights:

@@ -55,7 +55,10 @@ def main() -> None:
         place = f"{error.filename}: " if error.filename else ""
         sys.exit(f"rayscribe: {place}{error.strerror or error}; mend it and repeat, an interrupted run goes on")
     except KeyboardInterrupt:
-        print("rayscribe: interrupted; `train --resume` and `generate` go on where they stopped", file=sys.stderr)
+        print(
+            "rayscribe: interrupted; `train`, `classify train` with --resume, and `generate` go on",
+            file=sys.stderr,
+        )
         sys.exit(130)
 
 

@@ -4,6 +4,7 @@ Annotations are evaluated here (no postponed ones), because tyro reads them from
 """
 
 import json
+import math
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -218,9 +219,14 @@ def _label(arguments: list[str]) -> None:
         from rayscribe.classifier_scores import study_logits, write_findings
         from rayscribe.data.cohort import as_in_training
         from rayscribe.data.manifest import read_manifest
+        from rayscribe.seen import check_unseen, note_test
 
-        trained = load_classifier(model)
-        studies, others = as_in_training(read_manifest(data).split(split), trained.config.cohort)
+        trained, manifest = load_classifier(model), read_manifest(data)
+        if split != "train":
+            check_unseen(model, manifest.split(split), split)
+        if split == "test":
+            note_test(model, {"out": out.name, "data_digest": manifest.digest()})
+        studies, others = as_in_training(manifest.split(split), trained.config.cohort)
         if others:
             views = trained.config.cohort.views
             print(f"warning: {others} studies have no {views} image, which the model learned from", file=sys.stderr)
@@ -244,4 +250,13 @@ def _write_json(path: Path, result: dict[str, Any]) -> None:
 
 
 def _text(result: dict[str, Any]) -> str:
-    return json.dumps(result, indent=2)
+    return json.dumps(_without_nan(result), indent=2)
+
+
+def _without_nan(value: Any) -> Any:
+    """Undefined scores as null, because JSON knows no NaN."""
+    if isinstance(value, dict):
+        return {name: _without_nan(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(inner) for inner in value]
+    return None if isinstance(value, float) and math.isnan(value) else value

@@ -6,13 +6,13 @@ Annotations are evaluated here (no postponed ones), because tyro reads them from
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 from rayscribe.arguments import Reading, chosen_labeler, parsed
 from rayscribe.errors import InputError
 from rayscribe.files import write_text
+from rayscribe.seen import note_test
 
 
 def evaluate(arguments: list[str]) -> None:
@@ -133,13 +133,7 @@ def _note_scored(predictions: Path, result: dict[str, Any]) -> None:
     meta = predictions.with_name(predictions.name + ".meta.json")
     folder = Path(json.loads(meta.read_text()).get("folder", "")) if meta.exists() else Path()
     if folder.name and folder.is_dir():
-        line = {
-            "time": datetime.now(UTC).isoformat(timespec="seconds"),
-            "scored": predictions.name,
-            "signature": result["signature"],
-        }
-        with open(folder / "test-log.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        note_test(folder, {"scored": predictions.name, "signature": result["signature"]})
 
 
 def compare(arguments: list[str]) -> None:

@@ -12,9 +12,10 @@ from rayscribe.checkpoint import load_model
 from rayscribe.classifier_folder import FORMAT, load_classifier
 from rayscribe.errors import InputError
 from rayscribe.files import write_text
+from rayscribe.seen import SEEN
 from rayscribe.terms import check_publishable
 
-_PARTS = ("model.safetensors", "vocabulary.json", "graph.json", "README.md")
+_PARTS = ("model.safetensors", "vocabulary.json", "graph.json", "README.md", SEEN)
 _FOLDERS = ("retrieval",)
 
 

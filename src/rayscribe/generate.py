@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from rayscribe.data.manifest import read_manifest
 from rayscribe.errors import DISCLAIMER, InputError
 from rayscribe.files import sha256_of, write_text
 from rayscribe.predict import BATCH, ModelReporter
+from rayscribe.seen import note_test
 from rayscribe.study import Study
 
 
@@ -78,7 +78,7 @@ def generate(
             studies[done:], trained.model.backbone, trained.config.images, folder=features, device=device
         )
     if split == "test":
-        _note_test(model, about, out)
+        note_test(model, {"out": out.name} | about)
     neighbours = trained.resources.neighbours(studies[done:], trained.config, features=features, device=device)
     reporter = ModelReporter(trained=trained, cache=cache, neighbours=neighbours, states=given)
     with open(out, "a", encoding="utf-8") as file:
@@ -116,9 +116,3 @@ def _lines_to_keep(out: Path, about: dict[str, Any], model: Path, studies: list[
         whole -= whole % BATCH
         write_text(out, "".join(lines[:whole]))
     return whole
-
-
-def _note_test(model: Path, about: dict[str, Any], out: Path) -> None:
-    line = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "out": out.name} | about
-    with open(model / "test-log.jsonl", "a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")

@@ -31,6 +31,7 @@ from rayscribe.predict import BATCH
 from rayscribe.resources import Resources
 from rayscribe.run_folder import RunFolder
 from rayscribe.run_inputs import Part, Teacher, data_digest, diagnoses_of, entities_of, start_words
+from rayscribe.seen import check_unseen, write_seen
 from rayscribe.study import Batch
 from rayscribe.terms import inherited
 from rayscribe.tokenizer import Tokenizer
@@ -105,6 +106,11 @@ def _train(
         resources.save(run)
     group.wait()
     training, validation = (Part.read(manifest, split, config, say) for split in ("train", "val"))
+    if config.backbone.weights:
+        kept_apart = [study for study in manifest.studies if study.split in ("val", "test")]
+        check_unseen(Path(config.backbone.weights), kept_apart, "val and test")
+    if group.rank == 0:
+        write_seen(run, training.studies, config.backbone.weights)
     tokenizer = Tokenizer.build(training.reports, threshold=config.text.threshold, legacy_ids=config.text.legacy_ids)
     entities = entities_of(config, training, tokenizer, say) if config.learns_entities else None
     partners: list[list[int]] = []

@@ -22,10 +22,11 @@ import torch
 
 from rayscribe.errors import InputError
 from rayscribe.files import whole_file, write_text
+from rayscribe.seen import SEEN
 from rayscribe.settings_file import settings_from_yaml, to_yaml
 
 # What a start that failed before its first step leaves behind.
-_BEFORE_TRAINING = {"config.yaml", "data.sha256", "tensorboard", "retrieval", "graph.json"}
+_BEFORE_TRAINING = {"config.yaml", "data.sha256", "tensorboard", "retrieval", "graph.json", SEEN}
 
 
 class RunFolder:

@@ -19,8 +19,8 @@ SUFFIX = ".tar"
 
 
 def is_member(path: Path) -> bool:
-    """Whether the path leads into a tar file."""
-    return path.parent.suffix == SUFFIX
+    """Whether the path leads into a tar file, not into a folder that is called like one."""
+    return path.parent.suffix == SUFFIX and not path.parent.is_dir()
 
 
 def member_bytes(path: Path) -> bytes:
@@ -35,9 +35,9 @@ def member_bytes(path: Path) -> bytes:
     except KeyError as error:
         raise InputError(f"{shard}: holds no {path.name}; write the shards again") from error
     except (tarfile.TarError, OSError) as error:
-        raise InputError(f"{shard}: damaged shard ({error}); write the shards again") from error
+        raise InputError(f"{shard}: damaged shard ({error}); delete it and write the shards again") from error
     if len(content) != size:
-        raise InputError(f"{shard}: cut short at {path.name}; write the shards again")
+        raise InputError(f"{shard}: cut short at {path.name}; delete it and write the shards again")
     return content
 
 
