@@ -1,7 +1,7 @@
 """Which images a model has learned from, and every look at the test split, kept in its folder.
 
-Nobody shall score a model on images that it has learned from, or build on it and score that. The file of images holds the start of
-every SHA-256, in order; images that were written anew (resized, in shards) have another.
+Nobody shall score a model on images that it has learned from, or build on it and score that. The file of images holds the start
+of every SHA-256, in order; images that were written anew (resized, in shards) have another.
 """
 
 from __future__ import annotations
