@@ -537,3 +537,34 @@ def test_looks_at_the_test_split_are_noted_and_undefined_scores_are_null(
     assert len(lines) == before + 2 and json.loads(lines[-1])["out"] == "l.csv"
     assert "NaN" not in (tmp_path / "s.json").read_text()
     assert json.loads(_text({"a": [float("nan"), 1.0]})) == {"a": [None, 1.0]}
+
+
+@pytest.mark.slow
+def test_two_processes_train_the_classifier_that_one_does(world: Path, tmp_path: Path) -> None:
+    config = small(
+        images=ImageConfig(size=64, resize=68),
+        backbone=BackboneConfig(name="test_resnet", trainable=False),
+        dropout=0.0,
+    )
+    features = tmp_path / "features"
+    train_classifier(config, world, tmp_path / "one", features=features, say=lambda text: None)
+    (tmp_path / "config.yaml").write_text(to_yaml(config))
+    script = (
+        "import torch\nfrom pathlib import Path\ntorch.set_num_threads(1)\n"
+        "from rayscribe.classify import train_classifier\nfrom rayscribe.config_classify import ClassifyConfig\n"
+        "from rayscribe.settings_file import settings_from_yaml\n"
+        f"config = settings_from_yaml(ClassifyConfig, Path({str(tmp_path / 'config.yaml')!r}).read_text(), 'config')\n"
+        f"train_classifier(config, Path({str(world)!r}), Path({str(tmp_path / 'two')!r}), features=Path({str(features)!r}))\n"
+    )
+    (tmp_path / "script.py").write_text(script)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29587"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*launch, str(tmp_path / "script.py")], capture_output=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr.decode()[-3000:]
+    for name, tensor in weights(tmp_path / "one").items():
+        torch.testing.assert_close(weights(tmp_path / "two")[name], tensor, rtol=1e-3, atol=1e-4)
+    first, second = (logged(tmp_path / name, "validation.csv") for name in ("one", "two"))
+    assert len(first) == len(second) == 2
+    for one, two in zip(first, second, strict=True):
+        assert float(two["auroc"]) == pytest.approx(float(one["auroc"]), abs=0.02)
+        assert float(two["loss"]) == pytest.approx(float(one["loss"]), rel=1e-3)
