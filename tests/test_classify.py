@@ -568,3 +568,19 @@ def test_two_processes_train_the_classifier_that_one_does(world: Path, tmp_path:
     for one, two in zip(first, second, strict=True):
         assert float(two["auroc"]) == pytest.approx(float(one["auroc"]), abs=0.02)
         assert float(two["loss"]) == pytest.approx(float(one["loss"]), rel=1e-3)
+
+
+def test_pretrained_weights_keep_their_norm_unless_a_recipe_means_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    import timm
+
+    made = timm.create_model
+
+    def without_network(name: str, *, pretrained: bool, num_classes: int) -> object:
+        assert pretrained
+        return made(name, num_classes=num_classes)
+
+    monkeypatch.setattr(timm, "create_model", without_network)
+    published = replace(binary().backbone, weights="pretrained")
+    assert Backbone(published).shift_C11[0].item() == pytest.approx(-1.0)  # (x - .5) / .5 of black
+    with pytest.raises(InputError, match=r"was trained with --backbone\.mean"):
+        Backbone(replace(published, checks_norm=True))

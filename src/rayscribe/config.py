@@ -40,6 +40,8 @@ class BackboneConfig:
     "false: frozen, and its features are computed once and cached"
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    checks_norm: bool = True
+    "`pretrained`: a mean or deviation other than that of the weights is refused; false: yours are meant"
 
 
 DIAGNOSING = ("promptmrg", "kif")

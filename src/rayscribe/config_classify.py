@@ -81,7 +81,7 @@ def binary() -> ClassifyConfig:
     return ClassifyConfig(
         cohort=CohortConfig(uncertain="drop", blank="drop", views="pa", one_per_subject=True),
         images=ImageConfig(resize=224, crop=False, rotation=10),
-        backbone=BackboneConfig(name="resnet18", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
+        backbone=BackboneConfig(name="resnet18", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), checks_norm=False),
         train=TrainConfig(
             epochs=20,
             patience=3,

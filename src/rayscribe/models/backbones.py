@@ -44,7 +44,7 @@ class Backbone(nn.Module):
         self.channels = self.net.num_features
         if config.weights not in ("", "pretrained"):
             load_weights(self.net, Path(config.weights))
-        if config.weights == "pretrained":
+        if config.weights == "pretrained" and config.checks_norm:
             own = self.net.pretrained_cfg
             if (tuple(own["mean"]), tuple(own["std"])) != (tuple(config.mean), tuple(config.std)):
                 raise InputError(
