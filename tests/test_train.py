@@ -126,8 +126,14 @@ def logs_of_one_and_two_processes(
         f"train(from_yaml(Path({str(tmp_path / 'config.yaml')!r}).read_text(), 'config'), Path({str(world)!r}), "
         f"Path({str(tmp_path / 'two')!r}), features=Path({str(features)!r}))\n"
     )
+    run_by_two_processes(script, tmp_path, port=29581)
+    return logged(tmp_path / "one"), logged(tmp_path / "two")
+
+
+def run_by_two_processes(script: str, tmp_path: Path, *, port: int) -> None:
+    """As torchrun starts them."""
     (tmp_path / "script.py").write_text(script)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29581"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(port)]
     done = subprocess.run(
         [*launch, str(tmp_path / "script.py")],
         capture_output=True,
@@ -135,7 +141,6 @@ def logs_of_one_and_two_processes(
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr.decode()[-3000:]
-    return logged(tmp_path / "one"), logged(tmp_path / "two")
 
 
 def test_accumulated_batches_take_the_step_of_a_large_one(world: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ model.json          configuration, protocol, training provenance, terms of the t
 vocabulary.json     words and ids
 retrieval/          PromptMRG, KIF: vectors of the training reports, and the encoder that finds them
 graph.json          KIF: the knowledge graph
+training-images.txt which images it learned from, so that it is not scored on them
 README.md           the model card: what it is, what it is not, how it was trained
 """
 

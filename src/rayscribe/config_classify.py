@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from rayscribe.config import BackboneConfig, TrainConfig
@@ -51,27 +51,6 @@ class ClassifyConfig:
         need(not (frozen and augmented), "--images", "", "a frozen image encoder is fed from its cache, as images are")
 
 
-def multilabel() -> ClassifyConfig:
-    """One model for all findings."""
-    return ClassifyConfig(
-        images=ImageConfig(rotation=10),
-        backbone=BackboneConfig(name="resnet18"),
-        train=TrainConfig(
-            epochs=20,
-            patience=3,
-            metric="auroc",
-            batch_size=32,
-            bucket=False,
-            lr=1e-3,
-            lr_backbone=1e-4,
-            weight_decay=1e-4,
-            amsgrad=False,
-            clip_value=None,
-            schedule="plateau",
-        ),
-    )
-
-
 def binary() -> ClassifyConfig:
     """One model a finding, as Koehler, Hsieh and Tang (2024) train theirs; values of the final notebook (spec C2).
 
@@ -98,6 +77,15 @@ def binary() -> ClassifyConfig:
             plateau_epochs=2,
         ),
         dropout=0.5,
+    )
+
+
+def multilabel() -> ClassifyConfig:
+    """One model for all findings, under the same optimiser; rates for a last layer that starts from nothing."""
+    return ClassifyConfig(
+        images=ImageConfig(rotation=10),
+        backbone=BackboneConfig(name="resnet18"),
+        train=replace(binary().train, metric="auroc", lr=1e-3, lr_backbone=1e-4),
     )
 
 

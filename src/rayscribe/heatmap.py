@@ -20,7 +20,8 @@ from rayscribe.data.images import read_image
 from rayscribe.errors import DISCLAIMER, InputError
 from rayscribe.files import whole_file
 from rayscribe.labels import NEGATIVE, POSITIVE
-from rayscribe.models.classifier import class_map, grid_side
+from rayscribe.models.backbones import grid_side
+from rayscribe.models.classifier import class_map
 from rayscribe.predict import LooseStudy
 from rayscribe.study import Batch
 

@@ -4,6 +4,7 @@ config.yaml      what the run was started with
 data.sha256      digest of the manifest it was started on
 log.csv          every step: epoch, step, losses, gradient norm, rate, seconds
 validation.csv   every epoch: validation scores
+training-images.txt  see `seen.py`
 tensorboard/     the same, where TensorBoard is installed
 state.pt         what `--resume` goes on from (read with weights_only)
 model.*          the best model so far; see `checkpoint.py`

@@ -99,8 +99,8 @@ def search(
         return abs(progress.best)
 
     done = optuna.trial.TrialState.COMPLETE
-    while (left := trials - len(study.get_trials(deepcopy=False, states=[done]))) > 0:
-        study.optimize(objective, n_trials=min(left, 1))
+    while len(study.get_trials(deepcopy=False, states=[done])) < trials:
+        study.optimize(objective, n_trials=1)
     ranked = sorted(study.get_trials(states=[done]), key=_value, reverse=config.train.metric != "loss")
     for trial in ranked:
         told = ", ".join(f"{name} {_short(value)}" for name, value in trial.params.items())

@@ -68,14 +68,22 @@ def read_cohort(manifest: Manifest, split: str, config: CohortConfig) -> Cohort:
             f"no study of split {split} is left ({_told(left_out)}); the manifest must state views and subjects for "
             "--cohort.views and --cohort.one-per-subject"
         )
-    if config.labels not in (RULES, CODES):
-        table = read_labels(Path(config.labels))
-        labelled = [study for study in studies if study.id in table]
-        if not labelled:
-            raise InputError(f"{config.labels}: has labels of no study of split {split}, e.g. not of {studies[0].id}")
-        left_out |= {"no row in the labels": len(studies) - len(labelled)} if len(labelled) < len(studies) else {}
-        studies = labelled
-    names, states_RL, source = _states(studies, config)
+    studied = studies
+    if config.labels == RULES:
+        names, states_RL, source = _by_rules(studies)
+    elif config.labels == CODES:
+        studies = [study for study in studies if study.problems]  # without any code nobody knows
+        names, states_RL, source = _coded(studies, manifest)
+    else:
+        path = Path(config.labels)
+        table = read_labels(path)
+        studies = [study for study in studies if study.id in table]
+        states_RL = np.array([table[study.id] for study in studies], np.int8)
+        names, source = OBSERVATIONS, f"{path.name} {sha256_of(path)[:12]}"
+    if not studies:
+        raise InputError(f"{source}: has labels of no study of split {split}, e.g. not of {studied[0].id}")
+    if len(studies) < len(studied):
+        left_out |= {"no row in the labels": len(studied) - len(studies)}
     whole = Cohort(
         studies=studies,
         known_RL=_known(states_RL, config),
@@ -155,35 +163,22 @@ def _seen(study: Study, views: str) -> Study | None:
     return replace(study, images=images, sha256=sha256s, views=seen)
 
 
-def _states(studies: Sequence[Study], config: CohortConfig) -> tuple[Sequence[str], Labels, str]:
+def _by_rules(studies: Sequence[Study]) -> tuple[Sequence[str], Labels, str]:
     """Names of the findings, states (R, L), and where they come from."""
-    if config.labels == RULES:
-        labeler = RuleLabeler()
-        texts = [f"{study.findings} {study.impression}".strip() for study in studies]
-        if not any(texts):
-            raise InputError("the manifest holds no reports to label; give --cohort.labels codes, or a table")
-        return OBSERVATIONS, labeler.label(texts), labeler.name
-    if config.labels == CODES:
-        return _coded(studies)
-    path = Path(config.labels)
-    table = read_labels(path)
-    states_RL = np.array([table[study.id] for study in studies], np.int8)
-    return OBSERVATIONS, states_RL, f"{path.name} {sha256_of(path)[:12]}"
+    labeler = RuleLabeler()
+    texts = [f"{study.findings} {study.impression}".strip() for study in studies]
+    if not any(texts):
+        raise InputError("the manifest holds no reports to label; give --cohort.labels codes, or a table")
+    return OBSERVATIONS, labeler.label(texts), labeler.name
 
 
-def _coded(studies: Sequence[Study]) -> tuple[Sequence[str], Labels, str]:
-    """What indexers did not code is absent; a study without any code is unknown."""
-    names = sorted({code for study in studies for code in study.problems})
+def _coded(studies: Sequence[Study], manifest: Manifest) -> tuple[Sequence[str], Labels, str]:
+    """The same from what indexers coded; what they did not code is absent. Names are those of all splits."""
+    names = sorted({code for study in manifest.studies for code in study.problems})
     if not names:
         raise InputError("the manifest holds no codes (--columns.problems of `rayscribe prepare table`)")
-    states_RL = np.array(
-        [
-            [POSITIVE if name in study.problems else NEGATIVE if study.problems else UNCERTAIN for name in names]
-            for study in studies
-        ],
-        np.int8,
-    )
-    return names, states_RL, "codes of the manifest"
+    states = [[POSITIVE if name in study.problems else NEGATIVE for name in names] for study in studies]
+    return names, np.array(states, np.int8).reshape(len(studies), len(names)), "codes of the manifest"
 
 
 def _known(states_RL: Labels, config: CohortConfig) -> Known:

@@ -91,7 +91,7 @@ class Backbone(nn.Module):
             return maps_INC.mean(1)
         if not self.config.trainable:
             self.net.eval()
-        side = math.isqrt(maps_INC.shape[1])
+        side = grid_side(maps_INC.shape[1])
         pooled_IP: Tensor = self.net.forward_head(maps_INC.transpose(1, 2).unflatten(2, (side, side)), pre_logits=True)
         return pooled_IP
 
@@ -106,6 +106,13 @@ class Backbone(nn.Module):
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()[:16]
+
+
+def grid_side(patches: int) -> int:
+    """Patches lie in a square, because images are squares."""
+    side = math.isqrt(patches)
+    assert side * side == patches
+    return side
 
 
 def load_weights(net: nn.Module, path: Path) -> None:

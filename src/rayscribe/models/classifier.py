@@ -8,8 +8,6 @@ Shapes: B studies, V views, I images, N patches, C channels, P pooled features, 
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -96,10 +94,3 @@ def class_map(model: Classifier, batch: Batch, finding: int) -> Tensor:
         (gradient_BVNC,) = torch.autograd.grad(logit_B.sum(), maps_BVNC)
     weight_BV1C = gradient_BVNC.mean(2, keepdim=True)
     return (weight_BV1C * maps_BVNC.detach()).sum(-1).relu()
-
-
-def grid_side(patches: int) -> int:
-    """Patches lie in a square, because images are squares."""
-    side = math.isqrt(patches)
-    assert side * side == patches
-    return side
