@@ -163,6 +163,8 @@ class DecodingConfig:
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
+    min_p: float = 0.0
+    "tokens below this share of the likeliest one's probability are never drawn; 0: no bound"
     seed: int = 0
     "of the sampling"
 
@@ -171,6 +173,7 @@ class DecodingConfig:
         need(self.length_penalty >= 0, "--decoding.length-penalty", self.length_penalty, "not negative")
         need(self.temperature > 0, "--decoding.temperature", self.temperature, "above 0; --decoding.beams 1 is greedy")
         need(0 < self.top_p <= 1, "--decoding.top-p", self.top_p, "above 0, at most 1")
+        need(0 <= self.min_p < 1, "--decoding.min-p", self.min_p, "at least 0, below 1")
         tokens = self.max_tokens
         need(tokens is None or 1 <= tokens <= 512, "--decoding.max-tokens", tokens, "between 1 and 512")
 

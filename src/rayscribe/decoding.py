@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import math
 import torch
 from torch import Tensor
 
@@ -137,7 +138,7 @@ def sample(
         logits_BKW = decoder.step(tokens_BK, cache).float()
         _forbid_(logits_BKW, history_BKT[:, :, :step], vocabulary, config)
         log_BKW = torch.log_softmax(logits_BKW, dim=-1)
-        kept_BKW = _top(logits_BKW / config.temperature, config.top_k, config.top_p)
+        kept_BKW = _top(logits_BKW / config.temperature, config.top_k, config.top_p, config.min_p)
         drawn = torch.multinomial(kept_BKW.softmax(-1).flatten(0, 1), 1, generator=generator)
         tokens_BK = drawn.unflatten(0, (studies, best)).squeeze(-1)
         scores_BK = scores_BK + log_BKW.gather(-1, tokens_BK[..., None]).squeeze(-1) * live_BK
@@ -226,8 +227,9 @@ def _forbid_(logits_BKW: Tensor, history_BKT: Tensor, vocabulary: Vocabulary, co
         logits_BKW += penalty
 
 
-def _top(logits_BKW: Tensor, top_k: int, top_p: float) -> Tensor:
-    """Everything outside the k best, or outside the smallest set that holds probability p, at -inf."""
+def _top(logits_BKW: Tensor, top_k: int, top_p: float, min_p: float) -> Tensor:
+    """At -inf: everything outside the k best, or outside the smallest set that holds probability p, or below min_p times the
+    best one's probability."""
     if top_k:
         kth = logits_BKW.topk(min(top_k, logits_BKW.shape[-1]), dim=-1).values[..., -1:]
         logits_BKW = logits_BKW.masked_fill(logits_BKW < kth, -torch.inf)
@@ -236,4 +238,7 @@ def _top(logits_BKW: Tensor, top_k: int, top_p: float) -> Tensor:
         probability = ordered.softmax(-1)
         outside = probability.cumsum(-1) - probability >= top_p
         logits_BKW = logits_BKW.masked_fill(outside.gather(-1, indices.argsort(-1)), -torch.inf)
+    if min_p:
+        least = logits_BKW.amax(-1, keepdim=True) + math.log(min_p)
+        logits_BKW = logits_BKW.masked_fill(logits_BKW < least, -torch.inf)
     return logits_BKW

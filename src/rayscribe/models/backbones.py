@@ -73,7 +73,11 @@ class Backbone(nn.Module):
     def _grid(self, pixels_IHW: Tensor) -> Tensor:
         weight = next(self.net.parameters())
         pixels_I3HW = pixels_IHW[:, None].to(weight.dtype).expand(-1, 3, -1, -1)
-        maps = self.net.forward_features(pixels_I3HW * self.gain_C11 + self.shift_C11)
+        return self.features(pixels_I3HW * self.gain_C11 + self.shift_C11)
+
+    def features(self, normalised_I3HW: Tensor) -> Tensor:
+        """Features (I, N, C) of images that somebody else has normalised."""
+        maps = self.net.forward_features(normalised_I3HW)
         if maps.ndim == 4 and maps.shape[1] == self.channels:
             return maps.flatten(2).transpose(1, 2)
         if maps.ndim == 4:  # Swin and its kin keep the channels last

@@ -1,0 +1,163 @@
+"""One vision LLM's settings: what a recipe returns, what the command line changes, what the run folder keeps as YAML.
+
+"Seed system" is Koehler, Hsieh and Tang, "MIMIC-CXR: Chest X-ray Image Classification and Report Generation" (2024): its code and
+logs, Llama-3.2-11B-Vision-Instruct tuned on 2,562 studies with images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from rayscribe.config_methods import need
+from rayscribe.vision_llm.lora import LoraSettings
+
+LLAMA = "meta-llama/Llama-3.2-11B-Vision-Instruct"
+
+INSTRUCTION = (
+    "You are an expert radiographer. Describe accurately and in detail what you see in this chest X-ray examination."
+)
+"The seed system's meaning in our words: an expert radiographer, accurate, in detail. No system prompt, as there."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptConfig:
+    """What the model is asked. The same in training and in use; the seed system's differed in two ways."""
+
+    instruction: str = INSTRUCTION
+    order: Literal["images-first", "text-first"] = "images-first"
+    """the seed system trained with the text first and asked with the image first. In Mllama what stands before the image
+    sees it as well, through the residual stream (transformers, pull request 47845), so the image comes first here"""
+    views: Literal["all", "frontal"] = "all"
+    "frontal: only those, where a study has any"
+    max_views: int = 2
+    "images of a study at most, frontal ones first"
+    findings: str = ""
+    """a table of what a classifier finds in the studies of train and val (`rayscribe classify label`), written into the prompt.
+    `generate` then needs one too (--states)"""
+
+    def __post_init__(self) -> None:
+        need(bool(self.instruction.strip()), "--prompt.instruction", self.instruction, "must say something")
+        need(self.max_views >= 1, "--prompt.max-views", self.max_views, "at least 1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResponseConfig:
+    """What the model learns to write."""
+
+    section: Literal["findings", "impression", "findings+impression"] = "findings"
+    cleaning: Literal["none", "r2gen-iu", "r2gen-mimic"] = "none"
+    "none: as the radiologist wrote it"
+    min_words: int = 0
+    "training and validation reports with fewer words are left out; the seed system kept 20 to 65"
+    max_words: int = 0
+    "the same for more words; 0: no bound"
+    max_new_tokens: int = 128
+    "tokens a report at most, when it is written (seed system: 120 to 128)"
+
+    def __post_init__(self) -> None:
+        need(self.min_words >= 0, "--text.min-words", self.min_words, "not negative")
+        bounded = self.max_words == 0 or self.max_words >= max(1, self.min_words)
+        need(bounded, "--text.max-words", self.max_words, "0, or at least --text.min-words")
+        need(self.max_new_tokens >= 1, "--text.max-new-tokens", self.max_new_tokens, "at least 1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PictureConfig:
+    """From a radiograph to the picture that the model's own processor gets."""
+
+    legacy_224: bool = False
+    "stretched to 224 x 224 first, as the seed system's files were; false: the original resolution, which the processor tiles"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LlmTrainConfig:
+    """Through `transformers.Trainer`. Defaults are the seed system's SFTConfig."""
+
+    studies_per_step: int = 32
+    "over all processes; seed system: 8 x 4 accumulated"
+    batch_size: int = 8
+    "studies at a time on one device; what is missing to a step is accumulated"
+    max_steps: int = 200
+    "seed system, about 2.5 epochs of its data; 0: go by epochs"
+    epochs: float = 2.0
+    "only where max_steps is 0"
+    lr: float = 1e-4
+    schedule: Literal["linear", "cosine", "constant_with_warmup"] = "linear"
+    warmup_steps: int = 5
+    weight_decay: float = 0.01
+    max_grad_norm: float = 1.0
+    "transformers' default, which the seed system left as it was"
+    optimizer: Literal["auto", "adamw_8bit", "adamw_torch"] = "auto"
+    "auto: adamw_8bit (seed system) where there is CUDA, else adamw_torch"
+    precision: Literal["bfloat16", "float32"] = "bfloat16"
+    "of the arithmetic; adapters and their optimiser states are float32 either way"
+    gradient_checkpointing: bool = True
+    loss_on: Literal["response", "all"] = "response"
+    "all: instruction and headers too, as the seed system; image tokens and padding never count"
+    evaluate_every: int = 10
+    "steps between validation losses; a checkpoint is kept with each"
+    patience: int = 5
+    "validations without a lower loss before the run stops; the seed system claims early stopping and has none"
+    val_studies: int = 0
+    "validation studies that the loss is taken of, drawn once with the seed; 0: all"
+    workers: int = 2
+    "processes that read images"
+
+    def __post_init__(self) -> None:
+        need(self.batch_size >= 1, "--train.batch-size", self.batch_size, "at least 1")
+        need(
+            self.studies_per_step >= 1 and self.studies_per_step % self.batch_size == 0,
+            "--train.studies-per-step",
+            self.studies_per_step,
+            f"must be a multiple of --train.batch-size {self.batch_size}",
+        )
+        need(self.max_steps > 0 or self.epochs > 0, "--train.max-steps", self.max_steps, "or --train.epochs above 0")
+        need(self.evaluate_every >= 1, "--train.evaluate-every", self.evaluate_every, "at least 1")
+        need(self.patience >= 1, "--train.patience", self.patience, "at least 1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LlmConfig:
+    """Everything that decides a run's result, next to the manifest and the base model's files."""
+
+    base: str = ""
+    "the model to tune: a folder on disk, or an id of the Hugging Face hub, which is only asked with --download"
+    revision: str = "main"
+    "of an id: branch, tag or commit"
+    weights: Literal["nf4", "int8", "bfloat16", "float32"] = "bfloat16"
+    "how the frozen base is held; nf4 is QLoRA's: 4 bit with double quantisation, all but lm_head and projector"
+    prompt: PromptConfig = field(default_factory=PromptConfig)
+    text: ResponseConfig = field(default_factory=ResponseConfig)
+    images: PictureConfig = field(default_factory=PictureConfig)
+    lora: LoraSettings = field(default_factory=LoraSettings)
+    train: LlmTrainConfig = field(default_factory=LlmTrainConfig)
+    seed: int = 3407
+    "seed system"
+
+
+def llama32_vision() -> LlmConfig:
+    """The seed system's: nf4, LoRA r = alpha = 20 on both towers, 200 steps of 32 studies, lr 1e-4, loss on the response."""
+    return LlmConfig(base=LLAMA, weights="nf4")
+
+
+def compact() -> LlmConfig:
+    """For a model of some hundred million weights with a new projector (`rayscribe llm compose`): unquantised, the projector
+    trained whole, a higher rate, two epochs. Ours; no paper's."""
+    return LlmConfig(
+        lora=LoraSettings(rank=16, alpha=32, vision=False, projector=True),
+        train=LlmTrainConfig(
+            batch_size=8,
+            studies_per_step=16,
+            max_steps=0,
+            lr=5e-4,
+            schedule="cosine",
+            warmup_steps=10,
+            gradient_checkpointing=False,
+            evaluate_every=50,
+        ),
+    )
+
+
+LLM_RECIPES: dict[str, Callable[[], LlmConfig]] = {"llama32_vision": llama32_vision, "compact": compact}

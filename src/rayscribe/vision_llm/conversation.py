@@ -1,0 +1,117 @@
+"""Examples to what a model reads: the chat template, token ids, and which of them the loss counts.
+
+The prompt is made by one function, for training and for use. Shapes: B studies, T tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rayscribe.errors import InputError
+from rayscribe.vision_llm.pictures import Example
+
+IGNORED = -100
+"Label of a token that the loss leaves out (torch's cross_entropy)."
+
+_DATE = "26 Jul 2024"  # some templates write the day's date into the prompt; ours shall be the same every day
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conversation:
+    """One base model's way of speaking: its processor with the order of image and text."""
+
+    processor: Any
+    images_first: bool = True
+    image_tokens: tuple[int, ...] = ()
+    "ids that stand for pieces of an image; in Mllama they have no row in the output layer"
+
+    def prompt(self, example: Example) -> str:
+        """Up to where the assistant begins to write."""
+        return self._written([self._asked(example)], begins=True)
+
+    def whole(self, example: Example) -> str:
+        """The same with the response and its end."""
+        answer = {"role": "assistant", "content": [{"type": "text", "text": example.response}]}
+        return self._written([self._asked(example), answer], begins=False)
+
+    def inputs(self, examples: Sequence[Example]) -> dict[str, Tensor]:
+        """What `generate` gets: prompts padded on the left, so that all of them end where writing begins."""
+        return self._processed([self.prompt(example) for example in examples], examples, side="left")
+
+    def lesson(self, examples: Sequence[Example], *, loss_on_all: bool = False) -> dict[str, Tensor]:
+        """What the model learns from: whole conversations, padded on the right, with `labels` (B, T).
+
+        Raises InputError where the template does not begin a whole conversation with its prompt.
+        """
+        batch = self._processed([self.whole(example) for example in examples], examples, side="right")
+        labels_BT = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, IGNORED)
+        for token in self.image_tokens:
+            labels_BT = labels_BT.masked_fill(batch["input_ids"] == token, IGNORED)
+        if not loss_on_all:
+            for row, example in enumerate(examples):
+                end = int(batch["attention_mask"][row].sum())
+                response = self._response_ids(example)
+                assert batch["input_ids"][row, end - len(response) : end].tolist() == response
+                labels_BT[row, : end - len(response)] = IGNORED
+        return batch | {"labels": labels_BT}
+
+    def texts(self, tokens_BT: Tensor, prompt_tokens: int) -> list[str]:
+        """What was written after the prompt, on one line."""
+        written = self.processor.batch_decode(tokens_BT[:, prompt_tokens:], skip_special_tokens=True)
+        return [" ".join(text.split()) for text in written]
+
+    def _asked(self, example: Example) -> dict[str, Any]:
+        images: list[dict[str, str]] = [{"type": "image"} for _ in example.pictures]
+        text = [{"type": "text", "text": example.instruction}]
+        return {"role": "user", "content": images + text if self.images_first else text + images}
+
+    def _written(self, turns: list[dict[str, Any]], *, begins: bool) -> str:
+        given = {"date_string": _DATE} if "date_string" in str(self.processor.chat_template) else {}
+        text: str = self.processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=begins, **given)
+        return text
+
+    def _response_ids(self, example: Example) -> list[int]:
+        """Ids of the response with the end of the turn: what the whole conversation has after the prompt."""
+        prompt, whole = (
+            self.processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+            for text in (self.prompt(example), self.whole(example))
+        )
+        if whole[: len(prompt)] != prompt or len(whole) == len(prompt):
+            raise InputError(
+                "the base model's chat template does not begin a conversation with its own prompt, so response and prompt "
+                "cannot be told apart; take another base model, or --train.loss-on all"
+            )
+        response: list[int] = whole[len(prompt) :]
+        return response
+
+    def _processed(self, texts: list[str], examples: Sequence[Example], *, side: str) -> dict[str, Tensor]:
+        return dict(
+            self.processor(
+                text=texts,
+                images=[example.pictures for example in examples],
+                padding=True,
+                padding_side=side,
+                add_special_tokens=False,  # the template has written them
+                return_tensors="pt",
+            )
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Collator:
+    """`Conversation.lesson` as the Trainer's collator."""
+
+    conversation: Conversation
+    loss_on_all: bool
+
+    def __call__(self, examples: list[Example]) -> dict[str, Tensor]:
+        return self.conversation.lesson(examples, loss_on_all=self.loss_on_all)
+
+
+def on_device(inputs: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    return {name: tensor.to(device) for name, tensor in inputs.items()}

@@ -1,0 +1,196 @@
+"""A vision LLM's folder: adapters, processor, prompt, protocol, and which base model they belong to.
+
+adapter_model.safetensors, adapter_config.json   peft's; absent where the base is used as it is
+processor and tokenizer files                    transformers'; a server such as vLLM reads them too
+model.json                                       settings, the base model's id and digest, data, training
+A merged folder holds the base as well (config.json, model*.safetensors) and needs nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from safetensors import SafetensorError
+
+from rayscribe import __version__
+from rayscribe.errors import DISCLAIMER, InputError
+from rayscribe.files import sha256_of, write_text
+from rayscribe.model_folder import read_facts
+from rayscribe.settings_file import from_plain, to_plain
+from rayscribe.terms import terms_of
+from rayscribe.vision_llm.base import DTYPES, base_digest, load_base, load_conversation
+from rayscribe.vision_llm.config import LlmConfig
+from rayscribe.vision_llm.conversation import Conversation
+
+FORMAT = "rayscribe-vision-llm-1"
+ADAPTERS = "adapter_model.safetensors"
+HERE = "."
+"Base of a folder that holds its own."
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedLlm:
+    """A vision LLM, tuned or as it came, with how it is asked."""
+
+    model: Any
+    "peft's around transformers' model, or transformers' alone"
+    conversation: Conversation
+    config: LlmConfig
+    data: Mapping[str, Any]
+    "the training manifest's provenance and digest; empty for a base as it came"
+    training: Mapping[str, Any]
+    base_sha256: str
+
+    @property
+    def device(self) -> torch.device:
+        found: torch.device = self.model.device
+        return found
+
+    def arithmetic(self) -> torch.autocast:
+        """Base weights and float32 adapters meet in the run's precision."""
+        exact = self.config.weights == "float32" or self.config.train.precision == "float32"
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=not exact)
+
+
+def save_llm(folder: Path, trained: TrainedLlm) -> None:
+    """Adapters (where there are any), processor, card, and last model.json, which names the adapters by their digest."""
+    with beside(folder) as made:
+        trained.conversation.processor.save_pretrained(made)
+        if isinstance(trained.model, PeftModel):
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="Could not find a config file")  # looks the base up on the hub
+                trained.model.save_pretrained(made)
+    write_text(folder / "README.md", _card(trained))
+    adapters = folder / ADAPTERS
+    about = {
+        "format": FORMAT,
+        "rayscribe": __version__,
+        "disclaimer": DISCLAIMER,
+        "config": to_plain(trained.config),
+        "base_sha256": trained.base_sha256,
+        "adapters_sha256": sha256_of(adapters) if adapters.is_file() else None,
+        "data": dict(trained.data),
+        "training": dict(trained.training),
+    }
+    write_text(folder / "model.json", json.dumps(about, indent=2) + "\n")
+
+
+def load_llm(
+    folder: Path, device: torch.device, *, base: str | None = None, download: bool = False, whole: bool = False
+) -> TrainedLlm:
+    """Raises InputError that says what is missing or does not fit.
+
+    `base`: where the base model lies now, when it was moved. `whole`: unquantised, whatever the settings say; for merging.
+    """
+    about = read_facts(folder, FORMAT)
+    try:
+        config = from_plain(LlmConfig, about["config"])
+        data, training, base_sha256 = dict(about["data"]), dict(about["training"]), str(about["base_sha256"])
+        adapters_sha256 = about["adapters_sha256"]
+    except (TypeError, KeyError, ValueError) as error:
+        raise InputError(f"{folder / 'model.json'}: {error!r}; the model was written by another version") from error
+    place = base or (str(folder) if config.base == HERE else config.base)
+    found = replace(config, base=place, weights="bfloat16" if whole and config.weights in ("nf4", "int8") else config.weights)
+    model = load_base(found, device, download=download)
+    if (digest := base_digest(place, config.revision)) != base_sha256:
+        raise InputError(f"{place}: is not the model that {folder} was tuned on ({digest[:12]}, not {base_sha256[:12]})")
+    if adapters_sha256 is not None:
+        model = _with_adapters(model, folder, adapters_sha256)
+    conversation = load_conversation(str(folder), order=config.prompt.order, image_token=model.config.image_token_id)
+    return TrainedLlm(
+        model=model.eval(),
+        conversation=conversation,
+        config=config,
+        data=data,
+        training=training,
+        base_sha256=base_sha256,
+    )
+
+
+def merge(folder: Path, out: Path, *, base: str | None = None, dtype: str = "bfloat16") -> None:
+    """Writes base and adapters as one plain transformers folder, which needs nothing else. Needs the base in memory once."""
+    if out.exists() and any(out.iterdir()):
+        raise InputError(f"{out}: is not empty; name a new folder")
+    trained = load_llm(folder, torch.device("cpu"), base=base, whole=True)
+    if not isinstance(trained.model, PeftModel):
+        raise InputError(f"{folder}: holds no adapters, there is nothing to merge")
+    whole = trained.model.merge_and_unload().to(DTYPES[dtype])
+    with beside(out) as made:
+        whole.save_pretrained(made)
+        if whole.generation_config is not None:
+            whole.generation_config.save_pretrained(made)
+    config = replace(trained.config, base=HERE, revision="main", weights=dtype)  # type: ignore[arg-type]
+    merged = replace(trained, model=whole, config=config, base_sha256=base_digest(str(out)))
+    save_llm(out, merged)
+    for name in ("training-images.txt",):
+        if (folder / name).is_file():
+            shutil.copyfile(folder / name, out / name)
+
+
+@contextmanager
+def beside(folder: Path) -> Iterator[Path]:
+    """A new folder next to `folder`, whose files are moved into it when the block ends well. Raises InputError for a full disk."""
+    folder.mkdir(parents=True, exist_ok=True)
+    made = folder / f".part.{os.getpid()}"
+    shutil.rmtree(made, ignore_errors=True)
+    made.mkdir()
+    try:
+        yield made
+        for path in sorted(made.iterdir()):
+            os.replace(path, folder / path.name)
+    except SafetensorError as error:
+        raise InputError(f"{folder}: cannot be written ({error}); free some disk space and repeat") from error
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def _with_adapters(model: Any, folder: Path, sha256: str) -> PeftModel:
+    path = folder / ADAPTERS
+    if not path.is_file() or sha256_of(path) != sha256:
+        raise InputError(f"{path}: missing, or not the adapters of model.json; copy the folder again, or resume the run")
+    try:
+        return PeftModel.from_pretrained(model, str(folder))
+    except (ValueError, RuntimeError, OSError, SafetensorError) as error:
+        first = str(error).strip().split("\n")[0]
+        raise InputError(f"{folder}: the adapters do not fit their base model ({first})") from error
+
+
+def _card(trained: TrainedLlm) -> str:
+    config, training = trained.config, trained.training
+    tuned = (
+        f"LoRA rank {config.lora.rank}, alpha {config.lora.alpha}; loss on {config.train.loss_on}; best of the validation losses: "
+        f"{training['validation']['loss']:.4f} after step {training['step']}"
+        if training
+        else "as it came"
+    )
+    base = "in this folder" if config.base == HERE else f"{Path(config.base).name} ({config.revision})"
+    return f"""# Vision LLM (rayscribe {__version__})
+
+**{DISCLAIMER}**
+
+| | |
+|---|---|
+| input | 1 to {config.prompt.max_views} chest X-rays of one study |
+| output | {config.text.section}, cleaning: {config.text.cleaning} |
+| base model | {base}, digest {trained.base_sha256[:16]} |
+| tuned | {tuned} |
+| training data | {trained.data.get("source", "none")}, {trained.data.get("counts", {})}, digest {trained.data.get("digest", "")[:16]} |
+| terms of the data | {terms_of(trained.data)} |
+| seed | {config.seed} |
+
+Intended use: research. It writes what reports like those of its training data would say; it can state findings that are not
+there and miss those that are. No decision about care may rest on it. The base model's licence holds as well.
+
+Use it: `rayscribe generate --model THIS_FOLDER --data data.parquet --out predictions.jsonl`, or
+`rayscribe predict IMAGE... --model THIS_FOLDER`.
+"""

@@ -1,0 +1,103 @@
+"""A study as what a vision LLM is shown and asked: pictures, an instruction, and the report it shall learn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from torch.utils.data import Dataset
+
+from rayscribe.conditions import CONDITIONS
+from rayscribe.data.cleaning import CLEANINGS
+from rayscribe.data.images import Grey, ImageConfig, evaluation_square, read_checked_image
+from rayscribe.data.sections import section_text
+from rayscribe.labels import NEGATIVE, POSITIVE, UNCERTAIN
+from rayscribe.study import Study, is_frontal
+from rayscribe.vision_llm.config import LlmConfig, PictureConfig, PromptConfig, ResponseConfig
+
+States = Mapping[str, NDArray[np.int8]]
+"Of the 18 conditions, by study id."
+
+_LEGACY = ImageConfig(size=224)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """One study as the model gets it."""
+
+    pictures: list[Image.Image]
+    instruction: str
+    response: str = ""
+    "empty where there is nothing to learn"
+
+
+def response_text(study: Study, text: ResponseConfig) -> str:
+    """The report that is learned; empty when the study lacks the section."""
+    report = section_text(study.findings, study.impression, text.section)
+    if not report:
+        return ""
+    return " ".join(report.split()) if text.cleaning == "none" else CLEANINGS[text.cleaning](report)
+
+
+def learnable(studies: Sequence[Study], text: ResponseConfig) -> list[Study]:
+    """The studies whose report is there and neither too short nor too long."""
+    longest = text.max_words or float("inf")
+    return [study for study in studies if text.min_words <= _words(response_text(study, text)) <= longest]
+
+
+def _words(report: str) -> float:
+    return len(report.split()) or -1.0
+
+
+def chosen_views(study: Study, prompt: PromptConfig) -> list[int]:
+    """Places of the images that are shown, frontal ones first."""
+    views = study.views or ("",) * len(study.images)
+    places = sorted(range(len(views)), key=lambda place: not is_frontal(views[place]))
+    if prompt.views == "frontal":
+        places = [place for place in places if is_frontal(views[place])] or places
+    return places[: prompt.max_views]
+
+
+def picture(image: Grey, config: PictureConfig) -> Image.Image:
+    """RGB, as the processors want it."""
+    if config.legacy_224:
+        image = evaluation_square(image, _LEGACY)
+    return Image.fromarray(image).convert("RGB")
+
+
+def instruction_text(prompt: PromptConfig, states_O: NDArray[np.int8] | None = None) -> str:
+    """The instruction, and after it what a classifier found; conditions that it does not know are not named."""
+    if states_O is None:
+        return prompt.instruction
+    told = {POSITIVE: "present", UNCERTAIN: "uncertain", NEGATIVE: "absent"}
+    parts = [
+        f"{word}: {', '.join(names)}"
+        for state, word in told.items()
+        if (names := [name for name, found in zip(CONDITIONS, states_O.tolist(), strict=True) if found == state])
+    ]
+    return f"{prompt.instruction} A classifier's findings, {'; '.join(parts) or 'none'}."
+
+
+class Examples(Dataset[Example]):
+    """Studies that are read when they are asked for. `states`: a classifier's findings, for the prompt."""
+
+    def __init__(self, studies: Sequence[Study], config: LlmConfig, states: States | None = None) -> None:
+        self.studies, self.config, self.states = studies, config, states
+
+    def __len__(self) -> int:
+        return len(self.studies)
+
+    def __getitem__(self, index: int) -> Example:
+        study = self.studies[index]
+        images = [
+            read_checked_image(study.images[place], study.sha256[place])
+            for place in chosen_views(study, self.config.prompt)
+        ]
+        return Example(
+            pictures=[picture(image, self.config.images) for image in images],
+            instruction=instruction_text(self.config.prompt, None if self.states is None else self.states[study.id]),
+            response=response_text(study, self.config.text),
+        )

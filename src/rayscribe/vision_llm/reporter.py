@@ -1,0 +1,82 @@
+"""A vision LLM as a reporter: studies or pictures in, report texts out.
+
+Shapes: B studies, T tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from transformers import GenerationConfig
+
+from rayscribe.config import DecodingConfig
+from rayscribe.errors import InputError
+from rayscribe.study import Study
+from rayscribe.vision_llm.conversation import on_device
+from rayscribe.vision_llm.folder import TrainedLlm
+from rayscribe.vision_llm.pictures import Example, Examples, States
+
+BATCH = 8  # studies that are written at a time
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VisionLlmReporter:
+    """Reads images from the files that the manifest names."""
+
+    trained: TrainedLlm
+    states: States | None = None
+    "a classifier's findings by study id, where the prompt names them"
+
+    def generate(self, studies: Sequence[Study], decoding: DecodingConfig) -> list[str]:
+        examples = Examples(studies, self.trained.config, self.states)
+        reports = []
+        for start in range(0, len(studies), BATCH):
+            batch = [examples[row] for row in range(start, min(start + BATCH, len(studies)))]
+            reports += [best[0] for best in written(self.trained, batch, decoding)]
+        return reports
+
+
+def written(
+    trained: TrainedLlm, examples: Sequence[Example], decoding: DecodingConfig, *, best: int = 1
+) -> list[list[str]]:
+    """The `best` reports of every example, best first; prompts are cut off by their number of tokens."""
+    inputs = on_device(trained.conversation.inputs(examples), trained.device)
+    chosen = _generation(trained, decoding, best)
+    with torch.inference_mode(), trained.arithmetic(), torch.random.fork_rng():
+        torch.manual_seed(decoding.seed)
+        tokens_RT = trained.model.generate(**inputs, generation_config=chosen)
+    texts = trained.conversation.texts(tokens_RT, inputs["input_ids"].shape[1])
+    return [texts[start : start + best] for start in range(0, len(texts), best)]
+
+
+def _generation(trained: TrainedLlm, decoding: DecodingConfig, best: int) -> GenerationConfig:
+    """Our settings as transformers'; nothing of the base model's own but its marks, whose defaults often sample."""
+    if decoding.length_penalty:
+        raise InputError(
+            f"--decoding.length-penalty {decoding.length_penalty}: vision LLMs compare sums of log-probabilities; give 0"
+        )
+    own = trained.model.generation_config
+    tokenizer = trained.conversation.processor.tokenizer
+    samples = decoding.strategy == "sample"
+    beams = 1 if samples else decoding.beams
+    if not samples and best > beams:
+        raise InputError(f"--best {best}: at most --decoding.beams {beams}")
+    return GenerationConfig(
+        max_new_tokens=decoding.max_tokens or trained.config.text.max_new_tokens,
+        min_new_tokens=decoding.min_tokens or None,
+        num_beams=beams,
+        num_return_sequences=best,
+        length_penalty=0.0 if beams > 1 else None,
+        no_repeat_ngram_size=decoding.block_ngrams or None,
+        do_sample=samples,
+        temperature=decoding.temperature if samples else None,
+        top_k=decoding.top_k if samples else None,
+        top_p=decoding.top_p if samples else None,
+        min_p=(decoding.min_p or None) if samples else None,
+        eos_token_id=own.eos_token_id if own.eos_token_id is not None else tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=own.bos_token_id,
+        use_cache=True,
+    )

@@ -1,0 +1,276 @@
+"""Tuning a vision LLM with LoRA on a manifest, through `transformers.Trainer`, which knows several GPUs, FSDP and DeepSpeed.
+
+The path: manifest -> studies with a report -> base model -> adapters -> Trainer -> the best adapters in the run folder.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import math
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from peft import get_peft_model, prepare_model_for_kbit_training
+from transformers import (
+    EarlyStoppingCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+    set_seed,
+)
+
+from rayscribe.conditions import given_states
+from rayscribe.data.manifest import Manifest, read_manifest
+from rayscribe.errors import InputError
+from rayscribe.files import sha256_of, whole_file, write_text
+from rayscribe.model_folder import origin_of
+from rayscribe.run_folder import check_same_run
+from rayscribe.seen import SEEN, check_unseen, write_seen
+from rayscribe.settings_file import to_yaml
+from rayscribe.study import Study
+from rayscribe.terms import inherited
+from rayscribe.vision_llm.base import base_digest, load_base, load_conversation
+from rayscribe.vision_llm.config import LlmConfig, LlmTrainConfig
+from rayscribe.vision_llm.conversation import Collator
+from rayscribe.vision_llm.folder import TrainedLlm, save_llm
+from rayscribe.vision_llm.lora import lora_config
+from rayscribe.vision_llm.pictures import Examples, States, learnable
+
+Say = Callable[[str], None]
+
+_BEFORE_TRAINING = {"config.yaml", "data.sha256", SEEN, "checkpoints"}
+_STATE = "trainer_state.json"  # the last file of a checkpoint
+
+
+def train_llm(
+    config: LlmConfig, data: Path, run: Path, *, resume: bool = False, download: bool = False, say: Say = print
+) -> None:
+    """Tunes on the split train, keeps the adapters with the lowest loss on val, and never reads the split test.
+
+    Raises InputError for whatever the user gave that cannot be used. After `kill -9` the same call with `resume` ends in the
+    same adapters.
+    """
+    is_first = int(os.environ.get("RANK", "0")) == 0
+    say = say if is_first else _silent
+    manifest = read_manifest(data)
+    training, validation = (_studies(manifest, split, config, say) for split in ("train", "val"))
+    validation = _drawn(validation, config)
+    states = _findings(config, [*training, *validation])
+    check_unseen(Path(config.base), [*manifest.split("val"), *manifest.split("test")], "val or test")
+    if is_first:
+        _start(run, config, _digest(manifest, config), resume=resume)
+        write_seen(run, training, config.base)
+    checkpoint = _last_whole(run / "checkpoints", may_delete=is_first) if resume else None
+
+    set_seed(config.seed)
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if torch.cuda.is_available() else torch.device("cpu")
+    base = load_base(config, device, download=download)
+    conversation = load_conversation(
+        config.base,
+        image_token=base.config.image_token_id,
+        order=config.prompt.order,
+        revision=config.revision,
+        download=download,
+    )
+    model = adapted(base, config)
+    _say_start(model, conversation.processor, config, say)
+    steps = total_steps(len(training), config.train)
+    trainer = Trainer(
+        model=model,
+        args=_arguments(config, run / "checkpoints", steps, device),
+        train_dataset=Examples(training, config, states),
+        eval_dataset=Examples(validation, config, states),
+        data_collator=Collator(conversation, config.train.loss_on == "all"),
+        callbacks=[EarlyStoppingCallback(config.train.patience), StopAtNan()],
+    )
+    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    if not trainer.is_world_process_zero():
+        return
+    state = trainer.state
+    _write_log(run / "log.csv", state.log_history)
+    facts = {"step": state.best_global_step, "validation": {"loss": state.best_metric}, "steps": state.global_step}
+    about = inherited(manifest.provenance, origin_of(config.base)) | {"digest": manifest.digest()}
+    save_llm(
+        run,
+        TrainedLlm(
+            model=trainer.accelerator.unwrap_model(trainer.model),
+            conversation=conversation,
+            config=config,
+            data=about,
+            training=facts,
+            base_sha256=base_digest(config.base, config.revision),
+        ),
+    )
+    say(f"best: step {state.best_global_step} of {state.global_step}, validation loss {state.best_metric:.4f}; {run}")
+
+
+def adapted(base: Any, config: LlmConfig) -> Any:
+    """The base with adapters that learn, in float32; everything else stands still."""
+    checkpointing = config.train.gradient_checkpointing
+    if config.weights in ("nf4", "int8"):
+        base = prepare_model_for_kbit_training(
+            base, use_gradient_checkpointing=checkpointing, gradient_checkpointing_kwargs={"use_reentrant": False}
+        )
+    base.config.use_cache = False
+    model = get_peft_model(base, lora_config(base, config.lora))
+    if checkpointing:
+        model.enable_input_require_grads()
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    return model
+
+
+def total_steps(studies: int, train: LlmTrainConfig) -> int:
+    """Optimiser steps of the whole run."""
+    return train.max_steps or max(1, math.ceil(train.epochs * math.ceil(studies / train.studies_per_step)))
+
+
+class StopAtNan(TrainerCallback):  # type: ignore[misc]  # transformers' classes are untyped
+    """transformers' own place for it: before anything of a diverged run is kept."""
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, Any], **_: Any
+    ) -> None:
+        for name in ("loss", "eval_loss"):
+            if not math.isfinite(logs.get(name, 0.0)):
+                raise InputError(
+                    f"step {state.global_step}: {name} is {logs[name]}; the run has diverged, lower --train.lr and start anew"
+                )
+
+
+def _studies(manifest: Manifest, split: str, config: LlmConfig, say: Say) -> list[Study]:
+    studies = manifest.split(split)
+    kept = learnable(studies, config.text)
+    if not kept:
+        raise InputError(f"no study in split {split} has a report of the wanted section and length (--text)")
+    say(f"{split}: {len(kept)} studies" + (f", {len(studies) - len(kept)} left out" if len(kept) < len(studies) else ""))
+    return kept
+
+
+def _drawn(studies: list[Study], config: LlmConfig) -> list[Study]:
+    wanted = config.train.val_studies
+    if not 0 < wanted < len(studies):
+        return studies
+    rows = np.random.default_rng(config.seed).choice(len(studies), wanted, replace=False)
+    return [studies[row] for row in sorted(rows)]
+
+
+def _findings(config: LlmConfig, studies: Sequence[Study]) -> States | None:
+    if not config.prompt.findings:
+        return None
+    return given_states(Path(config.prompt.findings), [study.id for study in studies])
+
+
+def _digest(manifest: Manifest, config: LlmConfig) -> str:
+    """Of all that the training reads."""
+    parts = [manifest.digest(), base_digest(config.base, config.revision)]
+    if config.prompt.findings:
+        parts.append(sha256_of(Path(config.prompt.findings)))
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest()
+
+
+def _start(run: Path, config: LlmConfig, digest: str, *, resume: bool) -> None:
+    if resume:
+        check_same_run(run, config, digest)
+    elif run.exists() and (
+        not {entry.name for entry in run.iterdir()} <= _BEFORE_TRAINING or _last_whole(run / "checkpoints")
+    ):
+        raise InputError(f"{run}: already holds a run; continue it with --resume, or give another --run folder")
+    run.mkdir(parents=True, exist_ok=True)
+    write_text(run / "config.yaml", to_yaml(config))
+    write_text(run / "data.sha256", digest + "\n")
+
+
+def _last_whole(checkpoints: Path, *, may_delete: bool = False) -> Path | None:
+    """The newest checkpoint that was written to its end; what a killed process left half written is deleted."""
+    found = []
+    for path in checkpoints.glob("checkpoint-*"):
+        try:
+            step = json.loads((path / _STATE).read_text())["global_step"]
+        except (OSError, ValueError, KeyError):
+            if may_delete:
+                shutil.rmtree(path)
+            continue
+        found.append((step, path))
+    return max(found)[1] if found else None
+
+
+def _arguments(config: LlmConfig, folder: Path, steps: int, device: torch.device) -> TrainingArguments:
+    train, processes = config.train, int(os.environ.get("WORLD_SIZE", "1"))
+    if train.studies_per_step % (train.batch_size * processes):
+        raise InputError(
+            f"--train.batch-size {train.batch_size} on {processes} devices does not divide --train.studies-per-step "
+            f"{train.studies_per_step}; give --train.batch-size {max(1, train.studies_per_step // processes)}"
+        )
+    every = min(train.evaluate_every, steps)
+    optimizer = train.optimizer
+    if optimizer == "auto":
+        optimizer = "adamw_8bit" if device.type == "cuda" else "adamw_torch"
+    return TrainingArguments(
+        output_dir=str(folder),
+        per_device_train_batch_size=train.batch_size,
+        per_device_eval_batch_size=train.batch_size,
+        gradient_accumulation_steps=train.studies_per_step // (train.batch_size * processes),
+        max_steps=steps,
+        learning_rate=train.lr,
+        lr_scheduler_type=train.schedule,
+        warmup_steps=train.warmup_steps,
+        weight_decay=train.weight_decay,
+        max_grad_norm=train.max_grad_norm,
+        optim=optimizer,
+        bf16=train.precision == "bfloat16",
+        use_cpu=device.type == "cpu",
+        gradient_checkpointing=train.gradient_checkpointing,
+        gradient_checkpointing_kwargs={"use_reentrant": False} if train.gradient_checkpointing else None,
+        eval_strategy="steps",
+        eval_steps=every,
+        save_strategy="steps",
+        save_steps=every,
+        save_total_limit=2,
+        load_best_model_at_end=True,
+        metric_for_best_model="eval_loss",
+        greater_is_better=False,
+        restore_callback_states_from_checkpoint=True,
+        prediction_loss_only=True,
+        logging_steps=every,
+        logging_nan_inf_filter=False,
+        report_to=[],
+        seed=config.seed,
+        data_seed=config.seed,
+        remove_unused_columns=False,
+        label_names=["labels"],
+        dataloader_num_workers=train.workers,
+        ddp_find_unused_parameters=False,
+    )
+
+
+def _write_log(path: Path, history: Sequence[dict[str, Any]]) -> None:
+    """Training and validation losses by step."""
+    rows = [
+        {"step": entry["step"], "loss": entry.get("loss", ""), "lr": entry.get("learning_rate", ""), "val_loss": entry.get("eval_loss", "")}
+        for entry in history
+        if "loss" in entry or "eval_loss" in entry
+    ]
+    with whole_file(path) as temporary, open(temporary, "w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=["step", "loss", "lr", "val_loss"])
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _say_start(model: Any, processor: Any, config: LlmConfig, say: Say) -> None:
+    trainable, total = model.get_nb_trainable_parameters()
+    say(f"{Path(config.base).name}: {trainable:,} of {total:,} parameters learn; weights {config.weights}")
+
+
+def _silent(text: str) -> None:
+    return None
