@@ -24,6 +24,8 @@ def generate(arguments: list[str]) -> None:
         decoding: DecodingConfig = DecodingConfig(),  # noqa: B008  # frozen
         features: Path | None = None,
         states: Path | None = None,
+        base: str | None = None,
+        download: bool = False,
     ) -> None:
         """Writes reports for a split, one JSON line a study; can be interrupted.
 
@@ -34,15 +36,16 @@ def generate(arguments: list[str]) -> None:
             split: train, val or test
             decoding: how tokens are chosen; the default is R2Gen's search
             features: folder of the feature cache of frozen backbones; the user's cache folder when empty
-            states: PromptMRG, KIF: a table of findings (`rayscribe classify label`) for the prompt; blank: the model's own
+            states: PromptMRG, KIF, vision LLMs: a table of findings (`rayscribe classify label`) for the prompt
+            base: vision LLMs: where the base model lies now, if it was moved
+            download: vision LLMs: fetch the base model from the Hugging Face hub when it is not on this disk
         """
         from tqdm import tqdm
 
-        from rayscribe.checkpoint import read_config
-        from rayscribe.config import TextConfig
         from rayscribe.generate import generate as write_reports
+        from rayscribe.protocol import Protocol
 
-        count = write_reports(
+        written = write_reports(
             model,
             data,
             out,
@@ -50,13 +53,13 @@ def generate(arguments: list[str]) -> None:
             decoding=decoding,
             features=features,
             states=states,
+            base=base,
+            download=download,
             progress=lambda starts: tqdm(starts, desc="generating", unit="batch"),
         )
-        print(f"{count} reports in {out}. {DISCLAIMER}")
-        text = read_config(model).text
-        usual = TextConfig()
-        flags = "" if text.section == usual.section else f" --section {text.section}"
-        flags += "" if text.cleaning == usual.cleaning else f" --cleaning {text.cleaning}"
+        print(f"{written.reports} reports in {out}. {DISCLAIMER}")
+        usual = {"section": Protocol().section, "cleaning": Protocol().cleaning}
+        flags = "".join(f" --{name} {value}" for name, value in written.protocol.items() if value != usual[name])
         print(f"next: rayscribe evaluate {out} --data {data} --split {split}{flags}")
 
     parsed(write, arguments, "generate")
@@ -80,14 +83,19 @@ def predict(arguments: list[str]) -> None:
         best: int = 1
         "how many alternatives to print, best first"
         classifier: Path | None = None
-        "PromptMRG, KIF: the folder of a classifier whose findings stand in the prompt instead of the model's own"
+        "PromptMRG, KIF, vision LLMs: the folder of a classifier whose findings stand in the prompt"
+        base: str | None = None
+        "vision LLMs: where the base model lies now, if it was moved"
+        download: bool = False
+        "vision LLMs: fetch the base model from the Hugging Face hub when it is not on this disk"
         decoding: DecodingConfig = field(default_factory=DecodingConfig)
 
     wanted = parsed(Predict, arguments, "predict")
     if not wanted.images:
         raise InputError("name at least one image; usage: rayscribe predict IMAGE... --model DIR")
-    from rayscribe.checkpoint import load_model
-    from rayscribe.predict import draft_report
+    import torch
+
+    from rayscribe.writers import open_writer
 
     states = None
     if wanted.classifier is not None:
@@ -95,7 +103,8 @@ def predict(arguments: list[str]) -> None:
         from rayscribe.heatmap import classified
 
         states = classified(load_classifier(wanted.classifier), wanted.images).states()
-    draft = draft_report(load_model(wanted.model), wanted.images, wanted.decoding, best=wanted.best, states=states)
+    writer = open_writer(wanted.model, torch.device("cpu"), base=wanted.base, download=wanted.download)
+    draft = writer.draft(wanted.images, wanted.decoding, best=wanted.best, states=states)
     if wanted.json:
         answer: dict[str, Any] = {"report": draft.reports[0], "model": str(wanted.model), "disclaimer": DISCLAIMER}
         if draft.diagnosis:

@@ -8,10 +8,10 @@ Shapes: B studies, K beams, T tokens so far, W vocabulary.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import math
 import torch
 from torch import Tensor
 

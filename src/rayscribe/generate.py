@@ -8,22 +8,30 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rayscribe import __version__
-from rayscribe.checkpoint import load_model
 from rayscribe.conditions import given_states
 from rayscribe.config import DecodingConfig
-from rayscribe.data.dataset import cleaned_report
-from rayscribe.data.features import cached_features
 from rayscribe.data.manifest import read_manifest
 from rayscribe.errors import DISCLAIMER, InputError
 from rayscribe.files import sha256_of, write_text
-from rayscribe.predict import BATCH, ModelReporter
+from rayscribe.model_folder import weights_sha256
+from rayscribe.predict import BATCH
 from rayscribe.seen import note_test
 from rayscribe.study import Study
+from rayscribe.writers import open_writer
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a predictions file now holds."""
+
+    reports: int
+    protocol: dict[str, str]
+    "section, and cleaning where the model writes cleaned words"
 
 
 def generate(
@@ -35,52 +43,44 @@ def generate(
     decoding: DecodingConfig,
     features: Path | None = None,
     states: Path | None = None,
+    base: str | None = None,
+    download: bool = False,
     progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
-) -> int:
-    """Writes one line {"id", "report", "disclaimer"} a study of the split that has the model's section; returns how many.
+) -> Written:
+    """Writes one line {"id", "report", "disclaimer"} a study of the split that has the model's section.
 
-    `states`: a table of findings for the prompt of a diagnosing model, instead of its own. Whole batches that are there already
-    are kept. Every use of the test split is noted in the model's folder.
+    `states`: a table of findings for the prompt of a diagnosing model or a vision LLM. `base`, `download`: see `open_writer`.
+    Whole batches that are there already are kept. Every use of the test split is noted in the model's folder.
     """
     import torch
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    trained = load_model(model, device)
+    writer = open_writer(model, device, base=base, download=download)
     manifest = read_manifest(data)
-    studies = [study for study in manifest.split(split) if cleaned_report(study, trained.config.text)]
+    studies = writer.studies(manifest, split)
     if not studies:
-        raise InputError(f"{data}: no study of split {split} has the section {trained.config.text.section!r}")
+        raise InputError(f"{data}: no study of split {split} has the section {writer.protocol['section']!r}")
     about = {
         "rayscribe": __version__,
         "disclaimer": DISCLAIMER,
         "model": model.name,
-        "weights_sha256": sha256_of(model / "model.safetensors"),
+        "weights_sha256": weights_sha256(model),
         "data_digest": manifest.digest(),
         "split": split,
-        "section": trained.config.text.section,
-        "cleaning": trained.config.text.cleaning,
+        **writer.protocol,
         "decoding": asdict(decoding),
     }
     given = None
     if states is not None:
-        if not trained.config.prompts:
-            raise InputError(
-                f"--states: {trained.config.system} reads no findings before it writes; PromptMRG and KIF do"
-            )
         given = given_states(states, [study.id for study in studies])
         about |= {"states": f"{states.name} {sha256_of(states)[:12]}"}
     done = _lines_to_keep(out, about, model, studies)
+    written = Written(len(studies), writer.protocol)
     if done == len(studies):
-        return done
-    cache = None
-    if not trained.config.backbone.trainable:
-        cache = cached_features(
-            studies[done:], trained.model.backbone, trained.config.images, folder=features, device=device
-        )
+        return written
+    reporter = writer.reporter(studies[done:], states=given, features=features)
     if split == "test":
         note_test(model, {"out": out.name} | about)
-    neighbours = trained.resources.neighbours(studies[done:], trained.config, features=features, device=device)
-    reporter = ModelReporter(trained=trained, cache=cache, neighbours=neighbours, states=given)
     with open(out, "a", encoding="utf-8") as file:
         for start in progress(range(done, len(studies), BATCH)):
             batch = studies[start : start + BATCH]
@@ -90,7 +90,7 @@ def generate(
                 line = {"id": study.id, "report": report, "disclaimer": DISCLAIMER}
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
             file.flush()
-    return len(studies)
+    return written
 
 
 def _lines_to_keep(out: Path, about: dict[str, Any], model: Path, studies: list[Study]) -> int:

@@ -11,9 +11,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from rayscribe.errors import InputError
-from rayscribe.files import whole_file
+from rayscribe.files import sha256_of, whole_file
 
 WEIGHTS = "model.safetensors"
+VISION_LLM = "rayscribe-vision-llm-1"
+"Format of a vision LLM's folder, which is told from the others before transformers is imported."
 
 
 def write_weights(path: Path, model: nn.Module, **metadata: str) -> None:
@@ -76,6 +78,18 @@ def origin_of(weights: str) -> list[dict[str, Any]]:
 
 def read_facts(folder: Path, format: str) -> dict[str, Any]:
     """model.json of a folder of this format, without loading weights."""
+    about, found = _about(folder), format_of(folder)
+    if found != format:
+        raise InputError(f"{folder / 'model.json'}: format {found!r}; {format} is needed here")
+    return about
+
+
+def format_of(folder: Path) -> str:
+    """Which kind of model the folder holds."""
+    return str(_about(folder)["format"])
+
+
+def _about(folder: Path) -> dict[str, Any]:
     path = folder / "model.json"
     if not path.is_file():
         raise InputError(
@@ -84,9 +98,15 @@ def read_facts(folder: Path, format: str) -> dict[str, Any]:
         )
     try:
         about: dict[str, Any] = json.loads(path.read_text())
-        found = about["format"]
+        about["format"]
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: not a rayscribe model ({error!r})") from error
-    if found != format:
-        raise InputError(f"{path}: format {found!r}; {format} is needed here")
     return about
+
+
+def weights_sha256(folder: Path) -> str:
+    """Of the weights in the folder: a model's, or a vision LLM's adapters, with the digest of the base they belong to."""
+    about = _about(folder)
+    if about["format"] == VISION_LLM:
+        return f"{about['base_sha256']} + {about['adapters_sha256']}"
+    return sha256_of(folder / WEIGHTS)

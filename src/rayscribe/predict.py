@@ -112,14 +112,7 @@ class LooseStudy:
     @classmethod
     def read(cls, paths: Sequence[Path], config: ImageConfig, *, at_least: int, source: str) -> LooseStudy:
         """Raises InputError that names the file for whatever is not a readable radiograph. `source`: of the training data."""
-        images = [read_image(path, at_least=at_least) for path in paths]
-        warnings = [
-            f"{path.name}: looks inverted (bright border); check its photometric interpretation"
-            for path, image in zip(paths, images, strict=True)
-            if looks_inverted(image)
-        ]
-        if "phantom" in source:
-            warnings.append("the model was trained on drawn phantoms: what it says about a real image means nothing")
+        images, warnings = read_loose(paths, at_least=at_least, source=source)
         squares_VHW = np.stack([evaluation_square(image, config) for image in images])
         batch = Batch(
             rows_B=torch.zeros(1, dtype=torch.long),
@@ -129,6 +122,19 @@ class LooseStudy:
             pixels_BVHW=torch.from_numpy(squares_VHW)[None],
         )
         return cls(images=images, batch=batch, warnings=warnings)
+
+
+def read_loose(paths: Sequence[Path], *, at_least: int, source: str) -> tuple[list[Grey], list[str]]:
+    """Images from files that no manifest names, and what the user should know of them."""
+    images = [read_image(path, at_least=at_least) for path in paths]
+    warnings = [
+        f"{path.name}: looks inverted (bright border); check its photometric interpretation"
+        for path, image in zip(paths, images, strict=True)
+        if looks_inverted(image)
+    ]
+    if "phantom" in source:
+        warnings.append("the model was trained on drawn phantoms: what it says about a real image means nothing")
+    return images, warnings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -32,7 +32,9 @@ def load_conversation(
     except (OSError, ValueError) as error:
         raise _told(place, error, download) from error
     if not getattr(processor, "chat_template", None):
-        raise InputError(f"{place}: its processor has no chat template; take the instruction-tuned version of the model")
+        raise InputError(
+            f"{place}: its processor has no chat template; take the instruction-tuned version of the model"
+        )
     if processor.tokenizer.pad_token is None:
         processor.tokenizer.pad_token = processor.tokenizer.eos_token  # masked by attention, so any will do
     return Conversation(processor=processor, images_first=order == "images-first", image_tokens=(image_token,))
@@ -55,7 +57,7 @@ def load_base(config: LlmConfig, device: torch.device, *, download: bool = False
     except (OSError, ValueError, SafetensorError) as error:
         raise _told(config.base, error, download) from error
     if not quantised:
-        model.to(device)
+        model = model.to(device=device)
     return model.eval()
 
 
@@ -104,7 +106,9 @@ def _told(place: str, error: Exception, download: bool) -> InputError:
         )
     first = str(error).strip().split("\n")[0]
     if Path(place).is_dir():
-        return InputError(f"{place}: not a vision LLM that can be read ({first}); config, processor and safetensors needed")
+        return InputError(
+            f"{place}: not a vision LLM that can be read ({first}); config, processor and safetensors needed"
+        )
     if not download:
         return InputError(f"{place}: not on this disk ({first}); --download fetches it from the Hugging Face hub")
     return InputError(f"{place}: could not be fetched ({first}); check the id and the connection")

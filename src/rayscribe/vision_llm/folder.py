@@ -25,14 +25,13 @@ from safetensors import SafetensorError
 from rayscribe import __version__
 from rayscribe.errors import DISCLAIMER, InputError
 from rayscribe.files import sha256_of, write_text
-from rayscribe.model_folder import read_facts
+from rayscribe.model_folder import VISION_LLM, read_facts
 from rayscribe.settings_file import from_plain, to_plain
 from rayscribe.terms import terms_of
 from rayscribe.vision_llm.base import DTYPES, base_digest, load_base, load_conversation
 from rayscribe.vision_llm.config import LlmConfig
 from rayscribe.vision_llm.conversation import Conversation
 
-FORMAT = "rayscribe-vision-llm-1"
 ADAPTERS = "adapter_model.safetensors"
 HERE = "."
 "Base of a folder that holds its own."
@@ -68,12 +67,14 @@ def save_llm(folder: Path, trained: TrainedLlm) -> None:
         trained.conversation.processor.save_pretrained(made)
         if isinstance(trained.model, PeftModel):
             with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", message="Could not find a config file")  # looks the base up on the hub
-                trained.model.save_pretrained(made)
+                warnings.filterwarnings(
+                    "ignore", message="Could not find a config file"
+                )  # looks the base up on the hub
+                trained.model.save_pretrained(str(made))
     write_text(folder / "README.md", _card(trained))
     adapters = folder / ADAPTERS
     about = {
-        "format": FORMAT,
+        "format": VISION_LLM,
         "rayscribe": __version__,
         "disclaimer": DISCLAIMER,
         "config": to_plain(trained.config),
@@ -92,7 +93,7 @@ def load_llm(
 
     `base`: where the base model lies now, when it was moved. `whole`: unquantised, whatever the settings say; for merging.
     """
-    about = read_facts(folder, FORMAT)
+    about = read_facts(folder, VISION_LLM)
     try:
         config = from_plain(LlmConfig, about["config"])
         data, training, base_sha256 = dict(about["data"]), dict(about["training"]), str(about["base_sha256"])
@@ -100,10 +101,14 @@ def load_llm(
     except (TypeError, KeyError, ValueError) as error:
         raise InputError(f"{folder / 'model.json'}: {error!r}; the model was written by another version") from error
     place = base or (str(folder) if config.base == HERE else config.base)
-    found = replace(config, base=place, weights="bfloat16" if whole and config.weights in ("nf4", "int8") else config.weights)
+    found = replace(
+        config, base=place, weights="bfloat16" if whole and config.weights in ("nf4", "int8") else config.weights
+    )
     model = load_base(found, device, download=download)
     if (digest := base_digest(place, config.revision)) != base_sha256:
-        raise InputError(f"{place}: is not the model that {folder} was tuned on ({digest[:12]}, not {base_sha256[:12]})")
+        raise InputError(
+            f"{place}: is not the model that {folder} was tuned on ({digest[:12]}, not {base_sha256[:12]})"
+        )
     if adapters_sha256 is not None:
         model = _with_adapters(model, folder, adapters_sha256)
     conversation = load_conversation(str(folder), order=config.prompt.order, image_token=model.config.image_token_id)
@@ -157,7 +162,9 @@ def beside(folder: Path) -> Iterator[Path]:
 def _with_adapters(model: Any, folder: Path, sha256: str) -> PeftModel:
     path = folder / ADAPTERS
     if not path.is_file() or sha256_of(path) != sha256:
-        raise InputError(f"{path}: missing, or not the adapters of model.json; copy the folder again, or resume the run")
+        raise InputError(
+            f"{path}: missing, or not the adapters of model.json; copy the folder again, or resume the run"
+        )
     try:
         return PeftModel.from_pretrained(model, str(folder))
     except (ValueError, RuntimeError, OSError, SafetensorError) as error:
@@ -166,10 +173,10 @@ def _with_adapters(model: Any, folder: Path, sha256: str) -> PeftModel:
 
 
 def _card(trained: TrainedLlm) -> str:
-    config, training = trained.config, trained.training
+    config, training, data = trained.config, trained.training, trained.data
     tuned = (
-        f"LoRA rank {config.lora.rank}, alpha {config.lora.alpha}; loss on {config.train.loss_on}; best of the validation losses: "
-        f"{training['validation']['loss']:.4f} after step {training['step']}"
+        f"LoRA rank {config.lora.rank}, alpha {config.lora.alpha}; loss on {config.train.loss_on}; lowest validation loss "
+        f"{training['validation']['loss']:.4f}, at step {training['step']}"
         if training
         else "as it came"
     )
@@ -184,8 +191,8 @@ def _card(trained: TrainedLlm) -> str:
 | output | {config.text.section}, cleaning: {config.text.cleaning} |
 | base model | {base}, digest {trained.base_sha256[:16]} |
 | tuned | {tuned} |
-| training data | {trained.data.get("source", "none")}, {trained.data.get("counts", {})}, digest {trained.data.get("digest", "")[:16]} |
-| terms of the data | {terms_of(trained.data)} |
+| training data | {data.get("source", "none")}, {data.get("counts", {})}, digest {data.get("digest", "")[:16]} |
+| terms of the data | {terms_of(data)} |
 | seed | {config.seed} |
 
 Intended use: research. It writes what reports like those of its training data would say; it can state findings that are not

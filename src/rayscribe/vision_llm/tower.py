@@ -54,7 +54,7 @@ class BackboneTowerConfig(PretrainedConfig):
         super().__init__(**others)
 
 
-class BackboneTower(PreTrainedModel):  # type: ignore[misc]  # transformers' classes are untyped
+class BackboneTower(PreTrainedModel):
     """Pictures to the features of every patch, as the last hidden state. Its batch norms never learn."""
 
     config_class = BackboneTowerConfig
@@ -95,7 +95,9 @@ def compose(language: Path, backbone: BackboneConfig, out: Path, *, size: int = 
     except (OSError, ValueError) as error:
         raise InputError(f"{language}: no language model in safetensors ({error}); name its folder") from error
     if tokenizer.convert_tokens_to_ids("<|im_end|>") in (None, tokenizer.unk_token_id):
-        raise InputError(f"{language}: its tokenizer lacks ChatML's <|im_start|> and <|im_end|>; take an instruct model")
+        raise InputError(
+            f"{language}: its tokenizer lacks ChatML's <|im_start|> and <|im_end|>; take an instruct model"
+        )
     tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE_TOKEN]}, replace_extra_special_tokens=False)
     tokenizer.eos_token = "<|im_end|>"
     words.resize_token_embeddings(len(tokenizer))
@@ -104,7 +106,7 @@ def compose(language: Path, backbone: BackboneConfig, out: Path, *, size: int = 
     config = LlavaConfig(
         vision_config=BackboneTowerConfig(name=backbone.name, hidden_size=encoder.channels),
         text_config=words.config,
-        image_token_id=tokenizer.convert_tokens_to_ids(IMAGE_TOKEN),
+        image_token_index=tokenizer.convert_tokens_to_ids(IMAGE_TOKEN),
         vision_feature_layer=-1,
         vision_feature_select_strategy="full",
         tie_word_embeddings=words.config.tie_word_embeddings,
@@ -139,5 +141,7 @@ def _stride(encoder: Backbone, size: int) -> int:
     patches = encoder.images(torch.zeros(1, size, size, dtype=torch.uint8)).shape[1]
     side = round(patches**0.5)
     if side * side != patches or size % side:
-        raise InputError(f"--backbone.name {encoder.config.name}: its {patches} patches of {size} pixels are no whole grid")
+        raise InputError(
+            f"--backbone.name {encoder.config.name}: its {patches} patches of {size} pixels are no whole grid"
+        )
     return size // side

@@ -48,6 +48,7 @@ from rayscribe.vision_llm.pictures import Examples, States, learnable
 Say = Callable[[str], None]
 
 _BEFORE_TRAINING = {"config.yaml", "data.sha256", SEEN, "checkpoints"}
+_LOGGED = {"loss": "loss", "lr": "learning_rate", "val_loss": "eval_loss"}
 _STATE = "trainer_state.json"  # the last file of a checkpoint
 
 
@@ -72,7 +73,11 @@ def train_llm(
     checkpoint = _last_whole(run / "checkpoints", may_delete=is_first) if resume else None
 
     set_seed(config.seed)
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if torch.cuda.is_available() else torch.device("cpu")
+    device = (
+        torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        if torch.cuda.is_available()
+        else torch.device("cpu")
+    )
     base = load_base(config, device, download=download)
     conversation = load_conversation(
         config.base,
@@ -82,7 +87,8 @@ def train_llm(
         download=download,
     )
     model = adapted(base, config)
-    _say_start(model, conversation.processor, config, say)
+    trainable, total = model.get_nb_trainable_parameters()
+    say(f"{Path(config.base).name}: {trainable:,} of {total:,} parameters learn; weights {config.weights}")
     steps = total_steps(len(training), config.train)
     trainer = Trainer(
         model=model,
@@ -135,16 +141,14 @@ def total_steps(studies: int, train: LlmTrainConfig) -> int:
     return train.max_steps or max(1, math.ceil(train.epochs * math.ceil(studies / train.studies_per_step)))
 
 
-class StopAtNan(TrainerCallback):  # type: ignore[misc]  # transformers' classes are untyped
+class StopAtNan(TrainerCallback):
     """transformers' own place for it: before anything of a diverged run is kept."""
 
-    def on_log(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, Any], **_: Any
-    ) -> None:
-        for name in ("loss", "eval_loss"):
-            if not math.isfinite(logs.get(name, 0.0)):
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        for name, value in kwargs["logs"].items():
+            if name in ("loss", "eval_loss") and not math.isfinite(value):
                 raise InputError(
-                    f"step {state.global_step}: {name} is {logs[name]}; the run has diverged, lower --train.lr and start anew"
+                    f"step {state.global_step}: {name} is {value}; the run has diverged, lower --train.lr and start anew"
                 )
 
 
@@ -153,7 +157,9 @@ def _studies(manifest: Manifest, split: str, config: LlmConfig, say: Say) -> lis
     kept = learnable(studies, config.text)
     if not kept:
         raise InputError(f"no study in split {split} has a report of the wanted section and length (--text)")
-    say(f"{split}: {len(kept)} studies" + (f", {len(studies) - len(kept)} left out" if len(kept) < len(studies) else ""))
+    say(
+        f"{split}: {len(kept)} studies" + (f", {len(studies) - len(kept)} left out" if len(kept) < len(studies) else "")
+    )
     return kept
 
 
@@ -257,19 +263,14 @@ def _arguments(config: LlmConfig, folder: Path, steps: int, device: torch.device
 def _write_log(path: Path, history: Sequence[dict[str, Any]]) -> None:
     """Training and validation losses by step."""
     rows = [
-        {"step": entry["step"], "loss": entry.get("loss", ""), "lr": entry.get("learning_rate", ""), "val_loss": entry.get("eval_loss", "")}
+        {"step": entry["step"]} | {name: entry.get(key, "") for name, key in _LOGGED.items()}
         for entry in history
         if "loss" in entry or "eval_loss" in entry
     ]
     with whole_file(path) as temporary, open(temporary, "w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=["step", "loss", "lr", "val_loss"])
+        writer = csv.DictWriter(file, fieldnames=["step", *_LOGGED])
         writer.writeheader()
         writer.writerows(rows)
-
-
-def _say_start(model: Any, processor: Any, config: LlmConfig, say: Say) -> None:
-    trainable, total = model.get_nb_trainable_parameters()
-    say(f"{Path(config.base).name}: {trainable:,} of {total:,} parameters learn; weights {config.weights}")
 
 
 def _silent(text: str) -> None:

@@ -1,0 +1,74 @@
+"""A vision LLM's folder opened to write: for studies of a manifest, or for one study of loose image files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from rayscribe.conditions import CONDITIONS, UNLABELLED
+from rayscribe.config import DecodingConfig
+from rayscribe.data.manifest import Manifest
+from rayscribe.errors import InputError
+from rayscribe.predict import Draft, Reporter, read_loose
+from rayscribe.study import Study
+from rayscribe.vision_llm.folder import TrainedLlm, load_llm
+from rayscribe.vision_llm.pictures import Example, States, instruction_text, picture, response_text
+from rayscribe.vision_llm.reporter import VisionLlmReporter, written
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VisionLlmWriter:
+    """See `rayscribe.writers.Writer`."""
+
+    trained: TrainedLlm
+
+    @classmethod
+    def load(cls, folder: Path, device: torch.device, *, base: str | None, download: bool) -> VisionLlmWriter:
+        return cls(trained=load_llm(folder, device, base=base, download=download))
+
+    @property
+    def protocol(self) -> dict[str, str]:
+        text = self.trained.config.text
+        return {"section": text.section} | ({} if text.cleaning == "none" else {"cleaning": text.cleaning})
+
+    def studies(self, manifest: Manifest, split: str) -> list[Study]:
+        return [study for study in manifest.split(split) if response_text(study, self.trained.config.text)]
+
+    def reporter(self, studies: Sequence[Study], *, states: States | None, features: Path | None) -> Reporter:
+        self._check(states is not None, "--states")
+        return VisionLlmReporter(trained=self.trained, states=states)
+
+    def draft(
+        self,
+        images: Sequence[Path],
+        decoding: DecodingConfig,
+        *,
+        best: int = 1,
+        states: Mapping[str, int] | None = None,
+    ) -> Draft:
+        self._check(states is not None, "--classifier")
+        config = self.trained.config
+        if len(images) > config.prompt.max_views:
+            raise InputError(f"{len(images)} images; this model is shown {config.prompt.max_views} of a study at most")
+        greys, warnings = read_loose(images, at_least=0, source=str(self.trained.data.get("source", "")))
+        states_O = None if states is None else np.array([states.get(name, UNLABELLED) for name in CONDITIONS], np.int8)
+        example = Example(
+            pictures=[picture(image, config.images) for image in greys],
+            instruction=instruction_text(config.prompt, states_O),
+        )
+        (reports,) = written(self.trained, [example], decoding, best=best)
+        return Draft(reports=reports, warnings=warnings, diagnosis={})
+
+    def _check(self, given: bool, flag: str) -> None:
+        """The prompt is the same as in training: with a classifier's findings, or without."""
+        needed = bool(self.trained.config.prompt.findings)
+        if needed and not given:
+            raise InputError(
+                f"this model was trained with a classifier's findings in its prompt; give them with {flag}"
+            )
+        if given and not needed:
+            raise InputError(f"{flag}: this model was trained without findings in its prompt")
