@@ -88,7 +88,11 @@ class SentenceEncoder:
         settings = (
             _read(folder / "sentence_bert_config.json") if (folder / "sentence_bert_config.json").exists() else {}
         )
-        place = {"pretrained_model_name_or_path": str(folder), "local_files_only": True, "trust_remote_code": False}
+        place: dict[str, Any] = {
+            "pretrained_model_name_or_path": str(folder),
+            "local_files_only": True,
+            "trust_remote_code": False,
+        }
         try:
             config = AutoConfig.from_pretrained(**place)
             tokenizer = AutoTokenizer.from_pretrained(**place)
