@@ -67,6 +67,10 @@ def test_sentence_similarity_is_scored_beside_its_floors_shown_and_compared(
     assert all(0 < floor["scores"]["sentence_similarity"]["value"] < 1 for floor in result["floors"].values())
     assert result["against_constant"]["sentence_similarity"]["p_holm"] < 0.05
     assert result["sentence_similarity"].keys() == {"model", *result["floors"]}
+    assert (
+        result["floors"]["most_similar"]["text"]
+        in reference_reports(read_manifest(world), "train", Protocol()).values()
+    )
     assert result["sentence_similarity"]["model"]["bins"] == [0] * 19 + [len(references)]
     printed = rayscribe(
         "compare", tmp_path / "base.json", tmp_path / "tuned.json", "--json", tmp_path / "compared.json"

@@ -67,6 +67,7 @@ def evaluate(
         protocol,
         tools.labeler,
         findings=tools.template_findings,
+        sentences=tools.sentences,
         read_images=tools.image_floors,
         progress=progress,
     )

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from rayscribe.errors import InputError
+from rayscribe.metrics.floors import most_similar
 from rayscribe.metrics.similarity import INSTALL, PACKAGE, SentenceEncoder, distribution, similarity_rows
 from sentence_standin import LONGEST, write_sentence_folder
 
@@ -106,6 +107,13 @@ def test_a_text_is_embedded_once(encoder: SentenceEncoder) -> None:
     vectors = encoder.embed(TEXTS * 50, progress=lambda things: batches.extend(things) or batches)  # type: ignore[func-returns-value]
     assert len(batches) == 1
     assert (vectors.reshape(50, len(TEXTS), -1) == encoder.embed(TEXTS)).all()
+
+
+def test_the_floor_is_the_candidate_that_is_nearest_on_average(encoder: SentenceEncoder) -> None:
+    candidates, references = [*TEXTS, *TEXTS], [TEXTS[1], TEXTS[1], TEXTS[3], TEXTS[0], ""]
+    cosines = encoder.embed(candidates) @ encoder.embed(references).T
+    assert most_similar(candidates, references, encoder) == candidates[int(cosines.mean(1)[: len(TEXTS)].argmax())]
+    assert most_similar(candidates, [TEXTS[2]], encoder) == TEXTS[2]
 
 
 def test_a_long_text_is_cut(encoder: SentenceEncoder) -> None:

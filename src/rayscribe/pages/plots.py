@@ -24,6 +24,7 @@ _INK, _MODEL, _SOFT = "#222222", "#1f5fa8", "#9a9a9a"
 _FLOOR_STYLES = {
     "constant": ("o", "#b5452c"),
     "most_frequent": ("D", "#c98a2b"),
+    "most_similar": ("P", "#a2467f"),
     "nearest_image": ("s", "#7a7a7a"),
     "template": ("^", "#8a6d1f"),
     "classifier_template": ("v", "#5d7a1f"),
@@ -165,7 +166,7 @@ def _similarity(found: Mapping[str, Any]) -> Figure:
     edges = [place / BINS for place in range(BINS + 1)]
     axes.stairs(found["model"]["bins"], edges, fill=True, color=_MODEL, alpha=0.5, label="model")
     axes.axvline(found["model"]["median"], color=_MODEL, linestyle="--")
-    for floor in ("constant", "shuffled", "nearest_image"):
+    for floor in ("constant", "most_similar", "shuffled"):
         if floor in found:
             colour = _FLOOR_STYLES[floor][1]
             axes.stairs(found[floor]["bins"], edges, color=colour, label=floor)
