@@ -22,6 +22,7 @@ from rayscribe.data.phantom_truth import PhantomConfig
 from rayscribe.data.prepare import check
 from rayscribe.models.report_model import ReportModel
 from rayscribe.resources import Resources
+from sentence_standin import write_sentence_folder
 
 torch.set_num_threads(1)  # with default threads tiny models run many times slower on a busy two-core machine
 
@@ -54,6 +55,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert not checked.faults
     write_manifest(folder / "world.parquet", checked.manifest)
     return folder / "world.parquet"
+
+
+@pytest.fixture(scope="session")
+def sentence_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sentence-transformers folder with a small BERT."""
+    return write_sentence_folder(tmp_path_factory.mktemp("sentences") / "letters")
 
 
 @pytest.fixture

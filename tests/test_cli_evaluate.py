@@ -51,6 +51,41 @@ def test_other_peoples_tables_are_scored_compared_and_shown(
     assert "<table>" in written["html"].read_text()
 
 
+def test_sentence_similarity_is_scored_beside_its_floors_shown_and_compared(
+    rayscribe: Callable[..., str], world: Path, references: dict[str, str], sentence_folder: Path, tmp_path: Path
+) -> None:
+    base = table(tmp_path / "base.csv", dict.fromkeys(references, "a wide mediastinum , and nothing else ."))
+    tuned = table(tmp_path / "tuned.csv", references)
+    for path in (base, tuned):
+        out = ["--json", tmp_path / f"{path.stem}.json", "--html", tmp_path / f"{path.stem}.html"]
+        printed = rayscribe("evaluate", path, "--data", world, "--sentences", sentence_folder, *out)
+        assert "sentence_similarity" in printed
+        assert (tmp_path / f"{path.stem}.html").read_text().count("<svg") == 5
+    result = json.loads((tmp_path / "tuned.json").read_text())
+    assert result["signature"]["sentences"].startswith("bert of width 16 ")
+    assert result["scores"]["sentence_similarity"] == {"value": 1, "low": 1, "high": 1}
+    assert all(0 < floor["scores"]["sentence_similarity"]["value"] < 1 for floor in result["floors"].values())
+    assert result["against_constant"]["sentence_similarity"]["p_holm"] < 0.05
+    assert result["sentence_similarity"].keys() == {"model", *result["floors"]}
+    assert (
+        result["floors"]["most_similar"]["text"]
+        in reference_reports(read_manifest(world), "train", Protocol()).values()
+    )
+    assert result["sentence_similarity"]["model"]["bins"] == [0] * 19 + [len(references)]
+    printed = rayscribe(
+        "compare", tmp_path / "base.json", tmp_path / "tuned.json", "--json", tmp_path / "compared.json"
+    )
+    assert "sentence_similarity" in printed
+    test = json.loads((tmp_path / "compared.json").read_text())["differences"]["tuned"]["sentence_similarity"]
+    assert test["difference"] > 0
+    assert test["p"] < 0.05
+    rayscribe("evaluate", base, "--data", world, "--json", tmp_path / "plain.json")
+    message = rayscribe("compare", tmp_path / "plain.json", tmp_path / "tuned.json", code=1)
+    assert "sentences: not stated against bert of width 16" in message
+    message = rayscribe("evaluate", base, "--data", world, "--sentences", tmp_path / "none", code=1)
+    assert "none: no such folder; name one that sentence-transformers wrote" in message
+
+
 def test_reports_of_a_table_are_labelled(rayscribe: Callable[..., str], tmp_path: Path) -> None:
     path = tmp_path / "reports.csv"
     path.write_text(

@@ -15,7 +15,7 @@ import pytest
 from rayscribe.compare import compare, read_entry
 from rayscribe.data.manifest import read_manifest, write_manifest
 from rayscribe.errors import InputError
-from rayscribe.evaluate import Tools, evaluate
+from rayscribe.evaluate import evaluate
 from rayscribe.files import write_text
 from rayscribe.label_tables import LabelTables, read_labels, write_labels
 from rayscribe.labels import OBSERVATIONS
@@ -27,6 +27,7 @@ from rayscribe.pages.compare import compare_latex, compare_page, compare_text
 from rayscribe.pages.evaluation import evaluation_page
 from rayscribe.protocol import Protocol, reference_reports, written_reports
 from rayscribe.summary import summary
+from rayscribe.tools import Tools
 
 FEW = 300  # resamples; the tests are about what is there, not about its last digit
 

@@ -53,6 +53,8 @@ def evaluate(arguments: list[str]) -> None:
         "RadGraph's JSON of the predictions by study id, made elsewhere"
         reference_graphs: Path | None = None
         "the same of the references"
+        sentences: Path | None = None
+        "folder of a sentence-transformers model on disk, or `installed` for the package with all-MiniLM-L6-v2; adds the cosine"
         template_findings: Path | None = None
         "a classifier's findings (`rayscribe classify label`), for a floor that fills them into stock sentences"
         image_floors: bool = True
@@ -66,13 +68,15 @@ def _evaluate(wanted: Any) -> None:
     from tqdm import tqdm
 
     from rayscribe.data.manifest import read_manifest
-    from rayscribe.evaluate import STAGES, Tools
+    from rayscribe.evaluate import STAGES
     from rayscribe.evaluate import evaluate as scored
     from rayscribe.label_tables import LabelTables, read_labels
     from rayscribe.metrics.radgraph import RadGraph, read_annotations
+    from rayscribe.metrics.similarity import SentenceEncoder
     from rayscribe.predictions import read_predictions
     from rayscribe.protocol import check_protocol, reference_reports, written_reports
     from rayscribe.summary import summary
+    from rayscribe.tools import Tools
 
     if (wanted.predicted_labels is None) != (wanted.reference_labels is None):
         raise InputError(
@@ -94,6 +98,9 @@ def _evaluate(wanted: Any) -> None:
         tools = replace(tools, graphs=graphs)
     elif wanted.radgraph is not None:
         tools = replace(tools, radgraph=RadGraph.load(wanted.radgraph))
+    if wanted.sentences is not None:
+        folder = None if wanted.sentences == Path("installed") else wanted.sentences
+        tools = replace(tools, sentences=SentenceEncoder.load(folder))
     with tqdm(total=STAGES, unit="stage") as bar:
 
         def stage(name: str) -> None:

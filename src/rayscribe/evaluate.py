@@ -6,8 +6,6 @@ Needs no model and no torch. The path: references and reports -> systems (the mo
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -17,47 +15,27 @@ from numpy.typing import NDArray
 
 from rayscribe.data.cleaning import words_only
 from rayscribe.data.manifest import Manifest
-from rayscribe.errors import DISCLAIMER, InputError
-from rayscribe.label_tables import LabelTables
-from rayscribe.labels import Labeler, Labels
+from rayscribe.errors import DISCLAIMER
+from rayscribe.labels import Labels
 from rayscribe.metrics.alarms import alarms
 from rayscribe.metrics.clinical import POLICIES, is_normal, observation_counts, per_observation
 from rayscribe.metrics.diversity import against_references, diversity
-from rayscribe.metrics.families import Families, System, measured, stored, tested_names, together
+from rayscribe.metrics.families import Families, measured, stored, tested_names, together
 from rayscribe.metrics.grounding import finding_grounding, text_grounding
 from rayscribe.metrics.imbalance import by_frequency, published_word_bins, word_bins
-from rayscribe.metrics.labeler import RuleLabeler
-from rayscribe.metrics.meteor import MeteorResources, find_resources, meteor_name
-from rayscribe.metrics.radgraph import Annotation, RadGraph
-from rayscribe.metrics.statistics import RESAMPLES, Rows, differences, intervals
+from rayscribe.metrics.meteor import find_resources, meteor_name
+from rayscribe.metrics.similarity import distribution
+from rayscribe.metrics.statistics import Rows, differences, intervals
 from rayscribe.protocol import Protocol, reference_reports, signature, training_reports, written_reports
 from rayscribe.split_floors import ONE_REPORT, about_floor, floor_reports
 from rayscribe.study import Study
 from rayscribe.terms import is_restricted
+from rayscribe.tools import Tools
 
 Stage = Callable[[str], None]
 Progress = Callable[[Iterable[Any]], Iterable[Any]]
-STAGES = 7
+STAGES = 8
 "How often `evaluate` calls its stage, for a progress bar."
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tools:
-    """What scores are made with beside the reports."""
-
-    labeler: Labeler = RuleLabeler()  # noqa: RUF009  # stateless
-    tables: LabelTables | None = None
-    "labels made elsewhere take the place of the labeler's for the model and the references; floors are then not labelled"
-    radgraph: RadGraph | None = None
-    "a model on disk; it annotates the references, the model's reports and the floors of one report"
-    graphs: tuple[Mapping[str, Annotation], Mapping[str, Annotation]] | None = None
-    "annotations made elsewhere, by study id: of the model's reports and of the references"
-    meteor: MeteorResources | None = None
-    "found from the installed packages when None"
-    template_findings: Mapping[str, Sequence[int]] | None = None
-    "what a classifier finds, as states of the 14 observations by study id; a floor fills it into stock sentences"
-    image_floors: bool = True
-    resamples: int = RESAMPLES
 
 
 def evaluate(
@@ -72,7 +50,7 @@ def evaluate(
 ) -> dict[str, Any]:
     """The content of scores.json. Every study of the split that has the section must have a prediction.
 
-    `stage` hears what begins; `progress` wraps the two loops that take long on a large split.
+    `stage` hears what begins; `progress` wraps the loops that take long on a large split.
     """
     tools = tools or Tools()
     resources = tools.meteor or find_resources()
@@ -80,7 +58,7 @@ def evaluate(
     wanted, own = list(references.values()), written_reports(predictions, references, split, protocol)
     studies = [study for study in manifest.split(split) if study.id in references]
     stage("labelling reports")
-    own_labels, wanted_labels = _labels(tools, list(references), own, wanted)
+    own_labels, wanted_labels = tools.labels(list(references), own, wanted)
     stage("writing the floors")
     floors, notes = floor_reports(
         manifest,
@@ -89,6 +67,7 @@ def evaluate(
         protocol,
         tools.labeler,
         findings=tools.template_findings,
+        sentences=tools.sentences,
         read_images=tools.image_floors,
         progress=progress,
     )
@@ -97,16 +76,12 @@ def evaluate(
         notes.append(
             f"{unknown} predictions are of no study in split {split} that has the section; they are not scored"
         )
-    own_graphs, wanted_graphs = _graphs(tools, list(references), own, wanted)
-    systems = {"model": System(reports=own, labels=own_labels, graphs=own_graphs)}
-    for name, texts in floors.items():
-        labels = None if tools.tables else tools.labeler.label(texts)
-        graphs = None
-        if tools.radgraph and name in ONE_REPORT:
-            graphs = tools.radgraph.annotate(texts[:1]) * len(texts)
-        systems[name] = System(reports=texts, labels=labels, graphs=graphs)
+    stage("annotating reports")
+    systems, reference = tools.systems(
+        list(references), (own, own_labels), (wanted, wanted_labels), floors, progress=progress
+    )
     stage("aligning words")
-    tables = measured(systems, wanted, wanted_labels, resources, reference_graphs=wanted_graphs, progress=progress)
+    tables = measured(systems, reference, resources, progress=progress)
     groups = [study.subject for study in studies] if all(study.subject for study in studies) else None
     stage("resampling")
     again = _Intervals(groups, tools.resamples)
@@ -128,8 +103,8 @@ def evaluate(
         "alarms": alarms(len(wanted), diverse, grounding, _below(scores)),
         "notes": notes,
         "signature": signature(manifest, split, protocol, references)
-        | {"meteor": meteor_name(resources), "labeler": tools.tables.name if tools.tables else tools.labeler.name}
-        | _graph_name(tools),
+        | {"meteor": meteor_name(resources)}
+        | tools.names(),
         "interval": f"95 %, percentile bootstrap over {'patients' if groups else 'studies'}, {tools.resamples} resamples",
         "studies": len(wanted),
         "scores": scores["model"],
@@ -144,6 +119,9 @@ def evaluate(
         "imbalance": _imbalance(own, wanted, training, again),
         "diversity": diverse,
         "grounding": grounding,
+        "sentence_similarity": {
+            name: distribution(families["sentences"]) for name, families in tables.items() if "sentences" in families
+        },
         "statistics": stored(list(references), groups, tables["model"]),
     }
 
@@ -162,37 +140,6 @@ class _Intervals:
             groups = [group for group, kept in zip(groups, keep) if kept] if groups else None
         found = intervals(rows, groups=groups, resamples=self.resamples)
         return {name: {"value": one.value, "low": one.low, "high": one.high} for name, one in found.items()}
-
-
-def _labels(tools: Tools, ids: Sequence[str], own: Sequence[str], wanted: Sequence[str]) -> tuple[Labels, Labels]:
-    if tools.tables:
-        return tools.tables.pair(ids)
-    return tools.labeler.label(own), tools.labeler.label(wanted)
-
-
-def _graphs(
-    tools: Tools, ids: Sequence[str], own: Sequence[str], wanted: Sequence[str]
-) -> tuple[Sequence[Annotation | None] | None, Sequence[Annotation | None] | None]:
-    if tools.graphs:
-        own_graphs, wanted_graphs = tools.graphs
-        for what, graphs in (("predictions", own_graphs), ("references", wanted_graphs)):
-            if missing := [name for name in ids if name not in graphs]:
-                raise InputError(
-                    f"the graphs of the {what} lack {len(missing)} of {len(ids)} studies, e.g. {missing[0]}"
-                )
-        return [own_graphs[name] for name in ids], [wanted_graphs[name] for name in ids]
-    if tools.radgraph is None:
-        return None, None
-    distinct = list(dict.fromkeys([*own, *wanted]))
-    known = dict(zip(distinct, tools.radgraph.annotate(distinct), strict=True))
-    return [known[text] for text in own], [known[text] for text in wanted]
-
-
-def _graph_name(tools: Tools) -> dict[str, str]:
-    if tools.graphs:
-        made = json.dumps(sorted(tools.graphs[1].items()))
-        return {"radgraph": f"annotations made elsewhere (references {hashlib.sha256(made.encode()).hexdigest()[:12]})"}
-    return {"radgraph": tools.radgraph.name} if tools.radgraph else {}
 
 
 def _normal(studies: Sequence[Study], labels: Labels) -> tuple[NDArray[np.bool_], str]:

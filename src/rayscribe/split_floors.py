@@ -13,15 +13,16 @@ import numpy as np
 from rayscribe.data.manifest import Manifest
 from rayscribe.errors import InputError
 from rayscribe.labels import POSITIVE, Labeler
-from rayscribe.metrics.floors import best_constant, most_frequent, random_reports, shuffled
+from rayscribe.metrics.floors import best_constant, most_frequent, most_similar, random_reports, shuffled
 from rayscribe.metrics.image_floors import filled_templates, nearest_reports, templates, thumbnails
+from rayscribe.metrics.similarity import SentenceEncoder
 from rayscribe.protocol import Protocol, reference_reports
 from rayscribe.study import Study
 
 MOST_TRAINING_IMAGES = 5_000
 "The image floors look at this many training studies at most, drawn at random."
 
-ONE_REPORT = ("constant", "most_frequent")
+ONE_REPORT = ("constant", "most_frequent", "most_similar")
 "Floors that write the same report for every study."
 
 
@@ -33,11 +34,12 @@ def floor_reports(
     labeler: Labeler,
     *,
     findings: Mapping[str, Sequence[int]] | None = None,
+    sentences: SentenceEncoder | None = None,
     read_images: bool = True,
     progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
 ) -> tuple[dict[str, list[str]], list[str]]:
     """What every floor writes for the studies, in their order; why some floors are not there. `own`: the system's reports;
-    `findings`: a classifier's states of the 14 observations by study id, for a floor of its own."""
+    `findings`: a classifier's states of the 14 observations by study id, for a floor of its own; so is `sentences`."""
     floors: dict[str, list[str]] = {}
     notes: list[str] = []
     if not (manifest.counts()["train"] and manifest.counts()["val"]):
@@ -47,6 +49,8 @@ def floor_reports(
     constant = best_constant(texts, list(val.values()))
     floors["constant"] = [constant] * len(studies)
     floors["most_frequent"] = [most_frequent(texts)] * len(studies)
+    if sentences is not None:
+        floors["most_similar"] = [most_similar(texts, list(val.values()), sentences)] * len(studies)
     floors["random_training"] = random_reports(texts, len(studies))
     floors["shuffled"] = shuffled(own)
     if findings is not None:
@@ -75,6 +79,7 @@ def about_floor(name: str, texts: Sequence[str], *, may_quote: bool) -> dict[str
     what = {
         "constant": "the training report with the best BLEU-4 on val, for every study",
         "most_frequent": "the most frequent training report, for every study",
+        "most_similar": "the training report with the best sentence similarity on val, for every study",
         "random_training": "a training report drawn at random for every study",
         "shuffled": "the system's own reports, every one given to another study",
         "nearest_image": "the report of the training study whose 32 x 32 picture is most alike",

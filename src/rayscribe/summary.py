@@ -8,7 +8,10 @@ from typing import Any
 from rayscribe.metrics.families import headline_names
 from rayscribe.metrics.statistics import p_text
 
-SHOWN_FLOORS = ("constant", "most_frequent", "nearest_image", "template", "classifier_template", "shuffled")
+SHOWN_FLOORS = (
+    *("constant", "most_frequent", "most_similar"),
+    *("nearest_image", "template", "classifier_template", "shuffled"),
+)
 
 
 def summary(result: Mapping[str, Any]) -> str:

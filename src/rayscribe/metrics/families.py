@@ -20,6 +20,7 @@ from rayscribe.metrics.clinical import clinical, clinical_score
 from rayscribe.metrics.meteor import COLUMNS, MeteorResources, meteor_name, meteor_score, meteor_statistics
 from rayscribe.metrics.overlap import overlap, overlap_score
 from rayscribe.metrics.radgraph import Annotation, radgraph_rows, radgraph_score
+from rayscribe.metrics.similarity import Vectors, similarity_rows, similarity_score
 from rayscribe.metrics.statistics import Floats, Rows, Score, joined
 
 Families = dict[str, Rows]
@@ -28,6 +29,7 @@ HEADLINES = (
     *("bleu1", "bleu2", "bleu3", "bleu4", "rouge_l", "cider"),
     "ce_f1_micro_14_uncertain_negative",
     "ce_f1_macro_14_uncertain_negative",
+    "sentence_similarity",
 )
 "Scores that are tested, and corrected together; METEOR with them, under the name that says what it used."
 _SHOWN = ("ce_f1_example_14_uncertain_negative", "ce_f1_micro_5_uncertain_negative", "normal_f1", "abnormal_f1")
@@ -44,28 +46,34 @@ class System:
     "states (R, 14); None where nobody labelled these reports"
     graphs: Sequence[Annotation | None] | None = None
     "RadGraph's annotations; None where nobody annotated these reports"
+    vectors: Vectors | None = None
+    "sentence embeddings (R, D); None where nobody embedded these reports"
 
 
 def measured(
     systems: Mapping[str, System],
-    references: Sequence[str],
-    reference_labels: Labels,
+    reference: System,
     resources: MeteorResources,
     *,
-    reference_graphs: Sequence[Annotation | None] | None = None,
     progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
 ) -> dict[str, Families]:
-    """Every system's families of statistics. METEOR reads its large tables once for all of them."""
+    """Every system's families of statistics; a family that some of them lack needs what nobody made of their reports.
+
+    METEOR reads its large tables once for all of them.
+    """
+    references = reference.reports
     texts = [text for system in systems.values() for text in system.reports]
     aligned = meteor_statistics(texts, list(references) * len(systems), resources, progress=progress)
     found = {}
     for number, (name, system) in enumerate(systems.items()):
         rows = aligned[number * len(references) : (number + 1) * len(references)]
         families = {"overlap": overlap(system.reports, references), "meteor": _meteor(rows, meteor_name(resources))}
-        if system.labels is not None:
-            families["clinical"] = clinical(system.labels, reference_labels)
-        if system.graphs is not None and reference_graphs is not None:
-            families["radgraph"] = radgraph_rows(system.graphs, reference_graphs)
+        if system.labels is not None and reference.labels is not None:
+            families["clinical"] = clinical(system.labels, reference.labels)
+        if system.graphs is not None and reference.graphs is not None:
+            families["radgraph"] = radgraph_rows(system.graphs, reference.graphs)
+        if system.vectors is not None and reference.vectors is not None:
+            families["sentences"] = similarity_rows(system.vectors, reference.vectors)
         found[name] = families
     return found
 
@@ -105,6 +113,7 @@ def restored(place: str, statistics: Any, meteor: str) -> Families:
         "meteor": _meteor_scores(meteor),
         "clinical": clinical_score,
         "radgraph": radgraph_score,
+        "sentences": similarity_score,
     }
     try:
         families = {

@@ -11,7 +11,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from rayscribe.metrics.overlap import ORDERS, bleu
+from rayscribe.metrics.similarity import SentenceEncoder
 from rayscribe.metrics.statistics import Ints
+
+MOST_CANDIDATES = 5_000
+"Embedding a report takes milliseconds."
 
 
 def most_frequent(training: Sequence[str]) -> str:
@@ -52,6 +56,19 @@ def best_constant(candidates: Sequence[str], references: Sequence[str]) -> str:
     guesses_C4 = len(references) * np.maximum(0, lengths_C[:, None] - np.arange(ORDERS))
     wanted_C = np.full(len(distinct), sum(len(text.split()) for text in references))
     return distinct[int(bleu(matches_C4, guesses_C4, len(references) * lengths_C, wanted_C)[:, -1].argmax())]
+
+
+def most_similar(candidates: Sequence[str], references: Sequence[str], encoder: SentenceEncoder) -> str:
+    """The candidate that, written for every study, has the highest mean cosine with the references (the first of equals).
+
+    Of more than `MOST_CANDIDATES` distinct ones so many are drawn. Candidates and references as for `best_constant`.
+    """
+    distinct = list(dict.fromkeys(candidates))
+    if len(distinct) > MOST_CANDIDATES:
+        picks = np.random.default_rng(0).choice(len(distinct), MOST_CANDIDATES, replace=False)
+        distinct = [distinct[pick] for pick in np.sort(picks)]
+    mean_D = encoder.embed(references).mean(0)
+    return distinct[int((encoder.embed(distinct) @ mean_D).argmax())]
 
 
 def _counts_by_gram(references: Sequence[str], order: int) -> dict[tuple[str, ...], Ints]:

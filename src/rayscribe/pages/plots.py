@@ -1,4 +1,4 @@
-"""Drawings of a score file: floors, frequency of words, prevalence, subsets. As SVG in the page, as files for a paper."""
+"""Drawings of a score file: floors, words, prevalence, subsets, sentences. As SVG in the page, as files for a paper."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from rayscribe.files import whole_file
 from rayscribe.metrics.clinical import DEFAULT
 from rayscribe.metrics.families import headline_names
 from rayscribe.metrics.imbalance import DECILES
+from rayscribe.metrics.similarity import BINS
 from rayscribe.summary import SHOWN_FLOORS
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ _INK, _MODEL, _SOFT = "#222222", "#1f5fa8", "#9a9a9a"
 _FLOOR_STYLES = {
     "constant": ("o", "#b5452c"),
     "most_frequent": ("D", "#c98a2b"),
+    "most_similar": ("P", "#a2467f"),
     "nearest_image": ("s", "#7a7a7a"),
     "template": ("^", "#8a6d1f"),
     "classifier_template": ("v", "#5d7a1f"),
@@ -43,6 +45,11 @@ def plots(result: Mapping[str, Any]) -> dict[str, tuple[Figure, str]]:
         "F1 of every observation, the most frequent on top; the share is of the references",
     )
     found["subsets"] = (_subsets(result), f"Subsets of the split; normal by {result['normal_by']}")
+    if result.get("sentence_similarity"):
+        found["similarity"] = (
+            _similarity(result["sentence_similarity"]),
+            "Cosine of every report's sentence embedding with its reference's, beside floors of the same split",
+        )
     return found
 
 
@@ -150,6 +157,24 @@ def _subsets(result: Mapping[str, Any]) -> Figure:
         _bars(axes, [f"{label}\n({part['studies']})" for label, part in parts.items()], scores)
         axes.set_title(name.replace("_uncertain_negative", ""), fontsize=9)
         axes.tick_params(labelsize=8)
+    return figure
+
+
+def _similarity(found: Mapping[str, Any]) -> Figure:
+    """The model's distribution as bars, those of three floors as lines; dashes are medians."""
+    figure, (axes,) = axes_of(8, 3)
+    edges = [place / BINS for place in range(BINS + 1)]
+    axes.stairs(found["model"]["bins"], edges, fill=True, color=_MODEL, alpha=0.5, label="model")
+    axes.axvline(found["model"]["median"], color=_MODEL, linestyle="--")
+    for floor in ("constant", "most_similar", "shuffled"):
+        if floor in found:
+            colour = _FLOOR_STYLES[floor][1]
+            axes.stairs(found[floor]["bins"], edges, color=colour, label=floor)
+            axes.axvline(found[floor]["median"], color=colour, linestyle="--", linewidth=0.8)
+    axes.set_xlim(0, 1)
+    axes.set_xlabel("cosine with the reference")
+    axes.set_ylabel("studies")
+    axes.legend(frameon=False, fontsize=9)
     return figure
 
 
