@@ -249,3 +249,8 @@ def test_workloads_out_of_range_are_refused() -> None:
         Workload(batch=0)
     with pytest.raises(InputError, match=r"--utilisation 0"):
         replace(Workload(), utilisation=0.0)
+
+
+def test_the_documented_table_is_the_one_that_is_printed(eleven_billion: Plan) -> None:
+    document = Path(__file__).parents[2] / "docs" / "vision-llms.md"
+    assert plan_table(eleven_billion) in document.read_text(encoding="utf-8")
