@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 ATTENTION = r"(self_attn|cross_attn|attn|attention)\.(q_proj|k_proj|v_proj|o_proj|out_proj|qkv|proj)"
 MLP = r"(mlp|feed_forward)\.(fc1|fc2|gate_proj|up_proj|down_proj)"
 ADAPTED = re.compile(rf"\.(?P<layer>\d+)\.({ATTENTION}|{MLP})$")
+HAS_ADAPTED = re.compile(rf"(?P<layer>.+\.\d+)\.({ATTENTION}|{MLP})\b")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +56,12 @@ def towers(model: PreTrainedModel) -> tuple[str, str]:
     return vision, language
 
 
+def numbered_layers(model: PreTrainedModel) -> list[str]:
+    """Names of the towers' layers, with or without adapters in them, those of the vision tower first."""
+    inside = (name for tower in towers(model) for name, _ in model.get_submodule(tower).named_modules(prefix=tower))
+    return list(dict.fromkeys(match["layer"] for name in inside if (match := HAS_ADAPTED.match(name))))
+
+
 def targets(model: PreTrainedModel, settings: LoraSettings) -> list[str]:
     """Full names of the linear layers to adapt, in the model's order; ValueError for a tower without any.
 
@@ -64,28 +71,62 @@ def targets(model: PreTrainedModel, settings: LoraSettings) -> list[str]:
     vision, language = towers(model)
     found: list[str] = []
     if settings.vision:
-        read = _layers_read(model)
-        found += [name for name, layer in _linear(model, vision) if read is None or layer < read]
+        read = layers_read(model)
+        found += [name for name, layer in linear_layers(model, vision) if read is None or layer < read]
     if settings.language:
-        found += [name for name, _ in _linear(model, language)]
+        found += [name for name, _ in linear_layers(model, language)]
     return found
+
+
+def linear_layers(model: PreTrainedModel, tower: str) -> list[tuple[str, int]]:
+    """Name and layer number of each linear layer of attention and MLP in the tower."""
+    found = []
+    for name, module in model.get_submodule(tower).named_modules(prefix=tower):
+        match = ADAPTED.search(name)
+        if match and isinstance(module, nn.Linear):  # 4-bit and 8-bit layers are linear ones too
+            found.append((name, int(match["layer"])))
+    if not found:
+        raise ValueError(f"{type(model).__name__}: no linear layers of attention or MLP in {tower}")
+    return found
+
+
+def layers_read(model: PreTrainedModel) -> int | None:
+    """How many of the vision tower's layers matter to the model; None where its configuration does not say."""
+    chosen = model.config.to_dict().get("vision_feature_layer")
+    if chosen is None:
+        return None
+    depth = model.config.vision_config.num_hidden_layers
+    # The states count from the embeddings' output, 0, to the last layer's, `depth` or -1.
+    return max(state % (depth + 1) for state in ([chosen] if isinstance(chosen, int) else chosen))
 
 
 def projector(model: PreTrainedModel) -> list[str]:
     """Names of what lies between the towers: beside them, or at the end of the vision tower (Qwen2-VL's merger)."""
     vision, language = towers(model)
     parent = vision.rpartition(".")[0]
-    beside = [_join(parent, name) for name, module in model.get_submodule(parent).named_children() if _linears(module)]
-    between = [name for name in beside if name not in (vision, language) and not language.startswith(f"{name}.")]
-    between = [name for name in between if model.get_submodule(name) is not model.get_output_embeddings()]
+    beside = {_join(parent, name): module for name, module in model.get_submodule(parent).named_children()}
+    others = (model.get_submodule(vision), model.get_submodule(language), model.get_output_embeddings())
+    between = [
+        name for name, module in beside.items() if module not in others and any(True for _ in module.parameters())
+    ]
     if not between:
-        adapted = {name for name, _ in _linear(model, vision)}
+        adapted = {name for name, _ in linear_layers(model, vision)}
         children = [_join(vision, name) for name, _ in model.get_submodule(vision).named_children()]
         blocks = {child for child in children if any(name.startswith(f"{child}.") for name in adapted)}
         between = [child for child in children if child not in blocks and _linears(model.get_submodule(child))]
     if not between:
         raise ValueError(f"{type(model).__name__} has no linear module between its towers")
     return between
+
+
+def kept_whole(model: PreTrainedModel) -> list[str]:
+    """Names that quantisation skips: the word head and the projector; bitsandbytes' `llm_int8_skip_modules` in full.
+
+    Full, because a short name does not skip what lies inside it: `multi_modal_projector` skips Llama's, which is one linear
+    layer, and none of the two layers of LLaVA's.
+    """
+    head = model.get_output_embeddings()
+    return [*(name for name, module in model.named_modules() if module is head), *projector(model)]
 
 
 def lora_config(model: PreTrainedModel, settings: LoraSettings) -> LoraConfig:
@@ -103,28 +144,6 @@ def lora_config(model: PreTrainedModel, settings: LoraSettings) -> LoraConfig:
         use_rslora=False,
         task_type="CAUSAL_LM",
     )
-
-
-def _linear(model: PreTrainedModel, tower: str) -> list[tuple[str, int]]:
-    """Name and layer number of each linear layer of attention and MLP in the tower."""
-    found = []
-    for name, module in model.get_submodule(tower).named_modules(prefix=tower):
-        match = ADAPTED.search(name)
-        if match and isinstance(module, nn.Linear):  # 4-bit and 8-bit layers are linear ones too
-            found.append((name, int(match["layer"])))
-    if not found:
-        raise ValueError(f"{type(model).__name__}: no linear layers of attention or MLP in {tower}")
-    return found
-
-
-def _layers_read(model: PreTrainedModel) -> int | None:
-    """How many of the vision tower's layers matter to the model; None where its configuration does not say."""
-    chosen = model.config.to_dict().get("vision_feature_layer")
-    if chosen is None:
-        return None
-    depth = model.config.vision_config.num_hidden_layers
-    # The states count from the embeddings' output, 0, to the last layer's, `depth` or -1.
-    return max(state % (depth + 1) for state in ([chosen] if isinstance(chosen, int) else chosen))
 
 
 def _linears(module: nn.Module) -> bool:
