@@ -30,6 +30,7 @@ OVERVIEW = f"""rayscribe {__version__}: chest X-rays to draft radiology reports
   rayscribe label TABLE                       reports to the 14 CheXpert observations
   rayscribe audit DATA                        what is wrong with a split: copies, label shift, shared patients
   rayscribe classify train|test|tune|predict  classifiers of findings: one model a finding, or one for all
+  rayscribe llm train|wrap|compose|merge|plan   vision LLMs tuned with LoRA (Llama-3.2-Vision and its kin)
   rayscribe predict IMAGE...                  one study's images (PNG, JPEG, DICOM) to a draft report
   rayscribe export model MODEL                a model folder to a copy that can be passed on
   rayscribe deidentify FILE|FOLDER...         DICOM images to copies without names, dates, private tags (not burnt-in text)
@@ -194,6 +195,12 @@ def _classify(arguments: list[str]) -> None:
     classify(arguments)
 
 
+def _llm(arguments: list[str]) -> None:
+    from rayscribe.cli_llm import llm
+
+    llm(arguments)
+
+
 def _predict(arguments: list[str]) -> None:
     from rayscribe.cli_write import predict
 
@@ -267,6 +274,7 @@ _VERBS: dict[str, Callable[[list[str]], None]] = {
     "label": _label,
     "audit": _audit,
     "classify": _classify,
+    "llm": _llm,
     "predict": _predict,
     "export": _export,
     "deidentify": _deidentify,

@@ -1,7 +1,15 @@
 """The one exception that a user is meant to read."""
 
+import importlib.util
+
 DISCLAIMER = "Research draft written by a machine-learning model. Not a medical device; not for clinical use."
 
 
 class InputError(ValueError):
     """Something that the user gave cannot be used. The message says what is wrong, names the file, and says what to do."""
+
+
+def need_packages(extra: str, *packages: str) -> None:
+    """Raises InputError that names the extra unless its packages are installed."""
+    if lacking := [name for name in packages if importlib.util.find_spec(name) is None]:
+        raise InputError(f"needs {', '.join(lacking)}; install them with `pip install 'rayscribe[{extra}]'`")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,3 +39,18 @@ def write_text(path: Path, text: str) -> None:
 def sha256_of(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def beside(folder: Path) -> Iterator[Path]:
+    """A new folder in `folder`, whose files are moved up when the block ends well."""
+    folder.mkdir(parents=True, exist_ok=True)
+    made = folder / f".part.{os.getpid()}"
+    shutil.rmtree(made, ignore_errors=True)
+    made.mkdir()
+    try:
+        yield made
+        for path in sorted(made.iterdir()):
+            os.replace(path, folder / path.name)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)

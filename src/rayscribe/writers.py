@@ -16,7 +16,7 @@ from rayscribe.config import DecodingConfig
 from rayscribe.data.dataset import cleaned_report
 from rayscribe.data.features import cached_features
 from rayscribe.data.manifest import Manifest
-from rayscribe.errors import InputError
+from rayscribe.errors import InputError, need_packages
 from rayscribe.model_folder import VISION_LLM, format_of
 from rayscribe.predict import Draft, ModelReporter, Reporter, draft_report
 from rayscribe.study import Study
@@ -52,6 +52,7 @@ class Writer(Protocol):
 def open_writer(folder: Path, device: torch.device, *, base: str | None = None, download: bool = False) -> Writer:
     """`base`, `download`: where a vision LLM's base model lies now, and whether it may be fetched."""
     if format_of(folder) == VISION_LLM:
+        need_packages("vlm", "transformers", "peft")
         from rayscribe.vision_llm.writer import VisionLlmWriter  # transformers and peft: seconds to import
 
         return VisionLlmWriter.load(folder, device, base=base, download=download)

@@ -10,16 +10,16 @@ from typing import Any
 import torch
 from huggingface_hub.errors import GatedRepoError
 from safetensors import SafetensorError
-from transformers import AutoModelForImageTextToText, AutoProcessor, BitsAndBytesConfig
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, BitsAndBytesConfig
 
 from rayscribe.errors import InputError
 from rayscribe.vision_llm import tower  # noqa: F401  # transformers then knows the composed models
 from rayscribe.vision_llm.config import LlmConfig
 from rayscribe.vision_llm.conversation import Conversation
+from rayscribe.vision_llm.costs import meta_model
+from rayscribe.vision_llm.lora import kept_whole
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
-_WHOLE = ["lm_head", "multi_modal_projector", "merger", "modality_projection", "connector"]
-"Never quantised: the seed system's list, unsloth's default and Idefics3's name for the projector."
 _HEAD = 1 << 20  # bytes of a weight file that its digest reads: all names and shapes, and some of the weights
 
 
@@ -42,22 +42,22 @@ def load_conversation(
 
 def load_base(config: LlmConfig, device: torch.device, *, download: bool = False) -> Any:
     """The model in evaluation mode, its weights held as `config.weights` says."""
-    quantised = _quantisation(config)
+    options = {"revision": config.revision, "local_files_only": not download}
     try:
+        quantised = _quantisation(config, options)
         model = AutoModelForImageTextToText.from_pretrained(
             config.base,
-            revision=config.revision,
-            local_files_only=not download,
+            **options,
             use_safetensors=True,
             trust_remote_code=False,
-            dtype=DTYPES.get(config.weights, torch.bfloat16 if device.type == "cuda" else torch.float32),
+            dtype=DTYPES.get(config.weights, _compute(config)),
             quantization_config=quantised,
             device_map={"": device} if quantised else None,
         )
     except (OSError, ValueError, SafetensorError) as error:
         raise _told(config.base, error, download) from error
     if not quantised:
-        model = model.to(device=device)
+        model.to(device)  # type: ignore[arg-type]  # its decorator hides the signature
     return model.eval()
 
 
@@ -82,19 +82,25 @@ def _folder(place: str, revision: str) -> Path | None:
     return Path(found).parent if isinstance(found, str) else None
 
 
-def _quantisation(config: LlmConfig) -> BitsAndBytesConfig | None:
+def _quantisation(config: LlmConfig, options: dict[str, Any]) -> BitsAndBytesConfig | None:
+    """The seed system's: nf4 twice quantised; never the word head and the projector."""
     if config.weights not in ("nf4", "int8"):
         return None
+    whole = kept_whole(meta_model(AutoConfig.from_pretrained(config.base, **options)))
     if config.weights == "int8":
-        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=_WHOLE)
-    compute = torch.bfloat16 if torch.cuda.is_available() else torch.float32
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=whole)
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=compute,
-        llm_int8_skip_modules=_WHOLE,
+        bnb_4bit_compute_dtype=_compute(config),
+        llm_int8_skip_modules=whole,
     )
+
+
+def _compute(config: LlmConfig) -> torch.dtype:
+    """What a quantised model computes in."""
+    return DTYPES[config.train.precision]
 
 
 def _told(place: str, error: Exception, download: bool) -> InputError:

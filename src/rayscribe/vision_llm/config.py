@@ -1,7 +1,7 @@
 """One vision LLM's settings: what a recipe returns, what the command line changes, what the run folder keeps as YAML.
 
-"Seed system" is Koehler, Hsieh and Tang, "MIMIC-CXR: Chest X-ray Image Classification and Report Generation" (2024): its code and
-logs, Llama-3.2-11B-Vision-Instruct tuned on 2,562 studies with images.
+"Seed system" is Koehler, Hsieh and Tang, "MIMIC-CXR: Chest X-ray Image Classification and Report Generation" (2024): its code
+and logs, Llama-3.2-11B-Vision-Instruct tuned on 2,562 studies.
 """
 
 from __future__ import annotations

@@ -9,11 +9,9 @@ A merged folder holds the base as well (config.json, model*.safetensors) and nee
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,10 +22,11 @@ from safetensors import SafetensorError
 
 from rayscribe import __version__
 from rayscribe.errors import DISCLAIMER, InputError
-from rayscribe.files import sha256_of, write_text
-from rayscribe.model_folder import VISION_LLM, read_facts
+from rayscribe.files import beside, sha256_of, write_text
+from rayscribe.model_folder import VISION_LLM, origin_of, read_facts
+from rayscribe.seen import SEEN
 from rayscribe.settings_file import from_plain, to_plain
-from rayscribe.terms import terms_of
+from rayscribe.terms import inherited, terms_of
 from rayscribe.vision_llm.base import DTYPES, base_digest, load_base, load_conversation
 from rayscribe.vision_llm.config import LlmConfig
 from rayscribe.vision_llm.conversation import Conversation
@@ -122,6 +121,26 @@ def load_llm(
     )
 
 
+def wrap_base(config: LlmConfig, out: Path, *, download: bool = False) -> None:
+    """A folder that says how a base model is asked, and no adapters: what a tuned model is compared with."""
+    if out.exists() and any(out.iterdir()):
+        raise InputError(f"{out}: is not empty; name a new folder")
+    model = load_base(config, torch.device("cpu"), download=download)
+    conversation = load_conversation(
+        config.base,
+        image_token=model.config.image_token_id,
+        order=config.prompt.order,
+        revision=config.revision,
+        download=download,
+    )
+    data = inherited({}, origin_of(config.base))
+    sha256 = base_digest(config.base, config.revision)
+    save_llm(
+        out,
+        TrainedLlm(model=model, conversation=conversation, config=config, data=data, training={}, base_sha256=sha256),
+    )
+
+
 def merge(folder: Path, out: Path, *, base: str | None = None, dtype: str = "bfloat16") -> None:
     """Writes base and adapters as one plain transformers folder, which needs nothing else. Needs the base in memory once."""
     if out.exists() and any(out.iterdir()):
@@ -137,26 +156,8 @@ def merge(folder: Path, out: Path, *, base: str | None = None, dtype: str = "bfl
     config = replace(trained.config, base=HERE, revision="main", weights=dtype)  # type: ignore[arg-type]
     merged = replace(trained, model=whole, config=config, base_sha256=base_digest(str(out)))
     save_llm(out, merged)
-    for name in ("training-images.txt",):
-        if (folder / name).is_file():
-            shutil.copyfile(folder / name, out / name)
-
-
-@contextmanager
-def beside(folder: Path) -> Iterator[Path]:
-    """A new folder next to `folder`, whose files are moved into it when the block ends well. Raises InputError for a full disk."""
-    folder.mkdir(parents=True, exist_ok=True)
-    made = folder / f".part.{os.getpid()}"
-    shutil.rmtree(made, ignore_errors=True)
-    made.mkdir()
-    try:
-        yield made
-        for path in sorted(made.iterdir()):
-            os.replace(path, folder / path.name)
-    except SafetensorError as error:
-        raise InputError(f"{folder}: cannot be written ({error}); free some disk space and repeat") from error
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
+    if (folder / SEEN).is_file():
+        shutil.copyfile(folder / SEEN, out / SEEN)
 
 
 def _with_adapters(model: Any, folder: Path, sha256: str) -> PeftModel:

@@ -5,6 +5,8 @@ A composed folder loads with plain transformers once this module is imported. Sh
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,11 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from rayscribe.config import BackboneConfig
 from rayscribe.errors import InputError
+from rayscribe.files import beside, write_text
+from rayscribe.model_folder import origin_of
 from rayscribe.models.backbones import Backbone
+from rayscribe.seen import SEEN
+from rayscribe.terms import inherited
 
 IMAGE_TOKEN = "<image>"
 
@@ -106,7 +112,7 @@ def compose(language: Path, backbone: BackboneConfig, out: Path, *, size: int = 
     config = LlavaConfig(
         vision_config=BackboneTowerConfig(name=backbone.name, hidden_size=encoder.channels),
         text_config=words.config,
-        image_token_index=tokenizer.convert_tokens_to_ids(IMAGE_TOKEN),
+        image_token_index=len(tokenizer) - 1,  # it was added last
         vision_feature_layer=-1,
         vision_feature_select_strategy="full",
         tie_word_embeddings=words.config.tie_word_embeddings,
@@ -131,8 +137,16 @@ def compose(language: Path, backbone: BackboneConfig, out: Path, *, size: int = 
         chat_template=TEMPLATE,
         image_token=IMAGE_TOKEN,
     )
-    model.save_pretrained(out)
-    processor.save_pretrained(out)
+    with beside(out) as made:
+        model.save_pretrained(made)
+        processor.save_pretrained(made)
+    if origin := origin_of(backbone.weights):
+        # What the encoder learned from is told to whatever is tuned on it.
+        write_text(
+            out / "model.json", json.dumps({"format": "composed", "data": inherited({}, origin)}, indent=2) + "\n"
+        )
+        if (seen := Path(backbone.weights) / SEEN).is_file():
+            shutil.copyfile(seen, out / SEEN)
 
 
 @torch.no_grad()

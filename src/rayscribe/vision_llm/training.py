@@ -39,6 +39,7 @@ from rayscribe.settings_file import to_yaml
 from rayscribe.study import Study
 from rayscribe.terms import inherited
 from rayscribe.vision_llm.base import base_digest, load_base, load_conversation
+from rayscribe.vision_llm.checkpointing import recompute_layers
 from rayscribe.vision_llm.config import LlmConfig, LlmTrainConfig
 from rayscribe.vision_llm.conversation import Collator
 from rayscribe.vision_llm.folder import TrainedLlm, save_llm
@@ -120,16 +121,16 @@ def train_llm(
 
 
 def adapted(base: Any, config: LlmConfig) -> Any:
-    """The base with adapters that learn, in float32; everything else stands still."""
-    checkpointing = config.train.gradient_checkpointing
+    """The base with adapters that learn, in float32; everything else stands still. Raises InputError where nothing fits."""
     if config.weights in ("nf4", "int8"):
-        base = prepare_model_for_kbit_training(
-            base, use_gradient_checkpointing=checkpointing, gradient_checkpointing_kwargs={"use_reentrant": False}
-        )
+        base = prepare_model_for_kbit_training(base, use_gradient_checkpointing=False)
     base.config.use_cache = False
-    model = get_peft_model(base, lora_config(base, config.lora))
-    if checkpointing:
-        model.enable_input_require_grads()
+    try:
+        model = get_peft_model(base, lora_config(base, config.lora))
+    except ValueError as error:
+        raise InputError(f"{config.base}: {error}; see --lora") from error
+    if config.train.gradient_checkpointing:
+        recompute_layers(base)
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
@@ -236,8 +237,6 @@ def _arguments(config: LlmConfig, folder: Path, steps: int, device: torch.device
         optim=optimizer,
         bf16=train.precision == "bfloat16",
         use_cpu=device.type == "cpu",
-        gradient_checkpointing=train.gradient_checkpointing,
-        gradient_checkpointing_kwargs={"use_reentrant": False} if train.gradient_checkpointing else None,
         eval_strategy="steps",
         eval_steps=every,
         save_strategy="steps",
