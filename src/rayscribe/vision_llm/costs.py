@@ -131,7 +131,7 @@ def activation_bytes(
     A layer that is recomputed keeps its input, of `residual` bytes a value. Another one keeps the input and the output of
     each linear layer in bfloat16, and states of the residual stream: two where it sees (a LayerNorm keeps its input),
     three more in float32 where it writes (an RMSNorm keeps more, a gate is kept too). Beside layers: `LOGIT` bytes a logit,
-    the projector's outputs, a mask, and the input of each tower's last norm.
+    the projector's outputs, a mask, and the input of each tower's last norm. Attention keeps no matrix (sdpa, not eager).
     """
     kept = model.get_output_embeddings().out_features * study.tokens * LOGIT + study.mask * residual
     between = [part for name in projector(model) for part in model.get_submodule(name).modules()]
