@@ -12,18 +12,21 @@ from rayscribe.checkpoint import load_model
 from rayscribe.classifier_folder import FORMAT, load_classifier
 from rayscribe.errors import InputError
 from rayscribe.files import write_text
+from rayscribe.model_folder import VISION_LLM
 from rayscribe.seen import SEEN
 from rayscribe.terms import check_publishable
 
 _PARTS = ("model.safetensors", "vocabulary.json", "graph.json", "README.md", SEEN)
 _FOLDERS = ("retrieval",)
+_LLM_PARTS = ("*.safetensors", "*.json", "*.jinja", "README.md", SEEN)
+"Of a vision LLM: adapters, processor and tokenizer, and the base where it was merged."
 
 
 def export_model(model: Path, out: Path, *, terms_allow_it: bool) -> None:
     """`out` appears as a whole or not at all. Raises InputError for restricted data, or a folder that does not load."""
     try:
         about: dict[str, Any] = json.loads((model / "model.json").read_text())
-        is_classifier, data = about["format"] == FORMAT, dict(about["data"])
+        kind, data = str(about["format"]), dict(about["data"])
         settings = _without_places(dict(about["config"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{model}: no rayscribe model ({error!r})") from error
@@ -34,16 +37,19 @@ def export_model(model: Path, out: Path, *, terms_allow_it: bool) -> None:
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
-        for name in _PARTS:
-            if (model / name).is_file():
-                shutil.copyfile(model / name, temporary / name)
+        for pattern in _LLM_PARTS if kind == VISION_LLM else _PARTS:
+            for path in model.glob(pattern):
+                shutil.copyfile(path, temporary / path.name)
         for name in _FOLDERS:
             if (model / name).is_dir():
                 shutil.copytree(model / name, temporary / name)
         data.pop("root", None)
         bare = about | {"data": data, "config": settings}
         write_text(temporary / "model.json", json.dumps(bare, indent=2) + "\n")
-        (load_classifier if is_classifier else load_model)(temporary)
+        if kind == VISION_LLM:
+            _check_llm(temporary, str(about["config"]["base"]))
+        else:
+            (load_classifier if kind == FORMAT else load_model)(temporary)
         temporary.rename(out)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -56,5 +62,18 @@ def _without_places(settings: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(value, Mapping):
             found[name] = _without_places(value)
         else:
-            found[name] = Path(value).name if isinstance(value, str) and "/" in value else value
+            is_place = isinstance(value, str) and "/" in value and (name != "base" or Path(value).exists())
+            found[name] = Path(value).name if is_place else value  # a base that is no folder is an id of the hub
     return found
+
+
+def _check_llm(copy: Path, base: str) -> None:
+    """The adapters' own note names the folder of the base, too. The base itself is not loaded, which may take tens of GB."""
+    from rayscribe.vision_llm.folder import check_adapters
+
+    settings = copy / "adapter_config.json"
+    if settings.is_file():
+        noted = json.loads(settings.read_text())
+        noted["base_model_name_or_path"] = Path(base).name if Path(base).exists() else base
+        write_text(settings, json.dumps(noted, indent=2) + "\n")
+    check_adapters(copy)

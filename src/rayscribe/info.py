@@ -17,9 +17,9 @@ def describe(path: Path | None) -> str:
         packages = [f"{name} {importlib.metadata.version(name)}" for name in ("torch", "timm", "numpy", "pydicom")]
         return "\n".join([f"rayscribe {__version__}, Python {platform.python_version()}", *packages, DISCLAIMER])
     if path.is_dir():
-        from rayscribe.checkpoint import read_about
+        from rayscribe.model_folder import facts_of
 
-        return _lines(read_about(path))
+        return _lines(facts_of(path))
     if path.suffix == ".parquet":
         from rayscribe.data.manifest import read_manifest
 

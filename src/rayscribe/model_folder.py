@@ -78,7 +78,7 @@ def origin_of(weights: str) -> list[dict[str, Any]]:
 
 def read_facts(folder: Path, format: str) -> dict[str, Any]:
     """model.json of a folder of this format, without loading weights."""
-    about, found = _about(folder), format_of(folder)
+    about, found = facts_of(folder), format_of(folder)
     if found != format:
         raise InputError(f"{folder / 'model.json'}: format {found!r}; {format} is needed here")
     return about
@@ -86,10 +86,11 @@ def read_facts(folder: Path, format: str) -> dict[str, Any]:
 
 def format_of(folder: Path) -> str:
     """Which kind of model the folder holds."""
-    return str(_about(folder)["format"])
+    return str(facts_of(folder)["format"])
 
 
-def _about(folder: Path) -> dict[str, Any]:
+def facts_of(folder: Path) -> dict[str, Any]:
+    """model.json of a folder of any kind."""
     path = folder / "model.json"
     if not path.is_file():
         raise InputError(
@@ -106,7 +107,7 @@ def _about(folder: Path) -> dict[str, Any]:
 
 def weights_sha256(folder: Path) -> str:
     """Of the weights in the folder: a model's, or a vision LLM's adapters, with the digest of the base they belong to."""
-    about = _about(folder)
+    about = facts_of(folder)
     if about["format"] == VISION_LLM:
         return f"{about['base_sha256']} + {about['adapters_sha256']}"
     return sha256_of(folder / WEIGHTS)

@@ -49,6 +49,7 @@ TEMPLATE = """{{ bos_token }}{% for message in messages %}{{ 'HEADER' + message[
 {% if message['content'] is string %}{{ message['content'] }}{% else %}{% for part in message['content'] %}\
 {% if part['type'] == 'image' %}{{ 'IMAGE' }}{% else %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}\
 {{ 'END' + '\n' }}{% endfor %}{% if add_generation_prompt %}{{ 'HEADERassistant\n' }}{% endif %}"""
+HEAD = 10.0  # times the word head's first weights, which are so small that no word could ever be sure
 GATE = 0.5  # of a cross-attention layer; a new model's are 0, so that it cannot see the image
 
 
@@ -225,7 +226,9 @@ def _template(image: str) -> str:
 def _seeded(kind: type[PreTrainedModel], config: PretrainedConfig) -> PreTrainedModel:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return kind(config)
+        model = kind(config)
+    model.get_output_embeddings().weight.data.mul_(HEAD)
+    return model
 
 
 def _save(folder: Path, model: PreTrainedModel, processor: ProcessorMixin, tokenizer: PreTrainedTokenizerFast) -> None:

@@ -109,7 +109,8 @@ def load_llm(
             f"{place}: is not the model that {folder} was tuned on ({digest[:12]}, not {base_sha256[:12]})"
         )
     if adapters_sha256 is not None:
-        model = _with_adapters(model, folder, adapters_sha256)
+        check_adapters(folder)
+        model = _with_adapters(model, folder)
     conversation = load_conversation(str(folder), order=config.prompt.order, image_token=model.config.image_token_id)
     return TrainedLlm(
         model=model.eval(),

@@ -106,13 +106,14 @@ def compose(language: Path, backbone: BackboneConfig, out: Path, *, size: int = 
         )
     tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE_TOKEN]}, replace_extra_special_tokens=False)
     tokenizer.eos_token = "<|im_end|>"
-    words.resize_token_embeddings(len(tokenizer))
+    image = tokenizer.get_vocab()[IMAGE_TOKEN]
+    words.resize_token_embeddings(max(image + 1, words.config.vocab_size))
     encoder = Backbone(backbone)
     side = _stride(encoder, size)
     config = LlavaConfig(
         vision_config=BackboneTowerConfig(name=backbone.name, hidden_size=encoder.channels),
         text_config=words.config,
-        image_token_index=len(tokenizer) - 1,  # it was added last
+        image_token_index=image,
         vision_feature_layer=-1,
         vision_feature_select_strategy="full",
         tie_word_embeddings=words.config.tie_word_embeddings,
