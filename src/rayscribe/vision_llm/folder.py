@@ -161,12 +161,16 @@ def merge(folder: Path, out: Path, *, base: str | None = None, dtype: str = "bfl
         shutil.copyfile(folder / SEEN, out / SEEN)
 
 
-def _with_adapters(model: Any, folder: Path, sha256: str) -> PeftModel:
-    path = folder / ADAPTERS
-    if not path.is_file() or sha256_of(path) != sha256:
+def check_adapters(folder: Path) -> None:
+    """Raises InputError unless the adapters are those that model.json names."""
+    sha256, path = read_facts(folder, VISION_LLM)["adapters_sha256"], folder / ADAPTERS
+    if sha256 is not None and not (path.is_file() and sha256_of(path) == sha256):
         raise InputError(
             f"{path}: missing, or not the adapters of model.json; copy the folder again, or resume the run"
         )
+
+
+def _with_adapters(model: Any, folder: Path) -> PeftModel:
     try:
         return PeftModel.from_pretrained(model, str(folder))
     except (ValueError, RuntimeError, OSError, SafetensorError) as error:
