@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from tiny import tiny_idefics3, tiny_llava, tiny_mllama, tiny_qwen2_vl
+from vision_llm_settings import REPORTS
 
 from rayscribe.data.manifest import read_manifest, write_manifest
 
@@ -17,7 +18,6 @@ FAMILIES: dict[str, Callable[[Path], None]] = {
     "llava": tiny_llava,
     "qwen2_vl": tiny_qwen2_vl,
 }
-REPORTS = ("The heart is enlarged.", "Lungs are clear.", "Small left pleural effusion.")
 
 
 @pytest.fixture(scope="session")

@@ -81,7 +81,9 @@ def test_the_order_of_image_and_text_is_a_setting(bases: dict[str, Path], name: 
 def test_a_template_that_does_not_begin_with_its_prompt_is_refused(bases: dict[str, Path]) -> None:
     conversation = opened(bases["llava"])
     template = conversation.processor.chat_template
-    conversation.processor.chat_template = template.replace("{% if add_generation_prompt %}", "{% if add_generation_prompt %}Now: ")
+    conversation.processor.chat_template = template.replace(
+        "{% if add_generation_prompt %}", "{% if add_generation_prompt %}Now: "
+    )
     with pytest.raises(InputError, match="chat template does not begin a conversation with its own prompt"):
         conversation.lesson([example(SHORT)])
 

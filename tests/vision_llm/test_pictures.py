@@ -16,7 +16,9 @@ from rayscribe.vision_llm.pictures import Examples, chosen_views, instruction_te
 
 
 def study(*views: str, findings: str = "") -> Study:
-    return Study(id="s", images=tuple(Path(f"{place}.png") for place in range(len(views))), views=views, findings=findings)
+    return Study(
+        id="s", images=tuple(Path(f"{place}.png") for place in range(len(views))), views=views, findings=findings
+    )
 
 
 def test_frontal_images_come_first_and_alone_where_asked() -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 from rayscribe.vision_llm.config import LlmConfig, LlmTrainConfig, PromptConfig
 from rayscribe.vision_llm.lora import LoraSettings
 
+REPORTS = ("The heart is enlarged.", "Lungs are clear.", "Small left pleural effusion.")
+
 
 def short(base: Path, **train: object) -> LlmConfig:
     """Settings under which a tiny model learns three reports by heart."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,7 +26,7 @@ from rayscribe.model_folder import VISION_LLM, origin_of, read_facts
 from rayscribe.seen import SEEN
 from rayscribe.settings_file import from_plain, to_plain
 from rayscribe.terms import inherited, terms_of
-from rayscribe.vision_llm.base import DTYPES, base_digest, load_base, load_conversation
+from rayscribe.vision_llm.base import DTYPES, base_digest, base_folder, load_base, load_conversation
 from rayscribe.vision_llm.config import LlmConfig
 from rayscribe.vision_llm.conversation import Conversation
 
@@ -65,11 +64,9 @@ def save_llm(folder: Path, trained: TrainedLlm) -> None:
     with beside(folder) as made:
         trained.conversation.processor.save_pretrained(made)
         if isinstance(trained.model, PeftModel):
-            with warnings.catch_warnings():
-                warnings.filterwarnings(
-                    "ignore", message="Could not find a config file"
-                )  # looks the base up on the hub
-                trained.model.save_pretrained(str(made))
+            for settings in trained.model.peft_config.values():
+                settings.base_model_name_or_path = trained.config.base
+            trained.model.save_pretrained(str(made), save_embedding_layers=False)  # "auto" asks the hub
     write_text(folder / "README.md", _card(trained))
     adapters = folder / ADAPTERS
     about = {
@@ -99,19 +96,21 @@ def load_llm(
         adapters_sha256 = about["adapters_sha256"]
     except (TypeError, KeyError, ValueError) as error:
         raise InputError(f"{folder / 'model.json'}: {error!r}; the model was written by another version") from error
-    place = base or (str(folder) if config.base == HERE else config.base)
-    found = replace(
-        config, base=place, weights="bfloat16" if whole and config.weights in ("nf4", "int8") else config.weights
+    place = (
+        folder
+        if config.base == HERE and base is None
+        else base_folder(base or config.base, config.revision, download=download)
     )
-    model = load_base(found, device, download=download)
-    if (digest := base_digest(place, config.revision)) != base_sha256:
+    if (digest := base_digest(place)) != base_sha256:
         raise InputError(
             f"{place}: is not the model that {folder} was tuned on ({digest[:12]}, not {base_sha256[:12]})"
         )
+    check_adapters(folder)
+    unquantised = whole and config.weights in ("nf4", "int8")
+    model = load_base(place, replace(config, weights="bfloat16") if unquantised else config, device)
     if adapters_sha256 is not None:
-        check_adapters(folder)
         model = _with_adapters(model, folder)
-    conversation = load_conversation(str(folder), order=config.prompt.order, image_token=model.config.image_token_id)
+    conversation = load_conversation(folder, order=config.prompt.order, image_token=model.config.image_token_id)
     return TrainedLlm(
         model=model.eval(),
         conversation=conversation,
@@ -126,20 +125,14 @@ def wrap_base(config: LlmConfig, out: Path, *, download: bool = False) -> None:
     """A folder that says how a base model is asked, and no adapters: what a tuned model is compared with."""
     if out.exists() and any(out.iterdir()):
         raise InputError(f"{out}: is not empty; name a new folder")
-    model = load_base(config, torch.device("cpu"), download=download)
-    conversation = load_conversation(
-        config.base,
-        image_token=model.config.image_token_id,
-        order=config.prompt.order,
-        revision=config.revision,
-        download=download,
+    place = base_folder(config.base, config.revision, download=download)
+    model = load_base(place, config, torch.device("cpu"))
+    conversation = load_conversation(place, image_token=model.config.image_token_id, order=config.prompt.order)
+    data = inherited({}, origin_of(str(place)))
+    wrapped = TrainedLlm(
+        model=model, conversation=conversation, config=config, data=data, training={}, base_sha256=base_digest(place)
     )
-    data = inherited({}, origin_of(config.base))
-    sha256 = base_digest(config.base, config.revision)
-    save_llm(
-        out,
-        TrainedLlm(model=model, conversation=conversation, config=config, data=data, training={}, base_sha256=sha256),
-    )
+    save_llm(out, wrapped)
 
 
 def merge(folder: Path, out: Path, *, base: str | None = None, dtype: str = "bfloat16") -> None:
@@ -155,7 +148,7 @@ def merge(folder: Path, out: Path, *, base: str | None = None, dtype: str = "bfl
         if whole.generation_config is not None:
             whole.generation_config.save_pretrained(made)
     config = replace(trained.config, base=HERE, revision="main", weights=dtype)  # type: ignore[arg-type]
-    merged = replace(trained, model=whole, config=config, base_sha256=base_digest(str(out)))
+    merged = replace(trained, model=whole, config=config, base_sha256=base_digest(out))
     save_llm(out, merged)
     if (folder / SEEN).is_file():
         shutil.copyfile(folder / SEEN, out / SEEN)

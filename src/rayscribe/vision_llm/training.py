@@ -38,7 +38,7 @@ from rayscribe.seen import SEEN, check_unseen, write_seen
 from rayscribe.settings_file import to_yaml
 from rayscribe.study import Study
 from rayscribe.terms import inherited
-from rayscribe.vision_llm.base import base_digest, load_base, load_conversation
+from rayscribe.vision_llm.base import base_digest, base_folder, load_base, load_conversation
 from rayscribe.vision_llm.checkpointing import recompute_layers
 from rayscribe.vision_llm.config import LlmConfig, LlmTrainConfig
 from rayscribe.vision_llm.conversation import Collator
@@ -67,10 +67,12 @@ def train_llm(
     training, validation = (_studies(manifest, split, config, say) for split in ("train", "val"))
     validation = _drawn(validation, config)
     states = _findings(config, [*training, *validation])
-    check_unseen(Path(config.base), [*manifest.split("val"), *manifest.split("test")], "val or test")
+    place = base_folder(config.base, config.revision, download=download)
+    base_sha256 = base_digest(place)
+    check_unseen(place, [*manifest.split("val"), *manifest.split("test")], "val or test")
     if is_first:
-        _start(run, config, _digest(manifest, config), resume=resume)
-        write_seen(run, training, config.base)
+        _start(run, config, _digest(manifest, config, base_sha256), resume=resume)
+        write_seen(run, training, str(place))
     checkpoint = _last_whole(run / "checkpoints", may_delete=is_first) if resume else None
 
     set_seed(config.seed)
@@ -79,14 +81,8 @@ def train_llm(
         if torch.cuda.is_available()
         else torch.device("cpu")
     )
-    base = load_base(config, device, download=download)
-    conversation = load_conversation(
-        config.base,
-        image_token=base.config.image_token_id,
-        order=config.prompt.order,
-        revision=config.revision,
-        download=download,
-    )
+    base = load_base(place, config, device)
+    conversation = load_conversation(place, image_token=base.config.image_token_id, order=config.prompt.order)
     model = adapted(base, config)
     trainable, total = model.get_nb_trainable_parameters()
     say(f"{Path(config.base).name}: {trainable:,} of {total:,} parameters learn; weights {config.weights}")
@@ -105,7 +101,7 @@ def train_llm(
     state = trainer.state
     _write_log(run / "log.csv", state.log_history)
     facts = {"step": state.best_global_step, "validation": {"loss": state.best_metric}, "steps": state.global_step}
-    about = inherited(manifest.provenance, origin_of(config.base)) | {"digest": manifest.digest()}
+    about = inherited(manifest.provenance, origin_of(str(place))) | {"digest": manifest.digest()}
     save_llm(
         run,
         TrainedLlm(
@@ -114,7 +110,7 @@ def train_llm(
             config=config,
             data=about,
             training=facts,
-            base_sha256=base_digest(config.base, config.revision),
+            base_sha256=base_sha256,
         ),
     )
     say(f"best: step {state.best_global_step} of {state.global_step}, validation loss {state.best_metric:.4f}; {run}")
@@ -178,9 +174,9 @@ def _findings(config: LlmConfig, studies: Sequence[Study]) -> States | None:
     return given_states(Path(config.prompt.findings), [study.id for study in studies])
 
 
-def _digest(manifest: Manifest, config: LlmConfig) -> str:
+def _digest(manifest: Manifest, config: LlmConfig, base_sha256: str) -> str:
     """Of all that the training reads."""
-    parts = [manifest.digest(), base_digest(config.base, config.revision)]
+    parts = [manifest.digest(), base_sha256]
     if config.prompt.findings:
         parts.append(sha256_of(Path(config.prompt.findings)))
     return hashlib.sha256(" ".join(parts).encode()).hexdigest()

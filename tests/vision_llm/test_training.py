@@ -1,0 +1,155 @@
+"""Tuning tiny vision LLMs: they learn three reports by heart, from the images; runs go on, stop and refuse as they should."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from vision_llm_settings import REPORTS, short
+
+from rayscribe.config import DecodingConfig
+from rayscribe.data.manifest import read_manifest, write_manifest
+from rayscribe.errors import InputError
+from rayscribe.model_folder import read_weights
+from rayscribe.vision_llm.config import LLM_RECIPES, LlmConfig, ResponseConfig, compact, llama32_vision
+from rayscribe.vision_llm.folder import ADAPTERS, load_llm
+from rayscribe.vision_llm.reporter import VisionLlmReporter
+from rayscribe.vision_llm.training import total_steps, train_llm
+
+CPU = torch.device("cpu")
+GREEDY = DecodingConfig(beams=1, max_tokens=20)
+
+
+def adapters(run: Path) -> dict[str, torch.Tensor]:
+    return read_weights(run / ADAPTERS)[0]
+
+
+def assert_close(first: Path, second: Path, tolerance: float = 0.0) -> None:
+    one, other = adapters(first), adapters(second)
+    assert one.keys() == other.keys() and one
+    for name, tensor in one.items():
+        assert (tensor - other[name]).abs().max() <= tolerance, name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mllama", "idefics3", "llava", "qwen2_vl"])
+def test_it_learns_reports_by_heart_from_the_images_and_writes_them_after_loading(
+    bases: dict[str, Path], handful: Path, tmp_path: Path, name: str
+) -> None:
+    before = read_weights(bases[name] / "model.safetensors")[0]
+    train_llm(short(bases[name], max_steps=60, evaluate_every=20, lr=5e-3), handful, tmp_path / "run")
+    after = read_weights(bases[name] / "model.safetensors")[0]
+    assert all(tensor.equal(after[key]) for key, tensor in before.items())
+    assert all("lora_" in key for key in adapters(tmp_path / "run"))
+    studies = read_manifest(handful).split("test")
+    reporter = VisionLlmReporter(trained=load_llm(tmp_path / "run", CPU))
+    assert reporter.generate(studies, GREEDY) == list(REPORTS)  # a batch, padded on the left
+    assert [reporter.generate([study], GREEDY)[0] for study in studies] == list(REPORTS)
+    others = [replace(study, images=studies[0].images, sha256=studies[0].sha256) for study in studies]
+    assert reporter.generate(others, GREEDY) == [REPORTS[0]] * 3
+    facts = json.loads((tmp_path / "run" / "model.json").read_text())
+    assert facts["training"]["validation"]["loss"] < 2 and facts["data"]["digest"]
+    assert "Not a medical device" in (tmp_path / "run" / "README.md").read_text()
+
+
+def test_a_killed_run_goes_on_to_the_same_adapters(bases: dict[str, Path], handful: Path, tmp_path: Path) -> None:
+    config = short(bases["llava"], max_steps=12, evaluate_every=3)
+    train_llm(config, handful, tmp_path / "whole")
+    script = (
+        "import sys, torch; torch.set_num_threads(1); sys.path[:0] = [sys.argv[1]]\n"
+        "from pathlib import Path; from vision_llm_settings import short\n"
+        "from rayscribe.vision_llm.training import train_llm\n"
+        "train_llm(short(Path(sys.argv[2]), max_steps=12, evaluate_every=3), Path(sys.argv[3]), Path(sys.argv[4]))"
+    )
+    run = tmp_path / "killed"
+    here = str(Path(__file__).parent)
+    child = subprocess.Popen([sys.executable, "-c", script, here, str(bases["llava"]), str(handful), str(run)])
+    while not (run / "checkpoints" / "checkpoint-6" / "trainer_state.json").exists():
+        assert child.poll() is None
+        time.sleep(0.005)
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    half = run / "checkpoints" / "checkpoint-99"
+    half.mkdir()
+    (half / ADAPTERS).write_bytes(b"half written")
+    with pytest.raises(InputError, match="already holds a run; continue it with --resume"):
+        train_llm(config, handful, run)
+    with pytest.raises(InputError, match="started with other settings"):
+        train_llm(replace(config, seed=1), handful, run, resume=True)
+    train_llm(config, handful, run, resume=True)
+    assert_close(run, tmp_path / "whole")
+    assert not half.exists()
+
+
+def test_accumulated_and_two_processes_equal_one_large_batch(
+    bases: dict[str, Path], handful: Path, tmp_path: Path
+) -> None:
+    shared = {"max_steps": 4, "evaluate_every": 4, "lr": 1e-3, "studies_per_step": 2}
+    for batch in (1, 2):
+        train_llm(short(bases["llava"], batch_size=batch, **shared), handful, tmp_path / str(batch))
+    assert_close(tmp_path / "1", tmp_path / "2", 1e-4)
+
+
+def test_it_stops_when_the_validation_loss_no_longer_falls_and_keeps_the_best(
+    bases: dict[str, Path], handful: Path, tmp_path: Path
+) -> None:
+    manifest = read_manifest(handful)
+    other = [
+        replace(study, findings="Zzz qqq xxx jjj.") if study.split == "val" else study for study in manifest.studies
+    ]
+    write_manifest(tmp_path / "other.parquet", replace(manifest, studies=tuple(other)))
+    config = short(bases["llava"], max_steps=60, evaluate_every=2, patience=2, lr=1e-2)
+    train_llm(config, tmp_path / "other.parquet", tmp_path / "run")
+    training = json.loads((tmp_path / "run" / "model.json").read_text())["training"]
+    assert training["step"] + 2 * 2 == training["steps"] < 60
+    rows = (tmp_path / "run" / "log.csv").read_text().splitlines()
+    losses = {int(row.split(",")[0]): float(row.split(",")[3]) for row in rows[1:] if row.split(",")[3]}
+    assert min(losses, key=losses.__getitem__) == training["step"]
+    assert losses[training["step"]] == pytest.approx(training["validation"]["loss"])
+
+
+def test_a_diverged_run_stops_with_a_message_and_keeps_nothing(
+    bases: dict[str, Path], handful: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=r"the run has diverged, lower --train\.lr"):
+        train_llm(short(bases["llava"], lr=1e38, max_grad_norm=1e38, evaluate_every=2), handful, tmp_path / "run")
+    assert not (tmp_path / "run" / "model.json").exists()
+
+
+def test_the_test_split_is_not_read_in_training(bases: dict[str, Path], handful: Path, tmp_path: Path) -> None:
+    manifest = read_manifest(handful)
+    gone = [
+        replace(s, images=(tmp_path / "gone.png",) * len(s.images)) if s.split == "test" else s
+        for s in manifest.studies
+    ]
+    write_manifest(tmp_path / "gone.parquet", replace(manifest, studies=tuple(gone)))
+    train_llm(short(bases["llava"], max_steps=1), tmp_path / "gone.parquet", tmp_path / "run")
+    assert (tmp_path / "run" / "model.json").exists()
+
+
+def test_what_cannot_be_trained_says_why(bases: dict[str, Path], handful: Path, tmp_path: Path) -> None:
+    config = short(bases["llava"])
+    with pytest.raises(InputError, match="no study in split train has a report of the wanted section and length"):
+        train_llm(replace(config, text=ResponseConfig(min_words=500)), handful, tmp_path / "a")
+    with pytest.raises(InputError, match=r"not on this disk; --download fetches it"):
+        train_llm(replace(config, base="nobody/no-model"), handful, tmp_path / "b")
+    with pytest.raises(InputError, match=r"not a transformers model \(no config.json\)"):
+        train_llm(replace(config, base=str(tmp_path)), handful, tmp_path / "c")
+
+
+def test_recipes_are_the_seed_systems_and_ours() -> None:
+    seed = llama32_vision()
+    assert (seed.lora.rank, seed.lora.alpha, seed.lora.dropout) == (20, 20, 0.0)
+    assert (seed.weights, seed.seed, seed.train.lr, seed.train.warmup_steps) == ("nf4", 3407, 1e-4, 5)
+    assert (seed.train.batch_size, seed.train.studies_per_step, seed.train.max_steps) == (8, 32, 200)
+    assert total_steps(2562, seed.train) == 200
+    assert total_steps(2069, compact().train) == 260
+    assert all(isinstance(recipe(), LlmConfig) for recipe in LLM_RECIPES.values())
