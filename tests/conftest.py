@@ -63,6 +63,27 @@ def sentence_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_sentence_folder(tmp_path_factory.mktemp("sentences") / "letters")
 
 
+@pytest.fixture(scope="session")
+def handful(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A manifest of three drawn studies with short reports, for vision LLMs to learn by heart."""
+    from vision_llm_settings import write_handful  # transformers: seconds to import
+
+    path = tmp_path_factory.mktemp("handful") / "handful.parquet"
+    write_handful(world, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Folders of tiny vision LLMs by family."""
+    from vision_llm_settings import FAMILIES
+
+    root = tmp_path_factory.mktemp("bases")
+    for name, write in FAMILIES.items():
+        write(root / name)
+    return {name: root / name for name in FAMILIES}
+
+
 @pytest.fixture
 def rayscribe(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     """Runs a command in this process. Returns what it printed, or its message when it should fail with `code`."""

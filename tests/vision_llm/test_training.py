@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -19,10 +20,12 @@ from rayscribe.config import DecodingConfig
 from rayscribe.data.manifest import read_manifest, write_manifest
 from rayscribe.errors import InputError
 from rayscribe.model_folder import read_weights
+from rayscribe.vision_llm.base import base_folder
 from rayscribe.vision_llm.config import LLM_RECIPES, LlmConfig, ResponseConfig, compact, llama32_vision
 from rayscribe.vision_llm.folder import ADAPTERS, load_llm
 from rayscribe.vision_llm.reporter import VisionLlmReporter
 from rayscribe.vision_llm.training import total_steps, train_llm
+from test_train import run_by_two_processes
 
 CPU = torch.device("cpu")
 GREEDY = DecodingConfig(beams=1, max_tokens=20)
@@ -89,7 +92,7 @@ def test_a_killed_run_goes_on_to_the_same_adapters(bases: dict[str, Path], handf
     assert not half.exists()
 
 
-def test_accumulated_and_two_processes_equal_one_large_batch(
+def test_accumulated_batches_take_the_step_of_a_large_one(
     bases: dict[str, Path], handful: Path, tmp_path: Path
 ) -> None:
     shared = {"max_steps": 4, "evaluate_every": 4, "lr": 1e-3, "studies_per_step": 2}
@@ -153,3 +156,35 @@ def test_recipes_are_the_seed_systems_and_ours() -> None:
     assert total_steps(2562, seed.train) == 200
     assert total_steps(2069, compact().train) == 260
     assert all(isinstance(recipe(), LlmConfig) for recipe in LLM_RECIPES.values())
+
+
+@pytest.mark.slow
+def test_two_processes_take_the_steps_of_one(bases: dict[str, Path], handful: Path, tmp_path: Path) -> None:
+    manifest = read_manifest(handful)  # two training studies, because an epoch is shared in equal parts
+    two = tmp_path / "two.parquet"
+    write_manifest(two, replace(manifest, studies=tuple(s for s in manifest.studies if s.id != "train-2")))
+    shared = {"max_steps": 4, "evaluate_every": 2, "lr": 1e-3, "studies_per_step": 2, "batch_size": 1}
+    train_llm(short(bases["llava"], **shared), two, tmp_path / "one")
+    script = (
+        f"import sys, torch; torch.set_num_threads(1); sys.path[:0] = [{str(Path(__file__).parent)!r}]\n"
+        "from pathlib import Path; from vision_llm_settings import short\n"
+        "from rayscribe.vision_llm.training import train_llm\n"
+        f"base, data, run = {str(bases['llava'])!r}, {str(two)!r}, {str(tmp_path / 'two')!r}\n"
+        f"train_llm(short(Path(base), **{shared!r}), Path(data), Path(run))\n"
+    )
+    run_by_two_processes(script, tmp_path, port=29577)
+    assert_close(tmp_path / "two", tmp_path / "one", 1e-4)
+
+
+def test_nothing_is_asked_of_the_network(
+    bases: dict[str, Path], handful: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *where, **_: asked.append(where))
+    monkeypatch.setattr(socket.socket, "connect", lambda self, where: asked.append(where))
+    train_llm(short(bases["llava"], max_steps=1), handful, tmp_path / "run")
+    reporter = VisionLlmReporter(trained=load_llm(tmp_path / "run", CPU))
+    assert len(reporter.generate(read_manifest(handful).split("test"), GREEDY)) == 3
+    with pytest.raises(InputError, match="not on this disk"):
+        base_folder("nobody/no-model")
+    assert not asked
