@@ -93,9 +93,9 @@ def linear_layers(model: PreTrainedModel, tower: str) -> list[tuple[str, int]]:
 def layers_read(model: PreTrainedModel) -> int | None:
     """How many of the vision tower's layers matter to the model; None where its configuration does not say."""
     chosen = model.config.to_dict().get("vision_feature_layer")
-    if chosen is None:
+    depth = model.config.vision_config.to_dict().get("num_hidden_layers")
+    if chosen is None or depth is None:
         return None
-    depth = model.config.vision_config.num_hidden_layers
     # The states count from the embeddings' output, 0, to the last layer's, `depth` or -1.
     return max(state % (depth + 1) for state in ([chosen] if isinstance(chosen, int) else chosen))
 

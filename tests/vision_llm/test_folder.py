@@ -1,0 +1,167 @@
+"""A vision LLM's folder: adapters with their base, merged without, wrapped as it comes, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from huggingface_hub.errors import GatedRepoError
+from transformers import AutoModelForImageTextToText, AutoProcessor
+from vision_llm_settings import short
+
+from rayscribe.config import DecodingConfig
+from rayscribe.data.manifest import read_manifest
+from rayscribe.errors import InputError
+from rayscribe.vision_llm import base as base_module
+from rayscribe.vision_llm.base import base_folder
+from rayscribe.vision_llm.folder import ADAPTERS, load_llm, merge, wrap_base
+from rayscribe.vision_llm.pictures import Examples
+from rayscribe.vision_llm.reporter import VisionLlmReporter, written
+from rayscribe.vision_llm.training import train_llm
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def tuned(bases: dict[str, Path], handful: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("tuned") / "run"
+    train_llm(short(bases["mllama"], max_steps=20, lr=5e-3), handful, run)
+    return run
+
+
+def likelihoods(folder: Path, handful: Path) -> torch.Tensor:
+    trained = load_llm(folder, CPU)
+    studies = read_manifest(handful).split("train")
+    examples = Examples(studies, trained.config)
+    lesson = trained.conversation.lesson([examples[row] for row in range(len(studies))])
+    with torch.no_grad():
+        return trained.model(**lesson).logits
+
+
+def test_merged_weights_need_no_base_and_say_the_same(
+    tuned: Path, bases: dict[str, Path], handful: Path, tmp_path: Path
+) -> None:
+    merge(tuned, tmp_path / "merged", dtype="float32")
+    with_adapters, whole = likelihoods(tuned, handful), likelihoods(tmp_path / "merged", handful)
+    assert (with_adapters - whole).abs().max() < 1e-4
+    assert not (tmp_path / "merged" / ADAPTERS).exists()
+    # What a server that knows transformers alone reads.
+    model = AutoModelForImageTextToText.from_pretrained(tmp_path / "merged")
+    assert model.config.model_type == "mllama" and model.generation_config.eos_token_id is not None
+    assert AutoProcessor.from_pretrained(tmp_path / "merged").chat_template
+    assert json.loads((tmp_path / "merged" / "config.json").read_text())["architectures"] == [
+        "MllamaForConditionalGeneration"
+    ]
+    with pytest.raises(InputError, match="holds no adapters"):
+        merge(tmp_path / "merged", tmp_path / "again")
+    with pytest.raises(InputError, match="is not empty"):
+        merge(tuned, tmp_path / "merged")
+
+
+def test_adapters_are_laid_out_as_a_server_reads_them(tuned: Path, bases: dict[str, Path]) -> None:
+    settings = json.loads((tuned / "adapter_config.json").read_text())
+    assert (
+        settings["peft_type"] == "LORA"
+        and settings["r"] == 16
+        and settings["base_model_name_or_path"] == str(bases["mllama"])
+    )
+    assert (tuned / "tokenizer.json").is_file() and (tuned / "chat_template.jinja").is_file()
+
+
+def test_a_base_as_it_comes_writes_under_the_same_prompt(
+    tuned: Path, bases: dict[str, Path], handful: Path, tmp_path: Path
+) -> None:
+    wrap_base(short(bases["mllama"]), tmp_path / "base")
+    assert (likelihoods(tmp_path / "base", handful) - likelihoods(tuned, handful)).abs().max() > 0.1
+    assert "as it came" in (tmp_path / "base" / "README.md").read_text()
+
+
+def test_a_moved_base_is_named_and_another_one_refused(
+    tuned: Path, bases: dict[str, Path], tmp_path: Path, handful: Path
+) -> None:
+    facts = json.loads((tuned / "model.json").read_text())
+    run = tmp_path / "run"
+    shutil.copytree(tuned, run, ignore=shutil.ignore_patterns("checkpoints"))
+    facts["config"]["base"] = str(tmp_path / "gone")
+    (run / "model.json").write_text(json.dumps(facts))
+    with pytest.raises(InputError, match="gone: not on this disk"):
+        load_llm(run, CPU)
+    with pytest.raises(InputError, match=r"is not the model that .* was tuned on"):
+        load_llm(run, CPU, base=str(bases["llava"]))
+    assert load_llm(run, CPU, base=str(bases["mllama"])).base_sha256 == facts["base_sha256"]
+
+
+def test_damaged_adapters_and_pickles_are_refused(tuned: Path, bases: dict[str, Path], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(tuned, run, ignore=shutil.ignore_patterns("checkpoints"))
+    (run / ADAPTERS).write_bytes((run / ADAPTERS).read_bytes()[:-1])
+    with pytest.raises(InputError, match=r"missing, or not the adapters of model.json"):
+        load_llm(run, CPU)
+    pickled = tmp_path / "pickled"
+    shutil.copytree(bases["llava"], pickled)
+    (pickled / "model.safetensors").unlink()
+    torch.save({}, pickled / "pytorch_model.bin")
+    with pytest.raises(InputError, match="safetensors needed"):
+        wrap_base(short(pickled), tmp_path / "out")
+
+
+def test_a_base_without_chat_template_is_refused(bases: dict[str, Path], tmp_path: Path) -> None:
+    plain = tmp_path / "plain"
+    shutil.copytree(bases["llava"], plain, ignore=shutil.ignore_patterns("chat_template*"))
+    with pytest.raises(InputError, match="no chat template; take the instruction-tuned version"):
+        wrap_base(short(plain), tmp_path / "out")
+
+
+class Gated(GatedRepoError):
+    """As the hub's client raises it, without an answer of a server."""
+
+    def __init__(self) -> None:
+        Exception.__init__(self, "403")
+
+
+def test_a_gated_licence_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gated(*_: object, **__: object) -> str:
+        raise Gated
+
+    monkeypatch.setattr(base_module, "snapshot_download", gated)
+    with pytest.raises(InputError, match=r"its licence must be accepted first.*hf auth login"):
+        base_folder("meta-llama/Llama-3.2-11B-Vision-Instruct", download=True)
+
+
+@pytest.mark.parametrize(
+    "decoding",
+    [
+        DecodingConfig(beams=1, max_tokens=12),
+        DecodingConfig(beams=3, max_tokens=12, block_ngrams=2, min_tokens=3),
+        DecodingConfig(strategy="sample", temperature=1.5, min_p=0.1, max_tokens=12, seed=3),
+    ],
+)
+def test_writing_is_repeatable_and_leaves_the_generator_alone(
+    tuned: Path, handful: Path, decoding: DecodingConfig
+) -> None:
+    trained = load_llm(tuned, CPU)
+    studies = read_manifest(handful).split("test")
+    torch.manual_seed(7)
+    first = VisionLlmReporter(trained=trained).generate(studies, decoding)
+    after = torch.rand(1)
+    torch.manual_seed(7)
+    assert after == torch.rand(1)
+    assert VisionLlmReporter(trained=trained).generate(studies, decoding) == first
+    assert not any("Describe it" in text or "assistant" in text for text in first)
+
+
+def test_n_best_begins_with_the_best_and_odd_settings_are_refused(tuned: Path, handful: Path) -> None:
+    trained = load_llm(tuned, CPU)
+    example = Examples(read_manifest(handful).split("test"), trained.config)[0]
+    beams = DecodingConfig(beams=3, max_tokens=12)
+    (three,) = written(trained, [example], beams, best=3)
+    (one,) = written(trained, [example], beams)
+    assert three[0] == one[0] and len(three) == 3
+    with pytest.raises(InputError, match=r"--decoding.length-penalty"):
+        written(trained, [example], replace(beams, length_penalty=1.0))
+    with pytest.raises(InputError, match=r"--best 4: at most --decoding.beams 3"):
+        written(trained, [example], beams, best=4)

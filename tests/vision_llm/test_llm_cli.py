@@ -1,0 +1,221 @@
+"""Vision LLMs from the command line: tune, write, go on after an interruption, score, ask about one image, pass on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from rayscribe.data.manifest import read_manifest, write_manifest
+from rayscribe.labels import OBSERVATIONS
+
+Command = Callable[..., str]
+
+FAST = (
+    *("--weights", "float32", "--prompt.instruction", "Describe it.", "--lora.rank", 8, "--lora.alpha", 8),
+    *("--train.batch-size", 3, "--train.studies-per-step", 3, "--train.max-steps", 20, "--train.evaluate-every", 10),
+    *(
+        "--train.lr",
+        "5e-3",
+        "--train.precision",
+        "float32",
+        "--train.workers",
+        0,
+        "--train.schedule",
+        "constant_with_warmup",
+    ),
+)
+GREEDY = ("--decoding.beams", 1, "--decoding.max-tokens", 12)
+
+
+@pytest.fixture
+def tuned(rayscribe: Command, bases: dict[str, Path], handful: Path, tmp_path: Path) -> Path:
+    rayscribe("llm", "train", "compact", "--base", bases["llava"], "--data", handful, "--run", tmp_path / "run", *FAST)
+    return tmp_path / "run"
+
+
+@pytest.mark.slow
+def test_a_tuned_model_writes_goes_on_is_scored_and_compared_with_its_base(
+    rayscribe: Command, tuned: Path, bases: dict[str, Path], handful: Path, tmp_path: Path
+) -> None:
+    def write(model: Path, out: Path) -> str:
+        return rayscribe("generate", "--model", model, "--data", handful, "--split", "test", "--out", out, *GREEDY)
+
+    out = tmp_path / "tuned.jsonl"
+    assert "3 reports" in write(tuned, out)
+    whole = out.read_text()
+    out.write_text(whole[: len(whole) // 2])  # as if it had been killed
+    write(tuned, out)
+    assert out.read_text() == whole
+    assert all("not for clinical use" in json.loads(line)["disclaimer"] for line in whole.splitlines())
+    meta = json.loads((tmp_path / "tuned.jsonl.meta.json").read_text())
+    assert meta["section"] == "findings" and "cleaning" not in meta
+    rayscribe("llm", "wrap", "compact", "--base", bases["llava"], "--out", tmp_path / "base", *FAST[:4])
+    write(tmp_path / "base", tmp_path / "base.jsonl")
+    for name in ("tuned", "base"):
+        rayscribe(
+            *("evaluate", tmp_path / f"{name}.jsonl", "--data", handful, "--json", tmp_path / f"{name}.json"),
+            "--no-image-floors",
+        )
+    assert "base" in rayscribe("compare", tmp_path / "base.json", tmp_path / "tuned.json")
+    assert len((tuned / "test-log.jsonl").read_text().splitlines()) >= 2  # written, then scored
+
+
+def test_one_image_gets_a_draft_and_says_what_it_is(rayscribe: Command, tuned: Path, handful: Path) -> None:
+    study = read_manifest(handful).split("test")[0]
+    said = json.loads(
+        rayscribe("predict", study.images[0], "--model", tuned, "--json", "--best", 2, "--decoding.max-tokens", 12)
+    )
+    assert said["report"] and len(said["alternatives"]) == 1 and "Not a medical device" in said["disclaimer"]
+    assert any("drawn phantoms" in warning for warning in said["warnings"])
+    message = rayscribe("predict", *[study.images[0]] * 3, "--model", tuned, code=1)
+    assert "3 images; this model is shown 2 of a study at most" in message
+    assert "trained without findings" in rayscribe(
+        *(
+            "generate",
+            "--model",
+            tuned,
+            "--data",
+            handful,
+            "--out",
+            tuned / "x.jsonl",
+            "--states",
+            table(tuned, handful),
+        ),
+        code=1,
+    )
+
+
+def table(folder: Path, data: Path) -> Path:
+    """What `classify label` writes: cardiomegaly in the first study of every split, nothing else known."""
+    lines = [",".join(("id", *OBSERVATIONS))]
+    for study in read_manifest(data).studies:
+        found = "1.0" if study.id.endswith("-0") else "0.0"
+        lines.append(",".join((study.id, *(found if name == "Cardiomegaly" else "" for name in OBSERVATIONS))))
+    (folder / "findings.csv").write_text("\n".join(lines) + "\n")
+    return folder / "findings.csv"
+
+
+@pytest.mark.slow
+def test_a_classifiers_findings_stand_in_the_prompt_of_training_and_of_use(
+    rayscribe: Command, bases: dict[str, Path], handful: Path, tmp_path: Path
+) -> None:
+    findings = table(tmp_path, handful)
+    run = tmp_path / "run"
+    common = ("--data", handful, "--run", run, *FAST)
+    rayscribe("llm", "train", "compact", "--base", bases["idefics3"], "--prompt.findings", findings, *common)
+    ask = ("generate", "--model", run, "--data", handful, "--out", tmp_path / "out.jsonl", *GREEDY)
+    assert "trained with a classifier's findings in its prompt; give them with --states" in rayscribe(*ask, code=1)
+    rayscribe(*ask, "--states", findings)
+    assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 3
+
+
+def test_an_exported_model_holds_no_local_path_and_no_log(
+    rayscribe: Command, tuned: Path, bases: dict[str, Path], handful: Path, tmp_path: Path
+) -> None:
+    rayscribe("export", "model", tuned, "--out", tmp_path / "out")
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"adapter_model.safetensors", "adapter_config.json", "model.json", "tokenizer.json"} <= names
+    assert not names & {"checkpoints", "log.csv", "config.yaml", "test-log.jsonl"}
+    for path in (tmp_path / "out").glob("*.json"):
+        assert str(bases["llava"].parent) not in path.read_text()
+    assert "vision-llm" in rayscribe("info", tmp_path / "out")
+    study = read_manifest(handful).split("test")[0]
+    ask = ("predict", study.images[0], "--model", tmp_path / "out", *GREEDY)
+    assert "llava: not on this disk" in rayscribe(*ask, code=1)
+    assert "Not a medical device" in rayscribe(*ask, "--base", bases["llava"])
+
+
+def test_restricted_data_are_inherited_and_keep_a_model_from_being_passed_on(
+    rayscribe: Command, bases: dict[str, Path], handful: Path, tmp_path: Path
+) -> None:
+    manifest = read_manifest(handful)
+    terms = {"terms": "a data use agreement", "restricted": True}
+    canaries = tuple(replace(study, findings=f"{study.findings} Zebraquagga.") for study in manifest.studies)
+    data = tmp_path / "restricted.parquet"
+    write_manifest(data, replace(manifest, studies=canaries, provenance=manifest.provenance | terms))
+    run = tmp_path / "run"
+    said = rayscribe("llm", "train", "compact", "--base", bases["llava"], "--data", data, "--run", run, *FAST)
+    assert "restricted data" in rayscribe("export", "model", run, "--out", tmp_path / "out", code=1)
+    told = [path for path in run.rglob("*") if path.is_file() and b"Zebraquagga" in path.read_bytes()]
+    assert not told and "Zebraquagga" not in said
+    rayscribe("llm", "merge", run, "--out", tmp_path / "merged", "--dtype", "float32")
+    assert "restricted data" in rayscribe("export", "model", tmp_path / "merged", "--out", tmp_path / "out", code=1)
+
+
+def language_model(folder: Path) -> None:
+    """A tiny Llama that knows ChatML."""
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=300, initial_alphabet=alphabet, special_tokens=["<|im_start|>", "<|im_end|>"]
+    )
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.train_from_iterator(["user assistant The heart is enlarged. Lungs are clear."], trainer)
+    words = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|im_end|>")
+    config = LlamaConfig(
+        vocab_size=len(words),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        intermediate_size=64,
+        tie_word_embeddings=True,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    words.save_pretrained(folder)
+
+
+@pytest.mark.slow
+def test_an_encoder_and_a_language_model_become_one_that_is_tuned_with_its_projector(
+    rayscribe: Command, handful: Path, tmp_path: Path
+) -> None:
+    language_model(tmp_path / "words")
+    parts = ("--language", tmp_path / "words", "--backbone.name", "test_resnet", "--size", 64)
+    rayscribe("llm", "compose", *parts, "--out", tmp_path / "composed")
+    run = tmp_path / "run"
+    rayscribe("llm", "train", "compact", "--base", tmp_path / "composed", "--data", handful, "--run", run, *FAST)
+    from rayscribe.model_folder import read_weights
+
+    names = read_weights(run / "adapter_model.safetensors")[0]
+    assert any("multi_modal_projector" in name for name in names) and not any("vision_tower" in name for name in names)
+    rayscribe("generate", "--model", run, "--data", handful, "--out", tmp_path / "out.jsonl", *GREEDY)
+    rayscribe("llm", "merge", run, "--out", tmp_path / "merged", "--dtype", "float32")
+    rayscribe(
+        "generate", "--model", tmp_path / "merged", "--data", handful, "--out", tmp_path / "merged.jsonl", *GREEDY
+    )
+    assert (tmp_path / "merged.jsonl").read_text() == (tmp_path / "out.jsonl").read_text()
+    assert "is not empty" in rayscribe("llm", "compose", *parts, "--out", tmp_path / "composed", code=1)
+    assert "no linear layers of attention" in rayscribe(
+        *(
+            "llm",
+            "train",
+            "compact",
+            "--base",
+            tmp_path / "composed",
+            "--data",
+            handful,
+            "--run",
+            tmp_path / "b",
+            *FAST,
+        ),
+        "--lora.vision",
+        code=1,
+    )
+
+
+def test_the_plan_of_the_real_model_is_printed_without_weights(rayscribe: Command) -> None:
+    said = rayscribe("llm", "plan")
+    assert "83,968,000" in said and "10,670,220,835" in said and "80 GB" in said
+
+
+def test_a_report_model_takes_no_base(rayscribe: Command, tmp_path: Path) -> None:
+    (tmp_path / "model.json").write_text(json.dumps({"format": "rayscribe-model-1"}))
+    message = rayscribe("predict", tmp_path / "x.png", "--model", tmp_path, "--base", "y", code=1)
+    assert "is no vision LLM" in message
