@@ -1,4 +1,4 @@
-"""What a vision LLM reads, and which tokens its loss counts, in four families."""
+"""What a vision LLM reads, and which tokens its loss counts, in six families."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from rayscribe.vision_llm.base import load_conversation
 from rayscribe.vision_llm.conversation import IGNORED, Conversation
 from rayscribe.vision_llm.pictures import Example
 
-NAMES = ("mllama", "idefics3", "llava", "qwen2_vl")
+TALKING = ("mllama", "idefics3", "llava", "qwen2_vl", "gemma3")
+NAMES = (*TALKING, "paligemma")
 SHORT, LONG = "Lungs are clear.", "The heart is enlarged. There is a small left pleural effusion."
 
 
@@ -70,7 +71,7 @@ def test_prompts_are_padded_on_the_left_and_end_together(bases: dict[str, Path],
     assert both["input_ids"][0, -len(alone) :].equal(alone)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", TALKING)
 def test_the_order_of_image_and_text_is_a_setting(bases: dict[str, Path], name: str) -> None:
     one = example("")
     first, last = opened(bases[name]).prompt(one), opened(bases[name], "text-first").prompt(one)

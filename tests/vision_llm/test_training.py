@@ -43,7 +43,7 @@ def assert_close(first: Path, second: Path, tolerance: float = 0.0) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["mllama", "idefics3", "llava", "qwen2_vl"])
+@pytest.mark.parametrize("name", ["mllama", "idefics3", "llava", "qwen2_vl", "gemma3", "paligemma"])
 def test_it_learns_reports_by_heart_from_the_images_and_writes_them_after_loading(
     bases: dict[str, Path], handful: Path, tmp_path: Path, name: str
 ) -> None:

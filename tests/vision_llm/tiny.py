@@ -13,6 +13,10 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import (
     CLIPImageProcessor,
     CLIPVisionConfig,
+    Gemma3Config,
+    Gemma3ForConditionalGeneration,
+    Gemma3ImageProcessor,
+    Gemma3Processor,
     Idefics3Config,
     Idefics3ForConditionalGeneration,
     Idefics3ImageProcessor,
@@ -25,6 +29,9 @@ from transformers import (
     MllamaForConditionalGeneration,
     MllamaImageProcessor,
     MllamaProcessor,
+    PaliGemmaConfig,
+    PaliGemmaForConditionalGeneration,
+    PaliGemmaProcessor,
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
@@ -34,6 +41,7 @@ from transformers import (
     Qwen2VLImageProcessor,
     Qwen2VLProcessor,
     Qwen2VLVideoProcessor,
+    SiglipImageProcessor,
 )
 from transformers.models.mllama.configuration_mllama import MllamaTextConfig, MllamaVisionConfig
 
@@ -49,6 +57,14 @@ TEMPLATE = """{{ bos_token }}{% for message in messages %}{{ 'HEADER' + message[
 {% if message['content'] is string %}{{ message['content'] }}{% else %}{% for part in message['content'] %}\
 {% if part['type'] == 'image' %}{{ 'IMAGE' }}{% else %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}\
 {{ 'END' + '\n' }}{% endfor %}{% if add_generation_prompt %}{{ 'HEADERassistant\n' }}{% endif %}"""
+SIGLIP = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "image_size": 32,
+    "patch_size": 8,
+}
 HEAD = 10.0  # times the word head's first weights, which are so small that no word could ever be sure
 GATE = 0.5  # of a cross-attention layer; a new model's are 0, so that it cannot see the image
 
@@ -181,7 +197,39 @@ def tiny_qwen2_vl(folder: Path) -> None:
     _save(folder, _seeded(Qwen2VLForConditionalGeneration, config), processor, tokenizer)
 
 
-def _tokenizer(markers: list[str]) -> PreTrainedTokenizerFast:
+def tiny_gemma3(folder: Path) -> None:
+    """Gemma 3, the family of MedGemma: four image tokens between two marks, which see each other."""
+    tokenizer = _tokenizer(["<boi>", "<img>", "<eoi>"], boi_token="<boi>", image_token="<img>", eoi_token="<eoi>")
+    config = Gemma3Config(
+        text_config=_gemma(tokenizer) | {"sliding_window": 64, "query_pre_attn_scalar": 8},
+        vision_config=SIGLIP,
+        mm_tokens_per_image=4,
+        boi_token_index=tokenizer.convert_tokens_to_ids("<boi>"),
+        eoi_token_index=tokenizer.convert_tokens_to_ids("<eoi>"),
+        image_token_index=tokenizer.convert_tokens_to_ids("<img>"),
+    )
+    images = Gemma3ImageProcessor(size={"height": 32, "width": 32})
+    processor = Gemma3Processor(images, tokenizer, image_seq_length=4, chat_template=_template("<boi>"))
+    _save(folder, _seeded(Gemma3ForConditionalGeneration, config), processor, tokenizer)
+
+
+def tiny_paligemma(folder: Path) -> None:
+    """PaliGemma: no chat template; images and prompt see each other, what follows is written after them."""
+    tokenizer = _tokenizer(["<image>"])
+    images = SiglipImageProcessor(size={"height": 32, "width": 32})
+    images.image_seq_length = 16
+    processor = PaliGemmaProcessor(images, tokenizer)
+    image = tokenizer.convert_tokens_to_ids("<image>")
+    config = PaliGemmaConfig(
+        text_config=_gemma(tokenizer) | {"model_type": "gemma"},
+        vision_config=SIGLIP | {"model_type": "siglip_vision_model", "projection_dim": 32},
+        projection_dim=32,
+        image_token_index=image,
+    )
+    _save(folder, _seeded(PaliGemmaForConditionalGeneration, config), processor, tokenizer)
+
+
+def _tokenizer(markers: list[str], **named: str) -> PreTrainedTokenizerFast:
     """Bytes and some of the words of `TEXTS`, then the markers that are not in the vocabulary yet."""
     core = Tokenizer(models.BPE())
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -193,7 +241,9 @@ def _tokenizer(markers: list[str]) -> PreTrainedTokenizerFast:
     )
     core.train_from_iterator(TEXTS, trainer)
     core.post_processor = processors.TemplateProcessing(single=f"{BEGIN} $A", special_tokens=[(BEGIN, 0)])
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, bos_token=BEGIN, eos_token=END, pad_token=PAD)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=core, bos_token=BEGIN, eos_token=END, pad_token=PAD, extra_special_tokens=named
+    )
     tokenizer.add_special_tokens({"additional_special_tokens": [HEADER, *markers]})
     return tokenizer
 
@@ -217,6 +267,20 @@ def _llama(tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
         max_position_embeddings=512,
         **_ids(tokenizer),
     )
+
+
+def _gemma(tokenizer: PreTrainedTokenizerFast) -> dict[str, object]:
+    return {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "intermediate_size": 64,
+        "max_position_embeddings": 512,
+        **_ids(tokenizer),
+    }
 
 
 def _template(image: str) -> str:

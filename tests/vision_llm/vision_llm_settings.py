@@ -1,4 +1,4 @@
-"""Tiny bases of four families, three studies with short reports, and settings under which they are learned by heart."""
+"""Tiny bases of six families, three studies with short reports, and settings under which they are learned by heart."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from tiny import tiny_idefics3, tiny_llava, tiny_mllama, tiny_qwen2_vl
+from tiny import tiny_gemma3, tiny_idefics3, tiny_llava, tiny_mllama, tiny_paligemma, tiny_qwen2_vl
 
 from rayscribe.data.manifest import read_manifest, write_manifest
 from rayscribe.vision_llm.config import LlmConfig, LlmTrainConfig, PromptConfig
@@ -19,6 +19,8 @@ FAMILIES: dict[str, Callable[[Path], None]] = {
     "idefics3": tiny_idefics3,
     "llava": tiny_llava,
     "qwen2_vl": tiny_qwen2_vl,
+    "gemma3": tiny_gemma3,
+    "paligemma": tiny_paligemma,
 }
 
 

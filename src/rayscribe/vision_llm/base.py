@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,9 @@ from rayscribe.vision_llm.config import LlmConfig
 from rayscribe.vision_llm.conversation import Conversation
 from rayscribe.vision_llm.costs import meta_model
 from rayscribe.vision_llm.lora import kept_whole
+
+# peft asks transformers 5.24 by an old name.
+warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 _FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt", "tokenizer.model"]  # not the folder original/ of Llama's
@@ -52,7 +57,7 @@ def load_conversation(folder: Path, *, image_token: int, order: str) -> Conversa
         processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError) as error:
         raise InputError(f"{folder}: has no processor that can be read ({_first(error)})") from error
-    if not getattr(processor, "chat_template", None):
+    if not processor.chat_template and "suffix" not in inspect.signature(processor.__call__).parameters:
         raise InputError(
             f"{folder}: its processor has no chat template; take the instruction-tuned version of the model"
         )

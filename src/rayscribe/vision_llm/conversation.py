@@ -30,8 +30,15 @@ class Conversation:
     image_tokens: tuple[int, ...] = ()
     "ids that stand for pieces of an image; in Mllama they have no row in the output layer"
 
+    @property
+    def has_turns(self) -> bool:
+        """Whether the model knows a conversation; PaliGemma knows a prefix that it sees at once, and a suffix."""
+        return bool(self.processor.chat_template)
+
     def prompt(self, example: Example) -> str:
         """Up to where the assistant begins to write."""
+        if not self.has_turns:
+            return f"{self.processor.image_token * len(example.pictures)}{example.instruction}"
         return self._written([self._asked(example)], begins=True)
 
     def whole(self, example: Example) -> str:
@@ -41,17 +48,20 @@ class Conversation:
 
     def inputs(self, examples: Sequence[Example]) -> dict[str, Tensor]:
         """What `generate` gets: prompts padded on the left, so that all of them end where writing begins."""
-        return self._processed([self.prompt(example) for example in examples], examples, side="left")
+        batch = self._processed([self.prompt(example) for example in examples], examples, side="left")
+        batch.pop("labels", None)  # PaliGemma's processor always makes some
+        return batch
 
     def lesson(self, examples: Sequence[Example], *, loss_on_all: bool = False) -> dict[str, Tensor]:
         """What the model learns from: whole conversations, padded on the right, with `labels` (B, T).
 
         Raises InputError where the template does not begin a whole conversation with its prompt.
         """
+        if not self.has_turns:
+            return self._continued(examples, loss_on_all=loss_on_all)
         batch = self._processed([self.whole(example) for example in examples], examples, side="right")
         labels_BT = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, IGNORED)
-        for token in self.image_tokens:
-            labels_BT = labels_BT.masked_fill(batch["input_ids"] == token, IGNORED)
+        labels_BT = self._without_images(labels_BT)
         if not loss_on_all:
             for row, example in enumerate(examples):
                 end = int(batch["attention_mask"][row].sum())
@@ -64,6 +74,24 @@ class Conversation:
         """What was written after the prompt, on one line."""
         written = self.processor.batch_decode(tokens_BT[:, prompt_tokens:], skip_special_tokens=True)
         return [" ".join(text.split()) for text in written]
+
+    def _continued(self, examples: Sequence[Example], *, loss_on_all: bool) -> dict[str, Tensor]:
+        """A lesson of a model without turns, whose processor puts the suffix behind the prompt and knows which is which."""
+        batch = self._processed(
+            [self.prompt(example) for example in examples],
+            examples,
+            side="right",
+            suffix=[example.response for example in examples],
+        )
+        if loss_on_all:
+            labels_BT = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, IGNORED)
+            batch["labels"] = self._without_images(labels_BT)
+        return batch
+
+    def _without_images(self, labels_BT: Tensor) -> Tensor:
+        for token in self.image_tokens:
+            labels_BT = labels_BT.masked_fill(labels_BT == token, IGNORED)
+        return labels_BT
 
     def _asked(self, example: Example) -> dict[str, Any]:
         images: list[dict[str, str]] = [{"type": "image"} for _ in example.pictures]
@@ -89,7 +117,9 @@ class Conversation:
         response: list[int] = whole[len(prompt) :]
         return response
 
-    def _processed(self, texts: list[str], examples: Sequence[Example], *, side: str) -> dict[str, Tensor]:
+    def _processed(
+        self, texts: list[str], examples: Sequence[Example], *, side: str, **more: list[str]
+    ) -> dict[str, Tensor]:
         return dict(
             self.processor(
                 text=texts,
@@ -98,6 +128,7 @@ class Conversation:
                 padding_side=side,
                 add_special_tokens=False,  # the template has written them
                 return_tensors="pt",
+                **more,
             )
         )
 
