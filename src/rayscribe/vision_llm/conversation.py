@@ -32,12 +32,12 @@ class Conversation:
 
     def prompt(self, example: Example) -> str:
         """Up to where the assistant begins to write."""
-        return self._written([self._asked(example)], begins=True)
+        return self._written([self.asked(example)], begins=True)
 
     def whole(self, example: Example) -> str:
         """The same with the response and its end."""
         answer = {"role": "assistant", "content": [{"type": "text", "text": example.response}]}
-        return self._written([self._asked(example), answer], begins=False)
+        return self._written([self.asked(example), answer], begins=False)
 
     def inputs(self, examples: Sequence[Example]) -> dict[str, Tensor]:
         """What `generate` gets: prompts padded on the left, so that all of them end where writing begins."""
@@ -65,14 +65,21 @@ class Conversation:
         written = self.processor.batch_decode(tokens_BT[:, prompt_tokens:], skip_special_tokens=True)
         return [" ".join(text.split()) for text in written]
 
-    def _asked(self, example: Example) -> dict[str, Any]:
+    @property
+    def template_settings(self) -> dict[str, str]:
+        """What the chat template is given beside the turns."""
+        return {"date_string": _DATE} if "date_string" in str(self.processor.chat_template) else {}
+
+    def asked(self, example: Example) -> dict[str, Any]:
+        """The user's turn, with a place for every picture."""
         images: list[dict[str, str]] = [{"type": "image"} for _ in example.pictures]
         text = [{"type": "text", "text": example.instruction}]
         return {"role": "user", "content": images + text if self.images_first else text + images}
 
     def _written(self, turns: list[dict[str, Any]], *, begins: bool) -> str:
-        given = {"date_string": _DATE} if "date_string" in str(self.processor.chat_template) else {}
-        text: str = self.processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=begins, **given)
+        text: str = self.processor.apply_chat_template(
+            turns, tokenize=False, add_generation_prompt=begins, **self.template_settings
+        )
         return text
 
     def _response_ids(self, example: Example) -> list[int]:

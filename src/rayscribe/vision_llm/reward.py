@@ -98,7 +98,7 @@ class RewardTrainConfig:
         need(self.lr > 0, "--lr", self.lr, "above 0")
         need(self.beta >= 0, "--beta", self.beta, "not negative")
         need(self.temperature > 0, "--temperature", self.temperature, "above 0")
-        need(self.max_new_tokens >= 0, "--max-new-tokens", self.max_new_tokens, "not negative")
+        need(0 <= self.max_new_tokens <= 512, "--max-new-tokens", self.max_new_tokens, "at most 512, or 0")
         need(self.evaluate_every >= 1, "--evaluate-every", self.evaluate_every, "at least 1")
         need(self.val_studies >= 0, "--val-studies", self.val_studies, "not negative")
 
