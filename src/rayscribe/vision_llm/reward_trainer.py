@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from transformers import PrinterCallback
 
 from rayscribe.errors import InputError
 from rayscribe.vision_llm.conversation import Conversation
@@ -97,13 +98,15 @@ def reward_trainer(trained: TrainedLlm, config: RewardTrainConfig, lessons: Exam
         seed=config.seed,
         data_seed=config.seed,
     )
-    return GRPOTrainer(
+    trainer = GRPOTrainer(
         model=trained.model,
         reward_funcs=_paid(conversation, references, config.reward, trained),
         args=arguments,
         train_dataset=rows,
         processing_class=conversation.processor,
     )
+    trainer.remove_callback(PrinterCallback)  # forty numbers a step; they are in the log
+    return trainer
 
 
 def study_order(studies: int, config: RewardTrainConfig) -> list[int]:

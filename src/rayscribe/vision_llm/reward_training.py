@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import shutil
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -94,7 +95,9 @@ def train_reward(
     trainer = reward_trainer(trained, config, lessons, run / "checkpoints")
     trainer.add_callback(check)
     trainer.add_callback(StopDiverged())
-    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")  # trl asks at every step
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
 
     best = check.restore(trainer.state)
     _write_log(run / "log.csv", trainer.state.log_history)
