@@ -181,6 +181,17 @@ def matches(
     return found
 
 
+def test_in_bfloat16_the_adapters_learn_and_stay_float32(two_kinds: Path, tmp_path: Path) -> None:
+    trained = untuned(tiny_llava, tmp_path / "base", precision="bfloat16", gradient_checkpointing=True)
+    save_llm(tmp_path / "new", replace(trained, config=replace(trained.config, weights="bfloat16")))
+    run = tmp_path / "run"
+    train_reward(tmp_path / "new", replace(SHORT, steps=1), two_kinds, run, say=lambda text: None)
+    start = load_file(tmp_path / "new" / "adapter_model.safetensors")
+    moved = load_file(run / "checkpoints" / "checkpoint-1" / "adapter_model.safetensors")
+    assert {tensor.dtype for tensor in moved.values()} == {torch.float32}
+    assert sum(not torch.equal(moved[name], start[name]) for name in start) > len(start) / 2
+
+
 def test_a_family_that_trl_cannot_train_is_refused_before_anything_is_written(two_kinds: Path, tmp_path: Path) -> None:
     save_llm(tmp_path / "tuned", replace(untuned(tiny_mllama, tmp_path / "base"), training={}))
     with pytest.raises(InputError, match=r"does not hand on aspect_ratio_ids, aspect_ratio_mask, cross_attention_mask"):
@@ -278,7 +289,7 @@ def test_the_mean_reward_rises(tuned: Path, two_kinds: Path, tmp_path: Path) -> 
     rewards = [
         float(row["reward"]) for row in log_of(tmp_path / "run")[1:]
     ]  # each step writes for the same eight studies
-    assert sum(rewards[-3:]) / 3 > sum(rewards[:3]) / 3 + 0.05
+    assert sum(rewards[-3:]) / 3 > sum(rewards[:3]) / 3 + 0.02
 
 
 @pytest.mark.slow

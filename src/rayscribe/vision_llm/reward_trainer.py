@@ -98,6 +98,8 @@ def reward_trainer(trained: TrainedLlm, config: RewardTrainConfig, lessons: Exam
         seed=config.seed,
         data_seed=config.seed,
     )
+    # transformers' `generate` reads the images outside of `forward`, and only that runs in trl's mixed precision.
+    trained.model.generate = _in_arithmetic(trained, trained.model.generate)
     trainer = GRPOTrainer(
         model=trained.model,
         reward_funcs=_paid(conversation, references, config.reward, trained),
@@ -107,6 +109,14 @@ def reward_trainer(trained: TrainedLlm, config: RewardTrainConfig, lessons: Exam
     )
     trainer.remove_callback(PrinterCallback)  # forty numbers a step; they are in the log
     return trainer
+
+
+def _in_arithmetic(trained: TrainedLlm, generate: Callable[..., Any]) -> Callable[..., Any]:
+    def generated(*given: Any, **named: Any) -> Any:
+        with trained.arithmetic():
+            return generate(*given, **named)
+
+    return generated
 
 
 def study_order(studies: int, config: RewardTrainConfig) -> list[int]:

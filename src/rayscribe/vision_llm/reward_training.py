@@ -85,7 +85,7 @@ def train_reward(
     _let_learn(trained.model)
     check = Validation(
         trained,
-        tests,  # type: ignore[arg-type]  # a sequence as far as is needed
+        tests,
         config.reward,
         tokens=config.max_new_tokens or None,
         every=config.evaluate_every,

@@ -6,7 +6,7 @@ The state of the run is transformers' own, which its checkpoints keep: a validat
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from rayscribe.errors import InputError
 from rayscribe.files import whole_file
 from rayscribe.vision_llm.conversation import on_device
 from rayscribe.vision_llm.folder import TrainedLlm
-from rayscribe.vision_llm.pictures import Example
+from rayscribe.vision_llm.pictures import Examples
 from rayscribe.vision_llm.reporter import BATCH, generation_settings
 from rayscribe.vision_llm.reward import RewardConfig, mean_parts, report_parts
 
@@ -40,7 +40,7 @@ class Validation(TrainerCallback):
     def __init__(
         self,
         trained: TrainedLlm,
-        examples: Sequence[Example],
+        examples: Examples,
         settings: RewardConfig,
         *,
         tokens: int | None,
@@ -119,9 +119,7 @@ def learned(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
-def greedy_reports(
-    trained: TrainedLlm, examples: Sequence[Example], *, tokens: int | None
-) -> tuple[list[str], list[bool]]:
+def greedy_reports(trained: TrainedLlm, examples: Examples, *, tokens: int | None) -> tuple[list[str], list[bool]]:
     """A report for every example, and whether it was cut at `tokens`. The model's mode and the random state do not change."""
     model, conversation = trained.model, trained.conversation
     chosen = generation_settings(trained, DecodingConfig(beams=1, max_tokens=tokens), 1)
