@@ -120,6 +120,11 @@ def test_a_finding_that_is_missed_or_made_up_costs_clinical_reward() -> None:
     assert made_up.clinical == pytest.approx(4 / 5)
 
 
+def test_words_without_a_finding_pass_for_a_normal_report() -> None:
+    """A known way to be paid for nothing, which the documentation names."""
+    assert [one.clinical for one in report_parts(["zzz qqq"], [NORMAL], SETTINGS)] == [1]
+
+
 def test_the_means_of_a_batch_add_up_to_the_mean_reward() -> None:
     written = [NORMAL, NORMAL, "", EDEMA]
     means = mean_parts(report_parts(written, REFERENCES, SETTINGS), SETTINGS)

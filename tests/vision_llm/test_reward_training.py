@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub.constants
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -129,6 +130,7 @@ def test_trl_generates_and_learns_from_the_prompt_and_the_images_that_generate_g
     check_trainable(trained.conversation, lessons[0])
     before = weights(trained.model)
     trainer = reward_trainer(trained, config, lessons, tmp_path / "checkpoints")
+    assert huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY
     seen: list[tuple[dict[str, Any], Any]] = []
     trainer.model.get_base_model().register_forward_hook(
         lambda module, given, named, found: seen.append((dict(named), found)), with_kwargs=True
@@ -275,6 +277,7 @@ def test_a_resumed_run_ends_in_the_same_adapters_as_an_unbroken_one(
     with pytest.raises(InputError, match="other settings"):
         train_reward(tuned, replace(config, lr=1), two_kinds, broken, resume=True, say=lambda text: None)
     train_reward(tuned, config, two_kinds, broken, resume=True, say=lambda text: None)
+    train_reward(tuned, config, two_kinds, broken, resume=True, say=lambda text: None)  # has nothing left to do
     assert log_of(whole) == log_of(broken)
     for name in ("checkpoints/checkpoint-5/adapter_model.safetensors", "adapter_model.safetensors"):
         assert (whole / name).read_bytes() == (broken / name).read_bytes()
@@ -331,6 +334,9 @@ def test_what_cannot_be_trained_is_said(
     write_manifest(tmp_path / "turned.parquet", replace(manifest, studies=turned))
     with pytest.raises(InputError, match="learned from images of 8 studies of val or test"):
         train_reward(tuned, SHORT, tmp_path / "turned.parquet", tmp_path / "run", **quiet)  # type: ignore[arg-type]
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(InputError, match="on one GPU"):
+        train_reward(tuned, SHORT, two_kinds, tmp_path / "run", **quiet)  # type: ignore[arg-type]
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(InputError, match="in one process"):
         train_reward(tuned, SHORT, two_kinds, tmp_path / "run", **quiet)  # type: ignore[arg-type]

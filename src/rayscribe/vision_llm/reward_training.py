@@ -66,6 +66,8 @@ def train_reward(
     need_packages("reward", "trl")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError("reward training runs in one process; start it without torchrun")
+    if torch.cuda.device_count() > 1:
+        raise InputError("reward training runs on one GPU; show it only one, e.g. with CUDA_VISIBLE_DEVICES=0")
     manifest = read_manifest(data)
     check_unseen(model, [*manifest.split("val"), *manifest.split("test")], "val or test")
     trained = load_llm(model, _device(), base=base)
