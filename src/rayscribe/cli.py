@@ -30,7 +30,7 @@ OVERVIEW = f"""rayscribe {__version__}: chest X-rays to draft radiology reports
   rayscribe label TABLE                       reports to the 14 CheXpert observations
   rayscribe audit DATA                        what is wrong with a split: copies, label shift, shared patients
   rayscribe classify train|test|tune|predict  classifiers of findings: one model a finding, or one for all
-  rayscribe llm train|wrap|compose|merge|plan   vision LLMs tuned with LoRA (Llama-3.2-Vision and its kin)
+  rayscribe llm train|wrap|compose|merge|plan|reward   vision LLMs tuned with LoRA (Llama-3.2-Vision and its kin)
   rayscribe predict IMAGE...                  one study's images (PNG, JPEG, DICOM) to a draft report
   rayscribe export model MODEL                a model folder to a copy that can be passed on
   rayscribe deidentify FILE|FOLDER...         DICOM images to copies without names, dates, private tags (not burnt-in text)

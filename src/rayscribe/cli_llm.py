@@ -18,6 +18,7 @@ def llm(arguments: list[str]) -> None:
         "compose": _compose,
         "merge": _merge,
         "plan": _plan,
+        "reward": _reward,
     }
     kind = choice(arguments, tuple(kinds), "kind", "rayscribe llm KIND [options]")
     need_packages("vlm", "transformers", "peft", "accelerate")
@@ -150,3 +151,34 @@ def _plan(arguments: list[str]) -> None:
         print(plan_table(planned(llama32_vision() if base is None else read_config(base), lora, work)))
 
     parsed(plan, arguments, "llm plan")
+
+
+def _reward(arguments: list[str]) -> None:
+    import tyro
+
+    from rayscribe.vision_llm.reward import RewardTrainConfig
+
+    def reward(
+        model: tyro.conf.Positional[Path],
+        data: Path,
+        run: Path,
+        config: Annotated[RewardTrainConfig, tyro.conf.arg(name="")] = RewardTrainConfig(),  # noqa: B008  # frozen
+        base: str | None = None,
+        resume: bool = False,
+    ) -> None:
+        """Goes on training a tuned model's adapters by reward (GRPO, through trl); the run folder is then a model folder.
+
+        Args:
+            model: the folder that `llm train` wrote
+            data: the manifest of `rayscribe prepare`
+            run: the run's folder; never overwritten
+            base: where the base model lies now, if it was moved
+            resume: go on with an interrupted run, with the same settings
+        """
+        from rayscribe.vision_llm.reward_training import train_reward
+
+        train_reward(model, config, data, run, base=base, resume=resume)
+        print(f"next: rayscribe generate --model {run} --data {data} --split test --out predictions.jsonl")
+
+    need_packages("reward", "trl")
+    parsed(reward, arguments, "llm reward")

@@ -39,12 +39,12 @@ class Conversation:
         """Up to where the assistant begins to write."""
         if not self.has_turns:
             return f"{self.processor.image_token * len(example.pictures)}{example.instruction}"
-        return self._written([self._asked(example)], begins=True)
+        return self._written([self.asked(example)], begins=True)
 
     def whole(self, example: Example) -> str:
         """The same with the response and its end."""
         answer = {"role": "assistant", "content": [{"type": "text", "text": example.response}]}
-        return self._written([self._asked(example), answer], begins=False)
+        return self._written([self.asked(example), answer], begins=False)
 
     def inputs(self, examples: Sequence[Example]) -> dict[str, Tensor]:
         """What `generate` gets: prompts padded on the left, so that all of them end where writing begins."""
@@ -75,6 +75,17 @@ class Conversation:
         written = self.processor.batch_decode(tokens_BT[:, prompt_tokens:], skip_special_tokens=True)
         return [" ".join(text.split()) for text in written]
 
+    @property
+    def template_settings(self) -> dict[str, str]:
+        """What the chat template is given beside the turns."""
+        return {"date_string": _DATE} if "date_string" in str(self.processor.chat_template) else {}
+
+    def asked(self, example: Example) -> dict[str, Any]:
+        """The user's turn, with a place for every picture."""
+        images: list[dict[str, str]] = [{"type": "image"} for _ in example.pictures]
+        text = [{"type": "text", "text": example.instruction}]
+        return {"role": "user", "content": images + text if self.images_first else text + images}
+
     def _continued(self, examples: Sequence[Example], *, loss_on_all: bool) -> dict[str, Tensor]:
         """A lesson of a model without turns, whose processor puts the suffix behind the prompt and knows which is which."""
         batch = self._processed(
@@ -93,14 +104,10 @@ class Conversation:
             labels_BT = labels_BT.masked_fill(labels_BT == token, IGNORED)
         return labels_BT
 
-    def _asked(self, example: Example) -> dict[str, Any]:
-        images: list[dict[str, str]] = [{"type": "image"} for _ in example.pictures]
-        text = [{"type": "text", "text": example.instruction}]
-        return {"role": "user", "content": images + text if self.images_first else text + images}
-
     def _written(self, turns: list[dict[str, Any]], *, begins: bool) -> str:
-        given = {"date_string": _DATE} if "date_string" in str(self.processor.chat_template) else {}
-        text: str = self.processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=begins, **given)
+        text: str = self.processor.apply_chat_template(
+            turns, tokenize=False, add_generation_prompt=begins, **self.template_settings
+        )
         return text
 
     def _response_ids(self, example: Example) -> list[int]:

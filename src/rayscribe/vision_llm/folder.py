@@ -173,12 +173,7 @@ def _with_adapters(model: Any, folder: Path) -> PeftModel:
 
 def _card(trained: TrainedLlm) -> str:
     config, training, data = trained.config, trained.training, trained.data
-    tuned = (
-        f"LoRA rank {config.lora.rank}, alpha {config.lora.alpha}; loss on {config.train.loss_on}; lowest validation loss "
-        f"{training['validation']['loss']:.4f}, at step {training['step']}"
-        if training
-        else "as it came"
-    )
+    tuned = _tuned(config, training) if training else "as it came"
     base = "in this folder" if config.base == HERE else f"{Path(config.base).name} ({config.revision})"
     return f"""# Vision LLM (rayscribe {__version__})
 
@@ -200,3 +195,11 @@ there and miss those that are. No decision about care may rest on it. The base m
 Use it: `rayscribe generate --model THIS_FOLDER --data data.parquet --out predictions.jsonl`, or
 `rayscribe predict IMAGE... --model THIS_FOLDER`.
 """
+
+
+def _tuned(config: LlmConfig, training: Mapping[str, Any]) -> str:
+    lora = f"LoRA rank {config.lora.rank}, alpha {config.lora.alpha}; loss on {config.train.loss_on}"
+    step, scores = training["step"], training["validation"]
+    if "reward" in training:
+        return f"{lora}; then reward-trained: highest validation reward {scores['reward']:.4f}, at step {step}"
+    return f"{lora}; lowest validation loss {scores['loss']:.4f}, at step {step}"

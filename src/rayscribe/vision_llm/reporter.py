@@ -43,7 +43,7 @@ def written(
 ) -> list[list[str]]:
     """The `best` reports of every example, best first; prompts are cut off by their number of tokens."""
     inputs = on_device(trained.conversation.inputs(examples), trained.device)
-    chosen = _generation(trained, decoding, best)
+    chosen = generation_settings(trained, decoding, best)
     with torch.inference_mode(), trained.arithmetic(), torch.random.fork_rng():
         torch.manual_seed(decoding.seed)
         tokens_RT = trained.model.generate(**inputs, generation_config=chosen)
@@ -51,7 +51,7 @@ def written(
     return [texts[start : start + best] for start in range(0, len(texts), best)]
 
 
-def _generation(trained: TrainedLlm, decoding: DecodingConfig, best: int) -> GenerationConfig:
+def generation_settings(trained: TrainedLlm, decoding: DecodingConfig, best: int) -> GenerationConfig:
     """Our settings as transformers'; nothing of the base model's own but its marks, whose defaults often sample."""
     if decoding.length_penalty:
         raise InputError(

@@ -1,0 +1,202 @@
+"""Reward training of a tuned vision LLM: group relative policy optimisation through trl, paid by `reward.py`.
+
+The path: tuned model -> studies with a report -> trl's trainer, which samples reports and learns -> the adapters with the
+highest validation reward in the run folder.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+import shutil
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from peft import PeftModel
+from transformers import set_seed
+
+from rayscribe.conditions import given_states
+from rayscribe.data.cleaning import words_only
+from rayscribe.data.manifest import Manifest, read_manifest
+from rayscribe.errors import InputError, need_packages
+from rayscribe.files import sha256_of, whole_file, write_text
+from rayscribe.model_folder import origin_of
+from rayscribe.run_folder import check_same_run
+from rayscribe.seen import SEEN, check_unseen, write_seen
+from rayscribe.settings_file import to_plain, to_yaml
+from rayscribe.study import Study
+from rayscribe.terms import inherited
+from rayscribe.vision_llm.folder import ADAPTERS, TrainedLlm, load_llm, save_llm
+from rayscribe.vision_llm.pictures import Examples, learnable, response_text
+from rayscribe.vision_llm.reward import RewardTrainConfig
+from rayscribe.vision_llm.reward_trainer import check_trainable, reward_trainer
+from rayscribe.vision_llm.reward_validation import VALIDATION, StopDiverged, Validation
+
+Say = Callable[[str], None]
+
+_PARTS = ("reward", "clinical", "overlap", "repeated", "unfinished")
+_OF_BATCH = ("loss", "grad_norm", "kl", *_PARTS, "reward_std", "completions/mean_length")
+_LOGGED = (*_OF_BATCH, *(f"{VALIDATION}{part}" for part in _PARTS))
+_BEFORE_TRAINING = {"config.yaml", "data.sha256", SEEN, "checkpoints", "best"}
+_STATE = "trainer_state.json"  # the last file of a checkpoint
+
+
+def train_reward(
+    model: Path,
+    config: RewardTrainConfig,
+    data: Path,
+    run: Path,
+    *,
+    base: str | None = None,
+    resume: bool = False,
+    say: Say = print,
+) -> None:
+    """Learns on the split train, keeps the adapters with the highest reward on val, and never reads the split test.
+
+    Raises InputError for whatever the user gave that cannot be used, and for a model that trl cannot train. After `kill -9`
+    the same call with `resume` ends in the same adapters.
+    """
+    need_packages("reward", "trl")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError("reward training runs in one process; start it without torchrun")
+    if torch.cuda.device_count() > 1:
+        raise InputError("reward training runs on one GPU; show it only one, e.g. with CUDA_VISIBLE_DEVICES=0")
+    manifest = read_manifest(data)
+    check_unseen(model, [*manifest.split("val"), *manifest.split("test")], "val or test")
+    trained = load_llm(model, _device(), base=base)
+    if not isinstance(trained.model, PeftModel):
+        raise InputError(f"{model}: holds no adapters to train; tune it with `rayscribe llm train` first")
+    training, validation = (_studies(manifest, split, trained) for split in ("train", "val"))
+    validation = _drawn(validation, config)
+    say(f"{len(training)} studies to learn from, {len(validation)} to validate on")
+    lessons, tests = _examples(trained, training), _examples(trained, validation)
+    check_trainable(trained.conversation, lessons[0])
+    adapters = sha256_of(model / ADAPTERS)
+    _start(run, config, _digest(manifest, trained, adapters), resume=resume)
+    write_seen(run, training, str(model))
+    checkpoint = _last_whole(run / "checkpoints") if resume else None
+
+    set_seed(config.seed)
+    _let_learn(trained.model)
+    check = Validation(
+        trained,
+        tests,
+        config.reward,
+        tokens=config.max_new_tokens or None,
+        every=config.evaluate_every,
+        best=run / "best",
+        say=say,
+    )
+    trainer = reward_trainer(trained, config, lessons, run / "checkpoints")
+    trainer.add_callback(check)
+    trainer.add_callback(StopDiverged())
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")  # trl asks at every step
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+
+    best = check.restore(trainer.state)
+    _write_log(run / "log.csv", trainer.state.log_history)
+    if "ref" in trained.model.peft_config:
+        trained.model.delete_adapter("ref")
+    facts = {
+        "step": best["step"],
+        "steps": trainer.state.global_step,
+        "validation": {name: best[f"{VALIDATION}{name}"] for name in _PARTS},
+        "reward": {
+            "from_adapters_sha256": adapters,
+            "from_training": dict(trained.training),
+            "settings": to_plain(config),
+        },
+    }
+    about = inherited(manifest.provenance, origin_of(str(model))) | {"digest": manifest.digest()}
+    save_llm(run, replace(trained, data=about, training=facts))
+    say(f"best: step {best['step']} of {config.steps}, validation reward {facts['validation']['reward']:.4f}; {run}")
+
+
+def _device() -> torch.device:
+    return torch.device("cuda") if torch.cuda.is_available() else torch.device("cpu")
+
+
+def _studies(manifest: Manifest, split: str, trained: TrainedLlm) -> list[Study]:
+    """Those whose report is of the wanted length and has a word."""
+    text = trained.config.text
+    found = [study for study in learnable(manifest.split(split), text) if words_only(response_text(study, text))]
+    if not found:
+        raise InputError(
+            f"no study in split {split} has a report of the section and length that the model was tuned on"
+        )
+    return found
+
+
+def _drawn(studies: list[Study], config: RewardTrainConfig) -> list[Study]:
+    if not 0 < config.val_studies < len(studies):
+        return studies
+    rows = np.random.default_rng(config.seed).choice(len(studies), config.val_studies, replace=False)
+    return [studies[row] for row in sorted(rows)]
+
+
+def _examples(trained: TrainedLlm, studies: list[Study]) -> Examples:
+    findings = trained.config.prompt.findings
+    states = given_states(Path(findings), [study.id for study in studies]) if findings else None
+    return Examples(studies, trained.config, states)
+
+
+def _let_learn(model: PeftModel) -> None:
+    """The adapters as they were when they were tuned: in float32, with gradients."""
+    model.peft_config["default"].inference_mode = False
+    model.set_adapter("default")
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+
+
+def _digest(manifest: Manifest, trained: TrainedLlm, adapters: str) -> str:
+    """Of all that the training reads."""
+    parts = [manifest.digest(), trained.base_sha256, adapters]
+    if trained.config.prompt.findings:
+        parts.append(sha256_of(Path(trained.config.prompt.findings)))
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest()
+
+
+def _start(run: Path, config: RewardTrainConfig, digest: str, *, resume: bool) -> None:
+    if resume:
+        check_same_run(run, config, digest)
+    elif run.exists() and (
+        not {entry.name for entry in run.iterdir()} <= _BEFORE_TRAINING or _last_whole(run / "checkpoints")
+    ):
+        raise InputError(f"{run}: already holds a run; continue it with --resume, or give another --run folder")
+    run.mkdir(parents=True, exist_ok=True)
+    write_text(run / "config.yaml", to_yaml(config))
+    write_text(run / "data.sha256", digest + "\n")
+
+
+def _last_whole(checkpoints: Path) -> Path | None:
+    """The newest checkpoint that was written to its end; what a killed process left half written is deleted."""
+    found = []
+    for path in checkpoints.glob("checkpoint-*"):
+        try:
+            step = json.loads((path / _STATE).read_text())["global_step"]
+        except (OSError, ValueError, KeyError):
+            shutil.rmtree(path)
+            continue
+        found.append((step, path))
+    return max(found)[1] if found else None
+
+
+def _write_log(path: Path, history: Sequence[dict[str, Any]]) -> None:
+    """A line a step, and its validation beside it where there was one."""
+    lines: dict[int, dict[str, Any]] = {}
+    for entry in history:
+        line = {name: entry[name] for name in _LOGGED if name in entry}
+        lines.setdefault(entry["step"], {"step": entry["step"]}).update(line)
+    with whole_file(path) as temporary, open(temporary, "w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=["step", *_LOGGED], restval="")
+        writer.writeheader()
+        writer.writerows(lines[step] for step in sorted(lines))

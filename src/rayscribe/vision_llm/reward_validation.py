@@ -1,0 +1,140 @@
+"""What watches over a reward training: the reward on val, the best adapters, and the end of a diverged run.
+
+The state of the run is transformers' own, which its checkpoints keep: a validation is a line of its log, at its step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from rayscribe.config import DecodingConfig
+from rayscribe.errors import InputError
+from rayscribe.files import whole_file
+from rayscribe.vision_llm.conversation import on_device
+from rayscribe.vision_llm.folder import TrainedLlm
+from rayscribe.vision_llm.pictures import Examples
+from rayscribe.vision_llm.reporter import BATCH, generation_settings
+from rayscribe.vision_llm.reward import RewardConfig, mean_parts, report_parts
+
+VALIDATION = "val_"
+"Before the names of a validation's rewards in the log."
+
+_WATCHED = ("loss", "grad_norm", "kl")
+
+
+class Validation(TrainerCallback):
+    """Before the first step, every `every` steps and after the last one; a checkpoint is kept with each.
+
+    `best` gets the adapters of the best step, as a file of its own, so that one that a killed run wrote after its last
+    checkpoint replaces none that is still needed.
+    """
+
+    def __init__(
+        self,
+        trained: TrainedLlm,
+        examples: Examples,
+        settings: RewardConfig,
+        *,
+        tokens: int | None,
+        every: int,
+        best: Path,
+        say: Callable[[str], None],
+    ) -> None:
+        self.trained, self.examples, self.settings = trained, examples, settings
+        self.tokens, self.every, self.best, self.say = tokens, every, best, say
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if state.global_step == 0:
+            self._validate(state)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if state.global_step % self.every == 0 or state.global_step >= state.max_steps:
+            self._validate(state)
+            control.should_save = True
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        kept = self._file(best_validation(state)["step"])
+        for path in self.best.glob("step-*.safetensors"):
+            if path != kept:
+                path.unlink()
+
+    def restore(self, state: TrainerState) -> dict[str, Any]:
+        """Puts the best step's adapters back into the model and returns its validation."""
+        found = best_validation(state)
+        adapters = load_file(self._file(found["step"]))
+        with torch.no_grad():
+            for name, parameter in learned(self.trained.model).items():
+                parameter.copy_(adapters[name])
+        return found
+
+    def _validate(self, state: TrainerState) -> None:
+        reports, cut = greedy_reports(self.trained, self.examples, tokens=self.tokens)
+        references = [self.examples[row].response for row in range(len(self.examples))]
+        means = mean_parts(report_parts(reports, references, self.settings, cut=cut), self.settings)
+        line = {"step": state.global_step} | {f"{VALIDATION}{name}": value for name, value in means.items()}
+        state.log_history.append(line)
+        if best_validation(state) is line:
+            with whole_file(self._file(state.global_step)) as temporary:
+                save_file(
+                    {name: parameter.detach().contiguous() for name, parameter in learned(self.trained.model).items()},
+                    temporary,
+                )
+        parts = ", ".join(f"{name} {value:.4f}" for name, value in means.items() if name != "reward")
+        self.say(f"step {state.global_step}: validation reward {means['reward']:.4f} ({parts})")
+
+    def _file(self, step: int) -> Path:
+        return self.best / f"step-{step}.safetensors"
+
+
+class StopDiverged(TrainerCallback):
+    """Before anything of a run is kept whose loss, gradient or divergence is no number."""
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        for name in _WATCHED:
+            value = kwargs["logs"].get(name, 0.0)
+            if value is None or not math.isfinite(value):
+                raise InputError(
+                    f"step {state.global_step}: {name} is {value}; the run has diverged, lower --lr and start anew"
+                )
+
+
+def best_validation(state: TrainerState) -> dict[str, Any]:
+    """The line of the log with the highest validation reward, the earliest of several."""
+    lines = [line for line in state.log_history if f"{VALIDATION}reward" in line]
+    return max(lines, key=lambda line: (line[f"{VALIDATION}reward"], -line["step"]))
+
+
+def learned(model: nn.Module) -> dict[str, nn.Parameter]:
+    """What the training moves, by name."""
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def greedy_reports(trained: TrainedLlm, examples: Examples, *, tokens: int | None) -> tuple[list[str], list[bool]]:
+    """A report for every example, and whether it was cut at `tokens`. The model's mode and the random state do not change."""
+    model, conversation = trained.model, trained.conversation
+    chosen = generation_settings(trained, DecodingConfig(beams=1, max_tokens=tokens), 1)
+    ends = torch.tensor(chosen.eos_token_id).flatten()
+    reports: list[str] = []
+    cut: list[bool] = []
+    was_training = model.training
+    model.eval()
+    for start in range(0, len(examples), BATCH):
+        batch = [examples[row] for row in range(start, min(start + BATCH, len(examples)))]
+        inputs = on_device(conversation.inputs(batch), trained.device)
+        with torch.no_grad(), trained.arithmetic():
+            tokens_BT: Tensor = model.generate(**inputs, generation_config=chosen)
+        asked = inputs["input_ids"].shape[1]
+        reports += conversation.texts(tokens_BT, asked)
+        cut += (~torch.isin(tokens_BT[:, asked:].cpu(), ends).any(1)).tolist()
+    model.train(was_training)
+    return reports, cut
