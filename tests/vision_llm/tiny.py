@@ -210,7 +210,10 @@ def tiny_gemma3(folder: Path) -> None:
     )
     images = Gemma3ImageProcessor(size={"height": 32, "width": 32})
     processor = Gemma3Processor(images, tokenizer, image_seq_length=4, chat_template=_template("<boi>"))
-    _save(folder, _seeded(Gemma3ForConditionalGeneration, config), processor, tokenizer)
+    model = _seeded(Gemma3ForConditionalGeneration, config)
+    bridge = model.model.multi_modal_projector.mm_input_projection_weight  # a new model's is 0, so that it cannot see
+    bridge.data.normal_(std=0.2, generator=torch.Generator().manual_seed(0))
+    _save(folder, model, processor, tokenizer)
 
 
 def tiny_paligemma(folder: Path) -> None:
@@ -226,7 +229,9 @@ def tiny_paligemma(folder: Path) -> None:
         projection_dim=32,
         image_token_index=image,
     )
-    _save(folder, _seeded(PaliGemmaForConditionalGeneration, config), processor, tokenizer)
+    model = _seeded(PaliGemmaForConditionalGeneration, config)
+    model.model.multi_modal_projector.linear.weight.data.mul_(HEAD)
+    _save(folder, model, processor, tokenizer)
 
 
 def _tokenizer(markers: list[str], **named: str) -> PreTrainedTokenizerFast:

@@ -6,34 +6,27 @@ highest validation reward in the run folder.
 
 from __future__ import annotations
 
-import csv
-import hashlib
-import json
 import os
-import shutil
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 from peft import PeftModel
 from transformers import set_seed
 
-from rayscribe.conditions import given_states
 from rayscribe.data.cleaning import words_only
 from rayscribe.data.manifest import Manifest, read_manifest
 from rayscribe.errors import InputError, need_packages
-from rayscribe.files import sha256_of, whole_file, write_text
+from rayscribe.files import sha256_of
 from rayscribe.model_folder import origin_of
-from rayscribe.run_folder import check_same_run
-from rayscribe.seen import SEEN, check_unseen, write_seen
-from rayscribe.settings_file import to_plain, to_yaml
+from rayscribe.seen import check_unseen, write_seen
+from rayscribe.settings_file import to_plain
 from rayscribe.study import Study
 from rayscribe.terms import inherited
 from rayscribe.vision_llm.folder import ADAPTERS, TrainedLlm, load_llm, save_llm
+from rayscribe.vision_llm.llm_run import drawn, last_whole, prompted_findings, run_digest, start_run, write_log
 from rayscribe.vision_llm.pictures import Examples, learnable, response_text
 from rayscribe.vision_llm.reward import RewardTrainConfig
 from rayscribe.vision_llm.reward_trainer import check_trainable, reward_trainer
@@ -44,8 +37,6 @@ Say = Callable[[str], None]
 _PARTS = ("reward", "clinical", "overlap", "repeated", "unfinished")
 _OF_BATCH = ("loss", "grad_norm", "kl", *_PARTS, "reward_std", "completions/mean_length")
 _LOGGED = (*_OF_BATCH, *(f"{VALIDATION}{part}" for part in _PARTS))
-_BEFORE_TRAINING = {"config.yaml", "data.sha256", SEEN, "checkpoints", "best"}
-_STATE = "trainer_state.json"  # the last file of a checkpoint
 
 
 def train_reward(
@@ -74,14 +65,18 @@ def train_reward(
     if not isinstance(trained.model, PeftModel):
         raise InputError(f"{model}: holds no adapters to train; tune it with `rayscribe llm train` first")
     training, validation = (_studies(manifest, split, trained) for split in ("train", "val"))
-    validation = _drawn(validation, config)
+    validation = drawn(validation, config.val_studies, config.seed)
     say(f"{len(training)} studies to learn from, {len(validation)} to validate on")
-    lessons, tests = _examples(trained, training), _examples(trained, validation)
+    prompt = trained.config.prompt
+    lessons, tests = (
+        Examples(studies, trained.config, prompted_findings(prompt, studies)) for studies in (training, validation)
+    )
     check_trainable(trained.conversation, lessons[0])
     adapters = sha256_of(model / ADAPTERS)
-    _start(run, config, _digest(manifest, trained, adapters), resume=resume)
+    digest = run_digest([manifest.digest(), trained.base_sha256, adapters], prompt)
+    start_run(run, config, digest, resume=resume)
     write_seen(run, training, str(model))
-    checkpoint = _last_whole(run / "checkpoints") if resume else None
+    checkpoint = last_whole(run / "checkpoints", may_delete=True) if resume else None
 
     set_seed(config.seed)
     _let_learn(trained.model)
@@ -102,7 +97,7 @@ def train_reward(
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
 
     best = check.restore(trainer.state)
-    _write_log(run / "log.csv", trainer.state.log_history)
+    write_log(run / "log.csv", trainer.state.log_history, {name: name for name in _LOGGED})
     if "ref" in trained.model.peft_config:
         trained.model.delete_adapter("ref")
     facts = {
@@ -135,19 +130,6 @@ def _studies(manifest: Manifest, split: str, trained: TrainedLlm) -> list[Study]
     return found
 
 
-def _drawn(studies: list[Study], config: RewardTrainConfig) -> list[Study]:
-    if not 0 < config.val_studies < len(studies):
-        return studies
-    rows = np.random.default_rng(config.seed).choice(len(studies), config.val_studies, replace=False)
-    return [studies[row] for row in sorted(rows)]
-
-
-def _examples(trained: TrainedLlm, studies: list[Study]) -> Examples:
-    findings = trained.config.prompt.findings
-    states = given_states(Path(findings), [study.id for study in studies]) if findings else None
-    return Examples(studies, trained.config, states)
-
-
 def _let_learn(model: PeftModel) -> None:
     """The adapters as they were when they were tuned: in float32, with gradients."""
     model.peft_config["default"].inference_mode = False
@@ -155,48 +137,3 @@ def _let_learn(model: PeftModel) -> None:
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
-
-
-def _digest(manifest: Manifest, trained: TrainedLlm, adapters: str) -> str:
-    """Of all that the training reads."""
-    parts = [manifest.digest(), trained.base_sha256, adapters]
-    if trained.config.prompt.findings:
-        parts.append(sha256_of(Path(trained.config.prompt.findings)))
-    return hashlib.sha256(" ".join(parts).encode()).hexdigest()
-
-
-def _start(run: Path, config: RewardTrainConfig, digest: str, *, resume: bool) -> None:
-    if resume:
-        check_same_run(run, config, digest)
-    elif run.exists() and (
-        not {entry.name for entry in run.iterdir()} <= _BEFORE_TRAINING or _last_whole(run / "checkpoints")
-    ):
-        raise InputError(f"{run}: already holds a run; continue it with --resume, or give another --run folder")
-    run.mkdir(parents=True, exist_ok=True)
-    write_text(run / "config.yaml", to_yaml(config))
-    write_text(run / "data.sha256", digest + "\n")
-
-
-def _last_whole(checkpoints: Path) -> Path | None:
-    """The newest checkpoint that was written to its end; what a killed process left half written is deleted."""
-    found = []
-    for path in checkpoints.glob("checkpoint-*"):
-        try:
-            step = json.loads((path / _STATE).read_text())["global_step"]
-        except (OSError, ValueError, KeyError):
-            shutil.rmtree(path)
-            continue
-        found.append((step, path))
-    return max(found)[1] if found else None
-
-
-def _write_log(path: Path, history: Sequence[dict[str, Any]]) -> None:
-    """A line a step, and its validation beside it where there was one."""
-    lines: dict[int, dict[str, Any]] = {}
-    for entry in history:
-        line = {name: entry[name] for name in _LOGGED if name in entry}
-        lines.setdefault(entry["step"], {"step": entry["step"]}).update(line)
-    with whole_file(path) as temporary, open(temporary, "w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=["step", *_LOGGED], restval="")
-        writer.writeheader()
-        writer.writerows(lines[step] for step in sorted(lines))

@@ -5,17 +5,12 @@ The path: manifest -> studies with a report -> base model -> adapters -> Trainer
 
 from __future__ import annotations
 
-import csv
-import hashlib
-import json
 import math
 import os
-import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from peft import get_peft_model, prepare_model_for_kbit_training
 from transformers import (
@@ -28,14 +23,10 @@ from transformers import (
     set_seed,
 )
 
-from rayscribe.conditions import given_states
 from rayscribe.data.manifest import Manifest, read_manifest
 from rayscribe.errors import InputError
-from rayscribe.files import sha256_of, whole_file, write_text
 from rayscribe.model_folder import origin_of
-from rayscribe.run_folder import check_same_run
-from rayscribe.seen import SEEN, check_unseen, write_seen
-from rayscribe.settings_file import to_yaml
+from rayscribe.seen import check_unseen, write_seen
 from rayscribe.study import Study
 from rayscribe.terms import inherited
 from rayscribe.vision_llm.base import base_digest, base_folder, load_base, load_conversation
@@ -43,14 +34,13 @@ from rayscribe.vision_llm.checkpointing import recompute_layers
 from rayscribe.vision_llm.config import LlmConfig, LlmTrainConfig
 from rayscribe.vision_llm.conversation import Collator
 from rayscribe.vision_llm.folder import TrainedLlm, save_llm
+from rayscribe.vision_llm.llm_run import drawn, last_whole, prompted_findings, run_digest, start_run, write_log
 from rayscribe.vision_llm.lora import lora_config
-from rayscribe.vision_llm.pictures import Examples, States, learnable
+from rayscribe.vision_llm.pictures import Examples, learnable
 
 Say = Callable[[str], None]
 
-_BEFORE_TRAINING = {"config.yaml", "data.sha256", SEEN, "checkpoints"}
 _LOGGED = {"loss": "loss", "lr": "learning_rate", "val_loss": "eval_loss"}
-_STATE = "trainer_state.json"  # the last file of a checkpoint
 
 
 def train_llm(
@@ -65,15 +55,15 @@ def train_llm(
     say = say if is_first else _silent
     manifest = read_manifest(data)
     training, validation = (_studies(manifest, split, config, say) for split in ("train", "val"))
-    validation = _drawn(validation, config)
-    states = _findings(config, [*training, *validation])
+    validation = drawn(validation, config.train.val_studies, config.seed)
+    states = prompted_findings(config.prompt, [*training, *validation])
     place = base_folder(config.base, config.revision, download=download)
     base_sha256 = base_digest(place)
     check_unseen(place, [*manifest.split("val"), *manifest.split("test")], "val or test")
     if is_first:
-        _start(run, config, _digest(manifest, config, base_sha256), resume=resume)
+        start_run(run, config, run_digest([manifest.digest(), base_sha256], config.prompt), resume=resume)
         write_seen(run, training, str(place))
-    checkpoint = _last_whole(run / "checkpoints", may_delete=is_first) if resume else None
+    checkpoint = last_whole(run / "checkpoints", may_delete=is_first) if resume else None
 
     set_seed(config.seed)
     device = (
@@ -99,7 +89,7 @@ def train_llm(
     if not trainer.is_world_process_zero():
         return
     state = trainer.state
-    _write_log(run / "log.csv", state.log_history)
+    write_log(run / "log.csv", state.log_history, _LOGGED)
     facts = {"step": state.best_global_step, "validation": {"loss": state.best_metric}, "steps": state.global_step}
     about = inherited(manifest.provenance, origin_of(str(place))) | {"digest": manifest.digest()}
     save_llm(
@@ -160,54 +150,6 @@ def _studies(manifest: Manifest, split: str, config: LlmConfig, say: Say) -> lis
     return kept
 
 
-def _drawn(studies: list[Study], config: LlmConfig) -> list[Study]:
-    wanted = config.train.val_studies
-    if not 0 < wanted < len(studies):
-        return studies
-    rows = np.random.default_rng(config.seed).choice(len(studies), wanted, replace=False)
-    return [studies[row] for row in sorted(rows)]
-
-
-def _findings(config: LlmConfig, studies: Sequence[Study]) -> States | None:
-    if not config.prompt.findings:
-        return None
-    return given_states(Path(config.prompt.findings), [study.id for study in studies])
-
-
-def _digest(manifest: Manifest, config: LlmConfig, base_sha256: str) -> str:
-    """Of all that the training reads."""
-    parts = [manifest.digest(), base_sha256]
-    if config.prompt.findings:
-        parts.append(sha256_of(Path(config.prompt.findings)))
-    return hashlib.sha256(" ".join(parts).encode()).hexdigest()
-
-
-def _start(run: Path, config: LlmConfig, digest: str, *, resume: bool) -> None:
-    if resume:
-        check_same_run(run, config, digest)
-    elif run.exists() and (
-        not {entry.name for entry in run.iterdir()} <= _BEFORE_TRAINING or _last_whole(run / "checkpoints")
-    ):
-        raise InputError(f"{run}: already holds a run; continue it with --resume, or give another --run folder")
-    run.mkdir(parents=True, exist_ok=True)
-    write_text(run / "config.yaml", to_yaml(config))
-    write_text(run / "data.sha256", digest + "\n")
-
-
-def _last_whole(checkpoints: Path, *, may_delete: bool = False) -> Path | None:
-    """The newest checkpoint that was written to its end; what a killed process left half written is deleted."""
-    found = []
-    for path in checkpoints.glob("checkpoint-*"):
-        try:
-            step = json.loads((path / _STATE).read_text())["global_step"]
-        except (OSError, ValueError, KeyError):
-            if may_delete:
-                shutil.rmtree(path)
-            continue
-        found.append((step, path))
-    return max(found)[1] if found else None
-
-
 def _arguments(config: LlmConfig, folder: Path, steps: int, device: torch.device) -> TrainingArguments:
     train, processes = config.train, int(os.environ.get("WORLD_SIZE", "1"))
     if train.studies_per_step % (train.batch_size * processes):
@@ -253,19 +195,6 @@ def _arguments(config: LlmConfig, folder: Path, steps: int, device: torch.device
         dataloader_num_workers=train.workers,
         ddp_find_unused_parameters=False,
     )
-
-
-def _write_log(path: Path, history: Sequence[dict[str, Any]]) -> None:
-    """Training and validation losses by step."""
-    rows = [
-        {"step": entry["step"]} | {name: entry.get(key, "") for name, key in _LOGGED.items()}
-        for entry in history
-        if "loss" in entry or "eval_loss" in entry
-    ]
-    with whole_file(path) as temporary, open(temporary, "w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=["step", *_LOGGED])
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def _silent(text: str) -> None:

@@ -1,0 +1,85 @@
+"""A run of a vision LLM, supervised or by reward: its data, its folder, its checkpoints, its log."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rayscribe.conditions import given_states
+from rayscribe.errors import InputError
+from rayscribe.files import sha256_of, whole_file, write_text
+from rayscribe.run_folder import check_same_run
+from rayscribe.seen import SEEN
+from rayscribe.settings_file import to_yaml
+from rayscribe.study import Study
+from rayscribe.vision_llm.config import PromptConfig
+from rayscribe.vision_llm.pictures import States
+
+_BEFORE_TRAINING = {"config.yaml", "data.sha256", SEEN, "checkpoints", "best"}
+_STATE = "trainer_state.json"  # the last file that the Trainer writes of a checkpoint
+
+
+def drawn(studies: list[Study], count: int, seed: int) -> list[Study]:
+    """So many of the studies, in their order; all of them for 0."""
+    if not 0 < count < len(studies):
+        return studies
+    rows = np.random.default_rng(seed).choice(len(studies), count, replace=False)
+    return [studies[row] for row in sorted(rows)]
+
+
+def prompted_findings(prompt: PromptConfig, studies: Sequence[Study]) -> States | None:
+    """What a classifier finds in these studies, where the prompt names it."""
+    return given_states(Path(prompt.findings), [study.id for study in studies]) if prompt.findings else None
+
+
+def run_digest(parts: Iterable[str], prompt: PromptConfig) -> str:
+    """Of all that a training reads: digests of manifest and weights, and the prompt's table."""
+    found = [*parts, *([sha256_of(Path(prompt.findings))] if prompt.findings else [])]
+    return hashlib.sha256(" ".join(found).encode()).hexdigest()
+
+
+def start_run(run: Path, config: Any, digest: str, *, resume: bool) -> None:
+    """Raises InputError where the folder holds another run, or a run that nobody asked to go on with."""
+    if resume:
+        check_same_run(run, config, digest)
+    elif run.exists() and (
+        not {entry.name for entry in run.iterdir()} <= _BEFORE_TRAINING or last_whole(run / "checkpoints")
+    ):
+        raise InputError(f"{run}: already holds a run; continue it with --resume, or give another --run folder")
+    run.mkdir(parents=True, exist_ok=True)
+    write_text(run / "config.yaml", to_yaml(config))
+    write_text(run / "data.sha256", digest + "\n")
+
+
+def last_whole(checkpoints: Path, *, may_delete: bool = False) -> Path | None:
+    """The newest checkpoint that was written to its end; what a killed process left half written can be deleted."""
+    found = []
+    for path in checkpoints.glob("checkpoint-*"):
+        try:
+            step = json.loads((path / _STATE).read_text())["global_step"]
+        except (OSError, ValueError, KeyError):
+            if may_delete:
+                shutil.rmtree(path)
+            continue
+        found.append((step, path))
+    return max(found)[1] if found else None
+
+
+def write_log(path: Path, history: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> None:
+    """The Trainer's history as a line a step; `columns`: its names by ours."""
+    lines: dict[int, dict[str, Any]] = {}
+    for entry in history:
+        line = {ours: entry[theirs] for ours, theirs in columns.items() if theirs in entry}
+        if line:
+            lines.setdefault(entry["step"], {"step": entry["step"]}).update(line)
+    with whole_file(path) as temporary, open(temporary, "w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=["step", *columns], restval="")
+        writer.writeheader()
+        writer.writerows(lines[step] for step in sorted(lines))
