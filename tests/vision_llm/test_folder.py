@@ -165,3 +165,16 @@ def test_n_best_begins_with_the_best_and_odd_settings_are_refused(tuned: Path, h
         written(trained, [example], replace(beams, length_penalty=1.0))
     with pytest.raises(InputError, match=r"--best 4: at most --decoding.beams 3"):
         written(trained, [example], beams, best=4)
+
+
+def test_a_quantised_run_is_merged_into_whole_weights(bases: dict[str, Path], handful: Path, tmp_path: Path) -> None:
+    pytest.importorskip("bitsandbytes")
+    run, studies = tmp_path / "run", read_manifest(handful).split("test")
+    train_llm(replace(short(bases["llava"], max_steps=20, lr=5e-3), weights="int8"), handful, run)
+    greedy = DecodingConfig(beams=1, max_tokens=12)
+    merge(run, tmp_path / "merged", dtype="float32")
+    with_adapters, whole = load_llm(run, CPU), load_llm(tmp_path / "merged", CPU)
+    assert with_adapters.model.get_base_model().config.quantization_config.load_in_8bit
+    written = [VisionLlmReporter(trained=one).generate(studies, greedy) for one in (with_adapters, whole)]
+    assert written[0] == written[1] and len(set(written[0])) > 1
+    assert not hasattr(whole.model.config, "quantization_config")
