@@ -5,12 +5,16 @@ Annotations are evaluated here (no postponed ones), because tyro reads them from
 
 import json
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rayscribe.arguments import parsed
 from rayscribe.errors import DISCLAIMER, InputError
+
+
+Preset = Literal["greedy", "koehler"]
+"Names of `rayscribe.config.PRESETS`."
 
 
 def generate(arguments: list[str]) -> None:
@@ -22,6 +26,7 @@ def generate(arguments: list[str]) -> None:
         out: Path,
         split: str = "test",
         decoding: DecodingConfig = DecodingConfig(),  # noqa: B008  # frozen
+        preset: Preset | None = None,
         features: Path | None = None,
         states: Path | None = None,
         base: str | None = None,
@@ -35,6 +40,7 @@ def generate(arguments: list[str]) -> None:
             out: the predictions file
             split: train, val or test
             decoding: how tokens are chosen; the default is R2Gen's search
+            preset: greedy, or koehler (their sampling with Llama-3.2-Vision), instead of --decoding
             features: folder of the feature cache of frozen backbones; the user's cache folder when empty
             states: PromptMRG, KIF, vision LLMs: a table of findings (`rayscribe classify label`) for the prompt
             base: vision LLMs: where the base model lies now, if it was moved
@@ -50,7 +56,7 @@ def generate(arguments: list[str]) -> None:
             data,
             out,
             split=split,
-            decoding=decoding,
+            decoding=_decoding(decoding, preset),
             features=features,
             states=states,
             base=base,
@@ -89,6 +95,8 @@ def predict(arguments: list[str]) -> None:
         download: bool = False
         "vision LLMs: fetch the base model from the Hugging Face hub when it is not on this disk"
         decoding: DecodingConfig = field(default_factory=DecodingConfig)
+        preset: Preset | None = None
+        "greedy, or koehler (their sampling with Llama-3.2-Vision), instead of --decoding"
 
     wanted = parsed(Predict, arguments, "predict")
     if not wanted.images:
@@ -104,7 +112,7 @@ def predict(arguments: list[str]) -> None:
 
         states = classified(load_classifier(wanted.classifier), wanted.images).states()
     writer = open_writer(wanted.model, torch.device("cpu"), base=wanted.base, download=wanted.download)
-    draft = writer.draft(wanted.images, wanted.decoding, best=wanted.best, states=states)
+    draft = writer.draft(wanted.images, _decoding(wanted.decoding, wanted.preset), best=wanted.best, states=states)
     if wanted.json:
         answer: dict[str, Any] = {"report": draft.reports[0], "model": str(wanted.model), "disclaimer": DISCLAIMER}
         if draft.diagnosis:
@@ -121,3 +129,14 @@ def predict(arguments: list[str]) -> None:
     if told := [f"{name} {state}" for name, state in draft.diagnosis.items() if state != "not mentioned"]:
         print(f"\nread before it was written: {', '.join(told)}")
     print(f"\n{DISCLAIMER}")
+
+
+def _decoding(given: Any, preset: Preset | None) -> Any:
+    """Of --decoding a preset takes the seed alone."""
+    from rayscribe.config import PRESETS, DecodingConfig
+
+    if preset is None:
+        return given
+    if given != DecodingConfig(seed=given.seed):
+        raise InputError(f"--preset {preset} takes the place of --decoding; give one of them (and --decoding.seed)")
+    return replace(PRESETS[preset], seed=given.seed)

@@ -178,6 +178,14 @@ class DecodingConfig:
         need(tokens is None or 1 <= tokens <= 512, "--decoding.max-tokens", tokens, "between 1 and 512")
 
 
+PRESETS: dict[str, DecodingConfig] = {
+    # Koehler, Hsieh and Tang (2024), the notebooks that write reports with Llama-3.2-Vision.
+    "koehler": DecodingConfig(strategy="sample", temperature=1.5, min_p=0.1, max_tokens=128),
+    "greedy": DecodingConfig(beams=1),
+}
+"Decodings by name, for `--preset`."
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunConfig:
     """Everything that decides a run's result, next to the manifest."""

@@ -91,6 +91,15 @@ def test_one_image_gets_a_draft_and_says_what_it_is(rayscribe: Command, tuned: P
     )
 
 
+def test_the_published_sampling_is_a_preset(rayscribe: Command, tuned: Path, handful: Path, tmp_path: Path) -> None:
+    ask = ("generate", "--model", tuned, "--data", handful, "--preset", "koehler")
+    rayscribe(*ask, "--out", tmp_path / "sampled.jsonl", "--decoding.seed", 5)
+    made = json.loads((tmp_path / "sampled.jsonl.meta.json").read_text())["decoding"]
+    assert (made["strategy"], made["temperature"], made["min_p"], made["seed"]) == ("sample", 1.5, 0.1, 5)
+    message = rayscribe(*ask, "--out", tmp_path / "other.jsonl", "--decoding.beams", 5, code=1)
+    assert "--preset koehler takes the place of --decoding" in message
+
+
 def table(folder: Path, data: Path) -> Path:
     """What `classify label` writes: cardiomegaly in the first study of every split, nothing else known."""
     lines = [",".join(("id", *OBSERVATIONS))]
