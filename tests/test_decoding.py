@@ -188,7 +188,7 @@ def test_sampling_repeats_with_its_seed_alone() -> None:
     assert decode(model.decoder, encoded, OWN, replace(config, seed=4), max_tokens=8, best=5) != first
 
 
-@pytest.mark.parametrize("config", [{"top_k": 1}, {"top_p": 1e-6}])
+@pytest.mark.parametrize("config", [{"top_k": 1}, {"top_p": 1e-6}, {"min_p": 0.999}])
 def test_sampling_from_the_single_best_word_is_greedy(config: dict[str, float]) -> None:
     model, encoded = small_model(), patches()
     greedy = decode(model.decoder, encoded, OWN, DecodingConfig(beams=1), max_tokens=8)

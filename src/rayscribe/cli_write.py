@@ -12,7 +12,6 @@ from typing import Any, Literal
 from rayscribe.arguments import parsed
 from rayscribe.errors import DISCLAIMER, InputError
 
-
 Preset = Literal["greedy", "koehler"]
 "Names of `rayscribe.config.PRESETS`."
 
