@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,9 +18,10 @@ from rayscribe.config import DecodingConfig
 from rayscribe.data.manifest import read_manifest
 from rayscribe.errors import InputError
 from rayscribe.vision_llm import base as base_module
+from rayscribe.vision_llm import reporter as reporter_module
 from rayscribe.vision_llm.base import base_folder
-from rayscribe.vision_llm.folder import ADAPTERS, load_llm, merge, wrap_base
-from rayscribe.vision_llm.pictures import Examples
+from rayscribe.vision_llm.folder import ADAPTERS, TrainedLlm, load_llm, merge, wrap_base
+from rayscribe.vision_llm.pictures import Example, Examples
 from rayscribe.vision_llm.reporter import VisionLlmReporter, written
 from rayscribe.vision_llm.training import train_llm
 
@@ -109,6 +111,17 @@ def test_damaged_adapters_and_pickles_are_refused(tuned: Path, bases: dict[str, 
         wrap_base(short(pickled), tmp_path / "out")
 
 
+def test_a_base_that_lacks_weights_or_has_other_shapes_is_refused(bases: dict[str, Path], tmp_path: Path) -> None:
+    for name, value in (("num_hidden_layers", 3), ("intermediate_size", 80)):
+        odd = tmp_path / name
+        shutil.copytree(bases["llava"], odd)
+        settings = json.loads((odd / "config.json").read_text())
+        settings["text_config"][name] = value
+        (odd / "config.json").write_text(json.dumps(settings))
+        with pytest.raises(InputError, match=rf"{odd}: (its safetensors lack 9 tensors|not a vision LLM)"):
+            wrap_base(short(odd), tmp_path / "out")
+
+
 def test_a_base_without_chat_template_is_refused(bases: dict[str, Path], tmp_path: Path) -> None:
     plain = tmp_path / "plain"
     shutil.copytree(bases["llava"], plain, ignore=shutil.ignore_patterns("chat_template*"))
@@ -152,6 +165,28 @@ def test_writing_is_repeatable_and_leaves_the_generator_alone(
     assert after == torch.rand(1)
     assert VisionLlmReporter(trained=trained).generate(studies, decoding) == first
     assert not any("Describe it" in text or "assistant" in text for text in first)
+
+
+def test_a_report_does_not_depend_on_its_batch_and_samples_are_drawn_apart(
+    tuned: Path, handful: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained = load_llm(tuned, CPU)
+    first = read_manifest(handful).split("test")[0]
+    one = replace(first, images=first.images[:1], views=first.views[:1], sha256=first.sha256[:1])
+    two = replace(one, images=one.images * 2, views=one.views * 2, sha256=one.sha256 * 2)
+    pictures: list[set[int]] = []
+
+    def noted(trained: TrainedLlm, examples: Sequence[Example], decoding: DecodingConfig) -> list[list[str]]:
+        pictures.append({len(example.pictures) for example in examples})
+        return written(trained, examples, decoding)
+
+    monkeypatch.setattr(reporter_module, "written", noted)
+    reporter = VisionLlmReporter(trained=trained)
+    greedy = DecodingConfig(beams=1, max_tokens=12)
+    assert reporter.generate([one, two, one], greedy) == [reporter.generate([s], greedy)[0] for s in (one, two, one)]
+    assert all(len(numbers) == 1 for numbers in pictures)
+    drawn = reporter.generate([one] * 16, DecodingConfig(strategy="sample", temperature=3.0, max_tokens=12))
+    assert drawn[:8] != drawn[8:]
 
 
 def test_n_best_begins_with_the_best_and_odd_settings_are_refused(tuned: Path, handful: Path) -> None:

@@ -32,6 +32,8 @@ _HEAD = 1 << 20  # bytes of a weight file that its digest reads: all names and s
 
 def base_folder(place: str, revision: str = "main", *, download: bool = False) -> Path:
     """Where the base model lies on this disk. Only with `download` is the hub asked for one that is not; never for pickles."""
+    if not place:
+        raise InputError("--base: name the model to tune, a folder or an id of the Hugging Face hub")
     if Path(place).is_dir():
         if not (Path(place) / "config.json").is_file():
             raise InputError(f"{place}: not a transformers model (no config.json)")
@@ -70,8 +72,9 @@ def load_base(folder: Path, config: LlmConfig, device: torch.device) -> Any:
     """The model in evaluation mode, its weights held as `config.weights` says."""
     try:
         quantised = _quantisation(folder, config)
-        model = AutoModelForImageTextToText.from_pretrained(
+        loaded: Any = AutoModelForImageTextToText.from_pretrained(
             folder,
+            output_loading_info=True,
             local_files_only=True,
             use_safetensors=True,
             trust_remote_code=False,
@@ -79,12 +82,18 @@ def load_base(folder: Path, config: LlmConfig, device: torch.device) -> Any:
             quantization_config=quantised,
             device_map={"": device} if quantised else None,
         )
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
         raise InputError(
             f"{folder}: not a vision LLM that can be read ({_first(error)}); config, processor and safetensors needed"
         ) from error
+    model, loading = loaded
+    # transformers would fill these with random numbers and go on.
+    if missing := sorted(loading["missing_keys"]):
+        raise InputError(f"{folder}: its safetensors lack {len(missing)} tensors, e.g. {missing[0]}; copy it again")
     if not quantised:
-        model.to(device)  # type: ignore[arg-type]  # its decorator hides the signature
+        model.to(device)
     return model.eval()
 
 
