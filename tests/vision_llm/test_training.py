@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import TrainingArguments
 from vision_llm_settings import REPORTS, short
 
 from rayscribe.config import DecodingConfig
@@ -24,7 +26,7 @@ from rayscribe.vision_llm.base import base_folder
 from rayscribe.vision_llm.config import LLM_RECIPES, LlmConfig, ResponseConfig, compact, llama32_vision
 from rayscribe.vision_llm.folder import ADAPTERS, load_llm
 from rayscribe.vision_llm.reporter import VisionLlmReporter
-from rayscribe.vision_llm.training import total_steps, train_llm
+from rayscribe.vision_llm.training import total_steps, train_llm, training_arguments
 from test_train import run_by_two_processes
 
 CPU = torch.device("cpu")
@@ -118,6 +120,11 @@ def test_it_stops_when_the_validation_loss_no_longer_falls_and_keeps_the_best(
     losses = {int(row.split(",")[0]): float(row.split(",")[3]) for row in rows[1:] if row.split(",")[3]}
     assert min(losses, key=losses.__getitem__) == training["step"]
     assert losses[training["step"]] == pytest.approx(training["validation"]["loss"])
+    shutil.copytree(tmp_path / "run", tmp_path / "again")
+    (tmp_path / "again" / "model.json").unlink()  # as if it had been killed after its last step
+    train_llm(config, tmp_path / "other.parquet", tmp_path / "again", resume=True)
+    assert json.loads((tmp_path / "again" / "model.json").read_text())["training"] == training
+    assert_close(tmp_path / "again", tmp_path / "run")
 
 
 def test_a_diverged_run_stops_with_a_message_and_keeps_nothing(
@@ -147,6 +154,13 @@ def test_what_cannot_be_trained_says_why(bases: dict[str, Path], handful: Path, 
         train_llm(replace(config, base="nobody/no-model"), handful, tmp_path / "b")
     with pytest.raises(InputError, match=r"not a transformers model \(no config.json\)"):
         train_llm(replace(config, base=str(tmp_path)), handful, tmp_path / "c")
+
+
+def test_one_process_uses_one_gpu_however_many_there_are(
+    bases: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TrainingArguments, "n_gpu", property(lambda self: self._n_gpu or 2))
+    assert training_arguments(short(bases["llava"]), tmp_path, 3, CPU).n_gpu == 1
 
 
 def test_recipes_are_the_seed_systems_and_ours() -> None:

@@ -34,7 +34,15 @@ from rayscribe.vision_llm.checkpointing import recompute_layers
 from rayscribe.vision_llm.config import LlmConfig, LlmTrainConfig
 from rayscribe.vision_llm.conversation import Collator
 from rayscribe.vision_llm.folder import TrainedLlm, save_llm
-from rayscribe.vision_llm.llm_run import drawn, last_whole, prompted_findings, run_digest, start_run, write_log
+from rayscribe.vision_llm.llm_run import (
+    drawn,
+    last_whole,
+    prompted_findings,
+    run_digest,
+    start_run,
+    stopped_at,
+    write_log,
+)
 from rayscribe.vision_llm.lora import lora_config
 from rayscribe.vision_llm.pictures import Examples, learnable
 
@@ -77,9 +85,11 @@ def train_llm(
     trainable, total = model.get_nb_trainable_parameters()
     say(f"{Path(config.base).name}: {trainable:,} of {total:,} parameters learn; weights {config.weights}")
     steps = total_steps(len(training), config.train)
+    if checkpoint is not None and (stopped := stopped_at(checkpoint, config.train.patience)):
+        steps = stopped  # the Trainer forgets that it had stopped
     trainer = Trainer(
         model=model,
-        args=_arguments(config, run / "checkpoints", steps, device),
+        args=training_arguments(config, run / "checkpoints", steps, device),
         train_dataset=Examples(training, config, states),
         eval_dataset=Examples(validation, config, states),
         data_collator=Collator(conversation, config.train.loss_on == "all"),
@@ -110,6 +120,11 @@ def adapted(base: Any, config: LlmConfig) -> Any:
     """The base with adapters that learn, in float32; everything else stands still. Raises InputError where nothing fits."""
     if config.weights in ("nf4", "int8"):
         base = prepare_model_for_kbit_training(base, use_gradient_checkpointing=False)
+    if config.weights == "bfloat16" and config.train.precision == "float32" and config.lora.projector:
+        raise InputError(
+            "--train.precision float32: --weights bfloat16 hands bfloat16 to a projector that learns in float32; "
+            "give --weights float32, or --train.precision bfloat16"
+        )
     base.config.use_cache = False
     try:
         model = get_peft_model(base, lora_config(base, config.lora))
@@ -150,7 +165,7 @@ def _studies(manifest: Manifest, split: str, config: LlmConfig, say: Say) -> lis
     return kept
 
 
-def _arguments(config: LlmConfig, folder: Path, steps: int, device: torch.device) -> TrainingArguments:
+def training_arguments(config: LlmConfig, folder: Path, steps: int, device: torch.device) -> TrainingArguments:
     train, processes = config.train, int(os.environ.get("WORLD_SIZE", "1"))
     if train.studies_per_step % (train.batch_size * processes):
         raise InputError(
@@ -161,7 +176,7 @@ def _arguments(config: LlmConfig, folder: Path, steps: int, device: torch.device
     optimizer = train.optimizer
     if optimizer == "auto":
         optimizer = "adamw_8bit" if device.type == "cuda" else "adamw_torch"
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(folder),
         per_device_train_batch_size=train.batch_size,
         per_device_eval_batch_size=train.batch_size,
@@ -195,6 +210,9 @@ def _arguments(config: LlmConfig, folder: Path, steps: int, device: torch.device
         dataloader_num_workers=train.workers,
         ddp_find_unused_parameters=False,
     )
+    # Without torchrun the Trainer would share every batch among all GPUs, and take as many times the studies a step.
+    arguments._n_gpu = min(1, arguments.n_gpu)
+    return arguments
 
 
 def _silent(text: str) -> None:
