@@ -11,15 +11,17 @@ from pathlib import Path
 import pytest
 import torch
 from huggingface_hub.errors import GatedRepoError
+from safetensors.torch import save_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 from vision_llm_settings import short
 
 from rayscribe.config import DecodingConfig
 from rayscribe.data.manifest import read_manifest
 from rayscribe.errors import InputError
+from rayscribe.generate import generate
 from rayscribe.vision_llm import base as base_module
 from rayscribe.vision_llm import reporter as reporter_module
-from rayscribe.vision_llm.base import base_folder
+from rayscribe.vision_llm.base import base_digest, base_folder
 from rayscribe.vision_llm.folder import ADAPTERS, TrainedLlm, load_llm, merge, wrap_base
 from rayscribe.vision_llm.pictures import Example, Examples
 from rayscribe.vision_llm.reporter import VisionLlmReporter, written
@@ -95,6 +97,34 @@ def test_a_moved_base_is_named_and_another_one_refused(
     with pytest.raises(InputError, match=r"is not the model that .* was tuned on"):
         load_llm(run, CPU, base=str(bases["llava"]))
     assert load_llm(run, CPU, base=str(bases["mllama"])).base_sha256 == facts["base_sha256"]
+
+
+def test_a_base_is_known_by_every_one_of_its_tensors(bases: dict[str, Path], tmp_path: Path) -> None:
+    folder = tmp_path / "base"
+    shutil.copytree(bases["llava"], folder)
+    tensors = {"a": torch.zeros(1 << 19)} | {name: torch.zeros(3, 5) for name in "bcd"}  # two megabytes, then more
+    digests = set()
+    for name in (*tensors, None):
+        changed = {key: value + 1 if key == name else value for key, value in tensors.items()}
+        save_file(changed, folder / "model.safetensors")
+        digests.add(base_digest(folder))
+    assert len(digests) == len(tensors) + 1
+    (folder / "model.safetensors").write_bytes(b"\xff" * 100)
+    with pytest.raises(InputError, match=r"model.safetensors: damaged"):
+        base_digest(folder)
+
+
+def test_reports_of_a_base_asked_otherwise_are_not_gone_on_with(
+    bases: dict[str, Path], handful: Path, tmp_path: Path
+) -> None:
+    config, out = short(bases["llava"]), tmp_path / "out.jsonl"
+    ask = {"split": "test", "decoding": DecodingConfig(beams=1, max_tokens=3)}
+    wrap_base(config, tmp_path / "base")
+    generate(tmp_path / "base", handful, out, **ask)
+    shutil.rmtree(tmp_path / "base")
+    wrap_base(replace(config, prompt=replace(config.prompt, instruction="Look.")), tmp_path / "base")
+    with pytest.raises(InputError, match="reports of another model"):
+        generate(tmp_path / "base", handful, out, **ask)
 
 
 def test_damaged_adapters_and_pickles_are_refused(tuned: Path, bases: dict[str, Path], tmp_path: Path) -> None:

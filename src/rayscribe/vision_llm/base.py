@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import json
 import os
 import warnings
 from pathlib import Path
@@ -27,7 +28,7 @@ warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprec
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 _FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt", "tokenizer.model"]  # not the folder original/ of Llama's
-_HEAD = 1 << 20  # bytes of a weight file that its digest reads: all names and shapes, and some of the weights
+_SAMPLE = 1 << 12  # bytes at the beginning and at the end of every tensor that a base's digest reads
 
 
 def base_folder(place: str, revision: str = "main", *, download: bool = False) -> Path:
@@ -98,11 +99,25 @@ def load_base(folder: Path, config: LlmConfig, device: torch.device) -> Any:
 
 
 def base_digest(folder: Path) -> str:
-    """Of config and weight files: their sizes and their first megabytes."""
-    digest = hashlib.sha256()
-    for path in sorted([folder / "config.json", *folder.glob("*.safetensors")]):
+    """Of the config, and of the weight files their sizes, all names and shapes, and both ends of every tensor.
+
+    Of every one, because tuning leaves most as they were: two models tuned on one base can begin with gigabytes that are equal.
+    """
+    digest = hashlib.sha256((folder / "config.json").read_bytes())
+    for path in sorted(folder.glob("*.safetensors")):
         with open(path, "rb") as file:
-            digest.update(f"{path.name} {os.path.getsize(path)}".encode() + file.read(_HEAD))
+            digest.update(f"{path.name} {os.path.getsize(path)}".encode())
+            try:
+                header = file.read(int.from_bytes(file.read(8), "little"))
+                places = [entry["data_offsets"] for name, entry in json.loads(header).items() if name != "__metadata__"]
+                start = file.tell()
+                digest.update(header)
+                for begin, end in places:
+                    for place in (begin, max(begin, end - _SAMPLE)):
+                        file.seek(start + place)
+                        digest.update(file.read(min(_SAMPLE, end - begin)))
+            except (ValueError, KeyError, TypeError, AttributeError, OverflowError, MemoryError) as error:
+                raise InputError(f"{path}: damaged ({error!r}); copy it again") from error
     return digest.hexdigest()
 
 
