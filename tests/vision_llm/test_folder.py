@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from huggingface_hub.errors import GatedRepoError
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 from vision_llm_settings import short
@@ -82,6 +83,21 @@ def test_a_base_as_it_comes_writes_under_the_same_prompt(
     wrap_base(short(bases["mllama"]), tmp_path / "base")
     assert (likelihoods(tmp_path / "base", handful) - likelihoods(tuned, handful)).abs().max() > 0.1
     assert "as it came" in (tmp_path / "base" / "README.md").read_text()
+
+
+def test_a_full_disk_is_said_in_a_line_and_leaves_nothing(
+    tuned: Path, bases: dict[str, Path], handful: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise SafetensorError("No space left on device (os error 28)")
+
+    monkeypatch.setattr("transformers.modeling_utils.safe_save_file", full)
+    monkeypatch.setattr("peft.peft_model.safe_save_file", full)
+    with pytest.raises(InputError, match=r"merged: cannot be written .* free some disk space"):
+        merge(tuned, tmp_path / "merged")
+    assert not list((tmp_path / "merged").iterdir())
+    with pytest.raises(InputError, match=r"run: cannot be written .* free some disk space and --resume"):
+        train_llm(short(bases["llava"], max_steps=1), handful, tmp_path / "run")
 
 
 def test_a_moved_base_is_named_and_another_one_refused(

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from peft import get_peft_model, prepare_model_for_kbit_training
+from safetensors import SafetensorError
 from transformers import (
     EarlyStoppingCallback,
     Trainer,
@@ -95,7 +96,10 @@ def train_llm(
         data_collator=Collator(conversation, config.train.loss_on == "all"),
         callbacks=[EarlyStoppingCallback(config.train.patience), StopAtNan()],
     )
-    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    try:
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    except SafetensorError as error:
+        raise InputError(f"{run}: cannot be written ({error}); free some disk space and --resume") from error
     if not trainer.is_world_process_zero():
         return
     state = trainer.state
