@@ -25,7 +25,7 @@ from rayscribe.vision_llm import reporter as reporter_module
 from rayscribe.vision_llm.base import base_digest, base_folder
 from rayscribe.vision_llm.folder import ADAPTERS, TrainedLlm, load_llm, merge, wrap_base
 from rayscribe.vision_llm.pictures import Example, Examples
-from rayscribe.vision_llm.reporter import VisionLlmReporter, written
+from rayscribe.vision_llm.reporter import VisionLlmReporter, generation_settings, written
 from rayscribe.vision_llm.training import train_llm
 
 CPU = torch.device("cpu")
@@ -233,6 +233,17 @@ def test_a_report_does_not_depend_on_its_batch_and_samples_are_drawn_apart(
     assert all(len(numbers) == 1 for numbers in pictures)
     drawn = reporter.generate([one] * 16, DecodingConfig(strategy="sample", temperature=3.0, max_tokens=12))
     assert drawn[:8] != drawn[8:]
+
+
+def test_every_setting_of_the_decoding_reaches_transformers(tuned: Path) -> None:
+    trained = load_llm(tuned, CPU)
+    beams = generation_settings(trained, DecodingConfig(beams=3, block_ngrams=2, min_tokens=4, max_tokens=9), 2)
+    assert (beams.num_beams, beams.num_return_sequences, beams.length_penalty, beams.do_sample) == (3, 2, 0.0, False)
+    assert (beams.no_repeat_ngram_size, beams.min_new_tokens, beams.max_new_tokens) == (2, 4, 9)
+    sampling = DecodingConfig(strategy="sample", temperature=1.5, top_k=7, top_p=0.9, min_p=0.1)
+    drawn = generation_settings(trained, sampling, 1)
+    assert (drawn.do_sample, drawn.temperature, drawn.top_k, drawn.top_p, drawn.min_p) == (True, 1.5, 7, 0.9, 0.1)
+    assert drawn.max_new_tokens == trained.config.text.max_new_tokens and drawn.num_beams == 1
 
 
 def test_n_best_begins_with_the_best_and_odd_settings_are_refused(tuned: Path, handful: Path) -> None:
