@@ -173,6 +173,7 @@ class DecodingConfig:
         need(self.length_penalty >= 0, "--decoding.length-penalty", self.length_penalty, "not negative")
         need(self.temperature > 0, "--decoding.temperature", self.temperature, "above 0; --decoding.beams 1 is greedy")
         need(0 < self.top_p <= 1, "--decoding.top-p", self.top_p, "above 0, at most 1")
+        need(self.top_k >= 0, "--decoding.top-k", self.top_k, "not negative; 0 takes all")
         need(0 <= self.min_p < 1, "--decoding.min-p", self.min_p, "at least 0, below 1")
         tokens = self.max_tokens
         need(tokens is None or 1 <= tokens <= 512, "--decoding.max-tokens", tokens, "between 1 and 512")

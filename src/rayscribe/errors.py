@@ -4,9 +4,15 @@ import importlib.util
 
 DISCLAIMER = "Research draft written by a machine-learning model. Not a medical device; not for clinical use."
 
+_WORKER = "Caught InputError in "
+
 
 class InputError(ValueError):
     """Something that the user gave cannot be used. The message says what is wrong, names the file, and says what to do."""
+
+    def __init__(self, message: str = "") -> None:
+        # torch hands on what a process that reads images raised with its whole traceback; the message stands at the end.
+        super().__init__(message.rpartition(f"{__name__}.InputError: ")[2].strip() if _WORKER in message else message)
 
 
 def need_packages(extra: str, *packages: str) -> None:

@@ -18,8 +18,18 @@ from rayscribe.terms import check_publishable
 
 _PARTS = ("model.safetensors", "vocabulary.json", "graph.json", "README.md", SEEN)
 _FOLDERS = ("retrieval",)
-_LLM_PARTS = ("*.safetensors", "*.json", "*.jinja", "README.md", SEEN)
-"Of a vision LLM: adapters, processor and tokenizer, and the base where it was merged."
+_LLM_PARTS = (
+    "*.safetensors",
+    "*config.json",
+    "*token*.json",
+    "vocab.json",
+    "*template.json",
+    "*.index.json",
+    "*.jinja",
+    "README.md",
+    SEEN,
+)
+"Of a vision LLM: adapters, processor and tokenizer, and the base where it was merged. Not what was written beside them."
 
 
 def export_model(model: Path, out: Path, *, terms_allow_it: bool) -> None:
@@ -63,6 +73,7 @@ def _without_places(settings: Mapping[str, Any]) -> dict[str, Any]:
             found[name] = _without_places(value)
         else:
             is_place = isinstance(value, str) and "/" in value and (name != "base" or Path(value).exists())
+            is_place = is_place and name != "instruction"  # a prompt is words, which may hold a slash
             found[name] = Path(value).name if is_place else value  # a base that is no folder is an id of the hub
     return found
 

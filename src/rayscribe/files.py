@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from rayscribe.errors import InputError
 
 
@@ -43,7 +45,10 @@ def sha256_of(path: Path) -> str:
 
 @contextmanager
 def beside(folder: Path) -> Iterator[Path]:
-    """A new folder in `folder`, whose files are moved up when the block ends well."""
+    """A new folder in `folder`, whose files are moved up when the block ends well.
+
+    Raises InputError where weights cannot be written.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     made = folder / f".part.{os.getpid()}"
     shutil.rmtree(made, ignore_errors=True)
@@ -52,5 +57,7 @@ def beside(folder: Path) -> Iterator[Path]:
         yield made
         for path in sorted(made.iterdir()):
             os.replace(path, folder / path.name)
+    except SafetensorError as error:
+        raise InputError(f"{folder}: cannot be written ({error}); free some disk space and repeat") from error
     finally:
         shutil.rmtree(made, ignore_errors=True)

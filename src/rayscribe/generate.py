@@ -56,6 +56,7 @@ def generate(
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     writer = open_writer(model, device, base=base, download=download)
+    writer.check(states=states is not None, features=features is not None)
     manifest = read_manifest(data)
     studies = writer.studies(manifest, split)
     if not studies:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -106,8 +107,16 @@ def facts_of(folder: Path) -> dict[str, Any]:
 
 
 def weights_sha256(folder: Path) -> str:
-    """Of the weights in the folder: a model's, or a vision LLM's adapters, with the digest of the base they belong to."""
+    """Of the weights in the folder: a model's, or a vision LLM's adapters, with the digests of their base and of the prompt.
+
+    A base as it comes can be asked in other words, and is another writer then.
+    """
     about = facts_of(folder)
     if about["format"] == VISION_LLM:
-        return f"{about['base_sha256']} + {about['adapters_sha256']}"
+        asked = {name: value for name, value in about["config"]["prompt"].items() if name != "findings"}
+        words = json.dumps(
+            [asked, about["config"]["images"], about["config"]["text"]["max_new_tokens"]], sort_keys=True
+        )
+        prompt = hashlib.sha256(words.encode()).hexdigest()[:12]
+        return f"{about['base_sha256']} + {about['adapters_sha256']}, prompt {prompt}"
     return sha256_of(folder / WEIGHTS)

@@ -32,11 +32,14 @@ class Writer(Protocol):
     def protocol(self) -> dict[str, str]:
         """Section, and cleaning where the model writes cleaned words: what its reports may be scored against."""
 
+    def check(self, *, states: bool, features: bool) -> None:
+        """Raises InputError where findings are given and not read, or needed and not given, or a feature cache has no use."""
+
     def studies(self, manifest: Manifest, split: str) -> list[Study]:
         """Those of the split that have the section."""
 
     def reporter(self, studies: Sequence[Study], *, states: States | None, features: Path | None) -> Reporter:
-        """For these studies. Raises InputError where `states` are given and not read, or needed and not given."""
+        """For these studies."""
 
     def draft(
         self,
@@ -73,13 +76,17 @@ class ModelWriter:
         text = self.trained.config.text
         return {"section": text.section, "cleaning": text.cleaning}
 
+    def check(self, *, states: bool, features: bool) -> None:
+        if states and not self.trained.config.prompts:
+            raise InputError(
+                f"--states: {self.trained.config.system} reads no findings before it writes; PromptMRG and KIF do"
+            )
+
     def studies(self, manifest: Manifest, split: str) -> list[Study]:
         return [study for study in manifest.split(split) if cleaned_report(study, self.trained.config.text)]
 
     def reporter(self, studies: Sequence[Study], *, states: States | None, features: Path | None) -> Reporter:
         trained, config = self.trained, self.trained.config
-        if states is not None and not config.prompts:
-            raise InputError(f"--states: {config.system} reads no findings before it writes; PromptMRG and KIF do")
         cache = None
         if not config.backbone.trainable:
             cache = cached_features(studies, trained.model.backbone, config.images, folder=features, device=self.device)

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from huggingface_hub.errors import GatedRepoError
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 from vision_llm_settings import short
 
 from rayscribe.config import DecodingConfig
 from rayscribe.data.manifest import read_manifest
 from rayscribe.errors import InputError
+from rayscribe.generate import generate
 from rayscribe.vision_llm import base as base_module
-from rayscribe.vision_llm.base import base_folder
-from rayscribe.vision_llm.folder import ADAPTERS, load_llm, merge, wrap_base
-from rayscribe.vision_llm.pictures import Examples
-from rayscribe.vision_llm.reporter import VisionLlmReporter, written
+from rayscribe.vision_llm import reporter as reporter_module
+from rayscribe.vision_llm.base import base_digest, base_folder
+from rayscribe.vision_llm.folder import ADAPTERS, TrainedLlm, load_llm, merge, wrap_base
+from rayscribe.vision_llm.pictures import Example, Examples
+from rayscribe.vision_llm.reporter import VisionLlmReporter, generation_settings, written
 from rayscribe.vision_llm.training import train_llm
 
 CPU = torch.device("cpu")
@@ -80,6 +85,21 @@ def test_a_base_as_it_comes_writes_under_the_same_prompt(
     assert "as it came" in (tmp_path / "base" / "README.md").read_text()
 
 
+def test_a_full_disk_is_said_in_a_line_and_leaves_nothing(
+    tuned: Path, bases: dict[str, Path], handful: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise SafetensorError("No space left on device (os error 28)")
+
+    monkeypatch.setattr("transformers.modeling_utils.safe_save_file", full)
+    monkeypatch.setattr("peft.peft_model.safe_save_file", full)
+    with pytest.raises(InputError, match=r"merged: cannot be written .* free some disk space"):
+        merge(tuned, tmp_path / "merged")
+    assert not list((tmp_path / "merged").iterdir())
+    with pytest.raises(InputError, match=r"run: cannot be written .* free some disk space and --resume"):
+        train_llm(short(bases["llava"], max_steps=1), handful, tmp_path / "run")
+
+
 def test_a_moved_base_is_named_and_another_one_refused(
     tuned: Path, bases: dict[str, Path], tmp_path: Path, handful: Path
 ) -> None:
@@ -95,6 +115,34 @@ def test_a_moved_base_is_named_and_another_one_refused(
     assert load_llm(run, CPU, base=str(bases["mllama"])).base_sha256 == facts["base_sha256"]
 
 
+def test_a_base_is_known_by_every_one_of_its_tensors(bases: dict[str, Path], tmp_path: Path) -> None:
+    folder = tmp_path / "base"
+    shutil.copytree(bases["llava"], folder)
+    tensors = {"a": torch.zeros(1 << 19)} | {name: torch.zeros(3, 5) for name in "bcd"}  # two megabytes, then more
+    digests = set()
+    for name in (*tensors, None):
+        changed = {key: value + 1 if key == name else value for key, value in tensors.items()}
+        save_file(changed, folder / "model.safetensors")
+        digests.add(base_digest(folder))
+    assert len(digests) == len(tensors) + 1
+    (folder / "model.safetensors").write_bytes(b"\xff" * 100)
+    with pytest.raises(InputError, match=r"model.safetensors: damaged"):
+        base_digest(folder)
+
+
+def test_reports_of_a_base_asked_otherwise_are_not_gone_on_with(
+    bases: dict[str, Path], handful: Path, tmp_path: Path
+) -> None:
+    config, out = short(bases["llava"]), tmp_path / "out.jsonl"
+    ask = {"split": "test", "decoding": DecodingConfig(beams=1, max_tokens=3)}
+    wrap_base(config, tmp_path / "base")
+    generate(tmp_path / "base", handful, out, **ask)
+    shutil.rmtree(tmp_path / "base")
+    wrap_base(replace(config, prompt=replace(config.prompt, instruction="Look.")), tmp_path / "base")
+    with pytest.raises(InputError, match="reports of another model"):
+        generate(tmp_path / "base", handful, out, **ask)
+
+
 def test_damaged_adapters_and_pickles_are_refused(tuned: Path, bases: dict[str, Path], tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(tuned, run, ignore=shutil.ignore_patterns("checkpoints"))
@@ -107,6 +155,17 @@ def test_damaged_adapters_and_pickles_are_refused(tuned: Path, bases: dict[str, 
     torch.save({}, pickled / "pytorch_model.bin")
     with pytest.raises(InputError, match="safetensors needed"):
         wrap_base(short(pickled), tmp_path / "out")
+
+
+def test_a_base_that_lacks_weights_or_has_other_shapes_is_refused(bases: dict[str, Path], tmp_path: Path) -> None:
+    for name, value in (("num_hidden_layers", 3), ("intermediate_size", 80)):
+        odd = tmp_path / name
+        shutil.copytree(bases["llava"], odd)
+        settings = json.loads((odd / "config.json").read_text())
+        settings["text_config"][name] = value
+        (odd / "config.json").write_text(json.dumps(settings))
+        with pytest.raises(InputError, match=rf"{odd}: (its safetensors lack 9 tensors|not a vision LLM)"):
+            wrap_base(short(odd), tmp_path / "out")
 
 
 def test_a_base_without_chat_template_is_refused(bases: dict[str, Path], tmp_path: Path) -> None:
@@ -152,6 +211,39 @@ def test_writing_is_repeatable_and_leaves_the_generator_alone(
     assert after == torch.rand(1)
     assert VisionLlmReporter(trained=trained).generate(studies, decoding) == first
     assert not any("Describe it" in text or "assistant" in text for text in first)
+
+
+def test_a_report_does_not_depend_on_its_batch_and_samples_are_drawn_apart(
+    tuned: Path, handful: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained = load_llm(tuned, CPU)
+    first = read_manifest(handful).split("test")[0]
+    one = replace(first, images=first.images[:1], views=first.views[:1], sha256=first.sha256[:1])
+    two = replace(one, images=one.images * 2, views=one.views * 2, sha256=one.sha256 * 2)
+    pictures: list[set[int]] = []
+
+    def noted(trained: TrainedLlm, examples: Sequence[Example], decoding: DecodingConfig) -> list[list[str]]:
+        pictures.append({len(example.pictures) for example in examples})
+        return written(trained, examples, decoding)
+
+    monkeypatch.setattr(reporter_module, "written", noted)
+    reporter = VisionLlmReporter(trained=trained)
+    greedy = DecodingConfig(beams=1, max_tokens=12)
+    assert reporter.generate([one, two, one], greedy) == [reporter.generate([s], greedy)[0] for s in (one, two, one)]
+    assert all(len(numbers) == 1 for numbers in pictures)
+    drawn = reporter.generate([one] * 16, DecodingConfig(strategy="sample", temperature=3.0, max_tokens=12))
+    assert drawn[:8] != drawn[8:]
+
+
+def test_every_setting_of_the_decoding_reaches_transformers(tuned: Path) -> None:
+    trained = load_llm(tuned, CPU)
+    beams = generation_settings(trained, DecodingConfig(beams=3, block_ngrams=2, min_tokens=4, max_tokens=9), 2)
+    assert (beams.num_beams, beams.num_return_sequences, beams.length_penalty, beams.do_sample) == (3, 2, 0.0, False)
+    assert (beams.no_repeat_ngram_size, beams.min_new_tokens, beams.max_new_tokens) == (2, 4, 9)
+    sampling = DecodingConfig(strategy="sample", temperature=1.5, top_k=7, top_p=0.9, min_p=0.1)
+    drawn = generation_settings(trained, sampling, 1)
+    assert (drawn.do_sample, drawn.temperature, drawn.top_k, drawn.top_p, drawn.min_p) == (True, 1.5, 7, 0.9, 0.1)
+    assert drawn.max_new_tokens == trained.config.text.max_new_tokens and drawn.num_beams == 1
 
 
 def test_n_best_begins_with_the_best_and_odd_settings_are_refused(tuned: Path, handful: Path) -> None:

@@ -100,6 +100,31 @@ def test_the_published_sampling_is_a_preset(rayscribe: Command, tuned: Path, han
     assert "--preset koehler takes the place of --decoding" in message
 
 
+def test_a_missing_image_is_named_in_one_line_whoever_reads_it(
+    rayscribe: Command, bases: dict[str, Path], handful: Path, tmp_path: Path
+) -> None:
+    manifest = read_manifest(handful)
+    lost = replace(manifest.studies[0], images=(tmp_path / "gone.png",) * len(manifest.studies[0].images))
+    write_manifest(tmp_path / "lost.parquet", replace(manifest, studies=(lost, *manifest.studies[1:])))
+    ask = ("llm", "train", "compact", "--base", bases["llava"], "--data", tmp_path / "lost.parquet")
+    message = rayscribe(*ask, "--run", tmp_path / "run", *FAST, "--train.workers", 1, code=1)
+    assert message.startswith(f"rayscribe: {tmp_path / 'gone.png'}") and "\n" not in message
+
+
+def test_odd_settings_are_one_line_too(
+    rayscribe: Command, tuned: Path, bases: dict[str, Path], handful: Path, tmp_path: Path
+) -> None:
+    ask = ("llm", "train", "compact", "--data", handful, "--run", tmp_path / "odd")
+    assert "--base: name the model" in rayscribe(*ask, code=1)
+    ask = (*ask, "--base", bases["llava"])
+    for flag in ("lr", "warmup-steps", "workers", "val-studies", "max-steps", "weight-decay"):
+        assert rayscribe(*ask, f"--train.{flag}", -1, code=2)
+    both = ("--weights", "bfloat16", "--train.precision", "float32")
+    assert "--train.precision float32: --weights bfloat16" in rayscribe(*ask, *both, code=1)
+    study = read_manifest(handful).split("test")[0]
+    assert "--best 0: at least 1" in rayscribe("predict", study.images[0], "--model", tuned, "--best", 0, code=1)
+
+
 def table(folder: Path, data: Path) -> Path:
     """What `classify label` writes: cardiomegaly in the first study of every split, nothing else known."""
     lines = [",".join(("id", *OBSERVATIONS))]
@@ -127,10 +152,16 @@ def test_a_classifiers_findings_stand_in_the_prompt_of_training_and_of_use(
 def test_an_exported_model_holds_no_local_path_and_no_log(
     rayscribe: Command, tuned: Path, bases: dict[str, Path], handful: Path, tmp_path: Path
 ) -> None:
+    facts = json.loads((tuned / "model.json").read_text())
+    facts["config"]["prompt"]["instruction"] = "Findings/impression of this X-ray?"
+    (tuned / "model.json").write_text(json.dumps(facts))
+    (tuned / "scores.json").write_text("what evaluate wrote beside the model")
     rayscribe("export", "model", tuned, "--out", tmp_path / "out")
+    kept = json.loads((tmp_path / "out" / "model.json").read_text())["config"]["prompt"]
+    assert kept == facts["config"]["prompt"]  # a slash does not make a path of a prompt
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert {"adapter_model.safetensors", "adapter_config.json", "model.json", "tokenizer.json"} <= names
-    assert not names & {"checkpoints", "log.csv", "config.yaml", "test-log.jsonl"}
+    assert not names & {"checkpoints", "log.csv", "config.yaml", "test-log.jsonl", "scores.json"}
     for path in (tmp_path / "out").glob("*.json"):
         assert str(bases["llava"].parent) not in path.read_text()
     assert "vision-llm" in rayscribe("info", tmp_path / "out")

@@ -65,3 +65,9 @@ def test_examples_read_the_files_that_the_manifest_names(world: Path) -> None:
     assert len(found.pictures) == 1 and found.response == " ".join(studies[0].findings.split())
     both = Examples([replace(studies[0])], LlmConfig())[0]
     assert len(both.pictures) == len(studies[0].images[:2])
+
+
+def test_a_picture_of_224_keeps_its_proportions_on_black() -> None:
+    shown = np.asarray(picture(np.full((300, 150), 200, np.uint8), PictureConfig(legacy_224=True)))[..., 0]
+    assert shown.shape == (224, 224) and not shown[:, :56].any() and not shown[:, 168:].any()
+    assert (shown[:, 56:168] == 200).all()

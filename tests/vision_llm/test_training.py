@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -11,20 +12,28 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from transformers import TrainingArguments
 from vision_llm_settings import REPORTS, short
 
+from rayscribe.conditions import given_states
 from rayscribe.config import DecodingConfig
 from rayscribe.data.manifest import read_manifest, write_manifest
 from rayscribe.errors import InputError
+from rayscribe.labels import OBSERVATIONS, POSITIVE
 from rayscribe.model_folder import read_weights
+from rayscribe.vision_llm import training as training_module
 from rayscribe.vision_llm.base import base_folder
-from rayscribe.vision_llm.config import LLM_RECIPES, LlmConfig, ResponseConfig, compact, llama32_vision
+from rayscribe.vision_llm.config import LLM_RECIPES, LlmConfig, PictureConfig, ResponseConfig, compact, llama32_vision
+from rayscribe.vision_llm.conversation import Conversation
 from rayscribe.vision_llm.folder import ADAPTERS, load_llm
+from rayscribe.vision_llm.pictures import Example, Examples
 from rayscribe.vision_llm.reporter import VisionLlmReporter
-from rayscribe.vision_llm.training import total_steps, train_llm
+from rayscribe.vision_llm.training import total_steps, train_llm, training_arguments
+from rayscribe.vision_llm.writer import VisionLlmWriter
 from test_train import run_by_two_processes
 
 CPU = torch.device("cpu")
@@ -102,8 +111,65 @@ def test_accumulated_batches_take_the_step_of_a_large_one(
     assert_close(tmp_path / "1", tmp_path / "2", 1e-4)
 
 
-def test_it_stops_when_the_validation_loss_no_longer_falls_and_keeps_the_best(
+@pytest.mark.parametrize("order", ["images-first", "text-first"])
+@pytest.mark.parametrize("loss_on", ["response", "all"])
+def test_the_validation_loss_is_that_of_the_saved_model_on_its_own_prompts(
+    bases: dict[str, Path], handful: Path, tmp_path: Path, order: Any, loss_on: Any
+) -> None:
+    config = short(bases["llava"], max_steps=2, evaluate_every=2, loss_on=loss_on)
+    train_llm(replace(config, prompt=replace(config.prompt, order=order)), handful, tmp_path / "run")
+    trained = load_llm(tmp_path / "run", CPU)
+    examples = Examples(read_manifest(handful).split("val"), trained.config)
+    lesson = trained.conversation.lesson([examples[row] for row in range(3)], loss_on_all=loss_on == "all")
+    loss = float(trained.model(**lesson).loss.detach())
+    assert loss == pytest.approx(trained.training["validation"]["loss"], abs=1e-4)
+
+
+def test_findings_and_picture_settings_reach_every_prompt_of_training_and_use(
+    bases: dict[str, Path], handful: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    studies = read_manifest(handful).studies
+    table = tmp_path / "findings.csv"
+    lines = [f"{study.id},{','.join('1.0' if name == 'Edema' else '' for name in OBSERVATIONS)}" for study in studies]
+    table.write_text("\n".join([f"id,{','.join(OBSERVATIONS)}", *lines]) + "\n")
+    seen: list[Example] = []
+    prompt = Conversation.prompt
+
+    def noted(self: Conversation, example: Example) -> str:
+        seen.append(example)
+        return prompt(self, example)
+
+    def all_told(at_least: int) -> bool:
+        told = [example.instruction.endswith("findings, present: Edema.") for example in seen]
+        sizes = {picture.size for example in seen for picture in example.pictures}
+        seen.clear()
+        return len(told) >= at_least and all(told) and sizes == {(224, 224)}
+
+    monkeypatch.setattr(Conversation, "prompt", noted)
+    config = short(bases["llava"], max_steps=1)
+    config = replace(config, images=PictureConfig(legacy_224=True))
+    train_llm(replace(config, prompt=replace(config.prompt, findings=str(table))), handful, tmp_path / "run")
+    assert all_told(6)
+    writer = VisionLlmWriter.load(tmp_path / "run", CPU, base=None, download=False)
+    test = read_manifest(handful).split("test")
+    states = given_states(table, [study.id for study in test])
+    writer.reporter(test, states=states, features=None).generate(test, GREEDY)
+    assert all_told(3)
+    writer.draft([test[0].images[0]], GREEDY, states={"Edema": POSITIVE})
+    assert all_told(1)
+
+
+def test_a_projector_that_learns_on_bfloat16_weights_is_kept_in_float32(
     bases: dict[str, Path], handful: Path, tmp_path: Path
+) -> None:
+    config = short(bases["llava"], max_steps=1, precision="bfloat16")
+    config = replace(config, weights="bfloat16", lora=replace(config.lora, projector=True))
+    train_llm(config, handful, tmp_path / "run")
+    assert {tensor.dtype for tensor in adapters(tmp_path / "run").values()} == {torch.float32}
+
+
+def test_it_stops_when_the_validation_loss_no_longer_falls_and_keeps_the_best(
+    bases: dict[str, Path], handful: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     manifest = read_manifest(handful)
     other = [
@@ -118,6 +184,20 @@ def test_it_stops_when_the_validation_loss_no_longer_falls_and_keeps_the_best(
     losses = {int(row.split(",")[0]): float(row.split(",")[3]) for row in rows[1:] if row.split(",")[3]}
     assert min(losses, key=losses.__getitem__) == training["step"]
     assert losses[training["step"]] == pytest.approx(training["validation"]["loss"])
+    assert_close(tmp_path / "run", tmp_path / "run" / "checkpoints" / f"checkpoint-{training['step']}")
+    with pytest.raises(AssertionError):
+        assert_close(tmp_path / "run", tmp_path / "run" / "checkpoints" / f"checkpoint-{training['steps']}")
+    half = tmp_path / "half"  # ended between the best validation and the last: one was already without a lower loss
+    with monkeypatch.context() as patched:
+        patched.setattr(training_module, "total_steps", lambda *_: training["steps"] - 2)
+        train_llm(config, tmp_path / "other.parquet", half)
+    train_llm(config, tmp_path / "other.parquet", half, resume=True)
+    assert json.loads((half / "model.json").read_text())["training"] == training
+    shutil.copytree(tmp_path / "run", tmp_path / "again")
+    (tmp_path / "again" / "model.json").unlink()  # as if it had been killed after its last step
+    train_llm(config, tmp_path / "other.parquet", tmp_path / "again", resume=True)
+    assert json.loads((tmp_path / "again" / "model.json").read_text())["training"] == training
+    assert_close(tmp_path / "again", tmp_path / "run")
 
 
 def test_a_diverged_run_stops_with_a_message_and_keeps_nothing(
@@ -147,6 +227,13 @@ def test_what_cannot_be_trained_says_why(bases: dict[str, Path], handful: Path, 
         train_llm(replace(config, base="nobody/no-model"), handful, tmp_path / "b")
     with pytest.raises(InputError, match=r"not a transformers model \(no config.json\)"):
         train_llm(replace(config, base=str(tmp_path)), handful, tmp_path / "c")
+
+
+def test_one_process_uses_one_gpu_however_many_there_are(
+    bases: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TrainingArguments, "n_gpu", property(lambda self: self._n_gpu or 2))
+    assert training_arguments(short(bases["llava"]), tmp_path, 3, CPU).n_gpu == 1
 
 
 def test_recipes_are_the_seed_systems_and_ours() -> None:

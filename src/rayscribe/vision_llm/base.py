@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import json
 import os
 import warnings
 from pathlib import Path
@@ -27,11 +28,13 @@ warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprec
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 _FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt", "tokenizer.model"]  # not the folder original/ of Llama's
-_HEAD = 1 << 20  # bytes of a weight file that its digest reads: all names and shapes, and some of the weights
+_SAMPLE = 1 << 12  # bytes at the beginning and at the end of every tensor that a base's digest reads
 
 
 def base_folder(place: str, revision: str = "main", *, download: bool = False) -> Path:
     """Where the base model lies on this disk. Only with `download` is the hub asked for one that is not; never for pickles."""
+    if not place:
+        raise InputError("--base: name the model to tune, a folder or an id of the Hugging Face hub")
     if Path(place).is_dir():
         if not (Path(place) / "config.json").is_file():
             raise InputError(f"{place}: not a transformers model (no config.json)")
@@ -70,8 +73,9 @@ def load_base(folder: Path, config: LlmConfig, device: torch.device) -> Any:
     """The model in evaluation mode, its weights held as `config.weights` says."""
     try:
         quantised = _quantisation(folder, config)
-        model = AutoModelForImageTextToText.from_pretrained(
+        loaded: Any = AutoModelForImageTextToText.from_pretrained(
             folder,
+            output_loading_info=True,
             local_files_only=True,
             use_safetensors=True,
             trust_remote_code=False,
@@ -79,21 +83,41 @@ def load_base(folder: Path, config: LlmConfig, device: torch.device) -> Any:
             quantization_config=quantised,
             device_map={"": device} if quantised else None,
         )
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
         raise InputError(
             f"{folder}: not a vision LLM that can be read ({_first(error)}); config, processor and safetensors needed"
         ) from error
+    model, loading = loaded
+    # transformers would fill these with random numbers and go on.
+    if missing := sorted(loading["missing_keys"]):
+        raise InputError(f"{folder}: its safetensors lack {len(missing)} tensors, e.g. {missing[0]}; copy it again")
     if not quantised:
-        model.to(device)  # type: ignore[arg-type]  # its decorator hides the signature
+        model.to(device)
     return model.eval()
 
 
 def base_digest(folder: Path) -> str:
-    """Of config and weight files: their sizes and their first megabytes."""
-    digest = hashlib.sha256()
-    for path in sorted([folder / "config.json", *folder.glob("*.safetensors")]):
+    """Of the config, and of the weight files their sizes, all names and shapes, and both ends of every tensor.
+
+    Of every one, because tuning leaves most as they were: two models tuned on one base can begin with gigabytes that are equal.
+    """
+    digest = hashlib.sha256((folder / "config.json").read_bytes())
+    for path in sorted(folder.glob("*.safetensors")):
         with open(path, "rb") as file:
-            digest.update(f"{path.name} {os.path.getsize(path)}".encode() + file.read(_HEAD))
+            digest.update(f"{path.name} {os.path.getsize(path)}".encode())
+            try:
+                header = file.read(int.from_bytes(file.read(8), "little"))
+                places = [entry["data_offsets"] for name, entry in json.loads(header).items() if name != "__metadata__"]
+                start = file.tell()
+                digest.update(header)
+                for begin, end in places:
+                    for place in (begin, max(begin, end - _SAMPLE)):
+                        file.seek(start + place)
+                        digest.update(file.read(min(_SAMPLE, end - begin)))
+            except (ValueError, KeyError, TypeError, AttributeError, OverflowError, MemoryError) as error:
+                raise InputError(f"{path}: damaged ({error!r}); copy it again") from error
     return digest.hexdigest()
 
 

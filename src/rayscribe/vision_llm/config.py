@@ -68,7 +68,8 @@ class PictureConfig:
     """From a radiograph to the picture that the model's own processor gets."""
 
     legacy_224: bool = False
-    "stretched to 224 x 224 first, as the seed system's files were; false: the original resolution, which the processor tiles"
+    """fitted into a black square of 224 x 224 first, as the seed system's files were; false: the original resolution, which the
+    processor tiles"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +115,12 @@ class LlmTrainConfig:
             f"must be a multiple of --train.batch-size {self.batch_size}",
         )
         need(self.max_steps > 0 or self.epochs > 0, "--train.max-steps", self.max_steps, "or --train.epochs above 0")
+        need(self.lr > 0, "--train.lr", self.lr, "above 0")
+        need(self.warmup_steps >= 0, "--train.warmup-steps", self.warmup_steps, "not negative")
+        need(self.weight_decay >= 0, "--train.weight-decay", self.weight_decay, "not negative")
+        need(self.val_studies >= 0, "--train.val-studies", self.val_studies, "not negative; 0 takes all")
+        need(self.workers >= 0, "--train.workers", self.workers, "not negative")
+        need(self.max_steps >= 0, "--train.max-steps", self.max_steps, "not negative; 0 goes by --train.epochs")
         need(self.evaluate_every >= 1, "--train.evaluate-every", self.evaluate_every, "at least 1")
         need(self.patience >= 1, "--train.patience", self.patience, "at least 1")
 

@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
+from peft import PeftConfig, PeftModel
 from safetensors import SafetensorError
 
 from rayscribe import __version__
 from rayscribe.errors import DISCLAIMER, InputError
 from rayscribe.files import beside, sha256_of, write_text
 from rayscribe.model_folder import VISION_LLM, origin_of, read_facts
-from rayscribe.seen import SEEN
+from rayscribe.seen import SEEN, write_seen
 from rayscribe.settings_file import from_plain, to_plain
 from rayscribe.terms import inherited, terms_of
 from rayscribe.vision_llm.base import DTYPES, base_digest, base_folder, load_base, load_conversation
@@ -133,6 +133,7 @@ def wrap_base(config: LlmConfig, out: Path, *, download: bool = False) -> None:
         model=model, conversation=conversation, config=config, data=data, training={}, base_sha256=base_digest(place)
     )
     save_llm(out, wrapped)
+    write_seen(out, [], str(place))
 
 
 def merge(folder: Path, out: Path, *, base: str | None = None, dtype: str = "bfloat16") -> None:
@@ -165,6 +166,8 @@ def check_adapters(folder: Path) -> None:
 
 def _with_adapters(model: Any, folder: Path) -> PeftModel:
     try:
+        for name in PeftConfig.from_pretrained(str(folder)).modules_to_save or []:
+            model.get_submodule(name).float()  # as it was trained: peft loads into the base's precision
         return PeftModel.from_pretrained(model, str(folder))
     except (ValueError, RuntimeError, OSError, SafetensorError) as error:
         first = str(error).strip().split("\n")[0]

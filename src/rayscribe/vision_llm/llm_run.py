@@ -72,6 +72,14 @@ def last_whole(checkpoints: Path, *, may_delete: bool = False) -> Path | None:
     return max(found)[1] if found else None
 
 
+def stopped_at(checkpoint: Path, patience: int) -> int | None:
+    """The step of a checkpoint at which early stopping had ended the run; None where the run was to go on."""
+    state = json.loads((checkpoint / _STATE).read_text())
+    kept = state.get("stateful_callbacks", {}).get("EarlyStoppingCallback", {})
+    waited = kept.get("attributes", {}).get("early_stopping_patience_counter", 0)
+    return int(state["global_step"]) if waited >= patience else None
+
+
 def write_log(path: Path, history: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> None:
     """The Trainer's history as a line a step; `columns`: its names by ours."""
     lines: dict[int, dict[str, Any]] = {}

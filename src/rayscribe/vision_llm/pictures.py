@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 from torch.utils.data import Dataset
 
 from rayscribe.conditions import CONDITIONS
 from rayscribe.data.cleaning import CLEANINGS
-from rayscribe.data.images import Grey, ImageConfig, evaluation_square, read_checked_image
+from rayscribe.data.images import Grey, read_checked_image
 from rayscribe.data.sections import section_text
 from rayscribe.labels import NEGATIVE, POSITIVE, UNCERTAIN
 from rayscribe.study import Study, is_frontal
@@ -20,8 +20,6 @@ from rayscribe.vision_llm.config import LlmConfig, PictureConfig, PromptConfig, 
 
 States = Mapping[str, NDArray[np.int8]]
 "Of the 18 conditions, by study id."
-
-_LEGACY = ImageConfig(size=224)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,9 +61,10 @@ def chosen_views(study: Study, prompt: PromptConfig) -> list[int]:
 
 def picture(image: Grey, config: PictureConfig) -> Image.Image:
     """RGB, as the processors want it."""
+    shown = Image.fromarray(image)
     if config.legacy_224:
-        image = evaluation_square(image, _LEGACY)
-    return Image.fromarray(image).convert("RGB")
+        shown = ImageOps.pad(shown, (224, 224), Image.Resampling.LANCZOS, color=0)
+    return shown.convert("RGB")
 
 
 def instruction_text(prompt: PromptConfig, states_O: NDArray[np.int8] | None = None) -> str:

@@ -5,8 +5,8 @@ Shapes: B studies, T tokens.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from transformers import GenerationConfig
@@ -31,11 +31,24 @@ class VisionLlmReporter:
 
     def generate(self, studies: Sequence[Study], decoding: DecodingConfig) -> list[str]:
         examples = Examples(studies, self.trained.config, self.states)
-        reports = []
+        reports = [""] * len(studies)
         for start in range(0, len(studies), BATCH):
-            batch = [examples[row] for row in range(start, min(start + BATCH, len(studies)))]
-            reports += [best[0] for best in written(self.trained, batch, decoding)]
+            batch = {row: examples[row] for row in range(start, min(start + BATCH, len(studies)))}
+            for rows in _as_many_pictures(batch):
+                # Every batch of a sampled run draws from its own stream.
+                own = replace(decoding, seed=decoding.seed + rows[0])
+                for row, best in zip(rows, written(self.trained, [batch[row] for row in rows], own), strict=True):
+                    reports[row] = best[0]
         return reports
+
+
+def _as_many_pictures(batch: Mapping[int, Example]) -> list[list[int]]:
+    """Rows by their number of pictures. In Mllama what stands before the image sees the room that is left for another study's
+    second image too, so a report would depend on the batch that it was written in."""
+    found: dict[int, list[int]] = {}
+    for row, example in batch.items():
+        found.setdefault(len(example.pictures), []).append(row)
+    return list(found.values())
 
 
 def written(
@@ -61,6 +74,8 @@ def generation_settings(trained: TrainedLlm, decoding: DecodingConfig, best: int
     tokenizer = trained.conversation.processor.tokenizer
     samples = decoding.strategy == "sample"
     beams = 1 if samples else decoding.beams
+    if best < 1:
+        raise InputError(f"--best {best}: at least 1")
     if not samples and best > beams:
         raise InputError(f"--best {best}: at most --decoding.beams {beams}")
     return GenerationConfig(

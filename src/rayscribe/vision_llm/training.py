@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from peft import get_peft_model, prepare_model_for_kbit_training
+from safetensors import SafetensorError
 from transformers import (
     EarlyStoppingCallback,
     Trainer,
@@ -34,7 +35,15 @@ from rayscribe.vision_llm.checkpointing import recompute_layers
 from rayscribe.vision_llm.config import LlmConfig, LlmTrainConfig
 from rayscribe.vision_llm.conversation import Collator
 from rayscribe.vision_llm.folder import TrainedLlm, save_llm
-from rayscribe.vision_llm.llm_run import drawn, last_whole, prompted_findings, run_digest, start_run, write_log
+from rayscribe.vision_llm.llm_run import (
+    drawn,
+    last_whole,
+    prompted_findings,
+    run_digest,
+    start_run,
+    stopped_at,
+    write_log,
+)
 from rayscribe.vision_llm.lora import lora_config
 from rayscribe.vision_llm.pictures import Examples, learnable
 
@@ -53,6 +62,7 @@ def train_llm(
     """
     is_first = int(os.environ.get("RANK", "0")) == 0
     say = say if is_first else _silent
+    _check_shares(config.train)
     manifest = read_manifest(data)
     training, validation = (_studies(manifest, split, config, say) for split in ("train", "val"))
     validation = drawn(validation, config.train.val_studies, config.seed)
@@ -77,15 +87,20 @@ def train_llm(
     trainable, total = model.get_nb_trainable_parameters()
     say(f"{Path(config.base).name}: {trainable:,} of {total:,} parameters learn; weights {config.weights}")
     steps = total_steps(len(training), config.train)
+    if checkpoint is not None and (stopped := stopped_at(checkpoint, config.train.patience)):
+        steps = stopped  # the Trainer forgets that it had stopped
     trainer = Trainer(
         model=model,
-        args=_arguments(config, run / "checkpoints", steps, device),
+        args=training_arguments(config, run / "checkpoints", steps, device),
         train_dataset=Examples(training, config, states),
         eval_dataset=Examples(validation, config, states),
         data_collator=Collator(conversation, config.train.loss_on == "all"),
         callbacks=[EarlyStoppingCallback(config.train.patience), StopAtNan()],
     )
-    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    try:
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    except SafetensorError as error:
+        raise InputError(f"{run}: cannot be written ({error}); free some disk space and --resume") from error
     if not trainer.is_world_process_zero():
         return
     state = trainer.state
@@ -110,6 +125,11 @@ def adapted(base: Any, config: LlmConfig) -> Any:
     """The base with adapters that learn, in float32; everything else stands still. Raises InputError where nothing fits."""
     if config.weights in ("nf4", "int8"):
         base = prepare_model_for_kbit_training(base, use_gradient_checkpointing=False)
+    if config.weights == "bfloat16" and config.train.precision == "float32" and config.lora.projector:
+        raise InputError(
+            "--train.precision float32: --weights bfloat16 hands bfloat16 to a projector that learns in float32; "
+            "give --weights float32, or --train.precision bfloat16"
+        )
     base.config.use_cache = False
     try:
         model = get_peft_model(base, lora_config(base, config.lora))
@@ -150,18 +170,22 @@ def _studies(manifest: Manifest, split: str, config: LlmConfig, say: Say) -> lis
     return kept
 
 
-def _arguments(config: LlmConfig, folder: Path, steps: int, device: torch.device) -> TrainingArguments:
-    train, processes = config.train, int(os.environ.get("WORLD_SIZE", "1"))
+def _check_shares(train: LlmTrainConfig) -> None:
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
     if train.studies_per_step % (train.batch_size * processes):
         raise InputError(
-            f"--train.batch-size {train.batch_size} on {processes} devices does not divide --train.studies-per-step "
-            f"{train.studies_per_step}; give --train.batch-size {max(1, train.studies_per_step // processes)}"
+            f"--train.batch-size {train.batch_size} on each of {processes} devices does not divide --train.studies-per-step "
+            f"{train.studies_per_step}; change one of the two"
         )
+
+
+def training_arguments(config: LlmConfig, folder: Path, steps: int, device: torch.device) -> TrainingArguments:
+    train, processes = config.train, int(os.environ.get("WORLD_SIZE", "1"))
     every = min(train.evaluate_every, steps)
     optimizer = train.optimizer
     if optimizer == "auto":
         optimizer = "adamw_8bit" if device.type == "cuda" else "adamw_torch"
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(folder),
         per_device_train_batch_size=train.batch_size,
         per_device_eval_batch_size=train.batch_size,
@@ -195,6 +219,9 @@ def _arguments(config: LlmConfig, folder: Path, steps: int, device: torch.device
         dataloader_num_workers=train.workers,
         ddp_find_unused_parameters=False,
     )
+    # Without torchrun the Trainer would share every batch among all GPUs, and take as many times the studies a step.
+    arguments._n_gpu = min(1, arguments.n_gpu)
+    return arguments
 
 
 def _silent(text: str) -> None:

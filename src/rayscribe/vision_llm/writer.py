@@ -35,11 +35,15 @@ class VisionLlmWriter:
         text = self.trained.config.text
         return {"section": text.section} | ({} if text.cleaning == "none" else {"cleaning": text.cleaning})
 
+    def check(self, *, states: bool, features: bool) -> None:
+        if features:
+            raise InputError("--features: a vision LLM reads images, and keeps no features of them")
+        self._check(states, "--states")
+
     def studies(self, manifest: Manifest, split: str) -> list[Study]:
         return [study for study in manifest.split(split) if response_text(study, self.trained.config.text)]
 
     def reporter(self, studies: Sequence[Study], *, states: States | None, features: Path | None) -> Reporter:
-        self._check(states is not None, "--states")
         return VisionLlmReporter(trained=self.trained, states=states)
 
     def draft(
