@@ -406,11 +406,11 @@ def test_two_processes_keep_the_negatives_of_both(mined: Path, tmp_path: Path) -
 @pytest.mark.slow
 @pytest.mark.parametrize("contrast", ["diagonal", "column"])
 def test_true_reports_come_nearer_to_their_images_than_mined_ones(contrast: str, mined: Path, tmp_path: Path) -> None:
-    config = small_run("r2gen_cmn", epochs=8, lr=5e-3, lr_backbone=5e-3, clip_norm=1.0, clip_value=None)
+    config = small_run("r2gen_cmn", epochs=12, lr=5e-3, lr_backbone=5e-3, clip_norm=1.0, clip_value=None)
     config = replace(config, ithn=replace(config.ithn, contrast=contrast))
     train(config, mined, tmp_path / "run")
     steps = logged(tmp_path / "run")
-    last = steps[-6:]
+    last = steps[-12:]  # two epochs: six steps of eight epochs are .07 or .13 by the processor that adds them up
     apart = [float(step["true_similarity"]) - float(step["mined_similarity"]) for step in last]
     assert sum(apart) / len(apart) > 0.1
     assert float(steps[-1]["report"]) < 0.75 * float(steps[0]["report"])
