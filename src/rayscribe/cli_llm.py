@@ -3,6 +3,7 @@
 Annotations are evaluated here (no postponed ones), because tyro reads them from functions inside functions.
 """
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
@@ -52,7 +53,8 @@ def _train(arguments: list[str]) -> None:
         from rayscribe.vision_llm.training import train_llm
 
         train_llm(config, data, run, resume=resume, download=download)
-        print(f"next: rayscribe generate --model {run} --data {data} --split test --out predictions.jsonl")
+        if os.environ.get("RANK", "0") == "0":
+            print(f"next: rayscribe generate --model {run} --data {data} --split test --out predictions.jsonl")
 
     parsed(train, arguments[1:], f"llm train {recipe}")
 

@@ -51,7 +51,8 @@ def beside(folder: Path) -> Iterator[Path]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     made = folder / f".part.{os.getpid()}"
-    shutil.rmtree(made, ignore_errors=True)
+    for left in folder.glob(".part.*"):  # by a process that was killed
+        shutil.rmtree(left, ignore_errors=True)
     made.mkdir()
     try:
         yield made

@@ -19,6 +19,7 @@ from vision_llm_settings import short
 from rayscribe.config import DecodingConfig
 from rayscribe.data.manifest import read_manifest
 from rayscribe.errors import InputError
+from rayscribe.files import beside
 from rayscribe.generate import generate
 from rayscribe.vision_llm import base as base_module
 from rayscribe.vision_llm import reporter as reporter_module
@@ -270,3 +271,11 @@ def test_a_quantised_run_is_merged_into_whole_weights(bases: dict[str, Path], ha
     written = [VisionLlmReporter(trained=one).generate(studies, greedy) for one in (with_adapters, whole)]
     assert written[0] == written[1] and len(set(written[0])) > 1
     assert not hasattr(whole.model.config, "quantization_config")
+
+
+def test_what_a_killed_process_left_half_written_goes_when_the_folder_is_written_again(tmp_path: Path) -> None:
+    (tmp_path / ".part.12345").mkdir()
+    (tmp_path / ".part.12345" / ADAPTERS).write_bytes(b"half")
+    with beside(tmp_path) as made:
+        (made / "new.txt").write_text("whole")
+    assert [path.name for path in tmp_path.iterdir()] == ["new.txt"]
