@@ -1,4 +1,4 @@
-"""`rayscribe llm`: tune a vision LLM, use one as it comes, compose a small one, merge adapters, plan a run.
+"""`rayscribe llm`: tune a vision LLM, use one as it comes, compose a small one, merge adapters, plan a run, go on by reward.
 
 Annotations are evaluated here (no postponed ones), because tyro reads them from functions inside functions.
 """

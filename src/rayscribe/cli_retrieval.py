@@ -14,6 +14,7 @@ from rayscribe.config import BackboneConfig, TextConfig
 from rayscribe.config_methods import DiagnosisConfig
 from rayscribe.data.images import ImageConfig
 from rayscribe.errors import InputError
+from rayscribe.files import check_new
 
 _USUAL = TextConfig()
 _TOP = DiagnosisConfig().reports
@@ -59,8 +60,7 @@ def build_retrieval(arguments: list[str]) -> None:
             raise InputError("--by clip needs --clip FOLDER, and --by aligned none")
         if by == "aligned" and not backbone.weights:
             raise InputError("--by aligned: name trained weights with --backbone.weights (a file, or `pretrained`)")
-        if out.exists() and any(out.iterdir()):
-            raise InputError(f"{out}: is not empty; delete it, or give another --out")
+        check_new(out)
         from rayscribe.data.manifest import read_manifest
         from rayscribe.data.retrieval import Retrieval
         from rayscribe.data.retrieval_building import build_aligned, build_clip

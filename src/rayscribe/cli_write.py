@@ -100,8 +100,6 @@ def predict(arguments: list[str]) -> None:
     wanted = parsed(Predict, arguments, "predict")
     if not wanted.images:
         raise InputError("name at least one image; usage: rayscribe predict IMAGE... --model DIR")
-    import torch
-
     from rayscribe.writers import open_writer
 
     states = None
@@ -110,7 +108,7 @@ def predict(arguments: list[str]) -> None:
         from rayscribe.heatmap import classified
 
         states = classified(load_classifier(wanted.classifier), wanted.images).states()
-    writer = open_writer(wanted.model, torch.device("cpu"), base=wanted.base, download=wanted.download)
+    writer = open_writer(wanted.model, base=wanted.base, download=wanted.download)
     draft = writer.draft(wanted.images, _decoding(wanted.decoding, wanted.preset), best=wanted.best, states=states)
     if wanted.json:
         answer: dict[str, Any] = {"report": draft.reports[0], "model": str(wanted.model), "disclaimer": DISCLAIMER}

@@ -52,10 +52,7 @@ def generate(
     `states`: a table of findings for the prompt of a diagnosing model or a vision LLM. `base`, `download`: see `open_writer`.
     Whole batches that are there already are kept. Every use of the test split is noted in the model's folder.
     """
-    import torch
-
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    writer = open_writer(model, device, base=base, download=download)
+    writer = open_writer(model, base=base, download=download)
     writer.check(states=states is not None, features=features is not None)
     manifest = read_manifest(data)
     studies = writer.studies(manifest, split)

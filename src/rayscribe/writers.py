@@ -52,8 +52,9 @@ class Writer(Protocol):
         """For one study of loose image files; `states` by condition."""
 
 
-def open_writer(folder: Path, device: torch.device, *, base: str | None = None, download: bool = False) -> Writer:
+def open_writer(folder: Path, *, base: str | None = None, download: bool = False) -> Writer:
     """`base`, `download`: where a vision LLM's base model lies now, and whether it may be fetched."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if format_of(folder) == VISION_LLM:
         need_packages("vlm", "transformers", "peft")
         from rayscribe.vision_llm.writer import VisionLlmWriter  # transformers and peft: seconds to import

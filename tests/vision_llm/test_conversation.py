@@ -95,3 +95,8 @@ def test_the_days_date_is_not_in_the_prompt(bases: dict[str, Path]) -> None:
         "{% if not date_string is defined %}{{ raise_exception('today') }}{% endif %}{{ date_string }}"
     )
     assert conversation.prompt(example("")) == "26 Jul 2024"
+
+
+def test_a_model_without_turns_sees_the_images_first(bases: dict[str, Path]) -> None:
+    with pytest.raises(InputError, match="always sees the images first"):
+        opened(bases["paligemma"], "text-first")

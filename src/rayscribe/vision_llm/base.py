@@ -64,6 +64,8 @@ def load_conversation(folder: Path, *, image_token: int, order: str) -> Conversa
         raise InputError(
             f"{folder}: its processor has no chat template; take the instruction-tuned version of the model"
         )
+    if not processor.chat_template and order != "images-first":
+        raise InputError(f"--prompt.order {order}: {folder} has no chat template, and always sees the images first")
     if processor.tokenizer.pad_token is None:
         processor.tokenizer.pad_token = processor.tokenizer.eos_token  # masked by attention, so any will do
     return Conversation(processor=processor, images_first=order == "images-first", image_tokens=(image_token,))

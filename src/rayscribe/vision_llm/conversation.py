@@ -44,9 +44,8 @@ class Conversation:
     def whole(self, example: Example) -> str:
         """The same with the response and its end."""
         answer = {"role": "assistant", "content": [{"type": "text", "text": example.response}]}
-        return self._written([self.asked(example), answer], begins=False).rstrip(
-            "\n"
-        )  # nobody asks for it behind the end
+        # What a template writes behind the end of the turn is asked of nobody.
+        return self._written([self.asked(example), answer], begins=False).rstrip("\n")
 
     def inputs(self, examples: Sequence[Example]) -> dict[str, Tensor]:
         """What `generate` gets: prompts padded on the left, so that all of them end where writing begins."""

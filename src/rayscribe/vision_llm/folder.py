@@ -9,7 +9,6 @@ A merged folder holds the base as well (config.json, model*.safetensors) and nee
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,9 +20,9 @@ from safetensors import SafetensorError
 
 from rayscribe import __version__
 from rayscribe.errors import DISCLAIMER, InputError
-from rayscribe.files import beside, sha256_of, write_text
+from rayscribe.files import beside, check_new, sha256_of, write_text
 from rayscribe.model_folder import VISION_LLM, origin_of, read_facts
-from rayscribe.seen import SEEN, write_seen
+from rayscribe.seen import write_seen
 from rayscribe.settings_file import from_plain, to_plain
 from rayscribe.terms import inherited, terms_of
 from rayscribe.vision_llm.base import DTYPES, base_digest, base_folder, load_base, load_conversation
@@ -53,10 +52,14 @@ class TrainedLlm:
         found: torch.device = self.model.device
         return found
 
+    @property
+    def is_exact(self) -> bool:
+        """Whether it computes in float32 throughout."""
+        return self.config.weights == "float32" or self.config.train.precision == "float32"
+
     def arithmetic(self) -> torch.autocast:
         """Base weights and float32 adapters meet in the run's precision."""
-        exact = self.config.weights == "float32" or self.config.train.precision == "float32"
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=not exact)
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=not self.is_exact)
 
 
 def save_llm(folder: Path, trained: TrainedLlm) -> None:
@@ -123,8 +126,7 @@ def load_llm(
 
 def wrap_base(config: LlmConfig, out: Path, *, download: bool = False) -> None:
     """A folder that says how a base model is asked, and no adapters: what a tuned model is compared with."""
-    if out.exists() and any(out.iterdir()):
-        raise InputError(f"{out}: is not empty; name a new folder")
+    check_new(out)
     place = base_folder(config.base, config.revision, download=download)
     model = load_base(place, config, torch.device("cpu"))
     conversation = load_conversation(place, image_token=model.config.image_token_id, order=config.prompt.order)
@@ -138,8 +140,7 @@ def wrap_base(config: LlmConfig, out: Path, *, download: bool = False) -> None:
 
 def merge(folder: Path, out: Path, *, base: str | None = None, dtype: str = "bfloat16") -> None:
     """Writes base and adapters as one plain transformers folder, which needs nothing else. Needs the base in memory once."""
-    if out.exists() and any(out.iterdir()):
-        raise InputError(f"{out}: is not empty; name a new folder")
+    check_new(out)
     trained = load_llm(folder, torch.device("cpu"), base=base, whole=True)
     if not isinstance(trained.model, PeftModel):
         raise InputError(f"{folder}: holds no adapters, there is nothing to merge")
@@ -151,8 +152,7 @@ def merge(folder: Path, out: Path, *, base: str | None = None, dtype: str = "bfl
     config = replace(trained.config, base=HERE, revision="main", weights=dtype)  # type: ignore[arg-type]
     merged = replace(trained, model=whole, config=config, base_sha256=base_digest(out))
     save_llm(out, merged)
-    if (folder / SEEN).is_file():
-        shutil.copyfile(folder / SEEN, out / SEEN)
+    write_seen(out, [], str(folder))
 
 
 def check_adapters(folder: Path) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import math
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from rayscribe.conditions import given_states
 from rayscribe.errors import InputError
@@ -24,6 +26,21 @@ from rayscribe.vision_llm.pictures import States
 
 _BEFORE_TRAINING = {"config.yaml", "data.sha256", SEEN, "checkpoints", "best"}
 _STATE = "trainer_state.json"  # the last file that the Trainer writes of a checkpoint
+
+
+class StopDiverged(TrainerCallback):
+    """transformers' own place to end a run before anything is kept of it: a number that is watched is none."""
+
+    def __init__(self, watched: Sequence[str], flag: str) -> None:
+        self.watched, self.flag = watched, flag
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        for name in self.watched:
+            value = kwargs["logs"].get(name, 0.0)
+            if value is None or not math.isfinite(value):
+                raise InputError(
+                    f"step {state.global_step}: {name} is {value}; the run has diverged, lower {self.flag} and start anew"
+                )
 
 
 def drawn(studies: list[Study], count: int, seed: int) -> list[Study]:

@@ -65,7 +65,6 @@ def reward_trainer(trained: TrainedLlm, config: RewardTrainConfig, lessons: Exam
     rows = datasets.Dataset.from_dict({"study": study_order(len(lessons), config)})
     rows.set_transform(_Questions(conversation, lessons, kept=config.studies_per_step))
     references = [response_text(study, trained.config.text) for study in lessons.studies]
-    is_exact = trained.config.weights == "float32" or trained.config.train.precision == "float32"
     arguments = GRPOConfig(
         output_dir=str(folder),
         per_device_train_batch_size=config.batch_size,
@@ -78,15 +77,14 @@ def reward_trainer(trained: TrainedLlm, config: RewardTrainConfig, lessons: Exam
         lr_scheduler_type="constant",
         max_steps=config.steps,
         optim="adamw_torch",
-        bf16=not is_exact,
+        bf16=not trained.is_exact,
         use_cpu=trained.device.type == "cpu",
         gradient_checkpointing=trained.config.train.gradient_checkpointing,
         gradient_checkpointing_kwargs={"use_reentrant": False},
         disable_dropout=True,  # a report is scored by the model that wrote it
         shuffle_dataset=False,  # `study_order` has
-        generation_kwargs={
-            "remove_invalid_values": True
-        },  # so that a diverged run ends in its loss, not in the sampling
+        # So that a diverged run ends in its loss, not in the sampling.
+        generation_kwargs={"remove_invalid_values": True},
         log_multimodal=False,
         logging_steps=1,
         logging_nan_inf_filter=False,

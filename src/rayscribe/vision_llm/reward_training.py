@@ -7,7 +7,6 @@ highest validation reward in the run folder.
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -26,11 +25,19 @@ from rayscribe.settings_file import to_plain
 from rayscribe.study import Study
 from rayscribe.terms import inherited
 from rayscribe.vision_llm.folder import ADAPTERS, TrainedLlm, load_llm, save_llm
-from rayscribe.vision_llm.llm_run import drawn, last_whole, prompted_findings, run_digest, start_run, write_log
+from rayscribe.vision_llm.llm_run import (
+    StopDiverged,
+    drawn,
+    last_whole,
+    prompted_findings,
+    run_digest,
+    start_run,
+    write_log,
+)
 from rayscribe.vision_llm.pictures import Examples, learnable, response_text
 from rayscribe.vision_llm.reward import RewardTrainConfig
 from rayscribe.vision_llm.reward_trainer import check_trainable, reward_trainer
-from rayscribe.vision_llm.reward_validation import VALIDATION, StopDiverged, Validation
+from rayscribe.vision_llm.reward_validation import VALIDATION, Validation
 
 Say = Callable[[str], None]
 
@@ -91,11 +98,8 @@ def train_reward(
     )
     trainer = reward_trainer(trained, config, lessons, run / "checkpoints")
     trainer.add_callback(check)
-    trainer.add_callback(StopDiverged())
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")  # trl asks at every step
-        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-
+    trainer.add_callback(StopDiverged(("loss", "grad_norm", "kl"), "--lr"))
+    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     best = check.restore(trainer.state)
     write_log(run / "log.csv", trainer.state.log_history, {name: name for name in _LOGGED})
     if "ref" in trained.model.peft_config:

@@ -1,11 +1,10 @@
-"""What watches over a reward training: the reward on val, the best adapters, and the end of a diverged run.
+"""What watches over a reward training: the reward on val, and the best adapters.
 
 The state of the run is transformers' own, which its checkpoints keep: a validation is a line of its log, at its step.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from rayscribe.config import DecodingConfig
-from rayscribe.errors import InputError
 from rayscribe.files import whole_file
 from rayscribe.vision_llm.conversation import on_device
 from rayscribe.vision_llm.folder import TrainedLlm
@@ -26,8 +24,6 @@ from rayscribe.vision_llm.reward import RewardConfig, mean_parts, report_parts
 
 VALIDATION = "val_"
 "Before the names of a validation's rewards in the log."
-
-_WATCHED = ("loss", "grad_norm", "kl")
 
 
 class Validation(TrainerCallback):
@@ -94,18 +90,6 @@ class Validation(TrainerCallback):
 
     def _file(self, step: int) -> Path:
         return self.best / f"step-{step}.safetensors"
-
-
-class StopDiverged(TrainerCallback):
-    """Before anything of a run is kept whose loss, gradient or divergence is no number."""
-
-    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        for name in _WATCHED:
-            value = kwargs["logs"].get(name, 0.0)
-            if value is None or not math.isfinite(value):
-                raise InputError(
-                    f"step {state.global_step}: {name} is {value}; the run has diverged, lower --lr and start anew"
-                )
 
 
 def best_validation(state: TrainerState) -> dict[str, Any]:

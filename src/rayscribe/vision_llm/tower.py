@@ -6,7 +6,6 @@ A composed folder loads with plain transformers once this module is imported. Sh
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +27,10 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from rayscribe.config import BackboneConfig
 from rayscribe.errors import InputError
-from rayscribe.files import beside, write_text
+from rayscribe.files import beside, check_new, write_text
 from rayscribe.model_folder import origin_of
 from rayscribe.models.backbones import Backbone
-from rayscribe.seen import SEEN
+from rayscribe.seen import write_seen
 from rayscribe.terms import inherited
 
 IMAGE_TOKEN = "<image>"
@@ -90,8 +89,7 @@ def compose(language: Path, backbone: BackboneConfig, out: Path, *, size: int = 
 
     Raises InputError where `language` is no language model with the marks of ChatML.
     """
-    if out.exists() and any(out.iterdir()):
-        raise InputError(f"{out}: is not empty; name a new folder")
+    check_new(out)
     torch.manual_seed(seed)
     try:
         tokenizer = AutoTokenizer.from_pretrained(language, local_files_only=True)
@@ -146,8 +144,7 @@ def compose(language: Path, backbone: BackboneConfig, out: Path, *, size: int = 
         write_text(
             out / "model.json", json.dumps({"format": "composed", "data": inherited({}, origin)}, indent=2) + "\n"
         )
-        if (seen := Path(backbone.weights) / SEEN).is_file():
-            shutil.copyfile(seen, out / SEEN)
+        write_seen(out, [], backbone.weights)
 
 
 @torch.no_grad()

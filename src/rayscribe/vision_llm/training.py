@@ -17,9 +17,6 @@ from safetensors import SafetensorError
 from transformers import (
     EarlyStoppingCallback,
     Trainer,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
     TrainingArguments,
     set_seed,
 )
@@ -36,6 +33,7 @@ from rayscribe.vision_llm.config import LlmConfig, LlmTrainConfig
 from rayscribe.vision_llm.conversation import Collator
 from rayscribe.vision_llm.folder import TrainedLlm, save_llm
 from rayscribe.vision_llm.llm_run import (
+    StopDiverged,
     drawn,
     last_whole,
     prompted_findings,
@@ -95,7 +93,7 @@ def train_llm(
         train_dataset=Examples(training, config, states),
         eval_dataset=Examples(validation, config, states),
         data_collator=Collator(conversation, config.train.loss_on == "all"),
-        callbacks=[EarlyStoppingCallback(config.train.patience), StopAtNan()],
+        callbacks=[EarlyStoppingCallback(config.train.patience), StopDiverged(("loss", "eval_loss"), "--train.lr")],
     )
     try:
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
@@ -146,17 +144,6 @@ def adapted(base: Any, config: LlmConfig) -> Any:
 def total_steps(studies: int, train: LlmTrainConfig) -> int:
     """Optimiser steps of the whole run."""
     return train.max_steps or max(1, math.ceil(train.epochs * math.ceil(studies / train.studies_per_step)))
-
-
-class StopAtNan(TrainerCallback):
-    """transformers' own place for it: before anything of a diverged run is kept."""
-
-    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        for name, value in kwargs["logs"].items():
-            if name in ("loss", "eval_loss") and not math.isfinite(value):
-                raise InputError(
-                    f"step {state.global_step}: {name} is {value}; the run has diverged, lower --train.lr and start anew"
-                )
 
 
 def _studies(manifest: Manifest, split: str, config: LlmConfig, say: Say) -> list[Study]:
