@@ -8,11 +8,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from vision_llm_settings import REPORTS, short
 
+from rayscribe.config import BackboneConfig, DecodingConfig
 from rayscribe.data.manifest import read_manifest, write_manifest
 from rayscribe.labels import OBSERVATIONS
+from rayscribe.vision_llm.folder import load_llm
+from rayscribe.vision_llm.lora import LoraSettings
+from rayscribe.vision_llm.reporter import VisionLlmReporter
+from rayscribe.vision_llm.tower import compose
+from rayscribe.vision_llm.training import train_llm
 
 Command = Callable[..., str]
 
@@ -259,3 +267,18 @@ def test_a_report_model_takes_no_base(rayscribe: Command, tmp_path: Path) -> Non
     (tmp_path / "model.json").write_text(json.dumps({"format": "rayscribe-model-1"}))
     message = rayscribe("predict", tmp_path / "x.png", "--model", tmp_path, "--base", "y", code=1)
     assert "is no vision LLM" in message
+
+
+@pytest.mark.slow
+def test_a_composed_model_learns_reports_by_heart_from_the_images(handful: Path, tmp_path: Path) -> None:
+    language_model(tmp_path / "words")
+    # Random weights of test_resnet tell these three images apart too little; those of four other encoders do.
+    compose(tmp_path / "words", BackboneConfig(name="test_efficientnet"), tmp_path / "base", size=64)
+    config = short(tmp_path / "base", max_steps=160, evaluate_every=40, lr=5e-3)
+    train_llm(
+        replace(config, lora=LoraSettings(rank=16, alpha=32, vision=False, projector=True)), handful, tmp_path / "run"
+    )
+    trained = load_llm(tmp_path / "run", torch.device("cpu"))
+    studies = read_manifest(handful).split("test")
+    written = VisionLlmReporter(trained=trained).generate(studies, DecodingConfig(beams=1, max_tokens=40))
+    assert written == list(REPORTS)
