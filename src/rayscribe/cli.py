@@ -33,6 +33,7 @@ OVERVIEW = f"""rayscribe {__version__}: chest X-rays to draft radiology reports
   rayscribe llm train|wrap|compose|merge|plan|reward   vision LLMs tuned with LoRA (Llama-3.2-Vision and its kin)
   rayscribe predict IMAGE...                  one study's images (PNG, JPEG, DICOM) to a draft report
   rayscribe export model MODEL                a model folder to a copy that can be passed on
+  rayscribe export sr|pdf|fhir|... DRAFT      a draft of `predict --out` to DICOM SR, PDF, Encapsulated PDF, FHIR, text, JSON
   rayscribe deidentify FILE|FOLDER...         DICOM images to copies without names, dates, private tags (not burnt-in text)
   rayscribe import-r2gen CHECKPOINT           a published R2Gen or R2GenCMN .pth to a model folder
   rayscribe info [PATH]                       what a manifest or model folder holds; versions
@@ -208,7 +209,7 @@ def _predict(arguments: list[str]) -> None:
 
 
 def _export(arguments: list[str]) -> None:
-    from rayscribe.cli_models import export
+    from rayscribe.cli_export import export
 
     export(arguments)
 
