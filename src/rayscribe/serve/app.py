@@ -60,7 +60,7 @@ def create_app(config: ServeConfig) -> FastAPI:
     )
     add_pages(app)
     add_routes(app, desk, jobs, measures, config)
-    add_study_routes(app, jobs, runner, config)
+    add_study_routes(app, desk, jobs, runner, config)
     for error in (Problem, InputError, HTTPException, RequestValidationError, Exception):
         app.add_exception_handler(error, _told)
     keys = {} if config.keys is None else read_keys(config.keys)
