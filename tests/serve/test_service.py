@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,10 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
+from serving import form, problem, service, views_of
 
 from rayscribe.classifier_folder import load_classifier
 from rayscribe.config import DecodingConfig
-from rayscribe.data.manifest import read_manifest
 from rayscribe.document import read_document
 from rayscribe.errors import DISCLAIMER, InputError
 from rayscribe.heatmap import classified
@@ -29,37 +30,18 @@ Open = Callable[..., TestClient]
 @pytest.fixture
 def open_service(served: dict[str, Path], tmp_path: Path) -> Iterator[Open]:
     """Starts a service in this process and returns its client; ends it after the test."""
-    clients: list[TestClient] = []
+    with ExitStack() as stack:
 
-    def start(*names: str, **settings: Any) -> TestClient:
-        chosen = tuple(served[name] for name in names or ("r2gen", "baseline", "findings"))
-        settings = {"database": f"sqlite:///{tmp_path / 'jobs.sqlite'}"} | settings
-        app = create_app(ServeConfig(models=chosen, **settings))
-        client = TestClient(app, base_url="http://127.0.0.1:8000", raise_server_exceptions=False)
-        clients.append(client.__enter__())
-        return client
+        def start(*names: str, **settings: Any) -> TestClient:
+            settings = {"database": f"sqlite:///{tmp_path / 'jobs.sqlite'}"} | settings
+            return stack.enter_context(service(served, *names, **settings))
 
-    yield start
-    for client in clients:
-        client.__exit__(None, None, None)
+        yield start
 
 
 @pytest.fixture(scope="module")
 def images(world: Path) -> list[Path]:
-    """Of one drawn study with two views."""
-    return list(next(study for study in read_manifest(world).split("test") if len(study.images) > 1).images)
-
-
-def form(paths: list[Path], field: str = "images") -> list[tuple[str, Any]]:
-    return [(field, (path.name, path.read_bytes())) for path in paths]
-
-
-def problem(answer: Any, status: int) -> dict[str, Any]:
-    assert answer.status_code == status, answer.text
-    assert answer.headers["content-type"] == "application/problem+json"
-    told: dict[str, Any] = answer.json()
-    assert told["status"] == status and told["request"] == answer.headers["x-request-id"]
-    return told
+    return views_of(world)
 
 
 def test_a_draft_is_the_report_that_predict_writes(
@@ -174,12 +156,12 @@ def test_bombs_are_refused_before_they_are_decoded(open_service: Open) -> None:
     ("options", "said"),
     [
         ("{", "not JSON"),
-        ('{"modell": "r2gen"}', "modell"),
+        ('{"modell": "r2gen"}', "there are: model, classifier, best, decoding"),
         ('{"model": "../../etc/passwd"}', "there are: r2gen, baseline"),
         ('{"model": "findings"}', "there are: r2gen, baseline"),
         ('{"classifier": "r2gen"}', "there are: findings"),
         ('{"best": 0}', "best"),
-        ('{"decoding": {"beam": 3}}', "no setting"),
+        ('{"decoding": {"beam": 3}}', "decoding: an unknown setting; there are: strategy, beams"),
         ('{"decoding": {"beams": "many"}}', "beams"),
         ('{"decoding": {"beams": 0}}', "beams"),
         ('{"decoding": {"beams": 99}}', "beams: at most 16"),

@@ -44,8 +44,8 @@ class DraftOptions(BaseModel):
     def decoded(self) -> DecodingConfig:
         """Raises Problem for an unknown or a wrong setting."""
         known = [field.name for field in fields(DecodingConfig)]
-        if unknown := sorted(set(self.decoding) - set(known)):
-            raise Problem(422, f"decoding has no setting {unknown[0][:40]!r}; there are: {', '.join(known)}")
+        if set(self.decoding) - set(known):
+            raise Problem(422, f"decoding: an unknown setting; there are: {', '.join(known)}")
         wanted = {"beams": max(3, self.best)} | self.decoding
         try:
             decoding = TypeAdapter(DecodingConfig).validate_python(wanted)
@@ -141,6 +141,8 @@ def options_of(kind: type[BaseModel], text: str) -> Any:
     try:
         return kind.model_validate(json.loads(text or "{}"))
     except ValidationError as error:
+        if any(fault["type"] == "extra_forbidden" for fault in error.errors()):
+            raise Problem(422, f"options: an unknown one; there are: {', '.join(kind.model_fields)}") from None
         raise Problem(422, f"options: {_first(error)}") from None
     except ValueError:
         raise Problem(422, "options: not JSON") from None
