@@ -34,6 +34,7 @@ OVERVIEW = f"""rayscribe {__version__}: chest X-rays to draft radiology reports
   rayscribe predict IMAGE...                  one study's images (PNG, JPEG, DICOM) to a draft report
   rayscribe export model MODEL                a model folder to a copy that can be passed on
   rayscribe export sr|pdf|fhir|... DRAFT      a draft of `predict --out` to DICOM SR, PDF, Encapsulated PDF, FHIR, text, JSON
+  rayscribe worker                            images from a PACS (C-STORE, DICOMweb) to draft reports as DICOM SR in the PACS
   rayscribe deidentify FILE|FOLDER...         DICOM images to copies without names, dates, private tags (not burnt-in text)
   rayscribe import-r2gen CHECKPOINT           a published R2Gen or R2GenCMN .pth to a model folder
   rayscribe info [PATH]                       what a manifest or model folder holds; versions
@@ -214,6 +215,12 @@ def _export(arguments: list[str]) -> None:
     export(arguments)
 
 
+def _worker(arguments: list[str]) -> None:
+    from rayscribe.cli_worker import worker
+
+    worker(arguments)
+
+
 def _deidentify(arguments: list[str]) -> None:
     from rayscribe.cli_deidentify import deidentify
 
@@ -278,6 +285,7 @@ _VERBS: dict[str, Callable[[list[str]], None]] = {
     "llm": _llm,
     "predict": _predict,
     "export": _export,
+    "worker": _worker,
     "deidentify": _deidentify,
     "import-r2gen": _import_r2gen,
     "info": _info,
