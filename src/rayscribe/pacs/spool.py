@@ -132,6 +132,7 @@ class Spool:
             _write_json(self.folder / "done" / f"{one.study}.json", {"images": images, "reports": reports})
             for suffix in (".json", ".dcm"):
                 (self.folder / "outgoing" / f"{one.report}{suffix}").unlink(missing_ok=True)
+            self.forget_tries(one.study)
             self._clear(self.folder / "incoming" / one.study)
 
     def fail(self, waiting: Waiting, reason: str) -> None:

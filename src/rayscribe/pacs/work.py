@@ -104,6 +104,7 @@ class Worker:
 
     def draft(self, waiting: Waiting) -> None:
         """One SR into the spool, or a note why there is none."""
+        broken: tuple[type[Exception], ...] = (ArithmeticError, *damage())
         short, tries = waiting.study[:8], self.spool.begin(waiting)
         if tries > MOST_TRIES:
             self._fail(waiting, f"the worker ended {MOST_TRIES} times while it worked on the study")
@@ -112,7 +113,7 @@ class Worker:
             report = self._report(waiting)
         except InputError as error:
             self._fail(waiting, _nameless(str(error), waiting.images))
-        except (ArithmeticError, *damage()) as error:
+        except broken as error:
             # Whatever a study's bytes do to decoders and model must not stop the others; the text may quote values.
             self._fail(waiting, f"cannot be drafted ({type(error).__name__})")
         else:
