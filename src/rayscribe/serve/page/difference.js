@@ -36,16 +36,22 @@ export function difference(first, second) {
   return found;
 }
 
-/** For each sentence of the first text, the spans that the second text does not have. */
+const isWord = ({ word }) => /[\p{L}\p{N}]/u.test(word);
+
+/** For each sentence of the first text, the words that the second text does not have; neighbours are one span. */
 export function differing(sentences, other) {
   const text = sentences.map((sentence) => sentence.text).join(" ");
-  const removed = difference(text, other).filter(({ kind }) => kind === "removed");
+  const removed = difference(text, other).filter((one) => one.kind === "removed" && isWord(one));
   let offset = 0;
   return sentences.map((sentence) => {
     const [from, to] = [offset, offset + sentence.text.length];
     offset = to + 1;
-    return removed
-      .filter(({ start, end }) => start >= from && end <= to)
-      .map(({ start, end }) => ({ start: start - from, end: end - from, kind: "differs" }));
+    const spans = [];
+    for (const { start, end } of removed.filter((one) => one.start >= from && one.end <= to)) {
+      const last = spans.at(-1);
+      if (last && !text.slice(last.end + from, start).trim()) last.end = end - from;
+      else spans.push({ start: start - from, end: end - from, kind: "differs" });
+    }
+    return spans;
   });
 }

@@ -37,9 +37,9 @@ export class Findings {
     const parts = [
       element("span", { className: "what" }, name),
       element("span", { className: `tag ${state}` }, state),
-      element("span", { className: "wording" }, hasProbability ? wording : source),
+      element("span", { className: "wording" }, hasProbability ? wording : `${source}, no probability`),
       hasProbability ? meter : element("span"),
-      element("span", { className: "number" }, hasProbability ? percent(probability) : "no probability"),
+      element("span", { className: "number" }, hasProbability ? percent(probability) : ""),
     ];
     const row = this.known(name)
       ? element("button", {
