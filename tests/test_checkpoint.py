@@ -20,7 +20,7 @@ from rayscribe.config import BackboneConfig, DecodingConfig, ModelConfig, RunCon
 from rayscribe.data.manifest import read_manifest
 from rayscribe.errors import InputError
 from rayscribe.models.backbones import Backbone
-from rayscribe.predict import ModelReporter, draft_report
+from rayscribe.predict import ModelReporter, draft_reports, read_study
 from rayscribe.settings_file import from_yaml, to_yaml
 from rayscribe.tokenizer import Tokenizer
 
@@ -63,7 +63,8 @@ def test_one_study_drafts_as_it_does_in_a_batch(folder: Path, world: Path) -> No
     studies = read_manifest(world).studies[:4]
     reports = ModelReporter(trained=trained).generate(studies, DecodingConfig())
     for study, report in zip(studies, reports, strict=True):
-        assert draft_report(trained, study.images, DecodingConfig()).reports == [report]
+        (draft,) = draft_reports(trained, [read_study(trained, study.images)], DecodingConfig())
+        assert draft.reports == [report]
 
 
 def _other_vocabulary(folder: Path) -> None:
@@ -196,7 +197,7 @@ def test_a_model_whose_weights_are_not_numbers_writes_nothing(folder: Path, worl
     with torch.no_grad():
         trained.model.decoder.head.bias.fill_(torch.nan)
     with pytest.raises(InputError, match="scores are not numbers"):
-        draft_report(trained, read_manifest(world).studies[0].images, DecodingConfig())
+        draft_reports(trained, [read_study(trained, read_manifest(world).studies[0].images)], DecodingConfig())
 
 
 def test_a_frozen_backbone_stays_frozen_and_in_evaluation_mode() -> None:

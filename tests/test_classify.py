@@ -35,10 +35,10 @@ from rayscribe.data.phantom_truth import PhantomConfig
 from rayscribe.data.prepare import check
 from rayscribe.errors import InputError
 from rayscribe.labels import OBSERVATIONS
+from rayscribe.loose import loose_batch, read_loose
 from rayscribe.model_folder import read_weights
 from rayscribe.models.backbones import Backbone
 from rayscribe.models.classifier import ClassifierTask, class_map, finding_loss_B
-from rayscribe.predict import LooseStudy
 from rayscribe.run import train
 from rayscribe.settings_file import to_yaml
 from rayscribe.study import Batch, Study
@@ -402,9 +402,9 @@ def test_a_small_network_learns_what_is_drawn(world: Path, tmp_path: Path) -> No
 def test_loose_images_are_read_as_the_data_set_reads_them(world: Path, trained: Path) -> None:
     model = load_classifier(trained)
     study = read_manifest(world).split("test")[0]
-    loose = LooseStudy.read(study.images, model.config.images, at_least=64, source="")
+    batch = loose_batch([read_loose(study.images, at_least=64, source="")], model.config.images)
     with torch.inference_mode():
-        found = model.model(loose.batch).double().numpy()
+        found = model.model(batch).double().numpy()
     assert np.allclose(found, study_logits(model, [study]), atol=1e-6)
 
 

@@ -109,7 +109,8 @@ def predict(arguments: list[str]) -> None:
 
         states = classified(load_classifier(wanted.classifier), wanted.images).states()
     writer = open_writer(wanted.model, base=wanted.base, download=wanted.download)
-    draft = writer.draft(wanted.images, _decoding(wanted.decoding, wanted.preset), best=wanted.best, states=states)
+    study = writer.read(wanted.images, states=states)
+    (draft,) = writer.draft([study], _decoding(wanted.decoding, wanted.preset), best=wanted.best)
     if wanted.json:
         answer: dict[str, Any] = {"report": draft.reports[0], "model": str(wanted.model), "disclaimer": DISCLAIMER}
         if draft.diagnosis:

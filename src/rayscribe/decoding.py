@@ -9,6 +9,7 @@ Shapes: B studies, K beams, T tokens so far, W vocabulary.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -18,6 +19,9 @@ from torch import Tensor
 from rayscribe.config import DecodingConfig
 from rayscribe.errors import InputError
 from rayscribe.models.layers import Encoded
+
+Steps = Callable[[Iterable[int]], Iterable[int]]
+"Wraps the numbers of the words to come: it may tell how far the search is, and end it by raising."
 
 
 class SteppingDecoder(Protocol):
@@ -57,11 +61,12 @@ def decode(
     *,
     max_tokens: int,
     best: int = 1,
+    steps: Steps = iter,
 ) -> list[list[Hypothesis]]:
     """The `best` reports of every study, best first. `max_tokens` counts words and the end."""
     max_tokens = config.max_tokens or max_tokens
     search = sample if config.strategy == "sample" else beam_search
-    found = search(decoder, encoded, vocabulary, config, max_tokens=max_tokens, best=best)
+    found = search(decoder, encoded, vocabulary, config, max_tokens=max_tokens, best=best, steps=steps)
     if not all(found):
         raise InputError(
             f"{sum(not one for one in found)} of {len(found)} studies have no report, because the model's scores are not "
@@ -78,6 +83,7 @@ def beam_search(
     *,
     max_tokens: int,
     best: int = 1,
+    steps: Steps = iter,
 ) -> list[list[Hypothesis]]:
     """Keeps the K best beams of every study; one that emits the end is set aside and its place goes to a live one.
 
@@ -91,7 +97,7 @@ def beam_search(
     scores_BK[:, 0] = 0.0  # the first step expands one hypothesis
     history_BKT = tokens_BK.new_full((studies, beams, max_tokens), vocabulary.pad)
     finished = _Finished.empty(studies, best, max_tokens, vocabulary.pad, device)
-    for step in range(max_tokens):
+    for step in steps(range(max_tokens)):
         logits_BKW = decoder.step(tokens_BK, cache)
         _forbid_(logits_BKW, history_BKT[:, :, :step], vocabulary, config)
         totals_BKW = scores_BK[:, :, None] + torch.log_softmax(logits_BKW.float(), dim=-1)
@@ -122,6 +128,7 @@ def sample(
     *,
     max_tokens: int,
     best: int = 1,
+    steps: Steps = iter,
 ) -> list[list[Hypothesis]]:
     """`best` independent draws a study, most probable first, from the top-k / nucleus part of the distribution.
 
@@ -134,7 +141,7 @@ def sample(
     scores_BK = torch.zeros(studies, best, device=device)
     live_BK = torch.ones(studies, best, dtype=torch.bool, device=device)
     history_BKT = tokens_BK.new_full((studies, best, max_tokens), vocabulary.end)
-    for step in range(max_tokens):
+    for step in steps(range(max_tokens)):
         logits_BKW = decoder.step(tokens_BK, cache).float()
         _forbid_(logits_BKW, history_BKT[:, :, :step], vocabulary, config)
         log_BKW = torch.log_softmax(logits_BKW, dim=-1)

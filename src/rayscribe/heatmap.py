@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from rayscribe.classifier_folder import TrainedClassifier
-from rayscribe.data.images import read_image
+from rayscribe.data.images import ImageFile, read_image
 from rayscribe.errors import DISCLAIMER, InputError
 from rayscribe.files import whole_file
 from rayscribe.labels import NEGATIVE, POSITIVE
+from rayscribe.loose import loose_batch, read_loose
 from rayscribe.models.backbones import grid_side
 from rayscribe.models.classifier import class_map
-from rayscribe.predict import LooseStudy
 from rayscribe.study import Batch
 
 SIDE = 512
@@ -46,12 +46,13 @@ class Classified:
         return {name: POSITIVE if name in self.present else NEGATIVE for name in self.probabilities}
 
 
-def classified(trained: TrainedClassifier, images: Sequence[Path]) -> Classified:
+def classified(trained: TrainedClassifier, images: Sequence[ImageFile]) -> Classified:
     """Raises InputError that names the file for whatever is not a readable radiograph."""
     size = trained.config.images.size
-    loose = LooseStudy.read(images, trained.config.images, at_least=size, source=trained.data.get("source", ""))
+    loose = read_loose(images, at_least=size, source=trained.data.get("source", ""))
+    batch = loose_batch([loose], trained.config.images)
     with torch.inference_mode():
-        logits_1L = trained.model(loose.batch).double().numpy()
+        logits_1L = trained.model(batch).double().numpy()
     probability_L = trained.probabilities(logits_1L)[0]
     return Classified(
         probabilities={name: float(p) for name, p in zip(trained.findings, probability_L, strict=True)},
@@ -61,7 +62,7 @@ def classified(trained: TrainedClassifier, images: Sequence[Path]) -> Classified
             if p >= threshold
         ],
         warnings=loose.warnings,
-        batch=loose.batch,
+        batch=batch,
     )
 
 

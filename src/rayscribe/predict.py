@@ -1,13 +1,12 @@
 """A trained model as a reporter: studies in, report texts out.
 
-Shapes: B studies.
+Shapes: B studies, T words, V views, S patches along a side of an image.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,11 +18,14 @@ from rayscribe.conditions import CONDITIONS, UNLABELLED
 from rayscribe.config import DecodingConfig
 from rayscribe.data.dataset import Neighbours, Row, StudyDataset, collate
 from rayscribe.data.features import FeatureCache
-from rayscribe.data.images import Grey, ImageConfig, evaluation_square, looks_inverted, read_image
-from rayscribe.decoding import Hypothesis, Vocabulary, decode
+from rayscribe.data.images import ImageFile
+from rayscribe.decoding import Hypothesis, Steps, Vocabulary, decode
 from rayscribe.errors import InputError
 from rayscribe.labels import STATE_NAMES
+from rayscribe.loose import LooseStudy, loose_batch, read_loose
 from rayscribe.methods.promptmrg import DiagnosisStage
+from rayscribe.models.attention_maps import where_it_looked
+from rayscribe.models.layers import Encoded
 from rayscribe.models.report_model import ReportModel
 from rayscribe.study import Batch, Study
 from rayscribe.tokenizer import Tokenizer
@@ -92,49 +94,26 @@ def hypotheses(
     best: int = 1,
 ) -> list[list[Hypothesis]]:
     """The `best` hypotheses of every study, best first, without gradients and without dropout."""
-    model.eval()
-    device = model.decoder.head.weight.device
-    with torch.inference_mode():
-        encoded = model.encode(batch.to(device))
-        vocabulary = Vocabulary(pad=tokenizer.pad, begin=tokenizer.begin, end=tokenizer.end)
-        return decode(model.decoder, encoded, vocabulary, decoding, max_tokens=max_length, best=best)
+    return _searched(model, tokenizer, _encoded(model, batch), decoding, max_length=max_length, best=best)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LooseStudy:
-    """One study from image files that no manifest names."""
-
-    images: list[Grey]
-    batch: Batch
-    "the same as the model's squares, without a report"
-    warnings: list[str]
-
-    @classmethod
-    def read(cls, paths: Sequence[Path], config: ImageConfig, *, at_least: int, source: str) -> LooseStudy:
-        """Raises InputError that names the file for whatever is not a readable radiograph. `source`: of the training data."""
-        images, warnings = read_loose(paths, at_least=at_least, source=source)
-        squares_VHW = np.stack([evaluation_square(image, config) for image in images])
-        batch = Batch(
-            rows_B=torch.zeros(1, dtype=torch.long),
-            has_view_BV=torch.ones(1, len(images), dtype=torch.bool),
-            tokens_BT=torch.zeros(1, 1, dtype=torch.long),
-            has_token_BT=torch.zeros(1, 1, dtype=torch.bool),
-            pixels_BVHW=torch.from_numpy(squares_VHW)[None],
-        )
-        return cls(images=images, batch=batch, warnings=warnings)
+@torch.inference_mode()
+def _encoded(model: ReportModel, batch: Batch) -> Encoded:
+    return model.eval().encode(batch.to(model.decoder.head.weight.device))
 
 
-def read_loose(paths: Sequence[Path], *, at_least: int, source: str) -> tuple[list[Grey], list[str]]:
-    """Images from files that no manifest names, and what the user should know of them."""
-    images = [read_image(path, at_least=at_least) for path in paths]
-    warnings = [
-        f"{path.name}: looks inverted (bright border); check its photometric interpretation"
-        for path, image in zip(paths, images, strict=True)
-        if looks_inverted(image)
-    ]
-    if "phantom" in source:
-        warnings.append("the model was trained on drawn phantoms: what it says about a real image means nothing")
-    return images, warnings
+def _searched(
+    model: ReportModel,
+    tokenizer: Tokenizer,
+    encoded: Encoded,
+    decoding: DecodingConfig,
+    *,
+    max_length: int,
+    best: int,
+    steps: Steps = iter,
+) -> list[list[Hypothesis]]:
+    vocabulary = Vocabulary(pad=tokenizer.pad, begin=tokenizer.begin, end=tokenizer.end)
+    return decode(model.decoder, encoded, vocabulary, decoding, max_tokens=max_length, best=best, steps=steps)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,53 +125,76 @@ class Draft:
     warnings: list[str]
     diagnosis: dict[str, str]
     "states by condition, which stand in front of the report; empty for methods without a disease head"
+    looks: list[NDArray[np.float32]] = field(default_factory=list)
+    "of every report: where the decoder looked while it wrote a word (T, V, S, S); empty for models that do not tell"
+    log_probabilities: list[float] = field(default_factory=list)
+    "of every report; empty for models that do not tell"
 
 
-def draft_report(
+def read_study(
+    trained: TrainedModel, files: Sequence[ImageFile], *, states: Mapping[str, int] | None = None
+) -> LooseStudy:
+    """As large as the model needs it. `states`: by condition, instead of the model's own."""
+    if states is not None and not trained.config.prompts:
+        raise InputError(f"{trained.config.system} reads no findings before it writes; PromptMRG and KIF do")
+    retrieval = trained.resources.retrieval
+    side = max(trained.config.images.size, retrieval.least_images_side() if retrieval else 0)
+    return read_loose(files, at_least=side, source=trained.data.get("source", ""), states=states)
+
+
+def draft_reports(
     trained: TrainedModel,
-    images: Sequence[Path],
+    studies: Sequence[LooseStudy],
     decoding: DecodingConfig,
     *,
     best: int = 1,
-    states: Mapping[str, int] | None = None,
-) -> Draft:
-    """A draft for one study from its image files (PNG, JPEG, DICOM). `states`: by condition, instead of the model's own."""
-    if states is not None and not trained.config.prompts:
-        raise InputError(f"{trained.config.system} reads no findings before it writes; PromptMRG and KIF do")
+    steps: Steps = iter,
+) -> list[Draft]:
+    """Drafts for studies of loose image files. Either all of them bring states or none."""
     if decoding.strategy == "beam" and not 1 <= best <= decoding.beams:
         raise InputError(f"--best {best}: between 1 and --decoding.beams {decoding.beams}, which it is chosen from")
-    retrieval = trained.resources.retrieval
-    side = max(trained.config.images.size, retrieval.least_images_side() if retrieval else 0)
-    loose = LooseStudy.read(images, trained.config.images, at_least=side, source=trained.data.get("source", ""))
-    batch = loose.batch
+    batch, retrieval = loose_batch(studies, trained.config.images), trained.resources.retrieval
     if retrieval is not None:
-        rows_1K = retrieval.nearest(retrieval.image_vector(loose.images)[None], top=trained.config.diagnosis.reports)
-        batch = replace(batch, retrieved_BKM=torch.from_numpy(retrieval.bank_RM[rows_1K]))
-    if states is not None:
-        states_1O = [[states.get(name, UNLABELLED) for name in CONDITIONS]]
-        batch = replace(batch, states_BO=torch.tensor(states_1O))
-    (found,) = hypotheses(
-        trained.model, trained.tokenizer, batch, decoding, max_length=trained.config.text.max_length, best=best
-    )
-    return Draft(
-        reports=[trained.tokenizer.decode(one.tokens) for one in found],
-        warnings=loose.warnings,
-        diagnosis=_diagnosis(trained.model, batch),
-    )
+        vectors_BM = torch.stack([retrieval.image_vector(study.images) for study in studies])
+        rows_BK = retrieval.nearest(vectors_BM, top=trained.config.diagnosis.reports)
+        batch = replace(batch, retrieved_BKM=torch.from_numpy(retrieval.bank_RM[rows_BK]))
+    given = [study.states for study in studies if study.states is not None]
+    if given:
+        assert len(given) == len(studies)
+        states_BO = [[states.get(name, UNLABELLED) for name in CONDITIONS] for states in given]
+        batch = replace(batch, states_BO=torch.tensor(states_BO))
+    model, tokenizer, longest = trained.model, trained.tokenizer, trained.config.text.max_length
+    encoded = _encoded(model, batch)
+    found = _searched(model, tokenizer, encoded, decoding, max_length=longest, best=best, steps=steps)
+    tokens = [[one.tokens for one in best] for best in found]
+    looks = where_it_looked(model.decoder, encoded, batch.has_view_BV, tokens, begin=tokenizer.begin)
+    return [
+        Draft(
+            reports=[tokenizer.decode(one.tokens) for one in best],
+            warnings=study.warnings,
+            diagnosis=diagnosis,
+            looks=look,
+            log_probabilities=[one.log_probability for one in best],
+        )
+        for study, best, diagnosis, look in zip(studies, found, _diagnoses(model, batch, encoded), looks, strict=True)
+    ]
 
 
-@torch.inference_mode()
-def _diagnosis(model: ReportModel, batch: Batch) -> dict[str, str]:
-    """What stands in the prompt of one study, where there is one; conditions that nobody labelled or gave are left out."""
+def _diagnoses(model: ReportModel, batch: Batch, encoded: Encoded) -> list[dict[str, str]]:
+    """What stands in the prompt of each study, where there is one; conditions that nobody labelled or gave are left out."""
     stage = next((stage for stage in model.stages if isinstance(stage, DiagnosisStage)), None)
     if stage is None:
-        return {}
-    batch = batch.to(stage.is_labelled_O.device)
-    states_BO, is_known_O = stage(model.see(batch)).states_BO, stage.is_labelled_O
+        return [{} for _ in batch.rows_B]
+    states_BO = encoded.states_BO
+    assert states_BO is not None
+    is_known_BO = stage.is_labelled_O.cpu().expand(states_BO.shape)
     if batch.states_BO is not None:
-        is_known_O = is_known_O | (batch.states_BO[0] != UNLABELLED)
-    return {
-        name: STATE_NAMES[state]
-        for name, state, is_known in zip(CONDITIONS, states_BO[0].tolist(), is_known_O.tolist(), strict=True)
-        if is_known
-    }
+        is_known_BO = is_known_BO | (batch.states_BO != UNLABELLED)
+    return [
+        {
+            name: STATE_NAMES[state]
+            for name, state, is_known in zip(CONDITIONS, states_O, is_known_O, strict=True)
+            if is_known
+        }
+        for states_O, is_known_O in zip(states_BO.tolist(), is_known_BO.tolist(), strict=True)
+    ]

@@ -15,10 +15,13 @@ from rayscribe.checkpoint import TrainedModel, load_model
 from rayscribe.config import DecodingConfig
 from rayscribe.data.dataset import cleaned_report
 from rayscribe.data.features import cached_features
+from rayscribe.data.images import ImageFile
 from rayscribe.data.manifest import Manifest
+from rayscribe.decoding import Steps
 from rayscribe.errors import InputError, need_packages
+from rayscribe.loose import LooseStudy
 from rayscribe.model_folder import VISION_LLM, format_of
-from rayscribe.predict import Draft, ModelReporter, Reporter, draft_report
+from rayscribe.predict import Draft, ModelReporter, Reporter, draft_reports, read_study
 from rayscribe.study import Study
 
 States = Mapping[str, NDArray[np.int8]]
@@ -41,15 +44,17 @@ class Writer(Protocol):
     def reporter(self, studies: Sequence[Study], *, states: States | None, features: Path | None) -> Reporter:
         """For these studies."""
 
+    @property
+    def needs_states(self) -> bool:
+        """Whether it writes only with a classifier's findings in its prompt."""
+
+    def read(self, files: Sequence[ImageFile], *, states: Mapping[str, int] | None = None) -> LooseStudy:
+        """One study of loose image files; `states` by condition. Raises InputError that names the file."""
+
     def draft(
-        self,
-        images: Sequence[Path],
-        decoding: DecodingConfig,
-        *,
-        best: int = 1,
-        states: Mapping[str, int] | None = None,
-    ) -> Draft:
-        """For one study of loose image files; `states` by condition."""
+        self, studies: Sequence[LooseStudy], decoding: DecodingConfig, *, best: int = 1, steps: Steps = iter
+    ) -> list[Draft]:
+        """For studies as `read` returns them, either all with states or all without; `steps` watches the search."""
 
 
 def open_writer(folder: Path, *, base: str | None = None, download: bool = False) -> Writer:
@@ -94,12 +99,14 @@ class ModelWriter:
         neighbours = trained.resources.neighbours(studies, config, features=features, device=self.device)
         return ModelReporter(trained=trained, cache=cache, neighbours=neighbours, states=states)
 
+    @property
+    def needs_states(self) -> bool:
+        return False
+
+    def read(self, files: Sequence[ImageFile], *, states: Mapping[str, int] | None = None) -> LooseStudy:
+        return read_study(self.trained, files, states=states)
+
     def draft(
-        self,
-        images: Sequence[Path],
-        decoding: DecodingConfig,
-        *,
-        best: int = 1,
-        states: Mapping[str, int] | None = None,
-    ) -> Draft:
-        return draft_report(self.trained, images, decoding, best=best, states=states)
+        self, studies: Sequence[LooseStudy], decoding: DecodingConfig, *, best: int = 1, steps: Steps = iter
+    ) -> list[Draft]:
+        return draft_reports(self.trained, studies, decoding, best=best, steps=steps)

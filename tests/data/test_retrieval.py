@@ -25,7 +25,7 @@ from rayscribe.data.retrieval_building import FINDINGS, held_out_queries, recall
 from rayscribe.errors import InputError
 from rayscribe.labels import STATE_NAMES
 from rayscribe.models.backbones import Backbone
-from rayscribe.predict import draft_report
+from rayscribe.predict import draft_reports, read_study
 from rayscribe.run import train
 
 Command = Callable[..., str]
@@ -234,7 +234,7 @@ def test_a_model_carries_its_index_and_writes_without_the_original(
     trained = load_model(run)
     assert trained.resources.retrieval is not None and trained.resources.retrieval.folder == run / "retrieval"
     study = read_manifest(world).split("test")[0]
-    draft = draft_report(trained, study.images, DecodingConfig(beams=2))
+    (draft,) = draft_reports(trained, [read_study(trained, study.images)], DecodingConfig(beams=2))
     assert draft.reports[0]
     assert list(draft.diagnosis) == list(CONDITIONS[:14]) and set(draft.diagnosis.values()) <= set(STATE_NAMES.values())
     assert "5 retrieved reports a study" in (run / "README.md").read_text()

@@ -155,7 +155,7 @@ def test_findings_and_picture_settings_reach_every_prompt_of_training_and_use(
     states = given_states(table, [study.id for study in test])
     writer.reporter(test, states=states, features=None).generate(test, GREEDY)
     assert all_told(3)
-    writer.draft([test[0].images[0]], GREEDY, states={"Edema": POSITIVE})
+    writer.draft([writer.read([test[0].images[0]], states={"Edema": POSITIVE})], GREEDY)
     assert all_told(1)
 
 

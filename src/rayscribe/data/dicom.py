@@ -65,6 +65,18 @@ def read_dicom(content: bytes, path: Path) -> NDArray[np.uint8]:
             ) from None
 
 
+def dicom_pixels(content: bytes) -> int:
+    """How many pixels the header promises, over all frames; 0 where it promises none."""
+    import pydicom  # only needed for DICOM
+
+    with quiet_pydicom():
+        try:
+            data = pydicom.dcmread(io.BytesIO(content), specific_tags=["Rows", "Columns", "NumberOfFrames"])
+            return int(data.get("Rows") or 0) * int(data.get("Columns") or 0) * int(data.get("NumberOfFrames") or 1)
+        except damage():
+            return 0
+
+
 @contextmanager
 def quiet_pydicom() -> Iterator[None]:
     """pydicom says nothing, on no channel: its warnings may hold a patient's name."""

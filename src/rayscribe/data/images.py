@@ -48,12 +48,26 @@ class ImageConfig:
             raise InputError(f"--images.rotation {self.rotation}: between 0 and 180 degrees")
 
 
-def read_image(path: Path, *, at_least: int = 0) -> Grey:
-    """The radiograph in `path`. Raises InputError that names the file for whatever is not a readable radiograph.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upload:
+    """An image file that lies on no disk."""
+
+    name: str
+    "what messages call it"
+    content: bytes
+
+
+ImageFile = Path | Upload
+
+
+def read_image(file: ImageFile, *, at_least: int = 0) -> Grey:
+    """The radiograph in `file`. Raises InputError that names the file for whatever is not a readable radiograph.
 
     `at_least`: a JPEG may be decoded at a smaller scale, with both sides at least this long.
     """
-    return _image(_content(path), path, at_least)
+    if isinstance(file, Upload):
+        return _image(file.content, Path(file.name), at_least)
+    return _image(_content(file), file, at_least)
 
 
 def read_hashed_image(path: Path, *, at_least: int = 0) -> tuple[Grey, str]:

@@ -5,13 +5,15 @@ Shapes: B studies, T tokens.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from transformers import GenerationConfig
+from torch import Tensor
+from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
 
 from rayscribe.config import DecodingConfig
+from rayscribe.decoding import Steps
 from rayscribe.errors import InputError
 from rayscribe.study import Study
 from rayscribe.vision_llm.conversation import on_device
@@ -34,7 +36,7 @@ class VisionLlmReporter:
         reports = [""] * len(studies)
         for start in range(0, len(studies), BATCH):
             batch = {row: examples[row] for row in range(start, min(start + BATCH, len(studies)))}
-            for rows in _as_many_pictures(batch):
+            for rows in as_many_pictures(batch):
                 # Every batch of a sampled run draws from its own stream.
                 own = replace(decoding, seed=decoding.seed + rows[0])
                 for row, best in zip(rows, written(self.trained, [batch[row] for row in rows], own), strict=True):
@@ -42,7 +44,7 @@ class VisionLlmReporter:
         return reports
 
 
-def _as_many_pictures(batch: Mapping[int, Example]) -> list[list[int]]:
+def as_many_pictures(batch: Mapping[int, Example]) -> list[list[int]]:
     """Rows by their number of pictures. In Mllama what stands before the image sees the room that is left for another study's
     second image too, so a report would depend on the batch that it was written in."""
     found: dict[int, list[int]] = {}
@@ -52,16 +54,28 @@ def _as_many_pictures(batch: Mapping[int, Example]) -> list[list[int]]:
 
 
 def written(
-    trained: TrainedLlm, examples: Sequence[Example], decoding: DecodingConfig, *, best: int = 1
+    trained: TrainedLlm, examples: Sequence[Example], decoding: DecodingConfig, *, best: int = 1, steps: Steps = iter
 ) -> list[list[str]]:
     """The `best` reports of every example, best first; prompts are cut off by their number of tokens."""
     inputs = on_device(trained.conversation.inputs(examples), trained.device)
     chosen = generation_settings(trained, decoding, best)
     with torch.inference_mode(), trained.arithmetic(), torch.random.fork_rng():
         torch.manual_seed(decoding.seed)
-        tokens_RT = trained.model.generate(**inputs, generation_config=chosen)
+        watched = StoppingCriteriaList([_Watched(steps(range(chosen.max_new_tokens)))])
+        tokens_RT = trained.model.generate(**inputs, generation_config=chosen, stopping_criteria=watched)
     texts = trained.conversation.texts(tokens_RT, inputs["input_ids"].shape[1])
     return [texts[start : start + best] for start in range(0, len(texts), best)]
+
+
+class _Watched(StoppingCriteria):
+    """Ends nothing by itself; what watches the steps may raise."""
+
+    def __init__(self, steps: Iterable[int]) -> None:
+        self.steps = iter(steps)
+
+    def __call__(self, input_ids: Tensor, scores: Tensor, **_: object) -> Tensor:
+        next(self.steps, None)
+        return torch.zeros(len(input_ids), dtype=torch.uint8, device=input_ids.device) > 0
 
 
 def generation_settings(trained: TrainedLlm, decoding: DecodingConfig, best: int) -> GenerationConfig:

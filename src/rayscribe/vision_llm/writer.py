@@ -11,13 +11,16 @@ import torch
 
 from rayscribe.conditions import CONDITIONS, UNLABELLED
 from rayscribe.config import DecodingConfig
+from rayscribe.data.images import ImageFile
 from rayscribe.data.manifest import Manifest
+from rayscribe.decoding import Steps
 from rayscribe.errors import InputError
-from rayscribe.predict import Draft, Reporter, read_loose
+from rayscribe.loose import LooseStudy, read_loose
+from rayscribe.predict import Draft, Reporter
 from rayscribe.study import Study
 from rayscribe.vision_llm.folder import TrainedLlm, load_llm
 from rayscribe.vision_llm.pictures import Example, States, instruction_text, picture, response_text
-from rayscribe.vision_llm.reporter import VisionLlmReporter, written
+from rayscribe.vision_llm.reporter import VisionLlmReporter, as_many_pictures, written
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,30 +49,38 @@ class VisionLlmWriter:
     def reporter(self, studies: Sequence[Study], *, states: States | None, features: Path | None) -> Reporter:
         return VisionLlmReporter(trained=self.trained, states=states)
 
-    def draft(
-        self,
-        images: Sequence[Path],
-        decoding: DecodingConfig,
-        *,
-        best: int = 1,
-        states: Mapping[str, int] | None = None,
-    ) -> Draft:
+    @property
+    def needs_states(self) -> bool:
+        return bool(self.trained.config.prompt.findings)
+
+    def read(self, files: Sequence[ImageFile], *, states: Mapping[str, int] | None = None) -> LooseStudy:
         self._check(states is not None, "--classifier")
-        config = self.trained.config
-        if len(images) > config.prompt.max_views:
-            raise InputError(f"{len(images)} images; this model is shown {config.prompt.max_views} of a study at most")
-        greys, warnings = read_loose(images, at_least=0, source=str(self.trained.data.get("source", "")))
+        most = self.trained.config.prompt.max_views
+        if len(files) > most:
+            raise InputError(f"{len(files)} images; this model is shown {most} of a study at most")
+        return read_loose(files, at_least=0, source=str(self.trained.data.get("source", "")), states=states)
+
+    def draft(
+        self, studies: Sequence[LooseStudy], decoding: DecodingConfig, *, best: int = 1, steps: Steps = iter
+    ) -> list[Draft]:
+        examples = dict(enumerate(self._example(study) for study in studies))
+        reports: dict[int, list[str]] = {}
+        for rows in as_many_pictures(examples):
+            found = written(self.trained, [examples[row] for row in rows], decoding, best=best, steps=steps)
+            reports |= zip(rows, found, strict=True)
+        return [Draft(reports=reports[row], warnings=study.warnings, diagnosis={}) for row, study in enumerate(studies)]
+
+    def _example(self, study: LooseStudy) -> Example:
+        config, states = self.trained.config, study.states
         states_O = None if states is None else np.array([states.get(name, UNLABELLED) for name in CONDITIONS], np.int8)
-        example = Example(
-            pictures=[picture(image, config.images) for image in greys],
+        return Example(
+            pictures=[picture(image, config.images) for image in study.images],
             instruction=instruction_text(config.prompt, states_O),
         )
-        (reports,) = written(self.trained, [example], decoding, best=best)
-        return Draft(reports=reports, warnings=warnings, diagnosis={})
 
     def _check(self, given: bool, flag: str) -> None:
         """The prompt is the same as in training: with a classifier's findings, or without."""
-        needed = bool(self.trained.config.prompt.findings)
+        needed = self.needs_states
         if needed and not given:
             raise InputError(
                 f"this model was trained with a classifier's findings in its prompt; give them with {flag}"

@@ -1,0 +1,58 @@
+"""One study from image files that no manifest names: what `predict`, classifiers and the service are given.
+
+Shapes: B studies, V views, H and W the side of the model's square.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from rayscribe.data.images import Grey, ImageConfig, ImageFile, evaluation_square, looks_inverted, read_image
+from rayscribe.study import Batch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LooseStudy:
+    """Images of one study, and what the user should know of them."""
+
+    images: list[Grey]
+    warnings: list[str]
+    states: Mapping[str, int] | None = None
+    "a classifier's findings by condition, where the model is to read them before it writes"
+
+
+def read_loose(
+    files: Sequence[ImageFile], *, at_least: int, source: str, states: Mapping[str, int] | None = None
+) -> LooseStudy:
+    """Raises InputError that names the file for whatever is not a readable radiograph. `source`: of the training data."""
+    images = [read_image(file, at_least=at_least) for file in files]
+    warnings = [
+        f"{file.name}: looks inverted (bright border); check its photometric interpretation"
+        for file, image in zip(files, images, strict=True)
+        if looks_inverted(image)
+    ]
+    if "phantom" in source:
+        warnings.append("the model was trained on drawn phantoms: what it says about a real image means nothing")
+    return LooseStudy(images=images, warnings=warnings, states=states)
+
+
+def loose_batch(studies: Sequence[LooseStudy], config: ImageConfig) -> Batch:
+    """The model's squares, without reports; studies of fewer images are filled up."""
+    views = max(len(study.images) for study in studies)
+    pixels_BVHW = np.zeros((len(studies), views, config.size, config.size), np.uint8)
+    has_view_BV = torch.zeros(len(studies), views, dtype=torch.bool)
+    for place, study in enumerate(studies):
+        for view, image in enumerate(study.images):
+            pixels_BVHW[place, view] = evaluation_square(image, config)
+        has_view_BV[place, : len(study.images)] = True
+    return Batch(
+        rows_B=torch.arange(len(studies)),
+        has_view_BV=has_view_BV,
+        tokens_BT=torch.zeros(len(studies), 1, dtype=torch.long),
+        has_token_BT=torch.zeros(len(studies), 1, dtype=torch.bool),
+        pixels_BVHW=torch.from_numpy(pixels_BVHW),
+    )

@@ -1,0 +1,90 @@
+"""Where a decoder looked while it wrote: its attention to the patches, mean over layers and heads.
+
+It tells what the model used, not where a lesion is; attention can be moved without moving the words (Jain and Wallace, 2019).
+
+Shapes: B studies, K reports of a study, T words, H heads, N patches, V views, S patches along a side of an image.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from rayscribe.models.bert_decoder import BertDecoder
+from rayscribe.models.layers import Attention, Encoded
+from rayscribe.models.report_model import Decoder
+
+
+@torch.inference_mode()
+def where_it_looked(
+    decoder: Decoder | BertDecoder,
+    encoded: Encoded,
+    has_view_BV: Tensor,
+    tokens: Sequence[Sequence[Sequence[int]]],
+    *,
+    begin: int,
+) -> list[list[NDArray[np.float32]]]:
+    """Of every study and report the weights (T, V, S, S) of its words; of one word they sum to 1.
+
+    An empty list where the decoder does not tell, or its patches do not lie in squares.
+    """
+    found = []
+    for place, reports in enumerate(tokens):
+        views = int(has_view_BV[place].sum())
+        own = _only(encoded, place)
+        patches = own.features_BND.shape[1]
+        side = math.isqrt(patches // views)
+        is_square = side * side * views == patches
+        looks = [_weights_TN(decoder, report, own, begin) for report in reports] if is_square else []
+        found.append([look_TN.reshape(-1, views, side, side) for look_TN in looks if look_TN is not None])
+    return found
+
+
+def _only(encoded: Encoded, place: int) -> Encoded:
+    """One study, without the patches of views that it lacks."""
+    here = slice(place, place + 1)
+    return replace(
+        encoded,
+        features_BND=encoded.features_BND[here, encoded.has_patch_BN[place]],
+        has_patch_BN=encoded.has_patch_BN[here, encoded.has_patch_BN[place]],
+        retrieved_BKM=None if encoded.retrieved_BKM is None else encoded.retrieved_BKM[here],
+        states_BO=None if encoded.states_BO is None else encoded.states_BO[here],
+        state_scores_BSO=None if encoded.state_scores_BSO is None else encoded.state_scores_BSO[here],
+    )
+
+
+def _weights_TN(
+    decoder: Decoder | BertDecoder, report: Sequence[int], encoded: Encoded, begin: int
+) -> NDArray[np.float32] | None:
+    tokens_1T = torch.tensor([[begin, *report[:-1]]], device=encoded.features_BND.device)[:, : len(report)]
+    if not report or isinstance(decoder, BertDecoder):
+        return None
+    layers: list[Tensor] = []
+    with _watched([layer.cross_attention for layer in decoder.layers], layers):  # type: ignore[misc]  # DecoderLayer
+        decoder(tokens_1T, encoded)
+    mean_TN = torch.stack([weights_1HTN.mean(1)[0] for weights_1HTN in layers]).mean(0)
+    return mean_TN[-len(report) :].float().cpu().numpy()  # without the prompt in front of the words
+
+
+@contextmanager
+def _watched(attentions: Sequence[Attention], weights: list[Tensor]) -> Iterator[None]:
+    """Collects the weights of these attentions while the block runs."""
+
+    def keep(attention: nn.Module, given: tuple[Tensor, ...], _: Any) -> None:
+        assert isinstance(attention, Attention)
+        weights.append(attention.weighed(*given)[1])
+
+    handles = [attention.register_forward_hook(keep) for attention in attentions]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

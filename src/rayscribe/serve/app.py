@@ -1,0 +1,80 @@
+"""`create_app`: the parts of the service put together, and what it answers. OpenAPI at /openapi.json.
+
+A request's way: Guard (guard.py) -> form (uploads.py) -> Desk (desk.py) -> Batcher (batching.py) -> model -> Document.
+An asynchronous study's: the same form -> Jobs (jobs.py) -> Runner (runner.py) -> Desk.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from rayscribe import __version__
+from rayscribe.errors import DISCLAIMER, InputError
+from rayscribe.serve.desk import Desk
+from rayscribe.serve.guard import Guard
+from rayscribe.serve.jobs import Jobs
+from rayscribe.serve.keys import read_keys
+from rayscribe.serve.measures import Measures
+from rayscribe.serve.pages import add_pages
+from rayscribe.serve.problems import Problem, problem_of
+from rayscribe.serve.routes import add_routes
+from rayscribe.serve.runner import Runner
+from rayscribe.serve.settings import ServeConfig
+from rayscribe.serve.store import ModelStore
+from rayscribe.serve.study_routes import add_study_routes
+
+_LOG = logging.getLogger("rayscribe.serve")
+
+
+def create_app(config: ServeConfig) -> FastAPI:
+    """Raises InputError for models, keys or a database that cannot be used."""
+    measures = Measures()
+    store = ModelStore(config.models, memory=config.memory_gib * 2**30, note=_note)
+    desk = Desk(store, batch=config.batch, note=measures.batches.observe)
+    jobs = Jobs(config.database_url)
+    runner = Runner(jobs, desk, config)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        desk.start()
+        runner.start()
+        yield
+        runner.stop()  # finishes what it has begun, which the desk writes
+        desk.stop()
+        jobs.close()
+
+    app = FastAPI(
+        title="rayscribe",
+        version=__version__,
+        description=f"Chest X-rays to draft radiology reports. {DISCLAIMER}",
+        lifespan=lifespan,
+        docs_url=None,  # their scripts come from elsewhere
+        redoc_url=None,
+    )
+    add_pages(app)
+    add_routes(app, desk, jobs, measures, config)
+    add_study_routes(app, jobs, runner, config)
+    for error in (Problem, InputError, HTTPException, RequestValidationError, Exception):
+        app.add_exception_handler(error, _told)
+    keys = {} if config.keys is None else read_keys(config.keys)
+    app.add_middleware(Guard, config=config, keys=keys, measures=measures)
+    return app
+
+
+async def _told(request: Request, error: Exception) -> Response:
+    if isinstance(error, HTTPException):
+        error = Problem(error.status_code, "there is nothing at this address" if error.status_code == 404 else error.detail)
+    elif isinstance(error, RequestValidationError):
+        error = Problem(422, "the request does not have the form that /openapi.json describes")
+    return problem_of(error).response(request.state.request)
+
+
+def _note(model: str, event: str) -> None:
+    _LOG.info("model %s: %s", model, event)

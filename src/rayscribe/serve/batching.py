@@ -1,0 +1,140 @@
+"""Studies that wait are written together: one thread takes what fits in one batch with the study that waits the longest.
+
+Nothing is held back to fill a batch. While one is written others arrive, so batches grow with the load by themselves.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any
+
+from rayscribe.config import DecodingConfig
+from rayscribe.decoding import Steps
+from rayscribe.errors import InputError
+from rayscribe.loose import LooseStudy
+from rayscribe.predict import Draft
+
+
+class Cancelled(Exception):
+    """Nobody waits for it any more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """What studies must have in common to be written together."""
+
+    model: str
+    decoding: DecodingConfig
+    best: int
+    with_states: bool
+
+
+@dataclass(eq=False, slots=True, kw_only=True)
+class Ticket:
+    """One study that waits."""
+
+    wish: Wish
+    study: LooseStudy
+    stop: threading.Event
+    "set by whoever no longer wants the draft"
+    tell: Callable[[float], None]
+    "is told the share of the words that can have been written"
+    draft: Future[Draft] = field(default_factory=Future)
+
+
+Write = Callable[[Wish, Sequence[LooseStudy], Steps], list[Draft]]
+
+
+class Batcher:
+    """One thread that writes."""
+
+    def __init__(self, write: Write, *, size: int, note: Callable[[int], None]) -> None:
+        """`note` is told how many studies every batch has."""
+        self._write, self._size, self._note = write, size, note
+        self._waiting: deque[Ticket] = deque()
+        self._changed = threading.Condition()
+        self._is_ending = False
+        self._thread = threading.Thread(target=self._work, name="writing", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Returns when everything that waits is written."""
+        with self._changed:
+            self._is_ending = True
+            self._changed.notify()
+        self._thread.join()
+
+    def submit(self, ticket: Ticket) -> Draft:
+        """Returns the draft, or raises what its writing raised."""
+        with self._changed:
+            self._waiting.append(ticket)
+            self._changed.notify()
+        return ticket.draft.result()
+
+    def _work(self) -> None:
+        while batch := self._next():
+            self._note(len(batch))
+            with _HandedOn(batch):
+                self._serve(batch)
+
+    def _next(self) -> list[Ticket]:
+        """Empty at the end."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._is_ending)
+            if not self._waiting:
+                return []
+            first = self._waiting[0]
+            # The draws of a sampled batch depend on all of its studies, and a draft must not depend on other requests.
+            most = 1 if first.wish.decoding.strategy == "sample" else self._size
+            batch = [ticket for ticket in self._waiting if ticket.wish == first.wish][:most]
+            for ticket in batch:
+                self._waiting.remove(ticket)
+            return batch
+
+    def _serve(self, batch: Sequence[Ticket]) -> None:
+        try:
+            drafts = self._write(batch[0].wish, [ticket.study for ticket in batch], _watched(batch))
+        except InputError:
+            if len(batch) == 1:
+                raise
+            for ticket in batch:  # one study's fault is not the others'
+                with _HandedOn([ticket]):
+                    self._serve([ticket])
+            return
+        for ticket, draft in zip(batch, drafts, strict=True):
+            ticket.draft.set_result(draft)
+
+
+def _watched(batch: Sequence[Ticket]) -> Steps:
+    def steps(numbers: Iterable[int]) -> Iterator[int]:
+        known = list(numbers)
+        for number in known:
+            if all(ticket.stop.is_set() for ticket in batch):
+                raise Cancelled
+            for ticket in batch:
+                ticket.tell(number / len(known))
+            yield number
+
+    return steps
+
+
+class _HandedOn:
+    """Whatever is raised in the block reaches those who wait for the tickets, and not the thread that writes."""
+
+    def __init__(self, tickets: Sequence[Ticket]) -> None:
+        self._tickets = tickets
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> Any:
+        for ticket in self._tickets:
+            if error is not None and not ticket.draft.done():
+                ticket.draft.set_exception(error)
+        return True

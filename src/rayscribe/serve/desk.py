@@ -1,0 +1,123 @@
+"""One study to one draft or to findings: what the synchronous and the asynchronous way share."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from rayscribe.data.images import Upload
+from rayscribe.decoding import Steps
+from rayscribe.document import Document, Finding
+from rayscribe.drafting import document_of
+from rayscribe.errors import DISCLAIMER
+from rayscribe.heatmap import Classified, classified, evidence
+from rayscribe.loose import LooseStudy
+from rayscribe.predict import Draft
+from rayscribe.serve.batching import Batcher, Cancelled, Ticket, Wish
+from rayscribe.serve.problems import Problem
+from rayscribe.serve.store import ModelStore, Shelved
+from rayscribe.serve.uploads import DraftOptions, FindingOptions
+from rayscribe.wording import wording
+
+Tell = Callable[[float, str], None]
+"Share of the work, and what is being done."
+
+
+class Desk:
+    """Models, and the thread that writes. Its methods block, and may be called from many threads."""
+
+    def __init__(self, store: ModelStore, *, batch: int, note: Callable[[int], None]) -> None:
+        """`note` is told how many studies every batch has."""
+        self.store = store
+        self._batcher = Batcher(self._write, size=batch, note=note)
+        # Decoding an image takes many times its file's memory; more at a time than cores gains nothing.
+        self._reading = threading.Semaphore(os.cpu_count() or 1)
+
+    def start(self) -> None:
+        self._batcher.start()
+
+    def stop(self) -> None:
+        """Returns when everything that was asked for is written."""
+        self._batcher.stop()
+
+    def draft(self, images: Sequence[Upload], options: DraftOptions, stop: threading.Event, tell: Tell) -> Document:
+        """Raises Problem or InputError for what the client can mend, Cancelled when `stop` is set."""
+        decoding, model = options.decoded(), self.store.chosen(options.model)
+        if model is None:
+            raise Problem(422, "this service has no model that writes reports; it classifies: POST /v1/classify")
+        writer = self.store.writer(model)
+        tell(0.02, "reading the images")
+        with self._reading:
+            if stop.is_set():
+                raise Cancelled
+            found = self._findings(images, options.classifier, is_needed=writer.needs_states)
+            study = writer.read(images, states=found.states() if found and writer.needs_states else None)
+        tell(0.1, "waiting for the model")
+        wish = Wish(
+            model=model.name, decoding=decoding, best=options.best, with_states=study.states is not None
+        )
+        ticket = Ticket(wish=wish, study=study, stop=stop, tell=lambda share: tell(0.1 + 0.85 * share, "writing"))
+        draft = self._batcher.submit(ticket)
+        tell(0.97, "reading the draft")
+        assert model.author is not None
+        return document_of(
+            draft,
+            model.author,
+            images=len(images),
+            created=_now(),
+            findings=() if found is None else findings_of(found),
+        )
+
+    def findings(self, images: Sequence[Upload], options: FindingOptions) -> dict[str, Any]:
+        """What a classifier finds, and where the images speak for one finding. For JSON."""
+        shelved = self._classifier(options.classifier)
+        trained = self.store.classifier(shelved)
+        with self._reading:
+            found = classified(trained, images)
+            grids = evidence(trained, found, options.evidence) if options.evidence else None
+        return {
+            "format": "rayscribe-findings-1",
+            "disclaimer": DISCLAIMER,
+            "classifier": shelved.name,
+            "created": _now(),
+            "findings": findings_of(found),
+            "evidence": None if grids is None else {"finding": options.evidence, "grids": grids},
+            "warnings": found.warnings,
+        }
+
+    def _findings(self, images: Sequence[Upload], name: str | None, *, is_needed: bool) -> Classified | None:
+        if name is None and not is_needed and self.store.chosen(None, classifier=True) is None:
+            return None
+        return classified(self.store.classifier(self._classifier(name)), images)
+
+    def _classifier(self, name: str | None) -> Shelved:
+        shelved = self.store.chosen(name, classifier=True)
+        if shelved is None:
+            raise Problem(422, "this service has no classifier; start it with --model CLASSIFIER_FOLDER as well")
+        return shelved
+
+    def _write(self, wish: Wish, studies: Sequence[LooseStudy], steps: Steps) -> list[Draft]:
+        shelved = self.store.shelf[wish.model]
+        return self.store.writer(shelved).draft(studies, wish.decoding, best=wish.best, steps=steps)
+
+
+def findings_of(found: Classified) -> tuple[Finding, ...]:
+    """Likeliest first."""
+    ordered = sorted(found.probabilities.items(), key=lambda item: -item[1])
+    return tuple(
+        Finding(
+            name=name,
+            state="positive" if name in found.present else "negative",
+            source="classifier",
+            probability=round(probability, 4),
+            wording=wording(probability),
+        )
+        for name, probability in ordered
+    )
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

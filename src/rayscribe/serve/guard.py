@@ -1,0 +1,134 @@
+"""What every request passes first: who may ask, from where, how much at a time, and what is noted of it.
+
+A request is noted by its route, never by its address: method, route, status, milliseconds and a random id.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from rayscribe.serve.keys import owner_of
+from rayscribe.serve.measures import Measures
+from rayscribe.serve.problems import Problem
+from rayscribe.serve.settings import LOOPBACK, ServeConfig
+
+_LOG = logging.getLogger("rayscribe.serve")
+_SAFE = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "X-Frame-Options": "DENY",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; object-src 'none'; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'",
+}
+
+
+class Guard:
+    """Around the application."""
+
+    def __init__(self, app: ASGIApp, *, config: ServeConfig, keys: Mapping[str, str], measures: Measures) -> None:
+        """`keys`: SHA-256 by name; none are asked for where there are none."""
+        self._app, self._config, self._keys, self._measures = app, config, keys, measures
+        self._at_work = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        begin, request = time.monotonic(), uuid.uuid4().hex[:16]
+        scope.setdefault("state", {})["request"] = request
+        status = 500
+
+        async def answered(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-ID"] = request
+                headers.setdefault("Cache-Control", "no-store")
+                for name, value in _SAFE.items():
+                    headers[name] = value
+            await send(message)
+
+        try:
+            await self._admitted(scope, receive, answered)
+        finally:
+            # An address that fits no route may be anything.
+            route = getattr(scope.get("route"), "path", "") if "route" in scope else ""
+            self._note(route or "other", str(scope["method"]), status, time.monotonic() - begin, request)
+
+    async def _admitted(self, scope: Scope, receive: Receive, send: Send) -> None:
+        refused = self._refusal(scope)
+        if refused is not None:
+            await refused.response(scope["state"]["request"])(scope, receive, send)
+            return
+        if scope["method"] != "POST":
+            await self._app(scope, receive, send)
+            return
+        self._at_work += 1
+        self._measures.at_work.set(self._at_work)
+        try:
+            await self._app(scope, self._bounded(receive), send)
+        finally:
+            self._at_work -= 1
+            self._measures.at_work.set(self._at_work)
+
+    def _refusal(self, scope: Scope) -> Problem | None:
+        headers, path = Headers(scope=scope), str(scope["path"])
+        host = headers.get("host", "")
+        if not self._keys and urlsplit(f"//{host}").hostname not in LOOPBACK:
+            # A page of another name that resolves to this machine could ask in the user's place.
+            return Problem(421, "this service answers to localhost only")
+        origin = headers.get("origin")
+        if origin is not None and urlsplit(origin).netloc != host:
+            return Problem(403, "requests of other pages are not answered")
+        scope["state"]["owner"] = ""
+        if self._keys and (path.startswith("/v1/") or path == "/metrics"):
+            kind, _, key = headers.get("authorization", "").partition(" ")
+            owner = owner_of(key.strip(), self._keys) if kind.lower() == "bearer" else None
+            if owner is None:
+                return Problem(401, "send an API key: `Authorization: Bearer KEY`")
+            scope["state"]["owner"] = owner
+        if scope["method"] == "POST" and self._at_work >= self._config.queue:
+            return Problem(429, f"{self._at_work} requests are being worked on; try again later", retry_after=1)
+        length = headers.get("content-length", "0")
+        if not length.isdigit() or int(length) > self._bytes:
+            return self._too_large
+        return None
+
+    @property
+    def _bytes(self) -> int:
+        return self._config.max_megabytes * 1_000_000
+
+    @property
+    def _too_large(self) -> Problem:
+        return Problem(413, f"at most {self._config.max_megabytes} MB in one request")
+
+    def _bounded(self, receive: Receive) -> Receive:
+        """A body that names no length, or a wrong one, is cut off as well."""
+        read = 0
+
+        async def bounded() -> Message:
+            nonlocal read
+            message = await receive()
+            read += len(message.get("body", b""))
+            if read > self._bytes:
+                raise self._too_large
+            return message
+
+        return bounded
+
+    def _note(self, route: str, method: str, status: int, seconds: float, request: str) -> None:
+        method = method if method in ("GET", "POST", "DELETE", "HEAD", "OPTIONS", "PUT", "PATCH") else "other"
+        self._measures.requests.labels(route, method, str(status)).inc()
+        self._measures.seconds.labels(route, method).observe(seconds)
+        if route not in ("/healthz", "/readyz", "/metrics"):
+            _LOG.info("%s %s %d %.0f ms %s", method, route, status, 1000 * seconds, request)

@@ -1,0 +1,236 @@
+"""Asynchronous studies, kept in a database: accepted means written down, and written down means done once.
+
+SQLite or PostgreSQL through SQLAlchemy. A service claims a job for a few seconds at a time and renews the claim while it works;
+when it is killed, the claim runs out and the job is claimed again. A draft is kept only by the service that holds the claim, in
+the same transaction that ends the job, so a job has one result whatever happens in between.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import sqlalchemy as sql
+from sqlalchemy.exc import ArgumentError, IntegrityError, NoSuchModuleError, OperationalError
+
+from rayscribe.data.images import Upload
+from rayscribe.errors import InputError
+
+State = Literal["queued", "running", "done", "failed", "cancelled"]
+CLAIM_SECONDS = 10.0
+MOST_ATTEMPTS = 3
+
+_tables = sql.MetaData()
+_JOBS = sql.Table(
+    "rayscribe_jobs",
+    _tables,
+    sql.Column("id", sql.String(32), primary_key=True),
+    sql.Column("owner", sql.String(40), nullable=False),
+    sql.Column("repeat_key", sql.String(64)),  # a digest of the client's Idempotency-Key
+    sql.Column("sent_sha256", sql.String(64), nullable=False),
+    sql.Column("created", sql.Float, nullable=False, index=True),
+    sql.Column("state", sql.String(10), nullable=False, index=True),
+    sql.Column("options", sql.Text, nullable=False),
+    sql.Column("holder", sql.String(32)),
+    sql.Column("held_until", sql.Float, nullable=False, default=0.0),
+    sql.Column("attempts", sql.Integer, nullable=False, default=0),
+    sql.Column("progress", sql.Float, nullable=False, default=0.0),
+    sql.Column("stage", sql.String(60), nullable=False, default="waiting"),
+    sql.Column("draft", sql.Text),
+    sql.Column("problem", sql.Text),
+    sql.Column("ended", sql.Float),
+    sql.UniqueConstraint("owner", "repeat_key"),
+)
+_IMAGES = sql.Table(
+    "rayscribe_job_images",
+    _tables,
+    sql.Column("job", sql.String(32), primary_key=True),
+    sql.Column("place", sql.Integer, primary_key=True),
+    sql.Column("content", sql.LargeBinary, nullable=False),
+)
+_WAITS = ("queued", "running")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One asynchronous study as the database has it."""
+
+    id: str
+    state: State
+    options: str
+    progress: float
+    stage: str
+    position: int | None
+    "how many wait in front of it"
+    draft: dict[str, Any] | None
+    problem: dict[str, Any] | None
+
+    def plain(self) -> dict[str, Any]:
+        """For JSON."""
+        names = ("id", "state", "progress", "stage", "position", "draft", "problem")
+        return {name: value for name, value in zip(names, self._values(), strict=True)}
+
+    def _values(self) -> tuple[Any, ...]:
+        return self.id, self.state, self.progress, self.stage, self.position, self.draft, self.problem
+
+
+class Repeated(Exception):
+    """An Idempotency-Key that came with another request before."""
+
+
+class Jobs:
+    """The table. Every method is one transaction."""
+
+    def __init__(self, url: str) -> None:
+        """Raises InputError for a database that cannot be opened."""
+        try:
+            self._engine = sql.create_engine(url, pool_pre_ping=True)
+            if self._engine.dialect.name == "sqlite":
+                sql.event.listen(self._engine, "connect", _settle_sqlite)
+            _tables.create_all(self._engine)
+        except (ArgumentError, NoSuchModuleError, ImportError) as error:
+            raise InputError(f"--database: not a database that SQLAlchemy can open ({type(error).__name__})") from None
+        except OperationalError:
+            raise InputError("--database: does not answer, or cannot be written; check its place and its rights") from None
+        path = self._engine.url.database
+        if self._engine.dialect.name == "sqlite" and path:
+            Path(path).chmod(0o600)
+
+    def add(self, images: Sequence[Upload], options: str, *, owner: str, repeat_key: str | None, digest: str) -> str:
+        """The job's id: a new one's, or that of the same request before. Returns when it is on the disk.
+
+        Raises Repeated where another request came with the key.
+        """
+        id_ = uuid.uuid4().hex
+        row = {"id": id_, "owner": owner, "repeat_key": repeat_key, "sent_sha256": digest, "options": options}
+        contents = [{"job": id_, "place": place, "content": image.content} for place, image in enumerate(images, 1)]
+        try:
+            with self._engine.begin() as connection:
+                connection.execute(_JOBS.insert().values(**row, created=time.time(), state="queued"))
+                connection.execute(_IMAGES.insert(), contents)
+            return id_
+        except IntegrityError:
+            with self._engine.begin() as connection:
+                same = sql.and_(_JOBS.c.owner == owner, _JOBS.c.repeat_key == repeat_key)
+                before = connection.execute(sql.select(_JOBS.c.id, _JOBS.c.sent_sha256).where(same)).one()
+            if before.sent_sha256 != digest:
+                raise Repeated from None
+            return str(before.id)
+
+    def find(self, id_: str, *, owner: str) -> Job | None:
+        """The owner's job; None for everybody else."""
+        with self._engine.begin() as connection:
+            row = connection.execute(sql.select(_JOBS).where(_of(id_, owner))).one_or_none()
+            if row is None:
+                return None
+            earlier = sql.and_(_JOBS.c.state.in_(_WAITS), _JOBS.c.created < row.created)
+            ahead = connection.execute(sql.select(sql.func.count()).select_from(_JOBS).where(earlier)).scalar_one()
+        return _job(row, int(ahead))
+
+    def waiting(self) -> int:
+        with self._engine.begin() as connection:
+            waits = sql.select(sql.func.count()).select_from(_JOBS).where(_JOBS.c.state == "queued")
+            return int(connection.execute(waits).scalar_one())
+
+    def claim(self, holder: str) -> Job | None:
+        """The job that waits the longest, for this holder; one whose holder is gone counts as waiting."""
+        now = time.time()
+        is_free = sql.or_(_JOBS.c.state == "queued", sql.and_(_JOBS.c.state == "running", _JOBS.c.held_until < now))
+        first = sql.select(_JOBS.c.id).where(is_free).order_by(_JOBS.c.created, _JOBS.c.id).limit(1).scalar_subquery()
+        mine = {"holder": holder, "held_until": now + CLAIM_SECONDS, "attempts": _JOBS.c.attempts + 1}
+        claimed = _JOBS.update().where(_JOBS.c.id == first, is_free).values(state="running", **mine).returning(_JOBS)
+        while True:
+            with self._engine.begin() as connection:
+                row = connection.execute(claimed).one_or_none()
+            if row is None:
+                return None
+            if row.attempts <= MOST_ATTEMPTS:
+                return _job(row, 0)
+            told = f"the service ended {MOST_ATTEMPTS} times while it worked on this study; it is not tried again"
+            self.end(row.id, holder, "failed", problem={"status": 500, "title": "Internal Server Error", "detail": told})
+
+    def images(self, id_: str) -> list[Upload]:
+        """What was sent."""
+        with self._engine.begin() as connection:
+            rows = connection.execute(sql.select(_IMAGES).where(_IMAGES.c.job == id_).order_by(_IMAGES.c.place)).all()
+        return [Upload(name=f"image {row.place}", content=bytes(row.content)) for row in rows]
+
+    def renew(self, holder: str, progress: dict[str, tuple[float, str]]) -> set[str]:
+        """Holds the holder's jobs on, and notes how far they are. Returns those that are still its own."""
+        mine = sql.and_(_JOBS.c.holder == holder, _JOBS.c.state == "running")
+        with self._engine.begin() as connection:
+            until = {"held_until": time.time() + CLAIM_SECONDS}
+            held = {str(row.id) for row in connection.execute(_JOBS.update().where(mine).values(until).returning(_JOBS.c.id))}
+            for id_ in held & progress.keys():
+                share, stage = progress[id_]
+                connection.execute(_JOBS.update().where(_JOBS.c.id == id_).values(progress=share, stage=stage))
+        return held
+
+    def end(self, id_: str, holder: str, state: State, *, draft: str | None = None, problem: Any = None) -> bool:
+        """Keeps the result and drops the images, where the holder still has the job; false where it has not."""
+        mine = sql.and_(_JOBS.c.id == id_, _JOBS.c.holder == holder, _JOBS.c.state == "running")
+        told = None if problem is None else json.dumps(problem)
+        result = {"state": state, "draft": draft, "problem": told, "ended": time.time(), "progress": 1.0, "stage": state}
+        with self._engine.begin() as connection:
+            is_mine = connection.execute(_JOBS.update().where(mine).values(result)).rowcount == 1
+            if is_mine:
+                connection.execute(_IMAGES.delete().where(_IMAGES.c.job == id_))
+        return is_mine
+
+    def release(self, holder: str) -> None:
+        """Back into the queue, at once: what the holder leaves undone when it stops."""
+        mine = sql.and_(_JOBS.c.holder == holder, _JOBS.c.state == "running")
+        free = {"state": "queued", "holder": None, "attempts": _JOBS.c.attempts - 1}
+        with self._engine.begin() as connection:
+            connection.execute(_JOBS.update().where(mine).values(free))
+
+    def cancel(self, id_: str, *, owner: str) -> Job | None:
+        """Ends a job that waits or runs; forgets one that has ended. None where the owner has no such job."""
+        waits = sql.and_(_of(id_, owner), _JOBS.c.state.in_(_WAITS))
+        gone = {"state": "cancelled", "ended": time.time(), "stage": "cancelled", "holder": None}
+        with self._engine.begin() as connection:
+            is_cancelled = connection.execute(_JOBS.update().where(waits).values(gone)).rowcount == 1
+            row = connection.execute(sql.select(_JOBS).where(_of(id_, owner))).one_or_none()
+            if row is not None:
+                connection.execute(_IMAGES.delete().where(_IMAGES.c.job == id_))
+                if not is_cancelled:
+                    connection.execute(_JOBS.delete().where(_JOBS.c.id == id_))
+        return None if row is None else _job(row, 0)
+
+    def forget(self, *, before: float) -> int:
+        """Removes what ended before this time; returns how many."""
+        with self._engine.begin() as connection:
+            return connection.execute(_JOBS.delete().where(_JOBS.c.ended < before)).rowcount
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+
+def _of(id_: str, owner: str) -> sql.ColumnElement[bool]:
+    return sql.and_(_JOBS.c.id == id_, _JOBS.c.owner == owner)
+
+
+def _job(row: Any, ahead: int) -> Job:
+    return Job(
+        id=row.id,
+        state=row.state,
+        options=row.options,
+        progress=row.progress,
+        stage=row.stage,
+        position=ahead if row.state == "queued" else None,
+        draft=None if row.draft is None else json.loads(row.draft),
+        problem=None if row.problem is None else json.loads(row.problem),
+    )
+
+
+def _settle_sqlite(connection: Any, _: Any) -> None:
+    """Survives a loss of power, waits for another writer, and overwrites what is deleted."""
+    connection.execute("PRAGMA journal_mode = DELETE")  # a write-ahead log would keep deleted pixels for a while
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA secure_delete = ON")
+    connection.execute("PRAGMA busy_timeout = 30000")

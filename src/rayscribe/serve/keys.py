@@ -1,0 +1,64 @@
+"""API keys: random, shown once, kept as hashes.
+
+A key has 256 random bits, so that a plain SHA-256 of it cannot be turned round; slow hashes are for passwords.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+
+from rayscribe.errors import InputError
+from rayscribe.files import write_text
+
+_LINE = re.compile(r"([A-Za-z0-9_-]{1,40}) ([0-9a-f]{64})")
+
+
+def add_key(name: str, path: Path) -> str:
+    """A new key, whose hash stands in the file from now on. Raises InputError for a name that is taken."""
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,40}", name):
+        raise InputError(f"{name}: a key's name has letters, digits, - and _ only, 40 at the most")
+    known = dict(read_keys(path)) if path.exists() else {}
+    if name in known:
+        raise InputError(f"{path}: has a key of the name {name}; delete its line first, or take another name")
+    key = f"rs_{secrets.token_urlsafe(32)}"
+    lines = [f"{one} {digest}" for one, digest in {**known, name: _digest(key)}.items()]
+    write_text(path, "\n".join(lines) + "\n")
+    path.chmod(0o600)
+    return key
+
+
+def read_keys(path: Path) -> Mapping[str, str]:
+    """SHA-256 by name. Raises InputError that names the file and the line."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; make a key with `rayscribe api-key NAME --keys {path}`") from None
+    found = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        match = _LINE.fullmatch(line.strip())
+        if match is None:
+            raise InputError(f"{path}: line {number} is not a name and a SHA-256; `rayscribe api-key` writes such lines")
+        found[match[1]] = match[2]
+    if not found:
+        raise InputError(f"{path}: holds no key; make one with `rayscribe api-key NAME --keys {path}`")
+    return found
+
+
+def owner_of(key: str, keys: Mapping[str, str]) -> str | None:
+    """The name of the key, or None. Every key is compared, in constant time."""
+    digest, owner = _digest(key), None
+    for name, known in keys.items():
+        if hmac.compare_digest(digest, known):
+            owner = name
+    return owner
+
+
+def _digest(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()

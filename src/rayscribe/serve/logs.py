@@ -1,0 +1,41 @@
+"""Logs without anything of a patient: no exception's message is written, only its type and where it was raised.
+
+Messages of libraries may quote what they read: a DICOM value, a word of a report, a file's name.
+"""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from types import TracebackType
+from typing import Any
+
+_Raised = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
+
+
+class QuietFormatter(logging.Formatter):
+    """Types and places of a chain of exceptions, without their messages and without lines of source."""
+
+    def formatException(self, ei: _Raised) -> str:  # noqa: N802  # logging's own name
+        lines, error = [], ei[1]
+        while error is not None:
+            frames = traceback.extract_tb(error.__traceback__)
+            lines.append(f"{type(error).__module__}.{type(error).__qualname__}")
+            lines += [f"  {frame.filename}:{frame.lineno} in {frame.name}" for frame in frames]
+            error = error.__cause__ or error.__context__
+        return "\n".join(lines)
+
+
+def log_settings(level: str = "INFO") -> dict[str, Any]:
+    """For `logging.config.dictConfig`: ours and uvicorn's to stderr, through the formatter above."""
+    handlers = {"stderr": {"class": "logging.StreamHandler", "formatter": "quiet", "stream": "ext://sys.stderr"}}
+    loggers = {
+        name: {"handlers": ["stderr"], "level": level, "propagate": False} for name in ("rayscribe.serve", "uvicorn")
+    }
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {"quiet": {"()": QuietFormatter, "fmt": "%(asctime)s %(levelname)s %(message)s"}},
+        "handlers": handlers,
+        "loggers": loggers | {"uvicorn.access": {"handlers": [], "propagate": False}},
+    }

@@ -1,0 +1,161 @@
+"""The synchronous part of the interface, and what an operator asks: models, health, measures."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import os
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from fastapi import FastAPI, Request
+from PIL import Image
+from pydantic import BaseModel, Field
+from sqlalchemy.exc import OperationalError
+from starlette.responses import JSONResponse, Response
+
+from rayscribe import __version__
+from rayscribe.clinical.exports import KINDS, exported
+from rayscribe.data.images import Upload, read_image
+from rayscribe.document import read_document
+from rayscribe.drafting import sentences_of
+from rayscribe.errors import DISCLAIMER
+from rayscribe.labels import NOT_MENTIONED, OBSERVATIONS, STATE_NAMES
+from rayscribe.metrics.labeler import states
+from rayscribe.serve.desk import Desk
+from rayscribe.serve.forms import PROBLEM, PROBLEMS, form
+from rayscribe.serve.jobs import Jobs
+from rayscribe.serve.measures import CONTENT_TYPE, Measures
+from rayscribe.serve.problems import Problem
+from rayscribe.serve.settings import ServeConfig
+from rayscribe.serve.uploads import DraftOptions, FindingOptions, options_of, read_form
+from rayscribe.serve.waiting import while_awaited
+
+_LONGEST = 2048
+"Side of an image that the page shows, in pixels."
+
+
+class Words(BaseModel):
+    """A text to be read by the labeler."""
+
+    text: str = Field(max_length=20_000)
+
+
+def add_routes(app: FastAPI, desk: Desk, jobs: Jobs, measures: Measures, config: ServeConfig) -> None:
+    threads = ThreadPoolExecutor(config.queue + (os.cpu_count() or 1), thread_name_prefix="request")
+
+    @app.post("/v1/reports", responses=PROBLEMS, openapi_extra=form("images", DraftOptions))
+    async def report(request: Request) -> Response:
+        """A draft report of one study."""
+        sent = await read_form(request, config)
+        options: DraftOptions = options_of(DraftOptions, sent.texts.get("options", ""))
+        document = await while_awaited(
+            request,
+            threads,
+            lambda stop: desk.draft(sent.images, options, stop, lambda share, stage: None),
+            seconds=config.max_seconds,
+        )
+        return JSONResponse(document.plain())
+
+    @app.post("/v1/classify", responses=PROBLEMS, openapi_extra=form("images", FindingOptions))
+    async def classify(request: Request) -> Response:
+        """Probabilities of a classifier's findings, and where the images speak for one of them."""
+        sent = await read_form(request, config)
+        options: FindingOptions = options_of(FindingOptions, sent.texts.get("options", ""))
+        found = await while_awaited(
+            request, threads, lambda stop: desk.findings(sent.images, options), seconds=config.max_seconds
+        )
+        found["findings"] = [dataclasses.asdict(finding) for finding in found["findings"]]
+        return JSONResponse(found)
+
+    @app.post("/v1/images", responses={200: {"content": {"image/png": {}}}, **PROBLEMS}, openapi_extra=form("image"))
+    async def image(request: Request) -> Response:
+        """One image as the model reads it: 8-bit grey, black where least is attenuated."""
+        sent = await read_form(request, config, images="image")
+        if len(sent.images) != 1:
+            raise Problem(400, "one image at a time")
+        shown = await while_awaited(request, threads, lambda stop: _png(sent.images[0]), seconds=config.max_seconds)
+        return Response(shown, media_type="image/png")
+
+    @app.post("/v1/labels", responses=PROBLEMS)
+    def labels(words: Words) -> dict[str, Any]:
+        """What a text says of the 14 observations, sentence by sentence, by the built-in rules."""
+        found = [dataclasses.asdict(sentence) for sentence in sentences_of(words.text)]
+        named = zip(OBSERVATIONS, states(words.text), strict=True)
+        said = {name: STATE_NAMES[state] for name, state in named if state != NOT_MENTIONED}
+        return {"sentences": found, "states": said, "disclaimer": DISCLAIMER}
+
+    @app.post(
+        "/v1/exports/{kind}",
+        responses=PROBLEMS,
+        openapi_extra=form("images", draft="JSON: a draft as /v1/reports answers it, edited or not"),
+    )
+    async def export(request: Request, kind: str) -> Response:
+        """A draft in another format: text, json, pdf, fhir, sr or dicom-pdf (the last two with the DICOM originals)."""
+        if kind not in KINDS:
+            raise Problem(404, f"no such format; there are: {', '.join(KINDS)}")
+        sent = await read_form(request, config, least=0)
+        document = read_document(sent.texts.get("draft", ""), "draft")
+        originals = [(image.name, image.content) for image in sent.images]
+        made = await while_awaited(
+            request, threads, lambda stop: exported(kind, document, originals), seconds=config.max_seconds
+        )
+        named = {"Content-Disposition": f'attachment; filename="draft-report{made.suffix}"'}
+        return Response(made.content, media_type=made.media_type, headers=named)
+
+    @app.get("/v1/models", responses=PROBLEMS)
+    def models() -> dict[str, Any]:
+        """What can be asked for, and the limits."""
+        loaded, shelf = desk.store.loaded(), desk.store.shelf.values()
+        chosen = desk.store.chosen(None), desk.store.chosen(None, classifier=True)
+        return {
+            "models": [
+                {
+                    "name": one.name,
+                    "kind": one.kind,
+                    "system": one.system,
+                    "findings": one.findings,
+                    "is_loaded": one.name in loaded,
+                    "has_evidence": one.kind != "vision-llm",
+                }
+                for one in shelf
+            ],
+            "default": dict(zip(("model", "classifier"), [one and one.name for one in chosen], strict=True)),
+            "limits": {"images": config.max_images, "megabytes": config.max_megabytes},
+            "exports": list(KINDS),
+            "version": __version__,
+            "disclaimer": DISCLAIMER,
+        }
+
+    @app.get("/healthz")
+    def alive() -> dict[str, str]:
+        """The process answers."""
+        return {"status": "alive"}
+
+    @app.get("/readyz", responses={503: PROBLEM})
+    def ready() -> dict[str, str]:
+        """Requests can be served: the database answers."""
+        _waiting(jobs)
+        return {"status": "ready"}
+
+    @app.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+    def measured() -> Response:
+        """For Prometheus."""
+        measures.waiting.set(_waiting(jobs))
+        measures.loaded.set(len(desk.store.loaded()))
+        return Response(measures.text(), media_type=CONTENT_TYPE)
+
+
+def _waiting(jobs: Jobs) -> int:
+    try:
+        return jobs.waiting()
+    except OperationalError:
+        raise Problem(503, "the database does not answer", retry_after=5) from None
+
+
+def _png(file: Upload) -> bytes:
+    picture = Image.fromarray(read_image(file))
+    picture.thumbnail((_LONGEST, _LONGEST))
+    written = io.BytesIO()
+    picture.save(written, "PNG", compress_level=1)
+    return written.getvalue()

@@ -1,0 +1,119 @@
+"""Takes asynchronous studies from the database to the desk, a few at a time."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import uuid
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from sqlalchemy.exc import OperationalError
+
+from rayscribe.document import document_json
+from rayscribe.serve.batching import Cancelled
+from rayscribe.serve.desk import Desk
+from rayscribe.serve.jobs import CLAIM_SECONDS, Job, Jobs
+from rayscribe.serve.problems import Problem, problem_of
+from rayscribe.serve.settings import ServeConfig
+from rayscribe.serve.uploads import DraftOptions, options_of
+
+_LOG = logging.getLogger("rayscribe.serve")
+_RENEW_SECONDS = CLAIM_SECONDS / 5
+
+
+class Runner:
+    """One thread that claims, and as many as a batch holds that wait for drafts."""
+
+    def __init__(self, jobs: Jobs, desk: Desk, config: ServeConfig) -> None:
+        self._jobs, self._desk, self._config = jobs, desk, config
+        self._me = uuid.uuid4().hex
+        self._pool = ThreadPoolExecutor(config.batch, thread_name_prefix="job")
+        self._free = threading.Semaphore(config.batch)
+        self._arrived = threading.Semaphore(0)
+        self._ending = threading.Event()
+        self._stops: dict[str, threading.Event] = {}
+        self._progress: dict[str, tuple[float, str]] = {}
+        self._ends: dict[str, float] = {}
+        self._thread = threading.Thread(target=self._work, name="claiming", daemon=True)
+        self._renewed, self._forgotten = 0.0, 0.0
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def wake(self) -> None:
+        """A job was added."""
+        self._arrived.release()
+
+    def stop(self) -> None:
+        """Finishes the studies that are being written; what waits stays in the database for the next start."""
+        self._ending.set()
+        self.wake()
+        self._thread.join()
+        self._pool.shutdown()
+
+    def _work(self) -> None:
+        while not (self._ending.is_set() and not self._stops):
+            try:
+                self._look_after()
+                job = None if self._ending.is_set() else self._next()
+            except OperationalError as error:  # the database is away; nothing is lost, the claims run out
+                _LOG.warning("the database does not answer (%s); trying again", type(error.orig).__name__)
+                self._ending.wait(1.0)
+                continue
+            if job is not None:
+                self._begin(job)
+            else:
+                self._arrived.acquire(timeout=0.1 if self._ending.is_set() else 0.5)
+
+    def _next(self) -> Job | None:
+        if not self._free.acquire(blocking=False):
+            return None
+        job = self._jobs.claim(self._me)
+        if job is None:
+            self._free.release()
+        return job
+
+    def _begin(self, job: Job) -> None:
+        stop = self._stops[job.id] = threading.Event()
+        self._ends[job.id] = time.monotonic() + self._config.max_seconds
+        done = self._pool.submit(self._draft, job, stop)
+        done.add_done_callback(lambda future: self._finish(job, future))
+
+    def _draft(self, job: Job, stop: threading.Event) -> str:
+        def tell(share: float, stage: str) -> None:
+            self._progress[job.id] = share, stage
+
+        options: DraftOptions = options_of(DraftOptions, job.options)
+        return document_json(self._desk.draft(self._jobs.images(job.id), options, stop, tell))
+
+    def _finish(self, job: Job, done: Future[str]) -> None:
+        """A database that is away now lets the claim run out; the study is then written again."""
+        error = done.exception()
+        if error is None:
+            self._jobs.end(job.id, self._me, "done", draft=done.result())
+        elif not isinstance(error, Cancelled):
+            problem = problem_of(error)
+            if problem.status >= 500:
+                _LOG.error("job %s failed", job.id, exc_info=error)
+            self._jobs.end(job.id, self._me, "failed", problem=problem.plain())
+        elif time.monotonic() >= self._ends[job.id]:
+            told = f"the study was not written within {self._config.max_seconds:g} seconds"
+            self._jobs.end(job.id, self._me, "failed", problem=Problem(503, told).plain())
+        for table in (self._stops, self._progress, self._ends):
+            table.pop(job.id, None)
+        self._free.release()
+        self._arrived.release()
+
+    def _look_after(self) -> None:
+        """Every few seconds: claims are renewed, cancelled and late studies are stopped, old drafts forgotten."""
+        now = time.monotonic()
+        if self._stops and now - self._renewed > min(_RENEW_SECONDS, 0.5):
+            self._renewed = now
+            mine = self._jobs.renew(self._me, dict(self._progress))
+            for id_, stop in list(self._stops.items()):
+                if id_ not in mine or now >= self._ends.get(id_, now):
+                    stop.set()
+        if now - self._forgotten > 30:
+            self._forgotten = now
+            self._jobs.forget(before=time.time() - 60 * self._config.keep_minutes)

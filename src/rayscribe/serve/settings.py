@@ -1,0 +1,68 @@
+"""What a service is started with. Limits are for one process."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from rayscribe.errors import InputError
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServeConfig:
+    """Models and limits of one service."""
+
+    models: tuple[Path, ...]
+    host: str = "127.0.0.1"
+    "anything but the loopback needs --keys"
+    port: int = 8000
+    keys: Path | None = None
+    "a file that `rayscribe api-key` writes; only hashes stand in it"
+    database: str = ""
+    "where asynchronous jobs are kept: a URL as SQLAlchemy reads it; SQLite in the user's state folder when empty"
+    memory_gib: float = 8.0
+    "of all loaded models' weights together; the one that was used the longest ago makes room"
+    queue: int = 32
+    "requests that are worked on or wait; more are answered with 429"
+    jobs: int = 1000
+    "asynchronous studies that wait; more are answered with 429"
+    batch: int = 8
+    "studies that are written at a time"
+    max_images: int = 8
+    "of one study"
+    max_megabytes: int = 128
+    "of one request"
+    max_megapixels: int = 64
+    "of one image"
+    max_seconds: float = 300.0
+    "of one request, or of one asynchronous study from its start"
+    keep_minutes: float = 60.0
+    "how long the draft of an asynchronous study can be fetched; its images go when it is written"
+
+    def __post_init__(self) -> None:
+        if not self.models:
+            raise InputError("name at least one model folder: rayscribe serve --model DIR")
+        for name in ("queue", "jobs", "batch", "max_images", "max_megabytes", "max_megapixels"):
+            if {"queue": self.queue, "jobs": self.jobs, "batch": self.batch}.get(name, 1) < 1:
+                raise InputError(f"--{name}: at least 1")
+        if self.host not in LOOPBACK and self.keys is None:
+            raise InputError(
+                f"--host {self.host}: others could send images there; make a key with `rayscribe api-key NAME --keys FILE` "
+                "and give --keys FILE, or stay on 127.0.0.1"
+            )
+
+    @property
+    def database_url(self) -> str:
+        return self.database or f"sqlite:///{_state_folder() / 'jobs.sqlite'}"
+
+
+def _state_folder() -> Path:
+    """Only its owner may look in."""
+    base = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
+    folder = base / "rayscribe"
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)
+    return folder

@@ -1,0 +1,41 @@
+"""The service as a process: logs, socket, signals."""
+
+from __future__ import annotations
+
+import logging.config
+import socket
+from collections.abc import Callable
+
+import uvicorn
+
+from rayscribe.errors import InputError
+from rayscribe.serve.app import create_app
+from rayscribe.serve.logs import log_settings
+from rayscribe.serve.settings import ServeConfig
+
+
+def start(config: ServeConfig, *, say: Callable[[str], None]) -> None:
+    """Serves until SIGINT or SIGTERM, then finishes what was accepted. `say` is told the address when it listens."""
+    logging.config.dictConfig(log_settings())
+    app = create_app(config)
+    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as listening:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listening.bind((config.host, config.port))
+        except OSError as error:
+            raise InputError(f"--port {config.port}: {error.strerror}; give another one") from None
+        host = f"[{config.host}]" if ":" in config.host else config.host
+        say(f"http://{host}:{listening.getsockname()[1]}")
+        settings = uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            backlog=config.queue,
+            timeout_keep_alive=15,
+            # What was accepted is finished; a client that never reads its answer does not hold the service up for ever.
+            timeout_graceful_shutdown=int(config.max_seconds) + 5,
+        )
+        uvicorn.Server(settings).run(sockets=[listening])

@@ -1,0 +1,127 @@
+"""The models of a service: folders that are opened when they are first asked for, within a bound of memory."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar, cast
+
+from rayscribe.classifier_folder import FORMAT as CLASSIFIER
+from rayscribe.classifier_folder import TrainedClassifier, load_classifier
+from rayscribe.document import Author
+from rayscribe.drafting import author_of
+from rayscribe.errors import InputError
+from rayscribe.model_folder import VISION_LLM, facts_of
+from rayscribe.serve.problems import Problem
+from rayscribe.writers import Writer, open_writer
+
+M = TypeVar("M")
+
+Kind = Literal["report", "vision-llm", "classifier"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shelved:
+    """A model folder that may be asked for."""
+
+    name: str
+    folder: Path
+    kind: Kind
+    system: str
+    findings: tuple[str, ...]
+    "of a classifier"
+    weights: int
+    "bytes on disk, which is about what they take in memory"
+    author: Author | None
+    "of what it writes; a classifier writes nothing"
+
+
+class ModelStore:
+    """Model folders by name. One at a time is loaded, and the least recently used ones are dropped for it."""
+
+    def __init__(self, folders: Sequence[Path], *, memory: float, note: Callable[[str, str], None]) -> None:
+        """`memory` in bytes; `note` is told the name of a model and what happens to it."""
+        self.shelf = {one.name: one for one in map(_shelved, folders)}
+        if len(self.shelf) < len(folders):
+            raise InputError("two model folders have the same name; rename one of them, requests name models by it")
+        for one in self.shelf.values():
+            if one.weights > memory:
+                raise InputError(
+                    f"{one.folder}: {one.weights / 2**30:.2f} GiB of weights, but --memory-gib {memory / 2**30:.2f}"
+                )
+        self._memory, self._note = memory, note
+        self._open: OrderedDict[str, Any] = OrderedDict()
+        self._books, self._loading = threading.Lock(), threading.Lock()
+
+    def chosen(self, name: str | None, *, classifier: bool = False) -> Shelved | None:
+        """By name, or the first of its sort; None where there is none of the sort and none was named."""
+        fitting = [one for one in self.shelf.values() if (one.kind == "classifier") == classifier]
+        if name is None:
+            return fitting[0] if fitting else None
+        if name not in [one.name for one in fitting]:
+            known = ", ".join(one.name for one in fitting) or "none"
+            raise Problem(422, f"no such {'classifier' if classifier else 'model'} here; there are: {known}")
+        return self.shelf[name]
+
+    def writer(self, model: Shelved) -> Writer:
+        return cast(Writer, self._opened(model, open_writer))
+
+    def classifier(self, model: Shelved) -> TrainedClassifier:
+        return cast(TrainedClassifier, self._opened(model, load_classifier))
+
+    def loaded(self) -> list[str]:
+        with self._books:
+            return list(self._open)
+
+    def _opened(self, model: Shelved, load: Callable[[Path], M]) -> M:
+        found = self._at_hand(model.name)
+        if found is not None:
+            return cast(M, found)
+        with self._loading:
+            found = self._at_hand(model.name)
+            if found is not None:  # another thread loaded it while this one waited
+                return cast(M, found)
+            self._make_room(model.weights)
+            try:
+                opened = load(model.folder)
+            except InputError as error:
+                self._note(model.name, f"cannot be loaded: {error}")
+                raise Problem(503, f"the model {model.name} cannot be loaded; the service's log says why") from error
+            with self._books:
+                self._open[model.name] = opened
+            self._note(model.name, "loaded")
+            return opened
+
+    def _at_hand(self, name: str) -> Any:
+        with self._books:
+            if name in self._open:
+                self._open.move_to_end(name)
+            return self._open.get(name)
+
+    def _make_room(self, weights: int) -> None:
+        with self._books:
+            while self._open and sum(self.shelf[name].weights for name in self._open) + weights > self._memory:
+                name, _ = self._open.popitem(last=False)
+                self._note(name, "dropped for another")
+
+
+def _shelved(folder: Path) -> Shelved:
+    """Raises InputError where the folder holds no model."""
+    facts = facts_of(folder)
+    kinds: dict[str, Kind] = {CLASSIFIER: "classifier", VISION_LLM: "vision-llm"}
+    kind = kinds.get(facts["format"], "report")
+    author = None if kind == "classifier" else author_of(folder)
+    base = Path(str(facts.get("base", {}).get("folder", ""))) if kind == "vision-llm" else None
+    files = [*folder.rglob("*.safetensors"), *(base.glob("*.safetensors") if base and base.name else ())]
+    return Shelved(
+        name=folder.resolve().name,
+        folder=folder,
+        kind=kind,
+        system=str(facts["config"]["backbone"]["name"]) if author is None else author.system,
+        findings=tuple(facts["findings"]) if author is None else (),
+        weights=sum(file.stat().st_size for file in files),
+        author=author,
+    )

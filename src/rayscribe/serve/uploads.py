@@ -1,0 +1,146 @@
+"""What a client sends, within the service's bounds: image bytes that stay in memory, and options."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import warnings
+from dataclasses import dataclass, fields
+from typing import Any
+
+from PIL import Image, UnidentifiedImageError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from starlette.datastructures import FormData, UploadFile
+from starlette.formparsers import MultiPartException
+from starlette.requests import Request
+
+from rayscribe.config import DecodingConfig
+from rayscribe.data.dicom import dicom_pixels
+from rayscribe.data.images import Upload
+from rayscribe.errors import InputError
+from rayscribe.serve.problems import Problem
+from rayscribe.serve.settings import ServeConfig
+
+_MOST_TEXT = 4 * 2**20  # a draft with its evidence
+
+
+class DraftOptions(BaseModel):
+    """How a draft is written."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str | None = None
+    "name of a report model; the first one when empty"
+    classifier: str | None = None
+    "name of a classifier, whose findings stand beside the draft; the first one when empty"
+    best: int = Field(default=1, ge=1, le=16)
+    "how many alternatives, best first"
+    decoding: dict[str, Any] = Field(default_factory=dict)
+    "fields of DecodingConfig"
+
+    def decoded(self) -> DecodingConfig:
+        """Raises Problem for an unknown or a wrong setting."""
+        known = [field.name for field in fields(DecodingConfig)]
+        if unknown := sorted(set(self.decoding) - set(known)):
+            raise Problem(422, f"decoding has no setting {unknown[0][:40]!r}; there are: {', '.join(known)}")
+        wanted = {"beams": max(3, self.best)} | self.decoding
+        try:
+            decoding = TypeAdapter(DecodingConfig).validate_python(wanted)
+        except ValidationError as error:
+            raise Problem(422, f"decoding: {_first(error)}") from None
+        if decoding.beams > 16:
+            raise Problem(422, "decoding: beams: at most 16")
+        return decoding
+
+
+class FindingOptions(BaseModel):
+    """How a study is classified."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    classifier: str | None = None
+    "name of a classifier; the first one when empty"
+    evidence: str | None = None
+    "a finding: where the images speak for it (Grad-CAM)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sent:
+    """A form, read."""
+
+    images: list[Upload]
+    texts: dict[str, str]
+
+
+async def read_form(request: Request, config: ServeConfig, *, images: str = "images", least: int = 1) -> Sent:
+    """The files of the field `images` and the texts of the others. Raises Problem for whatever is out of bounds."""
+    if not request.headers.get("content-type", "").startswith("multipart/form-data"):
+        raise Problem(415, f"send multipart/form-data with a field `{images}` for every image")
+    try:
+        async with asyncio.timeout(config.max_seconds):
+            form = await request.form(max_files=config.max_images, max_fields=4, max_part_size=_MOST_TEXT)
+    except TimeoutError:
+        raise Problem(408, f"the request did not arrive within {config.max_seconds:g} seconds") from None
+    except MultiPartException as error:
+        limit = f"; at most {config.max_images} images of one study" if "Too many files" in error.message else ""
+        raise Problem(400, f"the form cannot be read{limit}") from None
+    try:
+        return await _sent(form, images, least, config)
+    finally:
+        await form.close()
+
+
+async def _sent(form: FormData, images: str, least: int, config: ServeConfig) -> Sent:
+    files: list[Upload] = []
+    texts: dict[str, str] = {}
+    for name, value in form.multi_items():
+        if isinstance(value, UploadFile) and name == images:
+            # What the client calls the file may be a patient's name, and is never looked at.
+            files.append(Upload(name=f"image {len(files) + 1}", content=await value.read()))
+        elif isinstance(value, str):
+            texts[name] = value
+        else:
+            raise Problem(400, f"files belong into the field `{images}`")
+    if len(files) < least:
+        raise Problem(400, f"no image; send each in a field `{images}`")
+    for file in files:
+        check_pixels(file, config.max_megapixels)
+    return Sent(images=files, texts=texts)
+
+
+def check_pixels(file: Upload, max_megapixels: int) -> None:
+    """Raises Problem where the header promises too many pixels, before any of them is decoded."""
+    if file.content[128:132] == b"DICM":
+        pixels = dicom_pixels(file.content)
+    else:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+                with Image.open(io.BytesIO(file.content), formats=("PNG", "JPEG", "TIFF", "BMP")) as picture:
+                    pixels = picture.width * picture.height
+        except Image.DecompressionBombError:
+            pixels = Image.MAX_IMAGE_PIXELS or 0
+        except (UnidentifiedImageError, OSError, SyntaxError, ValueError):
+            return  # what is wrong with it is said when it is read
+    if pixels > max_megapixels * 1_000_000:
+        place = int(file.name.split()[-1])
+        raise Problem(413, f"{file.name}: more than {max_megapixels} million pixels; check the file", image=place)
+
+
+def options_of(kind: type[BaseModel], text: str) -> Any:
+    """Raises Problem that names the field, without its value."""
+    try:
+        return kind.model_validate(json.loads(text or "{}"))
+    except ValidationError as error:
+        raise Problem(422, f"options: {_first(error)}") from None
+    except ValueError:
+        raise Problem(422, "options: not JSON") from None
+
+
+def _first(error: ValidationError) -> str:
+    """The first fault, without the value that was sent."""
+    fault = error.errors(include_input=False, include_url=False)[0]
+    cause = fault.get("ctx", {}).get("error")
+    said = str(cause) if isinstance(cause, InputError) else fault["msg"]
+    return ": ".join([*(str(part)[:40] for part in fault["loc"]), said])

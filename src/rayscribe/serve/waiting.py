@@ -1,0 +1,42 @@
+"""Blocking work of a request, in a thread, for as long as somebody waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from starlette.requests import Request
+
+from rayscribe.serve.problems import Problem
+
+T = TypeVar("T")
+
+
+async def while_awaited(
+    request: Request, threads: ThreadPoolExecutor, work: Callable[[threading.Event], T], *, seconds: float
+) -> T:
+    """What `work` returns. Its event is set when the client is gone or the time is over, which raises Problem."""
+    stop, end = threading.Event(), time.monotonic() + seconds
+    done = asyncio.get_running_loop().run_in_executor(threads, work, stop)
+    while True:
+        await asyncio.wait({done}, timeout=min(0.25, max(0.01, end - time.monotonic())))
+        if done.done():
+            return done.result()
+        if time.monotonic() >= end:
+            stop.set()
+            done.add_done_callback(_dropped)
+            raise Problem(503, f"not done within {seconds:g} seconds; send it to /v1/studies instead", retry_after=10)
+        if await request.is_disconnected():
+            stop.set()
+            done.add_done_callback(_dropped)
+            raise Problem(503, "the client is gone")
+
+
+def _dropped(done: asyncio.Future[T]) -> None:
+    """What nobody waits for any more is looked at, so that it is not reported as forgotten."""
+    if not done.cancelled():
+        done.exception()
