@@ -33,6 +33,9 @@ OVERVIEW = f"""rayscribe {__version__}: chest X-rays to draft radiology reports
   rayscribe llm train|wrap|compose|merge|plan|reward   vision LLMs tuned with LoRA (Llama-3.2-Vision and its kin)
   rayscribe predict IMAGE...                  one study's images (PNG, JPEG, DICOM) to a draft report
   rayscribe export model MODEL                a model folder to a copy that can be passed on
+  rayscribe export sr|pdf|fhir|... DRAFT      a draft of `predict --out` to DICOM SR, PDF, Encapsulated PDF, FHIR, text, JSON
+  rayscribe serve --model DIR                 models as a service with a page: images in, an editable draft out
+  rayscribe api-key NAME                      a key for those who may ask a service beyond this machine
   rayscribe deidentify FILE|FOLDER...         DICOM images to copies without names, dates, private tags (not burnt-in text)
   rayscribe import-r2gen CHECKPOINT           a published R2Gen or R2GenCMN .pth to a model folder
   rayscribe info [PATH]                       what a manifest or model folder holds; versions
@@ -208,9 +211,21 @@ def _predict(arguments: list[str]) -> None:
 
 
 def _export(arguments: list[str]) -> None:
-    from rayscribe.cli_models import export
+    from rayscribe.cli_export import export
 
     export(arguments)
+
+
+def _serve(arguments: list[str]) -> None:
+    from rayscribe.cli_serve import serve
+
+    serve(arguments)
+
+
+def _api_key(arguments: list[str]) -> None:
+    from rayscribe.cli_serve import api_key
+
+    api_key(arguments)
 
 
 def _deidentify(arguments: list[str]) -> None:
@@ -277,6 +292,8 @@ _VERBS: dict[str, Callable[[list[str]], None]] = {
     "llm": _llm,
     "predict": _predict,
     "export": _export,
+    "serve": _serve,
+    "api-key": _api_key,
     "deidentify": _deidentify,
     "import-r2gen": _import_r2gen,
     "info": _info,

@@ -1,4 +1,4 @@
-"""The verbs that turn one model folder or checkpoint into another: `export` and `import-r2gen`.
+"""`rayscribe import-r2gen`: a published checkpoint to a model folder.
 
 Annotations are evaluated here (no postponed ones), because tyro reads them from functions inside functions.
 """
@@ -6,28 +6,7 @@ Annotations are evaluated here (no postponed ones), because tyro reads them from
 from pathlib import Path
 from typing import Literal
 
-from rayscribe.arguments import choice, parsed
-from rayscribe.errors import DISCLAIMER
-
-
-def export(arguments: list[str]) -> None:
-    import tyro
-
-    def copied(model: tyro.conf.Positional[Path], out: Path, terms_allow_it: bool = False) -> None:
-        """Copies a model for others: without logs, training states and local paths.
-
-        Args:
-            model: the folder of a report model or a classifier
-            out: the folder to write
-            terms_allow_it: the model learned from restricted data, and their terms allow that it is passed on
-        """
-        from rayscribe.export import export_model
-
-        export_model(model, out, terms_allow_it=terms_allow_it)
-        print(f"wrote {out}. {DISCLAIMER}")
-
-    kind = choice(arguments, ("model",), "kind", "rayscribe export KIND [options] --out FOLDER")
-    parsed(copied, arguments[1:], f"export {kind}")
+from rayscribe.arguments import parsed
 
 
 def import_r2gen(arguments: list[str]) -> None:

@@ -6,11 +6,15 @@ Annotations are evaluated here (no postponed ones), because tyro reads them from
 import json
 import sys
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from rayscribe.arguments import parsed
 from rayscribe.errors import DISCLAIMER, InputError
+
+if TYPE_CHECKING:
+    from rayscribe.predict import Draft
 
 Preset = Literal["greedy", "koehler"]
 "Names of `rayscribe.config.PRESETS`."
@@ -85,6 +89,8 @@ def predict(arguments: list[str]) -> None:
         "the model folder; the default is what `rayscribe demo` trained"
         json: bool = False
         "print JSON"
+        out: Path | None = None
+        "write the draft to this file (JSON), which `rayscribe export` reads"
         best: int = 1
         "how many alternatives to print, best first"
         classifier: Path | None = None
@@ -111,6 +117,10 @@ def predict(arguments: list[str]) -> None:
     writer = open_writer(wanted.model, base=wanted.base, download=wanted.download)
     study = writer.read(wanted.images, states=states)
     (draft,) = writer.draft([study], _decoding(wanted.decoding, wanted.preset), best=wanted.best)
+    if wanted.out is not None:
+        _write_draft(draft, wanted.model, wanted.images, wanted.out)
+        print(f"wrote {wanted.out}. {DISCLAIMER}")
+        return
     if wanted.json:
         answer: dict[str, Any] = {"report": draft.reports[0], "model": str(wanted.model), "disclaimer": DISCLAIMER}
         if draft.diagnosis:
@@ -127,6 +137,17 @@ def predict(arguments: list[str]) -> None:
     if told := [f"{name} {state}" for name, state in draft.diagnosis.items() if state != "not mentioned"]:
         print(f"\nread before it was written: {', '.join(told)}")
     print(f"\n{DISCLAIMER}")
+
+
+def _write_draft(draft: "Draft", model: Path, images: tuple[Path, ...], out: Path) -> None:
+    from rayscribe.document import document_json
+    from rayscribe.drafting import author_of, document_of, without_names
+    from rayscribe.files import write_text
+
+    document = document_of(
+        without_names(draft, images), author_of(model), images=len(images), created=datetime.now(UTC)
+    )
+    write_text(out, document_json(document))
 
 
 def _decoding(given: Any, preset: Preset | None) -> Any:

@@ -72,16 +72,11 @@ def write_heatmap(
     """The first image with the finding's Grad-CAM over it, as PNG; returns the finding's name."""
     if path.suffix.lower() != ".png":
         raise InputError(f"{path}: heat maps are written as .png")
-    by_lower = {name.lower(): name for name in trained.findings}
-    name = (
-        by_lower.get(finding.lower()) if finding else max(found.probabilities, key=lambda one: found.probabilities[one])
-    )
-    if name is None:
-        raise InputError(f"--finding {finding}: the classifier knows {', '.join(trained.findings)}")
-    map_N = class_map(trained.model, found.batch, trained.findings.index(name))[0, 0].numpy()
-    side = grid_side(len(map_N))
-    heat = map_N.reshape(side, side) / max(1e-12, float(map_N.max()))
-    picture = _overlaid(read_image(images[0], at_least=SIDE), heat)
+    if finding is None:
+        finding = max(found.probabilities, key=lambda one: found.probabilities[one])
+    name, map_VSS = evidence(trained, found, finding)
+    heat_SS = map_VSS[0] / max(1e-12, float(map_VSS[0].max()))
+    picture = _overlaid(read_image(images[0], at_least=SIDE), heat_SS)
     text = f"{name}, probability {found.probabilities[name]:.2f}. Grad-CAM: evidence of the model, not the place of a lesion."
     canvas = Image.new("RGB", (SIDE, SIDE + _MARGIN), "black")
     canvas.paste(picture, (0, 0))
@@ -91,6 +86,19 @@ def write_heatmap(
     with whole_file(path) as temporary:
         canvas.save(temporary, "PNG")
     return name
+
+
+def evidence(trained: TrainedClassifier, found: Classified, finding: str) -> tuple[str, NDArray[np.float32]]:
+    """The finding's name as the classifier spells it, and where every image speaks for it (V, S, S), at least 0.
+
+    Raises InputError for a finding that the classifier does not know.
+    """
+    name = {name.lower(): name for name in trained.findings}.get(finding.lower())
+    if name is None:
+        raise InputError(f"--finding {finding}: the classifier knows {', '.join(trained.findings)}")
+    map_VN = class_map(trained.model, found.batch, trained.findings.index(name))[0].numpy()
+    side = grid_side(map_VN.shape[1])
+    return name, map_VN.reshape(-1, side, side)
 
 
 def _overlaid(grey: NDArray[np.uint8], heat: NDArray[np.floating[Any]]) -> Image.Image:

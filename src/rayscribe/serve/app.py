@@ -70,7 +70,9 @@ def create_app(config: ServeConfig) -> FastAPI:
 
 async def _told(request: Request, error: Exception) -> Response:
     if isinstance(error, HTTPException):
-        error = Problem(error.status_code, "there is nothing at this address" if error.status_code == 404 else error.detail)
+        error = Problem(
+            error.status_code, "there is nothing at this address" if error.status_code == 404 else error.detail
+        )
     elif isinstance(error, RequestValidationError):
         error = Problem(422, "the request does not have the form that /openapi.json describes")
     return problem_of(error).response(request.state.request)

@@ -8,10 +8,11 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from rayscribe.classifier_folder import TrainedClassifier
 from rayscribe.data.images import Upload
 from rayscribe.decoding import Steps
 from rayscribe.document import Document, Finding
-from rayscribe.drafting import document_of
+from rayscribe.drafting import document_of, grids_of
 from rayscribe.errors import DISCLAIMER
 from rayscribe.heatmap import Classified, classified, evidence
 from rayscribe.loose import LooseStudy
@@ -56,9 +57,7 @@ class Desk:
             found = self._findings(images, options.classifier, is_needed=writer.needs_states)
             study = writer.read(images, states=found.states() if found and writer.needs_states else None)
         tell(0.1, "waiting for the model")
-        wish = Wish(
-            model=model.name, decoding=decoding, best=options.best, with_states=study.states is not None
-        )
+        wish = Wish(model=model.name, decoding=decoding, best=options.best, with_states=study.states is not None)
         ticket = Ticket(wish=wish, study=study, stop=stop, tell=lambda share: tell(0.1 + 0.85 * share, "writing"))
         draft = self._batcher.submit(ticket)
         tell(0.97, "reading the draft")
@@ -67,7 +66,7 @@ class Desk:
             draft,
             model.author,
             images=len(images),
-            created=_now(),
+            created=datetime.now(UTC),
             findings=() if found is None else findings_of(found),
         )
 
@@ -77,14 +76,13 @@ class Desk:
         trained = self.store.classifier(shelved)
         with self._reading:
             found = classified(trained, images)
-            grids = evidence(trained, found, options.evidence) if options.evidence else None
+            told = self._evidence(trained, found, options.evidence) if options.evidence else None
         return {
             "format": "rayscribe-findings-1",
             "disclaimer": DISCLAIMER,
             "classifier": shelved.name,
-            "created": _now(),
             "findings": findings_of(found),
-            "evidence": None if grids is None else {"finding": options.evidence, "grids": grids},
+            "evidence": told,
             "warnings": found.warnings,
         }
 
@@ -98,6 +96,12 @@ class Desk:
         if shelved is None:
             raise Problem(422, "this service has no classifier; start it with --model CLASSIFIER_FOLDER as well")
         return shelved
+
+    def _evidence(self, trained: TrainedClassifier, found: Classified, finding: str) -> dict[str, Any]:
+        if finding not in trained.findings:
+            raise Problem(422, f"options: evidence: the classifier knows {', '.join(trained.findings)}")
+        name, map_VSS = evidence(trained, found, finding)
+        return {"finding": name, "grids": grids_of(map_VSS)}
 
     def _write(self, wish: Wish, studies: Sequence[LooseStudy], steps: Steps) -> list[Draft]:
         shelved = self.store.shelf[wish.model]
@@ -117,7 +121,3 @@ def findings_of(found: Classified) -> tuple[Finding, ...]:
         )
         for name, probability in ordered
     )
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

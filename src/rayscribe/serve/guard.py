@@ -62,8 +62,8 @@ class Guard:
             await self._admitted(scope, receive, answered)
         finally:
             # An address that fits no route may be anything.
-            route = getattr(scope.get("route"), "path", "") if "route" in scope else ""
-            self._note(route or "other", str(scope["method"]), status, time.monotonic() - begin, request)
+            route = scope["route"].path if "route" in scope else "other"
+            self._note(route, str(scope["method"]), status, time.monotonic() - begin, request)
 
     async def _admitted(self, scope: Scope, receive: Receive, send: Send) -> None:
         refused = self._refusal(scope)

@@ -73,7 +73,7 @@ class Job:
     def plain(self) -> dict[str, Any]:
         """For JSON."""
         names = ("id", "state", "progress", "stage", "position", "draft", "problem")
-        return {name: value for name, value in zip(names, self._values(), strict=True)}
+        return dict(zip(names, self._values(), strict=True))
 
     def _values(self) -> tuple[Any, ...]:
         return self.id, self.state, self.progress, self.stage, self.position, self.draft, self.problem
@@ -96,7 +96,9 @@ class Jobs:
         except (ArgumentError, NoSuchModuleError, ImportError) as error:
             raise InputError(f"--database: not a database that SQLAlchemy can open ({type(error).__name__})") from None
         except OperationalError:
-            raise InputError("--database: does not answer, or cannot be written; check its place and its rights") from None
+            raise InputError(
+                "--database: does not answer, or cannot be written; check its place and its rights"
+            ) from None
         path = self._engine.url.database
         if self._engine.dialect.name == "sqlite" and path:
             Path(path).chmod(0o600)
@@ -152,7 +154,9 @@ class Jobs:
             if row.attempts <= MOST_ATTEMPTS:
                 return _job(row, 0)
             told = f"the service ended {MOST_ATTEMPTS} times while it worked on this study; it is not tried again"
-            self.end(row.id, holder, "failed", problem={"status": 500, "title": "Internal Server Error", "detail": told})
+            self.end(
+                row.id, holder, "failed", problem={"status": 500, "title": "Internal Server Error", "detail": told}
+            )
 
     def images(self, id_: str) -> list[Upload]:
         """What was sent."""
@@ -165,7 +169,10 @@ class Jobs:
         mine = sql.and_(_JOBS.c.holder == holder, _JOBS.c.state == "running")
         with self._engine.begin() as connection:
             until = {"held_until": time.time() + CLAIM_SECONDS}
-            held = {str(row.id) for row in connection.execute(_JOBS.update().where(mine).values(until).returning(_JOBS.c.id))}
+            held = {
+                str(row.id)
+                for row in connection.execute(_JOBS.update().where(mine).values(until).returning(_JOBS.c.id))
+            }
             for id_ in held & progress.keys():
                 share, stage = progress[id_]
                 connection.execute(_JOBS.update().where(_JOBS.c.id == id_).values(progress=share, stage=stage))
@@ -175,7 +182,14 @@ class Jobs:
         """Keeps the result and drops the images, where the holder still has the job; false where it has not."""
         mine = sql.and_(_JOBS.c.id == id_, _JOBS.c.holder == holder, _JOBS.c.state == "running")
         told = None if problem is None else json.dumps(problem)
-        result = {"state": state, "draft": draft, "problem": told, "ended": time.time(), "progress": 1.0, "stage": state}
+        result = {
+            "state": state,
+            "draft": draft,
+            "problem": told,
+            "ended": time.time(),
+            "progress": 1.0,
+            "stage": state,
+        }
         with self._engine.begin() as connection:
             is_mine = connection.execute(_JOBS.update().where(mine).values(result)).rowcount == 1
             if is_mine:

@@ -44,7 +44,9 @@ def read_keys(path: Path) -> Mapping[str, str]:
             continue
         match = _LINE.fullmatch(line.strip())
         if match is None:
-            raise InputError(f"{path}: line {number} is not a name and a SHA-256; `rayscribe api-key` writes such lines")
+            raise InputError(
+                f"{path}: line {number} is not a name and a SHA-256; `rayscribe api-key` writes such lines"
+            )
         found[match[1]] = match[2]
     if not found:
         raise InputError(f"{path}: holds no key; make one with `rayscribe api-key NAME --keys {path}`")

@@ -16,7 +16,7 @@ _Raised = tuple[type[BaseException], BaseException, TracebackType | None] | tupl
 class QuietFormatter(logging.Formatter):
     """Types and places of a chain of exceptions, without their messages and without lines of source."""
 
-    def formatException(self, ei: _Raised) -> str:  # noqa: N802  # logging's own name
+    def formatException(self, ei: _Raised) -> str:  # logging's own name
         lines, error = [], ei[1]
         while error is not None:
             frames = traceback.extract_tb(error.__traceback__)

@@ -5,17 +5,20 @@ from __future__ import annotations
 import dataclasses
 import io
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from fastapi import FastAPI, Request
 from PIL import Image
 from pydantic import BaseModel, Field
+from pydicom.dataset import Dataset
 from sqlalchemy.exc import OperationalError
 from starlette.responses import JSONResponse, Response
 
 from rayscribe import __version__
 from rayscribe.clinical.exports import KINDS, exported
+from rayscribe.clinical.originals import read_originals
 from rayscribe.data.images import Upload, read_image
 from rayscribe.document import read_document
 from rayscribe.drafting import sentences_of
@@ -96,9 +99,11 @@ def add_routes(app: FastAPI, desk: Desk, jobs: Jobs, measures: Measures, config:
             raise Problem(404, f"no such format; there are: {', '.join(KINDS)}")
         sent = await read_form(request, config, least=0)
         document = read_document(sent.texts.get("draft", ""), "draft")
-        originals = [(image.name, image.content) for image in sent.images]
         made = await while_awaited(
-            request, threads, lambda stop: exported(kind, document, originals), seconds=config.max_seconds
+            request,
+            threads,
+            lambda stop: exported(kind, document, _originals(kind, sent.images)),
+            seconds=config.max_seconds,
         )
         named = {"Content-Disposition": f'attachment; filename="draft-report{made.suffix}"'}
         return Response(made.content, media_type=made.media_type, headers=named)
@@ -151,6 +156,14 @@ def _waiting(jobs: Jobs) -> int:
         return jobs.waiting()
     except OperationalError:
         raise Problem(503, "the database does not answer", retry_after=5) from None
+
+
+def _originals(kind: str, images: Sequence[Upload]) -> list[Dataset]:
+    """Headers, where the kind names the study: an SR must, FHIR does where the images are DICOM files."""
+    is_linked = kind in ("sr", "dicom-pdf") or (
+        kind == "fhir" and images and all(image.content[128:132] == b"DICM" for image in images)
+    )
+    return read_originals([(image.name, image.content) for image in images]) if is_linked else []
 
 
 def _png(file: Upload) -> bytes:

@@ -45,9 +45,18 @@ class ServeConfig:
     def __post_init__(self) -> None:
         if not self.models:
             raise InputError("name at least one model folder: rayscribe serve --model DIR")
-        for name in ("queue", "jobs", "batch", "max_images", "max_megabytes", "max_megapixels"):
-            if {"queue": self.queue, "jobs": self.jobs, "batch": self.batch}.get(name, 1) < 1:
-                raise InputError(f"--{name}: at least 1")
+        bounds = {
+            "queue": self.queue,
+            "jobs": self.jobs,
+            "batch": self.batch,
+            "max-images": self.max_images,
+            "max-megabytes": self.max_megabytes,
+            "max-megapixels": self.max_megapixels,
+            "max-seconds": self.max_seconds,
+        }
+        for name, bound in bounds.items():
+            if bound < 1:
+                raise InputError(f"--{name} {bound}: at least 1")
         if self.host not in LOOPBACK and self.keys is None:
             raise InputError(
                 f"--host {self.host}: others could send images there; make a key with `rayscribe api-key NAME --keys FILE` "

@@ -67,10 +67,10 @@ class ModelStore:
         return self.shelf[name]
 
     def writer(self, model: Shelved) -> Writer:
-        return cast(Writer, self._opened(model, open_writer))
+        return self._opened(model, open_writer)
 
     def classifier(self, model: Shelved) -> TrainedClassifier:
-        return cast(TrainedClassifier, self._opened(model, load_classifier))
+        return self._opened(model, load_classifier)
 
     def loaded(self) -> list[str]:
         with self._books:

@@ -62,9 +62,7 @@ def add_study_routes(app: FastAPI, jobs: Jobs, runner: Runner, config: ServeConf
         return job.plain()
 
 
-def _add(
-    jobs: Jobs, config: ServeConfig, sent: Sent, options: DraftOptions, owner: str, repeat_key: str | None
-) -> str:
+def _add(jobs: Jobs, config: ServeConfig, sent: Sent, options: DraftOptions, owner: str, repeat_key: str | None) -> str:
     said = options.model_dump_json()
     digest = hashlib.sha256(said.encode())
     for image in sent.images:

@@ -22,6 +22,8 @@ from rayscribe.errors import InputError
 from rayscribe.serve.problems import Problem
 from rayscribe.serve.settings import ServeConfig
 
+_DEFLATED = b"1.2.840.10008.1.2.1.99"
+"Transfer syntax of a file whose data set is compressed."
 _MOST_TEXT = 4 * 2**20  # a draft with its evidence
 
 
@@ -111,7 +113,12 @@ async def _sent(form: FormData, images: str, least: int, config: ServeConfig) ->
 
 def check_pixels(file: Upload, max_megapixels: int) -> None:
     """Raises Problem where the header promises too many pixels, before any of them is decoded."""
+    place = int(file.name.split()[-1])
     if file.content[128:132] == b"DICM":
+        if _DEFLATED in file.content[:2048]:  # a few bytes may become any number
+            raise Problem(
+                422, f"{file.name}: a DICOM file that is deflated as a whole; export it as it is", image=place
+            )
         pixels = dicom_pixels(file.content)
     else:
         try:
@@ -124,7 +131,6 @@ def check_pixels(file: Upload, max_megapixels: int) -> None:
         except (UnidentifiedImageError, OSError, SyntaxError, ValueError):
             return  # what is wrong with it is said when it is read
     if pixels > max_megapixels * 1_000_000:
-        place = int(file.name.split()[-1])
         raise Problem(413, f"{file.name}: more than {max_megapixels} million pixels; check the file", image=place)
 
 
