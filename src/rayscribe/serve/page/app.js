@@ -55,6 +55,7 @@ function show() {
   byId("empty").hidden = Boolean(draft);
   byId("drafts").hidden = byId("actions").hidden = byId("export").hidden = byId("reference").hidden = !draft;
   byId("other").hidden = !other;
+  byId("stale").hidden = !draft || (draft.images.length === images.all.length && draft.images.every((one) => images.all.includes(one)));
 }
 
 /** Another draft, or another pair of drafts. */

@@ -3,9 +3,12 @@ import * as api from "./api.js";
 import { isSame } from "./findings.js";
 import { clear, notice } from "./notices.js";
 
-const SHORT = 60;
+const SHORT = 44;
 const SETTLED = 250; // milliseconds: someone who walks through the sentences asks the server for none on the way
 
+const EVEN = 0.8; // where the least is this near to the most, the overlay tells next to nothing, and the words say so
+
+const evenly = (grids) => (Math.min(...grids.flat(2)) > EVEN ? " Almost the same all over." : "");
 const quoted = (text) => `“${text.length > SHORT ? `${text.slice(0, SHORT).trimEnd()}…` : text}”`;
 
 export class Evidence {
@@ -27,7 +30,7 @@ export class Evidence {
     if (sentence.evidence.length) {
       this.#asked += 1;
       this.onfinding(null);
-      this.viewer.show(images, sentence.evidence, `Where the model looked while it wrote ${quoted(sentence.text)}.`);
+      this.viewer.show(images, sentence.evidence, `Where the model looked while it wrote ${quoted(sentence.text)}.${evenly(sentence.evidence)}`);
       return;
     }
     const named = sentence.mentions
@@ -37,7 +40,7 @@ export class Evidence {
     else {
       this.#asked += 1;
       this.onfinding(null);
-      this.viewer.hide("The model does not tell where it looked for this sentence.");
+      this.viewer.hide("Nothing to show for this sentence: its model does not tell where it looked, or the words are the reader's.");
     }
   }
 
@@ -66,7 +69,7 @@ export class Evidence {
     }
     if (isLate()) return;
     const grids = this.#kept.get(key);
-    if (grids.length) this.viewer.show(images, grids, `Where the model ${classifier} looked for ${name} (Grad-CAM).`);
+    if (grids.length) this.viewer.show(images, grids, `Where the model ${classifier} looked for ${name} (Grad-CAM).${evenly(grids)}`);
     else this.viewer.hide(`The classifier does not tell where it looked for ${name}.`);
   }
 }

@@ -45,7 +45,7 @@ export class Sentences {
   /** Another thing is shown on the images. */
   deselect() {
     this.selected = -1;
-    this.#mark();
+    if (this.#draft) this.#mark();
   }
 
   #render() {

@@ -4,13 +4,14 @@ import { gestures } from "./gestures.js";
 import { FRESH, View } from "./view.js";
 
 const WARNING = "Not the place of a lesion.";
+const NOTHING = "Select a sentence or a finding to see where the model looked.";
 const FINER = 1.25;
 
 export class Viewer {
   #shown = []; // {image, figure, view}
   #active = 0;
   #isSolo = false;
-  #evidence = null; // {grids: Map(image -> grid), words}
+  #evidence = { grids: new Map(), words: NOTHING }; // a grid for each image
   #isOverlaid = true;
 
   constructor({ onremove }) {
@@ -84,19 +85,17 @@ export class Viewer {
     this.#lay();
   }
 
-  /** No overlay; `words`, if any, say why. */
-  hide(words = "") {
-    this.#evidence = words ? { grids: new Map(), words } : null;
+  /** No overlay; `words` say why. */
+  hide(words = NOTHING) {
+    this.#evidence = { grids: new Map(), words };
     this.#lay();
   }
 
   #lay() {
-    const { grids = new Map(), words = "" } = this.#evidence ?? {};
+    const { grids, words } = this.#evidence;
     for (const { image, view } of this.#shown) {
       view.overlay((this.#isOverlaid && grids.get(image)) || null, Number(byId("strength").value) / 100);
     }
-    byId("legend").hidden = !this.#evidence;
-    byId("legend").classList.toggle("bare", !grids.size);
     const text = grids.size ? `${words} ${WARNING}` : words;
     if (byId("legend-words").textContent !== text) byId("legend-words").textContent = text;
   }
@@ -104,7 +103,7 @@ export class Viewer {
   #arrange() {
     const count = this.#shown.length;
     if (count < 2) this.#isSolo = false;
-    byId("tools").hidden = count === 0;
+    byId("tools").hidden = byId("legend").hidden = count === 0;
     byId("solo").hidden = count < 2;
     byId("solo").setAttribute("aria-pressed", String(this.#isSolo));
     byId("films").dataset.views = String(this.#isSolo ? 1 : Math.min(count, 9));
