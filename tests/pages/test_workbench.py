@@ -69,7 +69,7 @@ def models(browser: Any, world: Path, tmp_path_factory: pytest.TempPathFactory) 
     root = tmp_path_factory.mktemp("models")
     for name, seed in (("model-a", 1), ("model-b", 2)):
         train(replace(small_config(epochs=1), seed=seed), world, root / name, say=lambda text: None)
-    write_phantom(root / "phantom", PhantomConfig(studies=200, size=64, seed=5))
+    write_phantom(root / "phantom", PhantomConfig(studies=120, size=64, seed=5))
     checked = check(iu_xray.read(root / "phantom"), source={"source": "phantom"}, missing_is_fault=True)
     write_manifest(root / "classes.parquet", checked.manifest)
     config = ClassifyConfig(
