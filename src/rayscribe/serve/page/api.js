@@ -3,9 +3,10 @@ import { byId } from "./dom.js";
 
 /** What the server refused, or that it does not answer (`status` 0). */
 export class Problem extends Error {
-  constructor({ status = 0, detail = "", title = "" }, retryAfter = 5) {
+  constructor({ status = 0, detail = "", title = "", image = null }, retryAfter = 5) {
     super(detail || title || `the server answered ${status}`);
     this.status = status;
+    this.image = image; // place of the one at fault, from 1 on
     this.retryAfter = retryAfter;
   }
   get isBusy() { return this.status === 429 || this.status === 503; }

@@ -19,20 +19,20 @@ import { Viewer } from "./viewer.js";
 let draft = null; // what the reader works on
 let other = null; // of the second model
 let isBusy = false;
-let looked = null; // the images that findings without a draft were asked for
+let seen = []; // the images that the shown findings are of
 
 const viewer = new Viewer({ onremove: (image) => images.remove(image) });
 const images = new Images({
-  onadd: (image) => { viewer.add(image); show(); },
-  onremove: (image) => { viewer.remove(image); evidence.clear(); },
+  onadd: (image) => { viewer.add(image); if (!draft) findings.show([]); },
+  onremove: (image) => { viewer.remove(image); evidence.clear(); if (!draft) findings.show([]); },
   onchange: show,
 });
-const settings = new Settings({ onchange: () => { show(); showFindings(); } });
+const settings = new Settings({ onchange: () => { show(); findings.refresh(); } });
 const findings = new Findings({
   known: (name) => settings.shown((one) => one === name) !== undefined,
   onselect: (name) => {
     first.sentences.deselect();
-    evidence.finding(name, draft?.images ?? looked);
+    evidence.finding(name, seen);
   },
 });
 const evidence = new Evidence({ viewer, settings, onfinding: (name) => findings.mark(name) });
@@ -50,12 +50,13 @@ function show() {
   document.body.classList.toggle("has-images", images.all.length > 0);
   document.body.classList.toggle("is-two", Boolean(other));
   byId("write").disabled = isBusy || !images.isReady || !settings.model;
-  byId("classify").hidden = !settings.classifier;
+  const isStale = Boolean(draft) && (draft.images.length !== images.all.length || draft.images.some((one) => !images.all.includes(one)));
+  byId("stale").hidden = !isStale;
+  byId("classify").hidden = !settings.classifier || (Boolean(draft?.plain.findings.length) && !isStale);
   byId("classify").disabled = isBusy || !images.isReady;
   byId("empty").hidden = Boolean(draft);
   byId("drafts").hidden = byId("actions").hidden = byId("export").hidden = byId("reference").hidden = !draft;
   byId("other").hidden = !other;
-  byId("stale").hidden = !draft || (draft.images.length === images.all.length && draft.images.every((one) => images.all.includes(one)));
 }
 
 /** Another draft, or another pair of drafts. */
@@ -67,15 +68,16 @@ function put(main, compared = null) {
   first.show(draft);
   if (other) second.show(other);
   showExports(draft);
-  showFindings();
+  showFindings(draft.plain.findings, draft.images);
   byId("warnings").replaceChildren(...draft.plain.warnings.map((words) => Object.assign(document.createElement("li"), { textContent: words })));
   byId("warnings").hidden = !draft.plain.warnings.length;
   show();
   showText();
 }
 
-function showFindings() {
-  if (draft) findings.show(draft.plain.findings);
+function showFindings(found, of) {
+  seen = of;
+  findings.show(found);
 }
 
 /** What follows from the words of the draft. */
@@ -146,7 +148,8 @@ async function writeDraft(idempotencyKeys = [freshKey(), freshKey()]) {
   for (const { reason } of ended.filter(({ status }) => status === "rejected")) {
     if (!(reason instanceof api.Problem)) throw reason;
     // A server that lost the answer may have taken the study: the same key then finds it. One that failed is asked anew.
-    notice(reason, { topic: "write", subject: "Draft", again: () => writeDraft(reason.isLost ? idempotencyKeys : undefined) });
+    const atFault = given[reason.image - 1];
+    notice(reason, { topic: "write", subject: atFault ? `Draft, ${atFault.name}` : "Draft", again: () => writeDraft(reason.isLost ? idempotencyKeys : undefined) });
   }
   const [main, compared] = ended.flatMap(({ value }) => (value ? [listened(new Draft(value, given))] : []));
   if (!main) return;
@@ -162,9 +165,7 @@ async function classifyOnly() {
   show();
   try {
     const answer = await api.classify(given, { classifier: settings.classifier, evidence: null });
-    looked = given;
-    if (draft) draft.plain = { ...draft.plain, findings: answer.findings };
-    findings.show(answer.findings);
+    showFindings(answer.findings, given);
     say(`${answer.findings.length} findings.`);
   } catch (error) {
     notice(error, { topic: "classify", subject: "Findings", again: classifyOnly });
@@ -213,7 +214,7 @@ shortcuts([
   [["i"], "invert", () => viewer.invert()],
   [["[", "]"], "darker, lighter", (key) => viewer.level(key === "[" ? 6 : -6)],
   [["{", "}"], "less contrast, more contrast", (key) => viewer.window(key === "{" ? 10 : -10)],
-  [["+", "-"], "zoom in, zoom out (also the wheel)", (key) => viewer.zoom(key === "+" ? 1.25 : 0.8)],
+  [["+", "=", "-"], "zoom in, in, out (also the wheel or two fingers)", (key) => viewer.zoom(key === "-" ? 0.8 : 1.25)],
   [["w", "p"], "dragging sets the window, or pans (also Shift and drag; arrows on an image)", (key) => viewer.setTool(key === "w" ? "window" : "pan")],
   [["r"], "reset the view", () => viewer.reset()],
   [["v"], "one view, or all side by side", () => viewer.toggleSolo()],

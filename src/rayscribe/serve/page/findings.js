@@ -24,6 +24,9 @@ export class Findings {
     byId("finding-list").replaceChildren(...this.#findings.map((finding) => this.#row(finding)));
   }
 
+  /** After another classifier was chosen, which knows other findings. */
+  refresh() { this.show(this.#findings); }
+
   mark(name) {
     for (const row of byId("finding-list").querySelectorAll("button")) {
       row.setAttribute("aria-pressed", String(row.dataset.name === name));

@@ -62,7 +62,7 @@ export class Images {
 
   async #take(file) {
     if (this.all.length >= this.#limits.images) throw new Error(`a study has at most ${this.#limits.images} images here`);
-    if (file.size > this.#limits.megabytes * 2 ** 20) throw new Error(`larger than the ${this.#limits.megabytes} MB that the server takes`);
+    if (file.size > this.#limits.megabytes * 1e6) throw new Error(`larger than the ${this.#limits.megabytes} MB that the server takes`);
     const image = { file, name: file.name, isDicom: await isDicom(file) };
     image.bitmap = await createImageBitmap(await api.preview(image), { colorSpaceConversion: "none" });
     this.all.push(image);
@@ -71,7 +71,8 @@ export class Images {
 
   #refuse(file, error) {
     const again = () => { line.remove(); this.add([file]); };
-    const line = element("li", {}, element("strong", {}, file.name), `: ${error.message} `);
+    const words = error.message.replace(/^image 1: /, ""); // as the server calls it
+    const line = element("li", {}, element("strong", {}, file.name), `: ${words} `);
     if (error.isBusy || error.isLost) line.append(button("Try again", again), " ");
     line.append(button("Dismiss", () => line.remove()));
     byId("refused").append(line);
