@@ -220,7 +220,10 @@ def test_from_images_to_an_edited_draft_in_every_format(page: Any, service: Serv
     first = plain["reports"][0]["sentences"][0]
     assert (first["text"], first["evidence"]) == ("Small pleural effusion.", [])
     assert first["mentions"][0] | {"start": 0, "end": 0} == {
-        "observation": "Pleural Effusion", "state": "positive", "start": 0, "end": 0
+        "observation": "Pleural Effusion",
+        "state": "positive",
+        "start": 0,
+        "end": 0,
     }
     assert plain["reports"][0]["log_probability"] is None
     assert plain["reports"][1]["log_probability"] < 0
@@ -241,7 +244,9 @@ def test_dicom_originals_open_the_dicom_formats(page: Any, tmp_path: Path) -> No
         assert downloaded(page, kind)[1][128:132] == b"DICM"
 
 
-def test_a_bad_file_is_said_at_once_by_its_name_and_the_others_stay(page: Any, films: list[Path], tmp_path: Path) -> None:
+def test_a_bad_file_is_said_at_once_by_its_name_and_the_others_stay(
+    page: Any, films: list[Path], tmp_path: Path
+) -> None:
     bad = tmp_path / "no image.png"
     bad.write_text("words")
     give(page, films[0], bad, films[1])
@@ -298,7 +303,9 @@ def test_findings_stand_there_in_words_and_without_a_draft_too(page: Any, films:
     shown = rows.all_inner_texts()
     assert sorted(row.split("\n")[0] for row in shown) == list(FINDINGS)
     for row in shown:
-        assert re.search(r"(likely|certain|unlikely|likely as not)\s+[\d.]+ %", row) and re.search("positive|negative", row)
+        assert re.search(r"(likely|certain|unlikely|likely as not)\s+[\d.]+ %", row) and re.search(
+            "positive|negative", row
+        )
     rows.first.get_by_role("button").click()
     page.get_by_text("(Grad-CAM)").wait_for()
 
