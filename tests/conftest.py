@@ -11,8 +11,10 @@ import pytest
 import torch
 
 from rayscribe.build import build_model
+from rayscribe.classify import train_classifier
 from rayscribe.cli import main
 from rayscribe.config import DIAGNOSING, BackboneConfig, DecodingConfig, ModelConfig, RunConfig, TextConfig, TrainConfig
+from rayscribe.config_classify import multilabel
 from rayscribe.config_methods import DiagnosisConfig, JimaConfig, KifConfig
 from rayscribe.data import iu_xray
 from rayscribe.data.images import ImageConfig
@@ -22,6 +24,7 @@ from rayscribe.data.phantom_truth import PhantomConfig
 from rayscribe.data.prepare import check
 from rayscribe.models.report_model import ReportModel
 from rayscribe.resources import Resources
+from rayscribe.run import train
 from sentence_standin import write_sentence_folder
 
 torch.set_num_threads(1)  # with default threads tiny models run many times slower on a busy two-core machine
@@ -55,6 +58,23 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert not checked.faults
     write_manifest(folder / "world.parquet", checked.manifest)
     return folder / "world.parquet"
+
+
+@pytest.fixture(scope="session")
+def served(world: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Folders of two report models and a classifier, trained for as long as it takes to write a few words."""
+    root = tmp_path_factory.mktemp("served")
+    for method in ("r2gen", "baseline"):
+        train(small_config(method, epochs=6, lr=3e-3), world, root / method)
+    findings = replace(multilabel().train, epochs=1, batch_size=8, workers=0)
+    classifier = replace(
+        multilabel(),
+        backbone=BackboneConfig(name="test_resnet"),
+        images=ImageConfig(size=64, resize=68),
+        train=findings,
+    )
+    train_classifier(classifier, world, root / "findings", say=lambda text: None)
+    return {path.name: path for path in sorted(root.iterdir())}
 
 
 @pytest.fixture(scope="session")

@@ -36,6 +36,7 @@ OVERVIEW = f"""rayscribe {__version__}: chest X-rays to draft radiology reports
   rayscribe export sr|pdf|fhir|... DRAFT      a draft of `predict --out` to DICOM SR, PDF, Encapsulated PDF, FHIR, text, JSON
   rayscribe serve --model DIR                 models as a service with a page: images in, an editable draft out
   rayscribe api-key NAME                      a key for those who may ask a service beyond this machine
+  rayscribe worker                            images from a PACS (C-STORE, DICOMweb) to draft reports as DICOM SR in the PACS
   rayscribe deidentify FILE|FOLDER...         DICOM images to copies without names, dates, private tags (not burnt-in text)
   rayscribe import-r2gen CHECKPOINT           a published R2Gen or R2GenCMN .pth to a model folder
   rayscribe info [PATH]                       what a manifest or model folder holds; versions
@@ -228,6 +229,12 @@ def _api_key(arguments: list[str]) -> None:
     api_key(arguments)
 
 
+def _worker(arguments: list[str]) -> None:
+    from rayscribe.cli_worker import worker
+
+    worker(arguments)
+
+
 def _deidentify(arguments: list[str]) -> None:
     from rayscribe.cli_deidentify import deidentify
 
@@ -294,6 +301,7 @@ _VERBS: dict[str, Callable[[list[str]], None]] = {
     "export": _export,
     "serve": _serve,
     "api-key": _api_key,
+    "worker": _worker,
     "deidentify": _deidentify,
     "import-r2gen": _import_r2gen,
     "info": _info,

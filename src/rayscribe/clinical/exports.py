@@ -109,8 +109,9 @@ def _check(document: Document) -> None:
     created_at(document)
     if document.model.section not in _SECTIONS:
         raise InputError(f"the draft is of no known section; its model's section is one of {', '.join(_SECTIONS)}")
-    named = [one for report in document.reports for sentence in report.sentences for one in sentence.mentions]
-    if any(one.state not in _STATES for one in (*named, *document.findings)):
+    sentences = [sentence for report in document.reports for sentence in report.sentences]
+    states = [one.state for sentence in sentences for one in sentence.mentions]
+    if any(state not in _STATES for state in (*states, *(finding.state for finding in document.findings))):
         raise InputError(f"the draft holds an unknown state; a finding is {', '.join(_STATES)}")
     for finding in document.findings:
         probability = finding.probability

@@ -47,7 +47,7 @@ def _header(name: str, content: bytes) -> Dataset:
         try:
             data = pydicom.dcmread(
                 io.BytesIO(content),
-                specific_tags=[*REFERENCE, *PATIENT, *STUDY],  # type: ignore[list-item]  # keywords are good
+                specific_tags=[*REFERENCE, *PATIENT, *STUDY],
                 stop_before_pixels=True,
             )
         except damage():

@@ -7,6 +7,7 @@ import io
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from xml.sax.saxutils import escape
 
 import reportlab
@@ -83,9 +84,13 @@ def _load_fonts() -> None:
         pdfmetrics.registerFont(TTFont(name, str(Path(reportlab.__file__).parent / "fonts" / f"{name}.ttf")))
 
 
+def _has_glyph(font: str) -> Callable[[str], bool]:
+    loaded: Any = pdfmetrics.getFont(font)
+    return lambda character: ord(character) in loaded.face.charToGlyph
+
+
 def _paragraph(text: str, style: ParagraphStyle) -> Paragraph:
-    glyphs = pdfmetrics.getFont(style.fontName).face.charToGlyph
-    shown = printable(unicodedata.normalize("NFC", text), lambda character: ord(character) in glyphs)
+    shown = printable(unicodedata.normalize("NFC", text), _has_glyph(style.fontName))
     return Paragraph(escape(shown).replace("\n", "<br/>"), style)
 
 
@@ -103,9 +108,8 @@ def _story(document: Document) -> list[Flowable]:
     if document.warnings:
         story.append(_paragraph("Warnings", _HEADING))
         story += [_paragraph(warning, _BODY) for warning in document.warnings]
-    glyphs = pdfmetrics.getFont(_FONT).face.charToGlyph
     texts = (document.text, document.model.name, *document.warnings, *(finding.name for finding in document.findings))
-    if any("[U+" in printable(text, lambda character: ord(character) in glyphs) for text in texts):
+    if any("[U+" in printable(text, _has_glyph(_FONT)) for text in texts):
         story += [Spacer(0, 8), _paragraph(_NOTE, _SMALL)]
     return story
 

@@ -55,9 +55,9 @@ def structured_report(document: Document, originals: Sequence[Dataset]) -> bytes
 
 
 def _add_content(data: FileDataset, document: Document, originals: Sequence[Dataset]) -> None:
-    root = sr.ContainerContentItem(name=_TITLE, template_id="2000")
+    root = sr.ContainerContentItem(name=_TITLE, is_content_continuous=False, template_id="2000")
     content = sr.ContentSequence()
-    content.extend(sr.LanguageOfContentItemAndDescendants(_LANGUAGE))
+    content.extend(sr.LanguageOfContentItemAndDescendants(sr.CodedConcept.from_code(_LANGUAGE)))
     content.extend(_observer(document))
     comments = (DISCLAIMER, f"{STATUS} {edited_line(document)}", author_line(document), *document.warnings)
     for comment in comments:
@@ -73,7 +73,7 @@ def _observer(document: Document) -> sr.ObserverContext:
     """The model, which is a device; there is no person."""
     model = document.model
     return sr.ObserverContext(
-        observer_type=_DEVICE,
+        observer_type=sr.CodedConcept.from_code(_DEVICE),
         observer_identifying_attributes=sr.DeviceObserverIdentifyingAttributes(
             uid=device_uid(document),
             name=model.name,
@@ -86,7 +86,7 @@ def _observer(document: Document) -> sr.ObserverContext:
 
 def _sections(document: Document, originals: Sequence[Dataset]) -> Iterator[sr.ContainerContentItem]:
     heading, name = _SECTIONS[document.model.section]
-    report = sr.ContentSequence(_text(name, sentence.text) for sentence in document.reports[0].sentences)
+    report = sr.ContentSequence([_text(name, sentence.text) for sentence in document.reports[0].sentences])
     for original in originals:
         report.append(
             sr.ImageContentItem(
@@ -98,12 +98,12 @@ def _sections(document: Document, originals: Sequence[Dataset]) -> Iterator[sr.C
         )
     yield _section(heading, report)
     if document.findings:
-        lines = (finding_line(finding) for finding in document.findings)
-        yield _section(_BESIDE, sr.ContentSequence(_text(_FINDING, line) for line in lines))
+        lines = [_text(_FINDING, finding_line(finding)) for finding in document.findings]
+        yield _section(_BESIDE, sr.ContentSequence(lines))
 
 
 def _section(heading: Code, content: sr.ContentSequence) -> sr.ContainerContentItem:
-    section = sr.ContainerContentItem(name=heading, relationship_type=_CONTAINS)
+    section = sr.ContainerContentItem(name=heading, is_content_continuous=False, relationship_type=_CONTAINS)
     section.ContentSequence = content
     return section
 

@@ -14,6 +14,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.types import ASGIApp
 
 from rayscribe import __version__
 from rayscribe.errors import DISCLAIMER, InputError
@@ -33,7 +34,7 @@ from rayscribe.serve.study_routes import add_study_routes
 _LOG = logging.getLogger("rayscribe.serve")
 
 
-def create_app(config: ServeConfig) -> FastAPI:
+def create_app(config: ServeConfig) -> ASGIApp:
     """Raises InputError for models, keys or a database that cannot be used."""
     measures = Measures()
     store = ModelStore(config.models, memory=config.memory_gib * 2**30, note=_note)
@@ -60,12 +61,11 @@ def create_app(config: ServeConfig) -> FastAPI:
     )
     add_pages(app)
     add_routes(app, desk, jobs, measures, config)
-    add_study_routes(app, jobs, runner, config)
+    add_study_routes(app, desk, jobs, runner, config)
     for error in (Problem, InputError, HTTPException, RequestValidationError, Exception):
         app.add_exception_handler(error, _told)
     keys = {} if config.keys is None else read_keys(config.keys)
-    app.add_middleware(Guard, config=config, keys=keys, measures=measures)
-    return app
+    return Guard(app, config=config, keys=keys, measures=measures)
 
 
 async def _told(request: Request, error: Exception) -> Response:
@@ -75,7 +75,10 @@ async def _told(request: Request, error: Exception) -> Response:
         )
     elif isinstance(error, RequestValidationError):
         error = Problem(422, "the request does not have the form that /openapi.json describes")
-    return problem_of(error).response(request.state.request)
+    problem = problem_of(error)
+    if problem.status == 500:
+        _LOG.error("request %s failed", request.state.request, exc_info=error)
+    return problem.response(request.state.request)
 
 
 def _note(model: str, event: str) -> None:

@@ -44,6 +44,12 @@ class Desk:
         """Returns when everything that was asked for is written."""
         self._batcher.stop()
 
+    def check(self, options: DraftOptions) -> None:
+        """Raises Problem for what is known to be wrong before an image is read."""
+        options.decoded()
+        self.store.chosen(options.model)
+        self.store.chosen(options.classifier, classifier=True)
+
     def draft(self, images: Sequence[Upload], options: DraftOptions, stop: threading.Event, tell: Tell) -> Document:
         """Raises Problem or InputError for what the client can mend, Cancelled when `stop` is set."""
         decoding, model = options.decoded(), self.store.chosen(options.model)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging.config
+import signal
 import socket
 from collections.abc import Callable
+from types import FrameType
 
 import uvicorn
 
@@ -38,4 +40,9 @@ def start(config: ServeConfig, *, say: Callable[[str], None]) -> None:
             # What was accepted is finished; a client that never reads its answer does not hold the service up for ever.
             timeout_graceful_shutdown=int(config.max_seconds) + 5,
         )
+        for ending in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(ending, _ended)  # uvicorn raises the signal again when it has ended as it was asked to
         uvicorn.Server(settings).run(sockets=[listening])
+
+
+def _ended(_: int, __: FrameType | None) -> None: ...

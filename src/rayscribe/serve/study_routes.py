@@ -10,6 +10,7 @@ from sqlalchemy.exc import OperationalError
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 
+from rayscribe.serve.desk import Desk
 from rayscribe.serve.forms import PROBLEMS, form
 from rayscribe.serve.jobs import Jobs, Repeated
 from rayscribe.serve.problems import Problem
@@ -25,7 +26,7 @@ _REPEAT = {
 }
 
 
-def add_study_routes(app: FastAPI, jobs: Jobs, runner: Runner, config: ServeConfig) -> None:
+def add_study_routes(app: FastAPI, desk: Desk, jobs: Jobs, runner: Runner, config: ServeConfig) -> None:
     @app.post(
         "/v1/studies",
         status_code=202,
@@ -36,7 +37,7 @@ def add_study_routes(app: FastAPI, jobs: Jobs, runner: Runner, config: ServeConf
         """Accepts one study; it is on the disk when this answers, and is drafted whatever happens to the service."""
         sent = await read_form(request, config)
         options: DraftOptions = options_of(DraftOptions, sent.texts.get("options", ""))
-        options.decoded()
+        desk.check(options)
         repeat_key = request.headers.get("idempotency-key")
         if repeat_key is not None and not 1 <= len(repeat_key) <= 200:
             raise Problem(400, "Idempotency-Key: between 1 and 200 characters")

@@ -12,7 +12,7 @@ from typing import Any
 from PIL import Image, UnidentifiedImageError
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from starlette.datastructures import FormData, UploadFile
-from starlette.formparsers import MultiPartException
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from rayscribe.config import DecodingConfig
@@ -44,8 +44,8 @@ class DraftOptions(BaseModel):
     def decoded(self) -> DecodingConfig:
         """Raises Problem for an unknown or a wrong setting."""
         known = [field.name for field in fields(DecodingConfig)]
-        if unknown := sorted(set(self.decoding) - set(known)):
-            raise Problem(422, f"decoding has no setting {unknown[0][:40]!r}; there are: {', '.join(known)}")
+        if set(self.decoding) - set(known):
+            raise Problem(422, f"decoding: an unknown setting; there are: {', '.join(known)}")
         wanted = {"beams": max(3, self.best)} | self.decoding
         try:
             decoding = TypeAdapter(DecodingConfig).validate_python(wanted)
@@ -53,6 +53,8 @@ class DraftOptions(BaseModel):
             raise Problem(422, f"decoding: {_first(error)}") from None
         if decoding.beams > 16:
             raise Problem(422, "decoding: beams: at most 16")
+        if decoding.strategy == "beam" and self.best > decoding.beams:
+            raise Problem(422, f"best: at most decoding.beams, {decoding.beams}, which it is chosen from")
         return decoding
 
 
@@ -84,8 +86,8 @@ async def read_form(request: Request, config: ServeConfig, *, images: str = "ima
             form = await request.form(max_files=config.max_images, max_fields=4, max_part_size=_MOST_TEXT)
     except TimeoutError:
         raise Problem(408, f"the request did not arrive within {config.max_seconds:g} seconds") from None
-    except MultiPartException as error:
-        limit = f"; at most {config.max_images} images of one study" if "Too many files" in error.message else ""
+    except HTTPException as error:  # of Starlette, for a form that it cannot read
+        limit = f"; at most {config.max_images} images of one study" if "Too many files" in str(error.detail) else ""
         raise Problem(400, f"the form cannot be read{limit}") from None
     try:
         return await _sent(form, images, least, config)
@@ -139,6 +141,8 @@ def options_of(kind: type[BaseModel], text: str) -> Any:
     try:
         return kind.model_validate(json.loads(text or "{}"))
     except ValidationError as error:
+        if any(fault["type"] == "extra_forbidden" for fault in error.errors()):
+            raise Problem(422, f"options: an unknown one; there are: {', '.join(kind.model_fields)}") from None
         raise Problem(422, f"options: {_first(error)}") from None
     except ValueError:
         raise Problem(422, "options: not JSON") from None

@@ -1,0 +1,67 @@
+"""Images from a DICOMweb service, for archives that do not send: recent CR and DX images by QIDO-RS, each by WADO-RS."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date, timedelta
+from itertools import islice
+from typing import Any
+
+from rayscribe.data.dicom_decoding import damage
+from rayscribe.pacs.receive import SUCCESS, Say, kept
+from rayscribe.pacs.send import Unreachable, web_client
+from rayscribe.pacs.spool import Spool
+
+AT_ONCE = 50
+"Images that are fetched before studies are drafted again."
+_MODALITIES = ("CR", "DX")
+_STUDY, _SERIES, _INSTANCE = "0020000D", "0020000E", "00080018"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fetcher:
+    """A DICOMweb service that is asked for new studies."""
+
+    url: str
+    days: int
+    "how many days before today a study may be dated"
+
+    def fetch(self, spool: Spool, say: Say) -> int:
+        """Puts new images into the spool; how many. Raises Unreachable, and goes on where it stopped the next time."""
+        import requests
+
+        client, found = web_client(self.url), 0
+        broken: tuple[type[Exception], ...] = (requests.RequestException, *damage())
+        try:
+            for study, series, instance in islice(self._new(client, spool), AT_ONCE):
+                data = client.retrieve_instance(study, series, instance, media_types=(("application/dicom", "*"),))
+                found += kept(spool, say, instance, _file(data)) == SUCCESS
+        except broken as error:
+            raise Unreachable(type(error).__name__) from None
+        return found
+
+    def _new(self, client: Any, spool: Spool) -> Iterator[tuple[str, str, str]]:
+        today = date.today()
+        dates = f"{today - timedelta(days=self.days):%Y%m%d}-{today:%Y%m%d}"
+        for modality in _MODALITIES:
+            wanted = {"StudyDate": dates, "ModalitiesInStudy": modality}
+            for study in client.search_for_studies(search_filters=wanted, get_remaining=True):
+                study_uid = _value(study, _STUDY)
+                for series in client.search_for_series(study_uid, search_filters={"Modality": modality}):
+                    series_uid = _value(series, _SERIES)
+                    for instance in client.search_for_instances(study_uid, series_uid):
+                        uid = _value(instance, _INSTANCE)
+                        if not spool.knows(study_uid, uid):
+                            yield study_uid, series_uid, uid
+
+
+def _value(plain: dict[str, Any], tag: str) -> str:
+    return str(plain[tag]["Value"][0])
+
+
+def _file(data: Any) -> bytes:
+    buffer = io.BytesIO()
+    data.save_as(buffer, enforce_file_format=True)
+    return buffer.getvalue()

@@ -1,0 +1,193 @@
+"""The worker's steps: a quiet study to a draft, a draft to an SR in the spool, an SR to the archive. Each can be repeated."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pydicom
+
+from rayscribe.clinical.exports import exported
+from rayscribe.clinical.originals import read_originals
+from rayscribe.config import DecodingConfig
+from rayscribe.data.dicom_decoding import damage
+from rayscribe.data.images import Upload
+from rayscribe.document import Author
+from rayscribe.drafting import document_of
+from rayscribe.errors import InputError
+from rayscribe.pacs.fetch import AT_ONCE, Fetcher
+from rayscribe.pacs.receive import Say, identity_of
+from rayscribe.pacs.send import Refused, Sender, Unreachable
+from rayscribe.pacs.spool import Spool, Waiting
+from rayscribe.study import is_frontal
+from rayscribe.writers import Writer
+
+MOST_TRIES = 5
+"A study that ended the process so often is not begun again."
+LONGEST = 300.0
+"Seconds between two attempts at most."
+_IDLE = 0.2
+
+
+@dataclass(slots=True, kw_only=True)
+class Patience:
+    """Waits longer after every failure, twice as long on average, and never the same time as others do."""
+
+    failures: int = 0
+    after: float = 0.0
+
+    def fail(self) -> float:
+        self.failures += 1
+        wait = delay(self.failures)
+        self.after = time.time() + wait
+        return wait
+
+    def succeed(self) -> None:
+        self.failures, self.after = 0, 0.0
+
+
+def delay(failures: int) -> float:
+    """Seconds to wait after so many failures in a row."""
+    return min(LONGEST, 2.0 ** min(failures - 1, 20)) * random.uniform(0.5, 1.0)
+
+
+@dataclass(slots=True, kw_only=True)
+class Worker:
+    """Drafts and sends what is in a spool, one study at a time."""
+
+    spool: Spool
+    writer: Writer
+    author: Author
+    sender: Sender
+    say: Say
+    quiet: float
+    "seconds without a new image after which a study is whole"
+    fetcher: Fetcher | None = None
+    poll: float = 30.0
+    started: float = field(default_factory=time.time)
+    archive: Patience = field(default_factory=Patience)
+    web: Patience = field(default_factory=Patience)
+
+    def run(self, stop: threading.Event) -> None:
+        """Until `stop`; the study in hand is finished first."""
+        disk = Patience()
+        while not stop.is_set():
+            try:
+                is_busy = self.step(stop)
+                disk.succeed()
+            except OSError as error:
+                wait = disk.fail()
+                self.say(f"the spool cannot be used ({error.strerror}); again in {wait:.0f} s")
+                stop.wait(wait)
+                continue
+            if not is_busy:
+                stop.wait(_IDLE)
+
+    def step(self, stop: threading.Event) -> bool:
+        """Sends what is due, fetches what is new, drafts one study. Whether there was anything to draft."""
+        self.send_due()
+        self._fetch_due()
+        # After a start, senders get the time to repeat what they could not send meanwhile.
+        is_early = time.time() < self.started + self.quiet
+        if is_early or stop.is_set():
+            return False
+        waiting = next(self.spool.ready(before=time.time() - self.quiet), None)
+        if waiting is None:
+            return False
+        self.draft(waiting)
+        self.send_due()
+        return True
+
+    def draft(self, waiting: Waiting) -> None:
+        """One SR into the spool, or a note why there is none."""
+        broken: tuple[type[Exception], ...] = (ArithmeticError, *damage())
+        short, tries = waiting.study[:8], self.spool.begin(waiting)
+        if tries > MOST_TRIES:
+            self._fail(waiting, f"the worker ended {MOST_TRIES} times while it worked on the study")
+            return
+        try:
+            report = self._report(waiting)
+        except InputError as error:
+            self._fail(waiting, _nameless(str(error), waiting.images))
+        except broken as error:
+            # Whatever a study's bytes do to decoders and model must not stop the others; the text may quote values.
+            self._fail(waiting, f"cannot be drafted ({type(error).__name__})")
+        else:
+            _, uid = identity_of(report)
+            try:
+                self.spool.finish_report(waiting, uid, report)
+            except OSError:  # a full disk is not the study's fault
+                self.spool.forget_tries(waiting.study)
+                raise
+            self.say(f"study {short}: a draft of {len(waiting.images)} images")
+
+    def send_due(self) -> None:
+        """Every SR whose time has come, until the archive does not answer."""
+        if time.time() < self.archive.after:
+            return
+        for one in self.spool.outgoing():
+            if time.time() < one.after:
+                continue
+            try:
+                self.sender.send(self.spool.content(one))
+            except Unreachable as error:
+                wait = self.archive.fail()
+                self.say(f"the archive cannot be reached ({error}); again in {wait:.0f} s")
+                return
+            except Refused as error:
+                wait = delay(one.refusals + 1)
+                self.spool.postpone(one, until=time.time() + wait)
+                self.say(f"study {one.study[:8]}: the archive refused the draft ({error}); again in {wait:.0f} s")
+            else:
+                self.spool.finish(one)
+                self.say(f"study {one.study[:8]}: the draft is in the archive")
+            self.archive.succeed()
+
+    def _report(self, waiting: Waiting) -> bytes:
+        paths = _frontal_first(waiting.images)
+        images = [Upload(name=f"image {place}", content=path.read_bytes()) for place, path in enumerate(paths, 1)]
+        (draft,) = self.writer.draft([self.writer.read(images)], DecodingConfig())
+        document = document_of(draft, self.author, images=len(images), created=datetime.now(UTC))
+        originals = read_originals([(image.name, image.content) for image in images])
+        return exported("sr", document, originals).content
+
+    def _fail(self, waiting: Waiting, reason: str) -> None:
+        self.spool.fail(waiting, reason)
+        self.say(f"study {waiting.study[:8]}: failed: {reason}")
+
+    def _fetch_due(self) -> None:
+        if self.fetcher is None or time.time() < self.web.after:
+            return
+        try:
+            found = self.fetcher.fetch(self.spool, self.say)
+            if found:
+                self.say(f"{found} new images by DICOMweb")
+        except Unreachable as error:
+            self.say(f"the DICOMweb service cannot be asked ({error}); again in {self.web.fail():.0f} s")
+        else:
+            self.web.succeed()
+            self.web.after = time.time() + (self.poll if found < AT_ONCE else 0)
+
+
+def _frontal_first(paths: Sequence[Path]) -> list[Path]:
+    """As models are shown a study in training; otherwise in the order of their names, which does not change."""
+    return sorted(paths, key=lambda path: (not _is_frontal(path), path.name))
+
+
+def _is_frontal(path: Path) -> bool:
+    try:
+        data = pydicom.dcmread(path, specific_tags=["ViewPosition"], stop_before_pixels=True)
+        return is_frontal(str(data.get("ViewPosition") or "").lower())
+    except damage():
+        return False
+
+
+def _nameless(message: str, paths: Sequence[Path]) -> str:
+    for number, path in enumerate(_frontal_first(paths), start=1):
+        message = message.replace(str(path), f"image {number}")
+    return message
