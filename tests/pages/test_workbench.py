@@ -290,7 +290,6 @@ def test_a_sentence_shows_where_the_decoder_looked_and_a_finding_its_grad_cam(pa
     assert sentences.first.get_attribute("aria-pressed") == "false"
     edit(page, "There is a pleural effusion.")  # has no evidence of its own, and names what the classifier knows
     sentences.first.locator(".tag").wait_for()
-    sentences.first.click()
     page.get_by_text("looked for Pleural Effusion (Grad-CAM).").wait_for()
     assert page.locator("#finding-list [aria-pressed=true]").get_attribute("data-name") == "Pleural Effusion"
 

@@ -98,8 +98,8 @@ function showState() {
 
 function listened(one) {
   const isMain = (action) => () => { if (one === draft) action(); };
-  one.addEventListener("change", isMain(() => { showText(); readMentions(one); }));
-  one.addEventListener("read", isMain(showText));
+  one.addEventListener("change", isMain(() => { showText(); first.sentences.again(); readMentions(one); }));
+  one.addEventListener("read", isMain(() => { showText(); first.sentences.again(); }));
   one.addEventListener("saved", isMain(showState));
   return one;
 }
