@@ -98,8 +98,8 @@ function showState() {
 
 function listened(one) {
   const isMain = (action) => () => { if (one === draft) action(); };
-  one.addEventListener("change", isMain(() => { showText(); readMentions(one); }));
-  one.addEventListener("read", isMain(showText));
+  one.addEventListener("change", isMain(() => { showText(); first.sentences.again(); readMentions(one); }));
+  one.addEventListener("read", isMain(() => { showText(); first.sentences.again(); }));
   one.addEventListener("saved", isMain(showState));
   return one;
 }
@@ -154,7 +154,7 @@ async function writeDraft(idempotencyKeys = [freshKey(), freshKey()]) {
   const [main, compared] = ended.flatMap(({ value }) => (value ? [listened(new Draft(value, given))] : []));
   if (!main) return;
   put(main, compared);
-  byId("draft-title").focus({ preventScroll: true });
+  if (document.activeElement === document.body) byId("draft-title").focus({ preventScroll: true }); // else someone types
   say(`Draft of ${main.sentences.length} sentences by ${main.plain.model.name}.`);
 }
 
@@ -181,7 +181,7 @@ async function start() {
     images.limits = answer.limits;
     byId("disclaimer").textContent = answer.disclaimer;
     byId("server").textContent = `version ${answer.version}`;
-    if (!settings.model) say("This server has no model that writes reports.");
+    if (!settings.model) byId("empty").textContent = "This server has no model that writes reports. It classifies: choose images, then “Findings only”.";
   } catch (error) {
     notice(error, { topic: "models", subject: "Models", again: start });
   }

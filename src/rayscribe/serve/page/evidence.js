@@ -9,7 +9,7 @@ const SETTLED = 250; // milliseconds: someone who walks through the sentences as
 const EVEN = 0.8; // where the least is this near to the most, the overlay tells next to nothing, and the words say so
 
 const evenly = (grids) => (Math.min(...grids.flat(2)) > EVEN ? " Almost the same all over." : "");
-const quoted = (text) => `“${text.length > SHORT ? `${text.slice(0, SHORT).trimEnd()}…` : text}”`;
+const quoted = (text) => `“${text.length > SHORT ? `${text.slice(0, SHORT).trimEnd()}…` : text.replace(/[\s.]+$/, "")}”`;
 
 export class Evidence {
   #kept = new Map(); // grids of the classifier, until the images or the classifier change

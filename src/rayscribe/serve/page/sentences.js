@@ -38,6 +38,9 @@ export class Sentences {
     this.#edit({ place: this.selected < 0 ? this.#draft.sentences.length : this.selected + 1, isNew: true });
   }
 
+  /** Tells of the selected sentence once more: its words or its mentions changed. */
+  again() { if (this.selected >= 0 && !this.#editing) this.onselect(this.#draft.sentences[this.selected]); }
+
   edit() { if (this.selected >= 0) this.#edit({ place: this.selected }); }
   remove() { if (this.selected >= 0) this.#remove(this.selected); }
   focus() { this.#button(Math.max(0, this.selected))?.focus(); }

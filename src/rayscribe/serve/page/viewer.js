@@ -94,7 +94,7 @@ export class Viewer {
   #lay() {
     const { grids, words } = this.#evidence;
     for (const { image, view } of this.#shown) {
-      view.overlay((this.#isOverlaid && grids.get(image)) || null, Number(byId("strength").value) / 100);
+      view.overlay(this.#isOverlaid && grids.get(image)?.length ? grids.get(image) : null, Number(byId("strength").value) / 100);
     }
     const text = grids.size ? `${words} ${WARNING}` : words;
     if (byId("legend-words").textContent !== text) byId("legend-words").textContent = text;
