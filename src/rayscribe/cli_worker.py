@@ -19,7 +19,7 @@ from rayscribe.errors import DISCLAIMER, InputError, need_packages
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Receives the images of studies, drafts a report of each, and sends it back as a DICOM SR (preliminary, unverified)."""
+    """Images of studies in, draft reports back: DICOM SR, preliminary, unverified."""
 
     spool: Path
     "the folder of what is to be done; it holds images until their report is sent. One worker a spool"

@@ -13,11 +13,14 @@ from pathlib import Path
 
 import pydicom
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from drafts import CANARY, CANARY_ID, STUDY, draft, of_section, original
 from needed_tools import needed_package, needed_tool
 from rayscribe.clinical.exports import KINDS, exported
 from rayscribe.clinical.originals import read_originals
+from rayscribe.clinical.pdf import printable
 from rayscribe.document import Document, Finding, document_json
 from rayscribe.errors import DISCLAIMER, InputError
 
@@ -241,12 +244,27 @@ def test_a_draft_with_faulty_values_is_refused() -> None:
     for probability in ("0.5", float("nan"), 2):
         finding = Finding(name="Edema", state="positive", source="classifier", probability=probability)  # type: ignore[arg-type]
         wrong.append((replace(draft(), findings=(finding,)), "a probability that is no number"))
+    wrong.append((replace(draft(), model=replace(draft().model, name=7)), "something else where a text belongs"))  # type: ignore[arg-type]
     strange = Finding(name="Edema", state="maybe", source="classifier")  # type: ignore[arg-type]
     wrong.append((replace(draft(), findings=(strange,)), "unknown state"))
     for document, message in wrong:
         for kind in KINDS:
             with pytest.raises(InputError, match=message):
                 exported(kind, document, originals())
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.text(st.characters(exclude_categories=["Cc", "Cs", "Cn", "Zs", "Zl", "Zp"]), min_size=1, max_size=80))
+def test_no_character_is_lost(text: str) -> None:
+    document, images = draft(text), originals()
+    data = pydicom.dcmread(io.BytesIO(exported("sr", document, images).content))
+    said = [item.TextValue for item in data.ContentSequence[-2].ContentSequence if "TextValue" in item]
+    assert " ".join(said) == text
+    assert json.loads(exported("fhir", document, images).content)["entry"][0]["resource"]["conclusion"].startswith(text)
+    assert exported("pdf", document).content
+    shown = printable(text, lambda character: character in "abc[]U+0123456789ABCDEF")
+    assert shown == "".join(printable(character, lambda one: one in "abc[]U+0123456789ABCDEF") for character in text)
+    assert len(shown) >= len(text)
 
 
 @pytest.mark.parametrize("kind", ["sr", "dicom-pdf", "fhir"])

@@ -38,12 +38,12 @@ def free_port() -> int:
         return int(found.getsockname()[1])
 
 
-def until(is_true: Callable[[], Any], *, seconds: float = 40, what: str = "it") -> None:
+def until(is_true: Callable[[], Any], *, seconds: float = 60, what: str = "it", every: float = 0.2) -> None:
     end = time.monotonic() + seconds
     while not is_true():
         if time.monotonic() > end:
             pytest.fail(f"{what} did not come in {seconds} s")
-        time.sleep(0.1)
+        time.sleep(every)
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Orthanc:
 
     def reports(self) -> list[tuple[str, str, str]]:
         """Study, series and instance UID of every SR."""
-        found = self.web.search_for_instances(search_filters={"Modality": "SR"}, get_remaining=True)
+        found = self.web.search_for_instances(search_filters={"Modality": "SR"})
         return [tuple(one[tag]["Value"][0] for tag in ("0020000D", "0020000E", "00080018")) for one in found]
 
     def reports_of(self, study: str) -> list[pydicom.Dataset]:

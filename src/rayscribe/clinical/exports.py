@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from rayscribe.clinical.wordings import created_at, plain_text
@@ -107,11 +107,15 @@ def _linked(originals: Originals, what: str) -> Originals:
 def _check(document: Document) -> None:
     """A draft may come from anywhere, so what `read_document` lets pass is looked at before it enters a format."""
     created_at(document)
+    sentences = [sentence for report in document.reports for sentence in report.sentences]
+    mentions = [one for sentence in sentences for one in sentence.mentions]
+    words: list[Any] = [*asdict(document.model).values(), *document.warnings, *(one.observation for one in mentions)]
+    words += [text for one in document.findings for text in (one.name, one.source, one.wording)]
+    if not all(isinstance(word, str) for word in words):
+        raise InputError("the draft holds something else where a text belongs; write the draft again")
     if document.model.section not in _SECTIONS:
         raise InputError(f"the draft is of no known section; its model's section is one of {', '.join(_SECTIONS)}")
-    sentences = [sentence for report in document.reports for sentence in report.sentences]
-    states = [one.state for sentence in sentences for one in sentence.mentions]
-    if any(state not in _STATES for state in (*states, *(finding.state for finding in document.findings))):
+    if any(one.state not in _STATES for one in mentions) or any(one.state not in _STATES for one in document.findings):
         raise InputError(f"the draft holds an unknown state; a finding is {', '.join(_STATES)}")
     for finding in document.findings:
         probability = finding.probability

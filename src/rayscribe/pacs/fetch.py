@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -47,18 +48,25 @@ class Fetcher:
         dates = f"{today - timedelta(days=self.days):%Y%m%d}-{today:%Y%m%d}"
         for modality in _MODALITIES:
             wanted = {"StudyDate": dates, "ModalitiesInStudy": modality}
-            for study in client.search_for_studies(search_filters=wanted, get_remaining=True):
-                study_uid = _value(study, _STUDY)
-                for series in client.search_for_series(study_uid, search_filters={"Modality": modality}):
-                    series_uid = _value(series, _SERIES)
-                    for instance in client.search_for_instances(study_uid, series_uid):
-                        uid = _value(instance, _INSTANCE)
+            for study_uid in _pages(client.search_for_studies, _STUDY, wanted):
+                search = partial(client.search_for_series, study_uid)
+                for series_uid in _pages(search, _SERIES, {"Modality": modality}):
+                    for uid in _pages(partial(client.search_for_instances, study_uid, series_uid), _INSTANCE, {}):
                         if not spool.knows(study_uid, uid):
                             yield study_uid, series_uid, uid
 
 
-def _value(plain: dict[str, Any], tag: str) -> str:
-    return str(plain[tag]["Value"][0])
+def _pages(search: Callable[..., list[dict[str, Any]]], tag: str, wanted: dict[str, str]) -> list[str]:
+    """All UIDs that a search finds. A server may answer with fewer at once than there are, or send the same page for ever."""
+    found: dict[str, None] = {}
+    offset = 0
+    while True:
+        page = search(search_filters=wanted, offset=offset)
+        uids = [str(one[tag]["Value"][0]) for one in page]
+        if found.keys() >= set(uids):
+            return list(found)
+        found |= dict.fromkeys(uids)
+        offset += len(page)
 
 
 def _file(data: Any) -> bytes:

@@ -181,6 +181,7 @@ def opened_spool(folder: Path) -> Iterator[Spool]:
     """Raises InputError where another worker has it."""
     import fcntl  # not on Windows, where there is no worker
 
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # images of patients lie in it
     for part in _PARTS:
         (folder / part).mkdir(parents=True, exist_ok=True)
     with open(folder / "worker.lock", "w", encoding="utf-8") as file:
