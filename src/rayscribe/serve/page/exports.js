@@ -25,7 +25,8 @@ async function save(kind, draft) {
   const written = draft.plain;
   clear("export");
   try {
-    const { blob, name } = await api.exported(kind, written, NEEDS_ORIGINALS.has(kind) ? draft.images : []);
+    const takesOriginals = NEEDS_ORIGINALS.has(kind) || (kind === "fhir" && draft.images.every((image) => image.isDicom));
+    const { blob, name } = await api.exported(kind, written, takesOriginals ? draft.images : []);
     download(blob, name);
     if (draft.plain === written) draft.saved(); // it may have been edited while the server worked
     say(`${KINDS[kind]} saved as ${name}.`);
