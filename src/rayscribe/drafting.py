@@ -5,6 +5,7 @@ Shapes: T words, V views, S patches along a side of an image.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -27,6 +28,8 @@ from rayscribe.terms import terms_of
 STATES: dict[int, State] = {POSITIVE: "positive", NEGATIVE: "negative", UNCERTAIN: "uncertain"}
 
 _MARKS = ".!?"
+_BEFORE_MARK = re.compile(r"\s+([.,;:!?)])(?=\s|$)")
+_AFTER_MARK = re.compile(r"(?<!\S)(\()\s+")
 
 
 def document_of(
@@ -72,7 +75,14 @@ def sentences_of(report: str) -> tuple[Sentence, ...]:
     Joined with single blanks they are the report with its white space normalised; so a report is cut at white space alone, and
     "normal.The" stays whole.
     """
-    return tuple(Sentence(text=text, mentions=_named(text)) for text in _pieces(report))
+    return tuple(_sentence(text) for text in _pieces(report))
+
+
+def readable(sentence: str) -> str:
+    """Marks close to their words, and a capital at the start of a sentence that has none: models that learn cleaned reports
+    write "the lungs are clear ." The words stay as they are."""
+    text = _BEFORE_MARK.sub(r"\1", _AFTER_MARK.sub(r"\1", sentence))
+    return text[:1].upper() + text[1:] if text == text.lower() else text
 
 
 def grids_of(map_VSS: NDArray[np.float32]) -> tuple[Grid, ...]:
@@ -100,9 +110,10 @@ def author_of(folder: Path) -> Author:
 
 
 def _report(draft: Draft, place: int) -> Report:
-    sentences = sentences_of(draft.reports[place])
+    pieces = list(_pieces(draft.reports[place]))
+    sentences = tuple(_sentence(readable(piece)) for piece in pieces)
     looks_TVSS = draft.looks[place] if draft.looks else None
-    words = [len(sentence.text.split()) for sentence in sentences]
+    words = [len(piece.split()) for piece in pieces]
     if looks_TVSS is not None and len(looks_TVSS) == sum(words):
         ends = list(accumulate(words))
         sentences = tuple(
@@ -135,6 +146,10 @@ def _pieces(report: str) -> Iterator[str]:
         end = place + len(sentence)
     if piece := " ".join(report[start:].split()):
         yield piece
+
+
+def _sentence(text: str) -> Sentence:
+    return Sentence(text=text, mentions=_named(text))
 
 
 def _named(sentence: str) -> tuple[Named, ...]:

@@ -22,6 +22,7 @@ from rayscribe.clinical.exports import KINDS, exported
 from rayscribe.clinical.originals import read_originals
 from rayscribe.clinical.pdf import printable
 from rayscribe.document import Document, Finding, document_json
+from rayscribe.drafting import readable
 from rayscribe.errors import DISCLAIMER, InputError
 
 PARTS = ("The heart is mildly enlarged.", "No pleural effusion.")
@@ -294,3 +295,19 @@ def test_the_command_line_says_what_is_wrong(rayscribe: Callable[..., str], tmp_
     assert not out.exists()
     rayscribe("export", "json", path, "--out", out)
     assert out.read_text() == path.read_text()
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("the lungs are clear .", "The lungs are clear."),
+        ("no effusion , pneumothorax or edema .", "No effusion, pneumothorax or edema."),
+        ("t9 ( mild ) is unchanged .", "T9 (mild) is unchanged."),
+        ("Heart size is 0.52 .", "Heart size is 0.52."),
+        ("a .5 cm nodule", "A .5 cm nodule"),
+        ("", ""),
+    ],
+)
+def test_what_a_model_writes_is_set_for_readers_without_another_word(written: str, read: str) -> None:
+    assert readable(written) == read
+    assert "".join(read.lower().split()) == "".join(written.lower().split())

@@ -42,7 +42,7 @@ class Process:
         self.client = httpx.Client(base_url=self._address(), timeout=60)
 
     def _address(self) -> str:
-        end = time.monotonic() + 60
+        end = time.monotonic() + 120
         while time.monotonic() < end and self.process.poll() is None:
             if found := re.search(r"http://\S+", self.log.read_text()):
                 return found[0]
@@ -50,7 +50,7 @@ class Process:
         raise AssertionError(self.log.read_text())
 
     def ready(self) -> Process:
-        end = time.monotonic() + 60
+        end = time.monotonic() + 120
         while time.monotonic() < end:
             try:
                 if self.client.get("/readyz").status_code == 200:
@@ -87,7 +87,7 @@ def problem(answer: Any, status: int) -> dict[str, Any]:
     return told
 
 
-def ended(client: Any, id_: str, *, seconds: float = 60, headers: dict[str, str] | None = None) -> dict[str, Any]:
+def ended(client: Any, id_: str, *, seconds: float = 120, headers: dict[str, str] | None = None) -> dict[str, Any]:
     """The asynchronous study when it has ended."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:

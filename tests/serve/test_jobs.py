@@ -154,7 +154,7 @@ def test_too_much_is_refused_and_not_lost(served: dict[str, Path], images: list[
     with service(served, database=url, queue=2, jobs=2, batch=1) as client, ThreadPoolExecutor(2) as pool:
         waiting = [pool.submit(client.post, "/v1/reports", files=form(images)) for _ in range(2)]
         assert gate.reached.wait(30)
-        end = time.monotonic() + 10
+        end = time.monotonic() + 60
         while (refused := client.post("/v1/images", files=form(images[:1], "image"))).status_code != 429:
             assert time.monotonic() < end
         assert problem(refused, 429) and refused.headers["retry-after"] == "1"
