@@ -44,7 +44,6 @@ def test_help_answers_at_once_and_loads_no_torch(rayscribe: Callable[..., str]) 
         ["label"],
         ["audit"],
         ["predict"],
-        ["export", "model"],
         ["export", "sr"],
         ["worker"],
         ["import-r2gen"],

@@ -15,7 +15,9 @@ from vision_llm_settings import REPORTS, short
 
 from rayscribe.config import BackboneConfig, DecodingConfig
 from rayscribe.data.manifest import read_manifest, write_manifest
+from rayscribe.document import read_document
 from rayscribe.labels import OBSERVATIONS
+from rayscribe.model_folder import weights_sha256
 from rayscribe.vision_llm.folder import load_llm
 from rayscribe.vision_llm.lora import LoraSettings
 from rayscribe.vision_llm.reporter import VisionLlmReporter
@@ -72,6 +74,15 @@ def test_a_tuned_model_writes_goes_on_is_scored_and_compared_with_its_base(
         )
     assert "base" in rayscribe("compare", tmp_path / "base.json", tmp_path / "tuned.json")
     assert len((tuned / "test-log.jsonl").read_text().splitlines()) >= 2  # written, then scored
+
+
+def test_its_draft_is_written_for_export(rayscribe: Command, tuned: Path, handful: Path, tmp_path: Path) -> None:
+    study, out = read_manifest(handful).split("test")[0], tmp_path / "draft.json"
+    rayscribe("predict", study.images[0], "--model", tuned, "--out", out, *GREEDY)
+    document = read_document(out.read_text(), "draft")
+    assert (document.model.system, document.model.section) == ("vision LLM", "findings")
+    assert document.model.weights_sha256 == weights_sha256(tuned)
+    rayscribe("export", "pdf", out, "--out", tmp_path / "draft.pdf")
 
 
 def test_one_image_gets_a_draft_and_says_what_it_is(rayscribe: Command, tuned: Path, handful: Path) -> None:
