@@ -8,11 +8,11 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from rayscribe.errors import DISCLAIMER, InputError
 
-FORMAT = "rayscribe-draft-1"
+FORMAT: Final = "rayscribe-draft-1"
 
 State = Literal["positive", "negative", "uncertain"]
 Grid = tuple[tuple[float, ...], ...]

@@ -13,13 +13,15 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
-from serving import form, problem, service, views_of
+from pydantic import TypeAdapter
+from serving import ended, form, problem, service, views_of
 
 from rayscribe.classifier_folder import load_classifier
 from rayscribe.config import DecodingConfig
 from rayscribe.document import read_document
 from rayscribe.errors import DISCLAIMER, InputError
 from rayscribe.heatmap import classified
+from rayscribe.serve.answers import DraftAnswer, FindingsAnswer, LabelsAnswer, ProblemAnswer, StudyAnswer
 from rayscribe.serve.app import create_app
 from rayscribe.serve.settings import ServeConfig
 from rayscribe.writers import open_writer
@@ -274,3 +276,23 @@ def test_the_interface_is_described(open_service: Open) -> None:
     assert {"/v1/reports", "/v1/classify", "/v1/studies", "/v1/studies/{id}", "/v1/models"} <= described["paths"].keys()
     body = described["paths"]["/v1/reports"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
     assert body["properties"].keys() == {"images", "options"}
+    told = described["paths"]["/v1/reports"]["post"]["responses"]
+    assert told["200"]["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/DraftAnswer"}
+    assert told["4XX"]["content"].keys() == {"application/problem+json"}
+
+
+def test_answers_are_as_they_are_described(open_service: Open, served: dict[str, Path], images: list[Path]) -> None:
+    client, name = open_service(), load_classifier(served["findings"]).findings[0]
+    options = {"options": json.dumps({"evidence": name})}
+    study = client.post("/v1/studies", files=form(images)).json()
+    refused = client.post("/v1/images", files=[("image", ("a", b"no image"))])
+    for model, answer in (
+        (DraftAnswer, client.post("/v1/reports", files=form(images)).json()),
+        (FindingsAnswer, client.post("/v1/classify", files=form(images), data=options).json()),
+        (LabelsAnswer, client.post("/v1/labels", json={"text": "Possible edema."}).json()),
+        (StudyAnswer, study),
+        (StudyAnswer, ended(client, study["id"])),
+        (ProblemAnswer, refused.json()),
+    ):
+        kind: TypeAdapter[Any] = TypeAdapter(model)
+        assert kind.dump_python(kind.validate_python(answer), mode="json", exclude_unset=True) == answer

@@ -6,28 +6,6 @@ from typing import Any
 
 from pydantic import BaseModel
 
-PROBLEM: dict[str, Any] = {
-    "description": "what is wrong, and what to do about it (RFC 9457)",
-    "content": {
-        "application/problem+json": {
-            "schema": {
-                "type": "object",
-                "required": ["type", "title", "status", "detail"],
-                "properties": {
-                    "type": {"type": "string"},
-                    "title": {"type": "string"},
-                    "status": {"type": "integer"},
-                    "detail": {"type": "string"},
-                    "request": {"type": "string", "description": "also in the log and in X-Request-ID"},
-                    "image": {"type": "integer", "description": "the place of the image that is at fault, from 1 on"},
-                },
-            }
-        }
-    },
-}
-
-PROBLEMS: dict[int | str, dict[str, Any]] = {"4XX": PROBLEM, "5XX": PROBLEM}
-
 
 def form(images: str, options: type[BaseModel] | None = None, **texts: str) -> dict[str, Any]:
     """For `openapi_extra`: a multipart form of image files and texts."""

@@ -25,8 +25,9 @@ from rayscribe.drafting import sentences_of
 from rayscribe.errors import DISCLAIMER
 from rayscribe.labels import NOT_MENTIONED, OBSERVATIONS, STATE_NAMES
 from rayscribe.metrics.labeler import states
+from rayscribe.serve.answers import PROBLEMS, DraftAnswer, FindingsAnswer, LabelsAnswer, answers
 from rayscribe.serve.desk import Desk
-from rayscribe.serve.forms import PROBLEM, PROBLEMS, form
+from rayscribe.serve.forms import form
 from rayscribe.serve.jobs import Jobs
 from rayscribe.serve.measures import CONTENT_TYPE, Measures
 from rayscribe.serve.problems import Problem
@@ -47,7 +48,7 @@ class Words(BaseModel):
 def add_routes(app: FastAPI, desk: Desk, jobs: Jobs, measures: Measures, config: ServeConfig) -> None:
     threads = ThreadPoolExecutor(config.queue + (os.cpu_count() or 1), thread_name_prefix="request")
 
-    @app.post("/v1/reports", responses=PROBLEMS, openapi_extra=form("images", DraftOptions))
+    @app.post("/v1/reports", responses=answers(DraftAnswer), openapi_extra=form("images", DraftOptions))
     async def report(request: Request) -> Response:
         """A draft report of one study."""
         sent = await read_form(request, config)
@@ -60,7 +61,7 @@ def add_routes(app: FastAPI, desk: Desk, jobs: Jobs, measures: Measures, config:
         )
         return JSONResponse(document.plain())
 
-    @app.post("/v1/classify", responses=PROBLEMS, openapi_extra=form("images", FindingOptions))
+    @app.post("/v1/classify", responses=answers(FindingsAnswer), openapi_extra=form("images", FindingOptions))
     async def classify(request: Request) -> Response:
         """Probabilities of a classifier's findings, and where the images speak for one of them."""
         sent = await read_form(request, config)
@@ -80,7 +81,7 @@ def add_routes(app: FastAPI, desk: Desk, jobs: Jobs, measures: Measures, config:
         shown = await while_awaited(request, threads, lambda stop: _png(sent.images[0]), seconds=config.max_seconds)
         return Response(shown, media_type="image/png")
 
-    @app.post("/v1/labels", responses=PROBLEMS)
+    @app.post("/v1/labels", responses=answers(LabelsAnswer))
     def labels(words: Words) -> dict[str, Any]:
         """What a text says of the 14 observations, sentence by sentence, by the built-in rules."""
         found = [dataclasses.asdict(sentence) for sentence in sentences_of(words.text)]
@@ -137,7 +138,7 @@ def add_routes(app: FastAPI, desk: Desk, jobs: Jobs, measures: Measures, config:
         """The process answers."""
         return {"status": "alive"}
 
-    @app.get("/readyz", responses={503: PROBLEM})
+    @app.get("/readyz", responses=PROBLEMS)
     def ready() -> dict[str, str]:
         """Requests can be served: the database answers."""
         _waiting(jobs)

@@ -10,8 +10,9 @@ from sqlalchemy.exc import OperationalError
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 
+from rayscribe.serve.answers import StudyAnswer, answers
 from rayscribe.serve.desk import Desk
-from rayscribe.serve.forms import PROBLEMS, form
+from rayscribe.serve.forms import form
 from rayscribe.serve.jobs import Jobs, Repeated
 from rayscribe.serve.problems import Problem
 from rayscribe.serve.runner import Runner
@@ -30,7 +31,7 @@ def add_study_routes(app: FastAPI, desk: Desk, jobs: Jobs, runner: Runner, confi
     @app.post(
         "/v1/studies",
         status_code=202,
-        responses=PROBLEMS,
+        responses=answers(StudyAnswer, 202),
         openapi_extra=form("images", DraftOptions) | {"parameters": [_REPEAT]},
     )
     async def accept(request: Request) -> Response:
@@ -46,12 +47,12 @@ def add_study_routes(app: FastAPI, desk: Desk, jobs: Jobs, runner: Runner, confi
         job = await run_in_threadpool(_found, jobs, id_, request.state.owner)
         return JSONResponse(job, 202, {"Location": f"/v1/studies/{id_}"})
 
-    @app.get("/v1/studies/{id}", responses=PROBLEMS)
+    @app.get("/v1/studies/{id}", responses=answers(StudyAnswer))
     def look(request: Request, id: str) -> dict[str, Any]:
         """How far a study is, and its draft when it is done."""
         return _found(jobs, id, request.state.owner)
 
-    @app.delete("/v1/studies/{id}", responses=PROBLEMS)
+    @app.delete("/v1/studies/{id}", responses=answers(StudyAnswer))
     def cancel(request: Request, id: str) -> dict[str, Any]:
         """Cancels a study that waits or is written; forgets one that has ended."""
         try:

@@ -1,0 +1,87 @@
+"""What the service answers, as /openapi.json describes it. A test holds real answers against these."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import BaseModel
+
+from rayscribe.document import FORMAT, Document, Finding, Grid, Sentence
+from rayscribe.serve.jobs import State
+
+
+@dataclass(frozen=True, kw_only=True)
+class DraftAnswer(Document):
+    """A draft report. Its status is preliminary, always."""
+
+    format: Literal["rayscribe-draft-1"] = FORMAT
+    status: Literal["preliminary"] = "preliminary"
+    disclaimer: str
+
+
+class ProblemAnswer(BaseModel):
+    """What is wrong, and what to do about it (RFC 9457)."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    request: str | None = None
+    "also in the log and in X-Request-ID"
+    image: int | None = None
+    "the place of the image that is at fault, from 1 on"
+
+
+class StudyAnswer(BaseModel):
+    """An asynchronous study."""
+
+    id: str
+    state: State
+    progress: float
+    "between 0 and 1"
+    stage: str
+    position: int | None
+    "how many studies wait in front of it"
+    draft: DraftAnswer | None
+    problem: ProblemAnswer | None
+
+
+class Evidence(BaseModel):
+    """Where images speak for a finding (Grad-CAM): a grid an image, rows from top to bottom, the highest of all is 1."""
+
+    finding: str
+    grids: list[Grid]
+
+
+class FindingsAnswer(BaseModel):
+    """What a classifier finds, likeliest first."""
+
+    format: Literal["rayscribe-findings-1"]
+    disclaimer: str
+    classifier: str
+    findings: list[Finding]
+    evidence: Evidence | None
+    warnings: list[str]
+
+
+class LabelsAnswer(BaseModel):
+    """What a text says of the 14 observations, by the built-in rules."""
+
+    sentences: list[Sentence]
+    states: dict[str, Literal["positive", "negative", "uncertain"]]
+    disclaimer: str
+
+
+PROBLEMS: dict[int | str, dict[str, Any]] = {
+    code: {
+        "description": str(ProblemAnswer.__doc__),
+        "content": {"application/problem+json": {"schema": ProblemAnswer.model_json_schema()}},
+    }
+    for code in ("4XX", "5XX")
+}
+
+
+def answers(model: Any, status: int = 200) -> dict[int | str, dict[str, Any]]:
+    """For `responses`: this model when all is well, a problem otherwise."""
+    return {status: {"model": model}} | PROBLEMS
