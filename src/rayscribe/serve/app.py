@@ -7,7 +7,7 @@ An asynchronous study's: the same form -> Jobs (jobs.py) -> Runner (runner.py) -
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Request
@@ -69,7 +69,9 @@ def create_app(config: ServeConfig) -> ASGIApp:
 
 
 async def _told(request: Request, error: Exception) -> Response:
+    headers: Mapping[str, str] = {}
     if isinstance(error, HTTPException):
+        headers = error.headers or {}  # which methods there are
         error = Problem(
             error.status_code, "there is nothing at this address" if error.status_code == 404 else error.detail
         )
@@ -78,7 +80,9 @@ async def _told(request: Request, error: Exception) -> Response:
     problem = problem_of(error)
     if problem.status == 500:
         _LOG.error("request %s failed", request.state.request, exc_info=error)
-    return problem.response(request.state.request)
+    response = problem.response(request.state.request)
+    response.headers.update(headers)
+    return response
 
 
 def _note(model: str, event: str) -> None:
