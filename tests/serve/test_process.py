@@ -156,9 +156,7 @@ def test_a_port_that_is_taken_is_told(served: dict[str, Path], tmp_path: Path) -
     ("options", "said"),
     [
         (["--model", "nowhere"], "no rayscribe model"),
-        (["--host", "0.0.0.0", "--model", "r2gen"], "rayscribe api-key"),
         (["--keys", "none.txt", "--model", "r2gen"], "none.txt: no such file"),
-        (["--batch", "0", "--model", "r2gen"], "--batch 0"),
     ],
 )
 def test_a_wrong_start_is_one_line(rayscribe: Any, served: dict[str, Path], options: list[str], said: str) -> None:

@@ -262,6 +262,13 @@ def test_no_address_but_the_loopback_without_keys(served: dict[str, Path]) -> No
         ServeConfig(models=(served["r2gen"],), host="0.0.0.0")
 
 
+def test_a_service_without_models_or_room_is_refused(served: dict[str, Path]) -> None:
+    with pytest.raises(InputError, match="at least one model"):
+        ServeConfig(models=())
+    with pytest.raises(InputError, match="--max-megapixels 0: at least 1"):
+        ServeConfig(models=(served["r2gen"],), max_megapixels=0)
+
+
 def test_other_pages_may_not_ask(open_service: Open, images: list[Path]) -> None:
     client = open_service()
     problem(client.post("/v1/reports", files=form(images), headers={"Origin": "http://evil.example"}), 403)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+import tyro
 
 from rayscribe.errors import InputError
 
@@ -13,12 +16,14 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServeConfig:
-    """Models and limits of one service."""
+    """Serves models over HTTP: a page at /, the interface at /openapi.json."""
 
-    models: tuple[Path, ...]
+    models: Annotated[tuple[Path, ...], tyro.conf.UseAppendAction, tyro.conf.arg(name="model")]
+    "a folder of a report model, a vision LLM or a classifier; may be given several times"
     host: str = "127.0.0.1"
     "anything but the loopback needs --keys"
     port: int = 8000
+    "0 takes a free one"
     keys: Path | None = None
     "a file that `rayscribe api-key` writes; only hashes stand in it"
     database: str = ""
