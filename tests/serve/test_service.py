@@ -258,6 +258,11 @@ def test_other_pages_may_not_ask(open_service: Open, images: list[Path]) -> None
     client = open_service()
     problem(client.post("/v1/reports", files=form(images), headers={"Origin": "http://evil.example"}), 403)
     problem(client.get("/v1/models", headers={"Host": "evil.example"}), 421)
+    for host in ("[::1", "[", "[v1.x]:80", "127.0.0.1:1@evil.example", "localhost.evil.example", "0.0.0.0", ""):
+        problem(client.get("/v1/models", headers={"Host": host}), 421)
+    for origin in ("http://[", "null", "http://127.0.0.1:8000.evil.example", "127.0.0.1:8000"):
+        problem(client.get("/v1/models", headers={"Origin": origin}), 403)
+    assert client.get("/v1/models", headers={"Host": "[::1]:8000"}).status_code == 200
     answer = client.get("/v1/models", headers={"Origin": "http://127.0.0.1:8000"})
     assert answer.status_code == 200
     assert "access-control-allow-origin" not in answer.headers

@@ -84,11 +84,11 @@ class Guard:
     def _refusal(self, scope: Scope) -> Problem | None:
         headers, path = Headers(scope=scope), str(scope["path"])
         host = headers.get("host", "")
-        if not self._keys and urlsplit(f"//{host}").hostname not in LOOPBACK:
+        if not self._keys and _name(f"//{host}") not in LOOPBACK:
             # A page of another name that resolves to this machine could ask in the user's place.
             return Problem(421, "this service answers to localhost only")
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != host:
+        if origin is not None and origin.partition("://")[2] != host:
             return Problem(403, "requests of other pages are not answered")
         scope["state"]["owner"] = ""
         if self._keys and (path.startswith("/v1/") or path == "/metrics"):
@@ -132,3 +132,11 @@ class Guard:
         self._measures.seconds.labels(route, method).observe(seconds)
         if route not in ("/healthz", "/readyz", "/metrics"):
             _LOG.info("%s %s %d %.0f ms %s", method, route, status, 1000 * seconds, request)
+
+
+def _name(address: str) -> str | None:
+    """The host of an address; None where it has none, or is not written as one."""
+    try:
+        return urlsplit(address).hostname
+    except ValueError:
+        return None
