@@ -144,8 +144,8 @@ def options_of(kind: type[BaseModel], text: str) -> Any:
         if any(fault["type"] == "extra_forbidden" for fault in error.errors()):
             raise Problem(422, f"options: an unknown one; there are: {', '.join(kind.model_fields)}") from None
         raise Problem(422, f"options: {_first(error)}") from None
-    except ValueError:
-        raise Problem(422, "options: not JSON") from None
+    except (ValueError, RecursionError):
+        raise Problem(422, "options: not JSON, or too deep") from None
 
 
 def _first(error: ValidationError) -> str:
