@@ -254,8 +254,16 @@ def test_the_likeliest_word_is_drawn_however_small_the_nucleus_is() -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"temperature": math.inf}, {"temperature": 1e-300}, {"length_penalty": 1e308}, {"seed": 2**80}, {"seed": -1}]
-    + [{"length_penalty": math.nan}, {"block_ngrams": -1}, {"min_tokens": -1}],
+    [
+        {"temperature": math.inf},
+        {"temperature": 1e-300},
+        {"length_penalty": 1e308},
+        {"length_penalty": math.nan},
+        {"seed": 2**80},
+        {"seed": -1},
+        {"block_ngrams": -1},
+        {"min_tokens": -1},
+    ],
 )
 def test_settings_that_no_number_can_hold_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="--decoding"):

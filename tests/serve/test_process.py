@@ -161,7 +161,9 @@ def test_a_port_that_is_taken_is_told(served: dict[str, Path], tmp_path: Path) -
         (["--batch", "0", "--model", "r2gen"], "--batch 0"),
     ],
 )
-def test_a_wrong_start_is_one_line(rayscribe: Any, served: dict[str, Path], options: list[str], said: str) -> None:
+def test_a_wrong_start_is_one_line(
+    rayscribe: Any, served: dict[str, Path], tmp_path: Path, options: list[str], said: str
+) -> None:
     chosen = [str(served["r2gen"]) if option == "r2gen" else option for option in options]
-    message = rayscribe("serve", *chosen, "--database", "sqlite://", code=1)
+    message = rayscribe("serve", *chosen, "--database", f"sqlite:///{tmp_path / 'jobs.sqlite'}", code=1)
     assert said in message and "\n" not in message

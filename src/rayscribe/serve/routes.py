@@ -13,7 +13,6 @@ from fastapi import FastAPI, Request
 from PIL import Image
 from pydantic import BaseModel, Field
 from pydicom.dataset import Dataset
-from sqlalchemy.exc import OperationalError
 from starlette.responses import JSONResponse, Response
 
 from rayscribe import __version__
@@ -27,7 +26,7 @@ from rayscribe.labels import NOT_MENTIONED, OBSERVATIONS, STATE_NAMES
 from rayscribe.metrics.labeler import states
 from rayscribe.serve.desk import Desk
 from rayscribe.serve.forms import PROBLEM, PROBLEMS, form
-from rayscribe.serve.jobs import Jobs
+from rayscribe.serve.jobs import AWAY, Jobs
 from rayscribe.serve.measures import CONTENT_TYPE, Measures
 from rayscribe.serve.problems import Problem
 from rayscribe.serve.settings import ServeConfig
@@ -154,7 +153,7 @@ def add_routes(app: FastAPI, desk: Desk, jobs: Jobs, measures: Measures, config:
 def _waiting(jobs: Jobs) -> int:
     try:
         return jobs.waiting()
-    except OperationalError:
+    except AWAY:
         raise Problem(503, "the database does not answer", retry_after=5) from None
 
 
