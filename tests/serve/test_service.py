@@ -207,6 +207,9 @@ def test_unknown_addresses_and_paths_outside_are_not_found(open_service: Open) -
     client = open_service()
     for path in ("/v2/reports", "/page/../app.py", "/page/%2e%2e/app.py", "/page/..%2f..%2fcli.py", "/v1/studies/1"):
         problem(client.get(path), 404)
+    for path in ("/v1/studies/%00", "/v1/studies/" + "g" * 32, "/page/%00", "/page/" + "a" * 5000):
+        problem(client.get(path), 404)
+    problem(client.delete("/v1/studies/%00"), 404)
     problem(client.get("/v1/reports"), 405)
     problem(client.post("/v1/exports/exe", data={"draft": "{}"}, files=[("images", ("a", b"x"))]), 404)
 
