@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -149,7 +150,31 @@ def test_bombs_are_refused_before_they_are_decoded(open_service: Open) -> None:
     told = problem(client.post("/v1/images", files=[("image", ("a.png", bomb.getvalue()))]), 413)
     assert "1 million pixels" in told["detail"]
     deflated = b"\0" * 128 + b"DICM" + b"1.2.840.10008.1.2.1.99" + b"\0" * 100
-    assert "deflated" in problem(client.post("/v1/images", files=[("image", ("a", deflated))]), 422)["detail"]
+    far = deflated.replace(b"1.2.840", b"\0" * 4000 + b"1.2.840")  # behind a long value of the file's head
+    for content in (deflated, far):
+        assert "deflated" in problem(client.post("/v1/images", files=[("image", ("a", content))]), 422)["detail"]
+    noise, written = np.random.default_rng(0).integers(0, 255, (64, 64), np.uint8), io.BytesIO()
+    Image.fromarray(noise).save(written, "JPEG", progressive=True)
+    whole = written.getvalue()
+    scans = whole[:-2] + whole[whole.rfind(b"\xff\xda") : -2] * 200 + whole[-2:]
+    assert client.post("/v1/images", files=[("image", ("a", whole))]).status_code == 200
+    assert "scans" in problem(client.post("/v1/images", files=[("image", ("a", scans))]), 422)["detail"]
+
+
+def test_nothing_of_an_upload_is_written_to_the_disk(open_service: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    noise, written = np.random.default_rng(0).integers(0, 255, (1500, 1500), np.uint8), io.BytesIO()
+    Image.fromarray(noise).save(written, "PNG")
+    assert len(written.getvalue()) > 2_000_000
+    monkeypatch.setattr(tempfile.SpooledTemporaryFile, "rollover", lambda _: pytest.fail("on the disk"))
+    answer = open_service().post("/v1/images", files=[("image", ("a", written.getvalue()))])
+    assert answer.status_code == 200
+
+
+@pytest.mark.parametrize("charset", ["undefined", "punycode", "nonsense", "hex"])
+def test_a_character_set_that_cannot_be_decoded_is_told(open_service: Open, charset: str) -> None:
+    body = b'--x\r\nContent-Disposition: form-data; name="\xff-a"\r\n\r\n\xff-\r\n--x--\r\n'
+    headers = {"content-type": f"multipart/form-data; boundary=x; charset={charset}"}
+    problem(open_service().post("/v1/reports", content=body, headers=headers), 400)
 
 
 @pytest.mark.parametrize(
