@@ -132,8 +132,8 @@ def add_routes(app: FastAPI, desk: Desk, jobs: Jobs, measures: Measures, config:
         }
 
     @app.get("/healthz")
-    def alive() -> dict[str, str]:
-        """The process answers."""
+    async def alive() -> dict[str, str]:
+        """The process answers, also while every thread waits for the database."""
         return {"status": "alive"}
 
     @app.get("/readyz", responses={503: PROBLEM})
