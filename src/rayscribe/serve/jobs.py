@@ -25,7 +25,7 @@ State = Literal["queued", "running", "done", "failed", "cancelled"]
 AWAY = (DBAPIError, TimeoutError)
 "What is raised where the database does not answer: it is locked, full, gone, damaged, or has no connection left."
 CLAIM_SECONDS = 10.0
-MOST_ATTEMPTS = 3
+MOST_ATTEMPTS = 5
 
 _tables = sql.MetaData()
 _JOBS = sql.Table(
