@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
@@ -10,6 +11,7 @@ import subprocess
 import tempfile
 import threading
 import time
+import weakref
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,9 +26,12 @@ from rayscribe.decoding import Steps
 from rayscribe.errors import InputError
 from rayscribe.predict import Draft
 from rayscribe.serve import jobs as jobs_module
-from rayscribe.serve.batching import Wish
+from rayscribe.serve import store
+from rayscribe.serve.batching import Cancelled, Wish
 from rayscribe.serve.desk import Desk
 from rayscribe.serve.jobs import MOST_ATTEMPTS, Jobs
+from rayscribe.serve.uploads import DraftOptions
+from rayscribe.writers import open_writer
 
 
 @pytest.fixture(scope="module")
@@ -315,6 +320,46 @@ def test_a_request_is_a_new_study_when_the_one_before_is_forgotten(url: str, mon
     assert jobs.add(upload(), "{}", **sent) == first
     jobs.cancel(first, owner="")
     assert jobs.add(upload(), "{}", **sent) != first
+
+
+def test_what_is_asked_for_after_the_end_is_not_waited_for(
+    served: dict[str, Path], images: list[Path], url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desks, start = list[Desk](), Desk.start
+    monkeypatch.setattr(Desk, "start", lambda desk: (desks.append(desk), start(desk)))
+    with service(served, database=url):
+        pass
+    sent = [Upload(name="image 1", content=images[0].read_bytes())]
+    with pytest.raises(Cancelled):
+        desks[0].draft(sent, DraftOptions(), threading.Event(), lambda share, stage: None)
+
+
+def test_studies_that_wait_hold_no_model_in_memory(
+    served: dict[str, Path], images: list[Path], url: str, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alive = weakref.WeakSet[Any]()
+
+    def opened(folder: Path) -> Any:
+        writer = open_writer(folder)
+        alive.add(writer.trained.model)  # type: ignore[attr-defined]
+        return writer
+
+    monkeypatch.setattr(store, "open_writer", opened)
+    largest = max(path.stat().st_size for name in ("r2gen", "baseline") for path in served[name].glob("*.safetensors"))
+    with (
+        service(served, "r2gen", "baseline", database=url, memory_gib=1.2 * largest / 2**30) as client,
+        ThreadPoolExecutor(8) as pool,
+    ):
+        names = ["r2gen", "baseline"] * 4
+        answers = []
+        for name in names:
+            options = {"options": json.dumps({"model": name})}
+            answers.append(pool.submit(client.post, "/v1/reports", files=form(images), data=options))
+            time.sleep(0.3)
+        gc.collect()
+        assert len(alive) <= 2  # one in the store, one that is written with
+        gate.open.set()
+        assert [answer.result().json()["model"]["name"] for answer in answers] == names
 
 
 def upload() -> list[Upload]:
