@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from conftest import small_model
 from rayscribe import decoding
 from rayscribe.config import DecodingConfig
 from rayscribe.decoding import Hypothesis, Vocabulary, beam_search, decode
+from rayscribe.errors import InputError
 from rayscribe.models.layers import Encoded
 from rayscribe.models.report_model import ReportModel
 
@@ -232,3 +235,36 @@ def test_beam_search_is_what_decode_calls_by_default() -> None:
     with torch.inference_mode():
         direct = beam_search(model.decoder, encoded, OWN, DecodingConfig(), max_tokens=6)
     assert decode(model.decoder, encoded, OWN, DecodingConfig(), max_tokens=6) == direct
+
+
+def test_a_report_that_may_neither_end_nor_go_on_ends() -> None:
+    model, encoded = small_model(), patches()
+    for strategy in ("beam", "sample"):
+        config = DecodingConfig(strategy=strategy, beams=2, block_ngrams=1, min_tokens=40)
+        for (found,) in decode(model.decoder, encoded, OWN, config, max_tokens=40):
+            assert len(set(found.tokens)) == len(found.tokens) == 12 - 3  # every word of the vocabulary once
+
+
+def test_the_likeliest_word_is_drawn_however_small_the_nucleus_is() -> None:
+    model, encoded = small_model(), patches()
+    greedy = decode(model.decoder, encoded, OWN, DecodingConfig(beams=1), max_tokens=8)
+    drawn = decode(model.decoder, encoded, OWN, DecodingConfig(strategy="sample", top_p=1e-320), max_tokens=8)
+    assert [one.tokens for (one,) in drawn] == [one.tokens for (one,) in greedy]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"temperature": math.inf},
+        {"temperature": 1e-300},
+        {"length_penalty": 1e308},
+        {"length_penalty": math.nan},
+        {"seed": 2**80},
+        {"seed": -1},
+        {"block_ngrams": -1},
+        {"min_tokens": -1},
+    ],
+)
+def test_settings_that_no_number_can_hold_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="--decoding"):
+        DecodingConfig(**wrong)

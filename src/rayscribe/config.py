@@ -170,8 +170,16 @@ class DecodingConfig:
 
     def __post_init__(self) -> None:
         need(self.beams >= 1, "--decoding.beams", self.beams, "at least 1")
-        need(self.length_penalty >= 0, "--decoding.length-penalty", self.length_penalty, "not negative")
-        need(self.temperature > 0, "--decoding.temperature", self.temperature, "above 0; --decoding.beams 1 is greedy")
+        need(0 <= self.length_penalty <= 100, "--decoding.length-penalty", self.length_penalty, "between 0 and 100")
+        need(self.block_ngrams >= 0, "--decoding.block-ngrams", self.block_ngrams, "not negative; 0 blocks nothing")
+        need(self.min_tokens >= 0, "--decoding.min-tokens", self.min_tokens, "not negative")
+        need(
+            1e-4 <= self.temperature <= 1e4,
+            "--decoding.temperature",
+            self.temperature,
+            "between 0.0001 and 10000; --decoding.beams 1 is greedy",
+        )
+        need(0 <= self.seed < 2**63, "--decoding.seed", self.seed, "between 0 and 2^63 - 1")
         need(0 < self.top_p <= 1, "--decoding.top-p", self.top_p, "above 0, at most 1")
         need(self.top_k >= 0, "--decoding.top-k", self.top_k, "not negative; 0 takes all")
         need(0 <= self.min_p < 1, "--decoding.min-p", self.min_p, "at least 0, below 1")

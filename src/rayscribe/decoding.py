@@ -232,6 +232,8 @@ def _forbid_(logits_BKW: Tensor, history_BKT: Tensor, vocabulary: Vocabulary, co
         )
         penalty[:, :, vocabulary.end] = 0.0
         logits_BKW += penalty
+        # A report that may neither end nor go on ends.
+        logits_BKW[:, :, vocabulary.end].masked_fill_(logits_BKW.isneginf().all(-1), 0.0)
 
 
 def _top(logits_BKW: Tensor, top_k: int, top_p: float, min_p: float) -> Tensor:
@@ -244,6 +246,7 @@ def _top(logits_BKW: Tensor, top_k: int, top_p: float, min_p: float) -> Tensor:
         ordered, indices = logits_BKW.sort(dim=-1, descending=True)
         probability = ordered.softmax(-1)
         outside = probability.cumsum(-1) - probability >= top_p
+        outside[..., 0] = False  # however small p is
         logits_BKW = logits_BKW.masked_fill(outside.gather(-1, indices.argsort(-1)), -torch.inf)
     if min_p:
         least = logits_BKW.amax(-1, keepdim=True) + math.log(min_p)

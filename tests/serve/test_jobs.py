@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
@@ -10,6 +11,7 @@ import subprocess
 import tempfile
 import threading
 import time
+import weakref
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,15 +19,19 @@ from typing import Any
 
 import pytest
 from serving import ended, form, problem, service, views_of
+from sqlalchemy.exc import OperationalError
 
 from rayscribe.data.images import Upload
 from rayscribe.decoding import Steps
 from rayscribe.errors import InputError
 from rayscribe.predict import Draft
 from rayscribe.serve import jobs as jobs_module
-from rayscribe.serve.batching import Wish
+from rayscribe.serve import store
+from rayscribe.serve.batching import Cancelled, Wish
 from rayscribe.serve.desk import Desk
 from rayscribe.serve.jobs import MOST_ATTEMPTS, Jobs
+from rayscribe.serve.uploads import DraftOptions
+from rayscribe.writers import open_writer
 
 
 @pytest.fixture(scope="module")
@@ -223,6 +229,139 @@ def test_two_services_with_one_database_do_every_study_once(
     assert sum(gate.batches) == 12
 
 
+def away(*_: Any, **__: Any) -> Any:
+    raise OperationalError("UPDATE", {}, sqlite3.OperationalError("database or disk is full"))
+
+
+def test_a_draft_is_held_until_the_database_keeps_it(
+    served: dict[str, Path], images: list[Path], url: str, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate.open.set()
+    end, read, tried = Jobs.end, Jobs.images, list[str]()
+
+    def late(method: Any, name: str) -> Any:
+        def call(*given: Any, **named: Any) -> Any:
+            tried.append(name)
+            return away() if tried.count(name) == 1 else method(*given, **named)
+
+        return call
+
+    monkeypatch.setattr(Jobs, "end", late(end, "end"))
+    monkeypatch.setattr(Jobs, "images", late(read, "images"))
+    with service(served, database=url) as client:
+        job = ended(client, client.post("/v1/studies", files=form(images)).json()["id"])
+    assert job["state"] == "done" and tried == ["images", "images", "end", "end"] and gate.batches == [1]
+
+
+def test_a_stop_does_not_wait_for_a_database_that_stays_away(
+    served: dict[str, Path], images: list[Path], url: str, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate.open.set()
+    with service(served, database=url) as client:
+        tried = threading.Event()
+        monkeypatch.setattr(Jobs, "end", lambda *_, **__: (tried.set(), away()))
+        id_ = client.post("/v1/studies", files=form(images)).json()["id"]
+        assert tried.wait(30)
+    monkeypatch.undo()
+    later = time.time() + 60
+    monkeypatch.setattr(jobs_module.time, "time", lambda: later)  # the claim ran out
+    with service(served, database=url) as client:
+        assert ended(client, id_)["state"] == "done"
+
+
+def test_a_study_that_is_cancelled_while_it_is_claimed_does_not_harm_others(
+    served: dict[str, Path], images: list[Path], url: str, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate.open.set()
+    read = Jobs.images
+
+    def cancelled(jobs: Jobs, id_: str) -> list[Upload]:
+        jobs.cancel(id_, owner="")
+        return read(jobs, id_)
+
+    with service(served, database=url) as client:
+        monkeypatch.setattr(Jobs, "images", cancelled)
+        id_ = client.post("/v1/studies", files=form(images)).json()["id"]
+        assert ended(client, id_)["state"] == "cancelled"
+        monkeypatch.setattr(Jobs, "images", read)
+        other = client.post("/v1/studies", files=form(images)).json()["id"]
+        assert ended(client, other)["state"] == "done" and gate.batches == [1]
+
+
+def test_a_database_that_is_away_is_told_and_the_service_lives(
+    served: dict[str, Path], images: list[Path], url: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "jobs.sqlite"
+    with service(served, database=url) as client:
+        id_ = client.post("/v1/studies", files=form(images)).json()["id"]
+        assert ended(client, id_)["state"] == "done"
+        kept = path.read_bytes()
+        path.write_bytes(b"no database" * 1000)
+        for answer in (
+            client.post("/v1/studies", files=form(images)),
+            client.get(f"/v1/studies/{id_}"),
+            client.delete(f"/v1/studies/{id_}"),
+            client.get("/readyz"),
+            client.get("/metrics"),
+        ):
+            assert "database" in problem(answer, 503)["detail"] and answer.headers["retry-after"]
+        assert client.post("/v1/reports", files=form(images)).status_code == 200
+        time.sleep(1)
+        path.write_bytes(kept)
+        assert client.get(f"/v1/studies/{id_}").json()["state"] == "done"
+        id_ = client.post("/v1/studies", files=form(images)).json()["id"]
+        assert ended(client, id_)["state"] == "done"
+
+
+def test_a_request_is_a_new_study_when_the_one_before_is_forgotten(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs, sent = Jobs(url), {"owner": "", "repeat_key": "k", "digest": "0"}
+    first = jobs.add(upload(), "{}", **sent)
+    jobs.cancel(first, owner="")
+    assert jobs.add(upload(), "{}", **sent) == first
+    jobs.cancel(first, owner="")
+    assert jobs.add(upload(), "{}", **sent) != first
+
+
+def test_what_is_asked_for_after_the_end_is_not_waited_for(
+    served: dict[str, Path], images: list[Path], url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desks, start = list[Desk](), Desk.start
+    monkeypatch.setattr(Desk, "start", lambda desk: (desks.append(desk), start(desk)))
+    with service(served, database=url):
+        pass
+    sent = [Upload(name="image 1", content=images[0].read_bytes())]
+    with pytest.raises(Cancelled):
+        desks[0].draft(sent, DraftOptions(), threading.Event(), lambda share, stage: None)
+
+
+def test_studies_that_wait_hold_no_model_in_memory(
+    served: dict[str, Path], images: list[Path], url: str, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alive = weakref.WeakSet[Any]()
+
+    def opened(folder: Path) -> Any:
+        writer = open_writer(folder)
+        alive.add(writer.trained.model)  # type: ignore[attr-defined]
+        return writer
+
+    monkeypatch.setattr(store, "open_writer", opened)
+    largest = max(path.stat().st_size for name in ("r2gen", "baseline") for path in served[name].glob("*.safetensors"))
+    with (
+        service(served, "r2gen", "baseline", database=url, memory_gib=1.2 * largest / 2**30) as client,
+        ThreadPoolExecutor(8) as pool,
+    ):
+        names = ["r2gen", "baseline"] * 4
+        answers = []
+        for name in names:
+            options = {"options": json.dumps({"model": name})}
+            answers.append(pool.submit(client.post, "/v1/reports", files=form(images), data=options))
+            time.sleep(0.3)
+        gc.collect()
+        assert len(alive) <= 2  # one in the store, one that is written with
+        gate.open.set()
+        assert [answer.result().json()["model"]["name"] for answer in answers] == names
+
+
 def upload() -> list[Upload]:
     return [Upload(name="image 1", content=b"x")]
 
@@ -238,7 +377,13 @@ def test_a_claim_that_ran_out_is_another_holders(url: str, monkeypatch: pytest.M
     monkeypatch.setattr(jobs_module.time, "time", lambda: now + 60)
     claimed = jobs.claim("b")
     assert claimed is not None and claimed.id == id_
-    assert jobs.renew("a", {}) == set() and jobs.renew("b", {}) == {id_}
+    held = {id_: (0.5, "writing")}
+    assert jobs.renew("a", held) == set() and jobs.renew("b", held) == {id_}
+    monkeypatch.setattr(jobs_module.time, "time", lambda: now + 69)
+    assert jobs.claim("c") is None and jobs.renew("b", {}) == set()
+    monkeypatch.setattr(jobs_module.time, "time", lambda: now + 71)  # nobody works on it
+    claimed = jobs.claim("b")
+    assert claimed is not None and claimed.id == id_ and claimed.progress == 0.5
     assert not jobs.end(id_, "a", "done", draft='{"of": "a"}')
     assert jobs.end(id_, "b", "done", draft='{"of": "b"}')
     assert not jobs.end(id_, "b", "failed")
@@ -271,7 +416,7 @@ def test_drafts_are_forgotten_after_a_while(url: str) -> None:
     assert jobs.find(done, owner="") is None and jobs.find(waits, owner="") is not None
 
 
-@pytest.mark.parametrize("database", ["nonsense", "nosuch://x", "sqlite:////nowhere/at/all.sqlite"])
+@pytest.mark.parametrize("database", ["nonsense", "nosuch://x", "sqlite:////nowhere/at/all.sqlite", "sqlite://"])
 def test_a_database_that_cannot_be_used_is_told(database: str) -> None:
     with pytest.raises(InputError, match="--database"):
         Jobs(database)

@@ -8,6 +8,8 @@ import logging
 import random
 import re
 import sqlite3
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -144,6 +146,26 @@ def test_a_fault_of_ours_is_told_by_its_number_and_logged_without_words(
     assert re.search(r"test_process\.py:\d+ in broken", log)
 
 
+def test_what_libraries_log_and_warn_of_is_not_repeated() -> None:
+    program = f"""
+import logging.config, warnings
+from rayscribe.serve.logs import log_settings
+logging.config.dictConfig(log_settings())
+logging.captureWarnings(True)
+logging.getLogger("pydicom").warning("Invalid value for VR PN: '{CANARY}'")
+warnings.warn("the patient is {CANARY}")
+try:
+    raise ValueError("{CANARY}")
+except ValueError:
+    logging.getLogger("concurrent.futures").exception("the draft is {CANARY}")
+logging.getLogger("rayscribe.serve").info("ours")
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert CANARY not in done.stderr and done.stderr.endswith("INFO ours\n")
+    assert "WARNING of pydicom: " in done.stderr and "WARNING of py.warnings: " in done.stderr
+    assert "builtins.ValueError" in done.stderr
+
+
 def test_a_port_that_is_taken_is_told(served: dict[str, Path], tmp_path: Path) -> None:
     process = Process(tmp_path, "--model", served["r2gen"]).ready()
     port = process.client.base_url.port
@@ -159,7 +181,9 @@ def test_a_port_that_is_taken_is_told(served: dict[str, Path], tmp_path: Path) -
         (["--keys", "none.txt", "--model", "r2gen"], "none.txt: no such file"),
     ],
 )
-def test_a_wrong_start_is_one_line(rayscribe: Any, served: dict[str, Path], options: list[str], said: str) -> None:
+def test_a_wrong_start_is_one_line(
+    rayscribe: Any, served: dict[str, Path], tmp_path: Path, options: list[str], said: str
+) -> None:
     chosen = [str(served["r2gen"]) if option == "r2gen" else option for option in options]
-    message = rayscribe("serve", *chosen, "--database", "sqlite://", code=1)
+    message = rayscribe("serve", *chosen, "--database", f"sqlite:///{tmp_path / 'jobs.sqlite'}", code=1)
     assert said in message and "\n" not in message

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -156,7 +157,31 @@ def test_bombs_are_refused_before_they_are_decoded(open_service: Open) -> None:
     told = problem(client.post("/v1/images", files=[("image", ("a.png", bomb.getvalue()))]), 413)
     assert "1 million pixels" in told["detail"]
     deflated = b"\0" * 128 + b"DICM" + b"1.2.840.10008.1.2.1.99" + b"\0" * 100
-    assert "deflated" in problem(client.post("/v1/images", files=[("image", ("a", deflated))]), 422)["detail"]
+    far = deflated.replace(b"1.2.840", b"\0" * 4000 + b"1.2.840")  # behind a long value of the file's head
+    for content in (deflated, far):
+        assert "deflated" in problem(client.post("/v1/images", files=[("image", ("a", content))]), 422)["detail"]
+    noise, written = np.random.default_rng(0).integers(0, 255, (64, 64), np.uint8), io.BytesIO()
+    Image.fromarray(noise).save(written, "JPEG", progressive=True)
+    whole = written.getvalue()
+    scans = whole[:-2] + whole[whole.rfind(b"\xff\xda") : -2] * 200 + whole[-2:]
+    assert client.post("/v1/images", files=[("image", ("a", whole))]).status_code == 200
+    assert "scans" in problem(client.post("/v1/images", files=[("image", ("a", scans))]), 422)["detail"]
+
+
+def test_nothing_of_an_upload_is_written_to_the_disk(open_service: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    noise, written = np.random.default_rng(0).integers(0, 255, (1500, 1500), np.uint8), io.BytesIO()
+    Image.fromarray(noise).save(written, "PNG")
+    assert len(written.getvalue()) > 2_000_000
+    monkeypatch.setattr(tempfile.SpooledTemporaryFile, "rollover", lambda _: pytest.fail("on the disk"))
+    answer = open_service().post("/v1/images", files=[("image", ("a", written.getvalue()))])
+    assert answer.status_code == 200
+
+
+@pytest.mark.parametrize("charset", ["undefined", "punycode", "nonsense", "hex"])
+def test_a_character_set_that_cannot_be_decoded_is_told(open_service: Open, charset: str) -> None:
+    body = b'--x\r\nContent-Disposition: form-data; name="\xff-a"\r\n\r\n\xff-\r\n--x--\r\n'
+    headers = {"content-type": f"multipart/form-data; boundary=x; charset={charset}"}
+    problem(open_service().post("/v1/reports", content=body, headers=headers), 400)
 
 
 @pytest.mark.parametrize(
@@ -172,6 +197,14 @@ def test_bombs_are_refused_before_they_are_decoded(open_service: Open) -> None:
         ('{"decoding": {"beams": "many"}}', "beams"),
         ('{"decoding": {"beams": 0}}', "beams"),
         ('{"decoding": {"beams": 99}}', "beams: at most 16"),
+        ('{"decoding": {"temperature": Infinity}}', "temperature"),
+        ('{"decoding": {"temperature": NaN}}', "temperature"),
+        ('{"decoding": {"temperature": 1e-300}}', "temperature"),
+        ('{"decoding": {"length_penalty": 1e308}}', "length-penalty"),
+        ('{"decoding": {"seed": 1208925819614629174706176}}', "seed"),
+        ('{"decoding": {"block_ngrams": -1}}', "block-ngrams"),
+        ("[" * 100_000, "not JSON"),
+        ('{"decoding": ' + '{"a": ' * 5000 + "1" + "}" * 5001, "not JSON"),
         ('{"decoding": {"beams": 2}, "best": 4}', "best"),
     ],
 )
@@ -206,6 +239,9 @@ def test_unknown_addresses_and_paths_outside_are_not_found(open_service: Open) -
     client = open_service()
     for path in ("/v2/reports", "/page/../app.py", "/page/%2e%2e/app.py", "/page/..%2f..%2fcli.py", "/v1/studies/1"):
         problem(client.get(path), 404)
+    for path in ("/v1/studies/%00", "/v1/studies/" + "g" * 32, "/page/%00", "/page/" + "a" * 5000):
+        problem(client.get(path), 404)
+    problem(client.delete("/v1/studies/%00"), 404)
     answer = client.get("/v1/reports")
     assert problem(answer, 405) and answer.headers["allow"] == "POST"
     problem(client.post("/v1/exports/exe", data={"draft": "{}"}, files=[("images", ("a", b"x"))]), 404)
@@ -273,6 +309,11 @@ def test_other_pages_may_not_ask(open_service: Open, images: list[Path]) -> None
     client = open_service()
     problem(client.post("/v1/reports", files=form(images), headers={"Origin": "http://evil.example"}), 403)
     problem(client.get("/v1/models", headers={"Host": "evil.example"}), 421)
+    for host in ("[::1", "[", "[v1.x]:80", "127.0.0.1:1@evil.example", "localhost.evil.example", "0.0.0.0", ""):
+        problem(client.get("/v1/models", headers={"Host": host}), 421)
+    for origin in ("http://[", "null", "http://127.0.0.1:8000.evil.example", "127.0.0.1:8000"):
+        problem(client.get("/v1/models", headers={"Origin": origin}), 403)
+    assert client.get("/v1/models", headers={"Host": "[::1]:8000"}).status_code == 200
     answer = client.get("/v1/models", headers={"Origin": "http://127.0.0.1:8000"})
     assert answer.status_code == 200
     assert "access-control-allow-origin" not in answer.headers

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rayscribe.data.dicom_streams import picture_size
+from rayscribe.data.dicom_streams import has_many_scans, picture_size
 from rayscribe.errors import InputError
 
 if TYPE_CHECKING:
@@ -86,11 +86,15 @@ def _refuse_other_frame(data: FileDataset, path: Path) -> None:
     from pydicom.encaps import get_frame
     from pydicom.uid import RLELossless
 
-    if data.file_meta.TransferSyntaxUID == RLELossless:
-        return  # pydicom counts the decoded bytes itself
     frame = get_frame(data.PixelData, 0, number_of_frames=1)
+    if data.file_meta.TransferSyntaxUID == RLELossless:  # pydicom counts the decoded bytes itself, afterwards
+        if len(frame) > 64 + 2 * int(data.Rows) * int(data.Columns) * int(data.BitsAllocated) // 8:
+            raise InputError(f"{path}: the DICOM pixels are longer than the picture; export it again")
+        return
     if b"\xff\xd9" not in frame.rstrip(b"\0")[-4:]:
         raise InputError(f"{path}: truncated DICOM pixels cannot be decoded (no end of the picture); copy it again")
+    if has_many_scans(frame):
+        raise InputError(f"{path}: a JPEG of more scans than any writer makes; export it again")
     try:
         rows, columns = picture_size(frame)
     except (ValueError, IndexError):

@@ -101,3 +101,8 @@ def _segment(stream: bytes, at: int) -> tuple[int, int, bytes]:
     if length < 2 or at + 2 + length > len(stream):
         raise ValueError("a segment beyond the end")
     return at, stream[at + 1], stream[at : at + 2 + length]
+
+
+def has_many_scans(stream: bytes) -> bool:
+    """Whether a JPEG has more scans than any writer makes, about ten. Each of them goes over the whole picture."""
+    return stream.count(b"\xff\xda") > 100

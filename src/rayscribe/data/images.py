@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import struct
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ from rayscribe.errors import InputError
 
 Grey = NDArray[np.uint8]
 
+DAMAGE = (LookupError, OSError, OverflowError, SyntaxError, TypeError, ValueError, struct.error)
+"What Pillow raises over a damaged file, beside its own errors."
 _SMALLEST = 32
 Image.MAX_IMAGE_PIXELS = 200_000_000  # a digital radiograph has up to 20 million; more is a decompression bomb
 
@@ -169,7 +172,7 @@ def _read_picture(content: bytes, path: Path, at_least: int) -> Grey:
         raise InputError(f"{path}: not a PNG, JPEG or DICOM image; convert it or leave it out") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise InputError(f"{path}: too many pixels for a radiograph; check the file") from error
-    except (OSError, SyntaxError, ValueError) as error:
+    except DAMAGE as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path}: damaged or truncated image ({error}); copy it again") from error

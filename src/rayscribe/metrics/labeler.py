@@ -87,16 +87,30 @@ class RuleLabeler:
         return np.array(rows, np.int8).reshape(len(reports), len(OBSERVATIONS))
 
 
+_LONGEST = 500
+"Characters of a sentence that is kept in memory; reports repeat their short ones."
 _RANK = {NOT_MENTIONED: 0, NEGATIVE: 1, UNCERTAIN: 2, POSITIVE: 3}
 
 
-@lru_cache(maxsize=1 << 16)
 def _read(sentence: str) -> tuple[Found, ...]:
+    return _known(sentence) if len(sentence) <= _LONGEST else read(sentence)
+
+
+@lru_cache(maxsize=1 << 16)
+def _known(sentence: str) -> tuple[Found, ...]:
     return read(sentence)
 
 
-@lru_cache(maxsize=1 << 16)
 def _sentence_states(sentence: str, as_chexpert: bool) -> tuple[tuple[str, int], ...]:
+    return (_known_states if len(sentence) <= _LONGEST else _states)(sentence, as_chexpert)
+
+
+@lru_cache(maxsize=1 << 16)
+def _known_states(sentence: str, as_chexpert: bool) -> tuple[tuple[str, int], ...]:
+    return _states(sentence, as_chexpert)
+
+
+def _states(sentence: str, as_chexpert: bool) -> tuple[tuple[str, int], ...]:
     states: dict[str, int] = {}
     for found in _read(sentence):
         if _RANK[found.state] > _RANK[states.get(found.observation, NOT_MENTIONED)]:

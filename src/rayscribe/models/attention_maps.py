@@ -34,7 +34,7 @@ def where_it_looked(
 ) -> list[list[NDArray[np.float32]]]:
     """Of every study and report the weights (T, V, S, S) of its words; of one word they sum to 1.
 
-    An empty list where the decoder does not tell, or its patches do not lie in squares.
+    None of a study's reports where the patches of its images do not lie in squares.
     """
     found = []
     for place, reports in enumerate(tokens):
@@ -44,7 +44,7 @@ def where_it_looked(
         side = math.isqrt(patches // views)
         is_square = side * side * views == patches
         looks = [_weights_TN(decoder, report, own, begin) for report in reports] if is_square else []
-        found.append([look_TN.reshape(-1, views, side, side) for look_TN in looks if look_TN is not None])
+        found.append([look_TN.reshape(len(look_TN), views, side, side) for look_TN in looks])
     return found
 
 
@@ -63,24 +63,30 @@ def _only(encoded: Encoded, place: int) -> Encoded:
 
 def _weights_TN(
     decoder: Decoder | BertDecoder, report: Sequence[int], encoded: Encoded, begin: int
-) -> NDArray[np.float32] | None:
-    tokens_1T = torch.tensor([[begin, *report[:-1]]], device=encoded.features_BND.device)[:, : len(report)]
-    if not report or isinstance(decoder, BertDecoder):
-        return None
+) -> NDArray[np.float32]:
+    """The weights at the place from which each word was predicted: that of the word before it."""
+    tokens_1T = torch.tensor([[begin, *report[:-1]]], device=encoded.features_BND.device)
     layers: list[Tensor] = []
-    with _watched([layer.cross_attention for layer in decoder.layers], layers):  # type: ignore[misc]  # DecoderLayer
+    with _watched(_cross_attentions(decoder), layers):
         decoder(tokens_1T, encoded)
     mean_TN = torch.stack([weights_1HTN.mean(1)[0] for weights_1HTN in layers]).mean(0)
-    return mean_TN[-len(report) :].float().cpu().numpy()  # without the prompt in front of the words
+    # Without the prompt in front of the words.
+    return mean_TN[len(mean_TN) - len(report) :].float().cpu().numpy()
+
+
+def _cross_attentions(decoder: Decoder | BertDecoder) -> list[nn.Module]:
+    if isinstance(decoder, BertDecoder):
+        return [layer.crossattention.self for layer in decoder.language.bert.encoder.layer]
+    return [layer.cross_attention for layer in decoder.layers]  # type: ignore[misc]  # DecoderLayer
 
 
 @contextmanager
-def _watched(attentions: Sequence[Attention], weights: list[Tensor]) -> Iterator[None]:
-    """Collects the weights of these attentions while the block runs."""
+def _watched(attentions: Sequence[nn.Module], weights: list[Tensor]) -> Iterator[None]:
+    """Collects the weights (B, H, T, N) of these attentions while the block runs."""
 
-    def keep(attention: nn.Module, given: tuple[Tensor, ...], _: Any) -> None:
-        assert isinstance(attention, Attention)
-        weights.append(attention.weighed(*given)[1])
+    def keep(attention: nn.Module, given: tuple[Tensor, ...], returned: Any) -> None:
+        # BERT's returns its weights beside the mixture.
+        weights.append(attention.weighed(*given)[1] if isinstance(attention, Attention) else returned[1])
 
     handles = [attention.register_forward_hook(keep) for attention in attentions]
     try:

@@ -72,8 +72,10 @@ class Batcher:
         self._thread.join()
 
     def submit(self, ticket: Ticket) -> Draft:
-        """Returns the draft, or raises what its writing raised."""
+        """Returns the draft, or raises what its writing raised; Cancelled after `stop`."""
         with self._changed:
+            if self._is_ending:  # nobody waits for it: requests and studies end before
+                raise Cancelled
             self._waiting.append(ticket)
             self._changed.notify()
         return ticket.draft.result()

@@ -55,13 +55,8 @@ class Desk:
         decoding, model = options.decoded(), self.store.chosen(options.model)
         if model is None:
             raise Problem(422, "this service has no model that writes reports; it classifies: POST /v1/classify")
-        writer = self.store.writer(model)
         tell(0.02, "reading the images")
-        with self._reading:
-            if stop.is_set():
-                raise Cancelled
-            found = self._findings(images, options.classifier, is_needed=writer.needs_states)
-            study = writer.read(images, states=found.states() if found and writer.needs_states else None)
+        study, found = self._read(images, model, options.classifier, stop)
         tell(0.1, "waiting for the model")
         wish = Wish(model=model.name, decoding=decoding, best=options.best, with_states=study.states is not None)
         ticket = Ticket(wish=wish, study=study, stop=stop, tell=lambda share: tell(0.1 + 0.85 * share, "writing"))
@@ -91,6 +86,17 @@ class Desk:
             "evidence": told,
             "warnings": found.warnings,
         }
+
+    def _read(
+        self, images: Sequence[Upload], model: Shelved, classifier: str | None, stop: threading.Event
+    ) -> tuple[LooseStudy, Classified | None]:
+        """No model is held beyond this: while a study waits for its batch, the store may drop it for another."""
+        with self._reading:
+            if stop.is_set():
+                raise Cancelled
+            writer = self.store.writer(model)
+            found = self._findings(images, classifier, is_needed=writer.needs_states)
+            return writer.read(images, states=found.states() if found and writer.needs_states else None), found
 
     def _findings(self, images: Sequence[Upload], name: str | None, *, is_needed: bool) -> Classified | None:
         if name is None and not is_needed and self.store.chosen(None, classifier=True) is None:

@@ -5,6 +5,7 @@ A request is noted by its route, never by its address: method, route, status, mi
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 import uuid
@@ -51,6 +52,7 @@ class Guard:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                scope["state"]["answered"] = True
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-ID"] = request
                 headers.setdefault("Cache-Control", "no-store")
@@ -76,7 +78,13 @@ class Guard:
         self._at_work += 1
         self._measures.at_work.set(self._at_work)
         try:
-            await self._app(scope, self._bounded(receive), send)
+            # Twice: for a body that comes slowly, and for the work. Whoever then still sends, or reads slowly, is let go.
+            async with asyncio.timeout(2 * self._config.max_seconds + 10):
+                await self._app(scope, self._bounded(scope, receive), send)
+        except TimeoutError:
+            if "answered" not in scope["state"]:
+                late = Problem(408, "the request did not arrive in time")
+                await late.response(scope["state"]["request"])(scope, receive, send)
         finally:
             self._at_work -= 1
             self._measures.at_work.set(self._at_work)
@@ -84,11 +92,11 @@ class Guard:
     def _refusal(self, scope: Scope) -> Problem | None:
         headers, path = Headers(scope=scope), str(scope["path"])
         host = headers.get("host", "")
-        if not self._keys and urlsplit(f"//{host}").hostname not in LOOPBACK:
+        if not self._keys and _name(f"//{host}") not in LOOPBACK:
             # A page of another name that resolves to this machine could ask in the user's place.
             return Problem(421, "this service answers to localhost only")
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != host:
+        if origin is not None and origin.partition("://")[2] != host:
             return Problem(403, "requests of other pages are not answered")
         scope["state"]["owner"] = ""
         if self._keys and (path.startswith("/v1/") or path == "/metrics"):
@@ -100,28 +108,28 @@ class Guard:
         if scope["method"] == "POST" and self._at_work >= self._config.queue:
             return Problem(429, f"{self._at_work} requests are being worked on; try again later", retry_after=1)
         length = headers.get("content-length", "0")
-        if not length.isdigit() or int(length) > self._bytes:
-            return self._too_large
+        if not length.isdigit() or int(length) > self._most(scope) * 1_000_000:
+            return self._too_large(scope)
         return None
 
-    @property
-    def _bytes(self) -> int:
-        return self._config.max_megabytes * 1_000_000
+    def _most(self, scope: Scope) -> int:
+        """Megabytes of the body; 1 where it holds no images."""
+        is_form = Headers(scope=scope).get("content-type", "").startswith("multipart/")
+        return self._config.max_megabytes if is_form else 1
 
-    @property
-    def _too_large(self) -> Problem:
-        return Problem(413, f"at most {self._config.max_megabytes} MB in one request")
+    def _too_large(self, scope: Scope) -> Problem:
+        return Problem(413, f"at most {self._most(scope)} MB in one request of this sort")
 
-    def _bounded(self, receive: Receive) -> Receive:
+    def _bounded(self, scope: Scope, receive: Receive) -> Receive:
         """A body that names no length, or a wrong one, is cut off as well."""
-        read = 0
+        read, most = 0, self._most(scope) * 1_000_000
 
         async def bounded() -> Message:
             nonlocal read
             message = await receive()
             read += len(message.get("body", b""))
-            if read > self._bytes:
-                raise self._too_large
+            if read > most:
+                raise self._too_large(scope)
             return message
 
         return bounded
@@ -132,3 +140,11 @@ class Guard:
         self._measures.seconds.labels(route, method).observe(seconds)
         if route not in ("/healthz", "/readyz", "/metrics"):
             _LOG.info("%s %s %d %.0f ms %s", method, route, status, 1000 * seconds, request)
+
+
+def _name(address: str) -> str | None:
+    """The host of an address; None where it has none, or is not written as one."""
+    try:
+        return urlsplit(address).hostname
+    except ValueError:
+        return None

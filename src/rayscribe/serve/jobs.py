@@ -16,14 +16,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 import sqlalchemy as sql
-from sqlalchemy.exc import ArgumentError, IntegrityError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError, TimeoutError
 
 from rayscribe.data.images import Upload
 from rayscribe.errors import InputError
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
+AWAY = (DBAPIError, TimeoutError)
+"What is raised where the database does not answer: it is locked, full, gone, damaged, or has no connection left."
 CLAIM_SECONDS = 10.0
-MOST_ATTEMPTS = 3
+MOST_ATTEMPTS = 5
 
 _tables = sql.MetaData()
 _JOBS = sql.Table(
@@ -95,12 +97,14 @@ class Jobs:
             _tables.create_all(self._engine)
         except (ArgumentError, NoSuchModuleError, ImportError) as error:
             raise InputError(f"--database: not a database that SQLAlchemy can open ({type(error).__name__})") from None
-        except OperationalError:
+        except AWAY:
             raise InputError(
                 "--database: does not answer, or cannot be written; check its place and its rights"
             ) from None
-        path = self._engine.url.database
-        if self._engine.dialect.name == "sqlite" and path:
+        if self._engine.dialect.name == "sqlite":
+            path = self._engine.url.database
+            if not path or path == ":memory:":  # every thread would have one of its own
+                raise InputError("--database: SQLite needs a file, sqlite:///FILE")
             Path(path).chmod(0o600)
 
     def add(self, images: Sequence[Upload], options: str, *, owner: str, repeat_key: str | None, digest: str) -> str:
@@ -119,7 +123,9 @@ class Jobs:
         except IntegrityError:
             with self._engine.begin() as connection:
                 same = sql.and_(_JOBS.c.owner == owner, _JOBS.c.repeat_key == repeat_key)
-                before = connection.execute(sql.select(_JOBS.c.id, _JOBS.c.sent_sha256).where(same)).one()
+                before = connection.execute(sql.select(_JOBS.c.id, _JOBS.c.sent_sha256).where(same)).one_or_none()
+            if before is None:  # forgotten in this moment
+                return self.add(images, options, owner=owner, repeat_key=repeat_key, digest=digest)
             if before.sent_sha256 != digest:
                 raise Repeated from None
             return str(before.id)
@@ -165,15 +171,15 @@ class Jobs:
         return [Upload(name=f"image {row.place}", content=bytes(row.content)) for row in rows]
 
     def renew(self, holder: str, progress: dict[str, tuple[float, str]]) -> set[str]:
-        """Holds the holder's jobs on, and notes how far they are. Returns those that are still its own."""
-        mine = sql.and_(_JOBS.c.holder == holder, _JOBS.c.state == "running")
+        """Holds these jobs on, and notes how far they are. Returns those that are still the holder's."""
+        mine = sql.and_(_JOBS.c.id.in_(progress), _JOBS.c.holder == holder, _JOBS.c.state == "running")
         with self._engine.begin() as connection:
             until = {"held_until": time.time() + CLAIM_SECONDS}
             held = {
                 str(row.id)
                 for row in connection.execute(_JOBS.update().where(mine).values(until).returning(_JOBS.c.id))
             }
-            for id_ in held & progress.keys():
+            for id_ in held:
                 share, stage = progress[id_]
                 connection.execute(_JOBS.update().where(_JOBS.c.id == id_).values(progress=share, stage=stage))
         return held
@@ -195,13 +201,6 @@ class Jobs:
             if is_mine:
                 connection.execute(_IMAGES.delete().where(_IMAGES.c.job == id_))
         return is_mine
-
-    def release(self, holder: str) -> None:
-        """Back into the queue, at once: what the holder leaves undone when it stops."""
-        mine = sql.and_(_JOBS.c.holder == holder, _JOBS.c.state == "running")
-        free = {"state": "queued", "holder": None, "attempts": _JOBS.c.attempts - 1}
-        with self._engine.begin() as connection:
-            connection.execute(_JOBS.update().where(mine).values(free))
 
     def cancel(self, id_: str, *, owner: str) -> Job | None:
         """Ends a job that waits or runs; forgets one that has ended. None where the owner has no such job."""

@@ -1,6 +1,7 @@
 """Logs without anything of a patient: no exception's message is written, only its type and where it was raised.
 
-Messages of libraries may quote what they read: a DICOM value, a word of a report, a file's name.
+Messages of libraries may quote what they read: a DICOM value, a word of a report, a file's name. So of what they log or warn of
+only the place is written.
 """
 
 from __future__ import annotations
@@ -28,14 +29,21 @@ class QuietFormatter(logging.Formatter):
 
 def log_settings(level: str = "INFO") -> dict[str, Any]:
     """For `logging.config.dictConfig`: ours and uvicorn's to stderr, through the formatter above."""
-    handlers = {"stderr": {"class": "logging.StreamHandler", "formatter": "quiet", "stream": "ext://sys.stderr"}}
+    handlers = {
+        name: {"class": "logging.StreamHandler", "formatter": name, "stream": "ext://sys.stderr"}
+        for name in ("ours", "others")
+    }
     loggers = {
-        name: {"handlers": ["stderr"], "level": level, "propagate": False} for name in ("rayscribe.serve", "uvicorn")
+        name: {"handlers": ["ours"], "level": level, "propagate": False} for name in ("rayscribe.serve", "uvicorn")
     }
     return {
         "version": 1,
         "disable_existing_loggers": False,
-        "formatters": {"quiet": {"()": QuietFormatter, "fmt": "%(asctime)s %(levelname)s %(message)s"}},
+        "formatters": {
+            "ours": {"()": QuietFormatter, "fmt": "%(asctime)s %(levelname)s %(message)s"},
+            "others": {"()": QuietFormatter, "fmt": "%(asctime)s %(levelname)s of %(name)s: %(pathname)s:%(lineno)d"},
+        },
         "handlers": handlers,
+        "root": {"handlers": ["others"], "level": "WARNING"},
         "loggers": loggers | {"uvicorn.access": {"handlers": [], "propagate": False}},
     }

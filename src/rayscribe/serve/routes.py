@@ -13,7 +13,6 @@ from fastapi import FastAPI, Request
 from PIL import Image
 from pydantic import BaseModel, Field
 from pydicom.dataset import Dataset
-from sqlalchemy.exc import OperationalError
 from starlette.responses import JSONResponse, Response
 
 from rayscribe import __version__
@@ -28,7 +27,7 @@ from rayscribe.metrics.labeler import states
 from rayscribe.serve.answers import PROBLEMS, DraftAnswer, FindingsAnswer, LabelsAnswer, answers
 from rayscribe.serve.desk import Desk
 from rayscribe.serve.forms import form
-from rayscribe.serve.jobs import Jobs
+from rayscribe.serve.jobs import AWAY, Jobs
 from rayscribe.serve.measures import CONTENT_TYPE, Measures
 from rayscribe.serve.problems import Problem
 from rayscribe.serve.settings import ServeConfig
@@ -134,8 +133,8 @@ def add_routes(app: FastAPI, desk: Desk, jobs: Jobs, measures: Measures, config:
         }
 
     @app.get("/healthz")
-    def alive() -> dict[str, str]:
-        """The process answers."""
+    async def alive() -> dict[str, str]:
+        """The process answers, also while every thread waits for the database."""
         return {"status": "alive"}
 
     @app.get("/readyz", responses=PROBLEMS)
@@ -155,7 +154,7 @@ def add_routes(app: FastAPI, desk: Desk, jobs: Jobs, measures: Measures, config:
 def _waiting(jobs: Jobs) -> int:
     try:
         return jobs.waiting()
-    except OperationalError:
+    except AWAY:
         raise Problem(503, "the database does not answer", retry_after=5) from None
 
 

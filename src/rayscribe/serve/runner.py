@@ -6,17 +6,20 @@ import logging
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-
-from sqlalchemy.exc import OperationalError
+from contextlib import suppress
+from typing import TypeVar
 
 from rayscribe.document import document_json
 from rayscribe.serve.batching import Cancelled
 from rayscribe.serve.desk import Desk
-from rayscribe.serve.jobs import CLAIM_SECONDS, Job, Jobs
+from rayscribe.serve.jobs import AWAY, CLAIM_SECONDS, Job, Jobs
 from rayscribe.serve.problems import Problem, problem_of
 from rayscribe.serve.settings import ServeConfig
 from rayscribe.serve.uploads import DraftOptions, options_of
+
+T = TypeVar("T")
 
 _LOG = logging.getLogger("rayscribe.serve")
 _RENEW_SECONDS = CLAIM_SECONDS / 5
@@ -57,9 +60,8 @@ class Runner:
             try:
                 self._look_after()
                 job = None if self._ending.is_set() else self._next()
-            except OperationalError as error:  # the database is away; nothing is lost, the claims run out
-                _LOG.warning("the database does not answer (%s); trying again", type(error.orig).__name__)
-                self._ending.wait(1.0)
+            except AWAY as error:  # nothing is lost, the claims run out
+                self._wait(error)
                 continue
             if job is not None:
                 self._begin(job)
@@ -77,6 +79,7 @@ class Runner:
     def _begin(self, job: Job) -> None:
         stop = self._stops[job.id] = threading.Event()
         self._ends[job.id] = time.monotonic() + self._config.max_seconds
+        self._progress[job.id] = 0.0, "begun"
         done = self._pool.submit(self._draft, job, stop)
         done.add_done_callback(lambda future: self._finish(job, future))
 
@@ -85,10 +88,20 @@ class Runner:
             self._progress[job.id] = share, stage
 
         options: DraftOptions = options_of(DraftOptions, job.options)
-        return document_json(self._desk.draft(self._jobs.images(job.id), options, stop, tell))
+        images = self._asked(lambda: self._jobs.images(job.id))
+        if not images:  # cancelled since it was claimed
+            raise Cancelled
+        return document_json(self._desk.draft(images, options, stop, tell))
 
     def _finish(self, job: Job, done: Future[str]) -> None:
-        """A database that is away now lets the claim run out; the study is then written again."""
+        with suppress(Cancelled):
+            self._asked(lambda: self._keep(job, done))
+        for table in (self._stops, self._progress, self._ends):
+            table.pop(job.id, None)
+        self._free.release()
+        self._arrived.release()
+
+    def _keep(self, job: Job, done: Future[str]) -> None:
         error = done.exception()
         if error is None:
             self._jobs.end(job.id, self._me, "done", draft=done.result())
@@ -100,10 +113,23 @@ class Runner:
         elif time.monotonic() >= self._ends[job.id]:
             told = f"the study was not written within {self._config.max_seconds:g} seconds"
             self._jobs.end(job.id, self._me, "failed", problem=Problem(503, told).plain())
-        for table in (self._stops, self._progress, self._ends):
-            table.pop(job.id, None)
-        self._free.release()
-        self._arrived.release()
+
+    def _asked(self, ask: Callable[[], T]) -> T:
+        """What the database says, however long it is away; so no draft is lost, or written twice.
+
+        Raises Cancelled where the service ends before; the claim then runs out.
+        """
+        while True:
+            try:
+                return ask()
+            except AWAY as error:
+                if self._ending.is_set():
+                    raise Cancelled from None
+                self._wait(error)
+
+    def _wait(self, error: BaseException) -> None:
+        _LOG.warning("the database does not answer (%s); trying again", type(error).__name__)
+        time.sleep(0.2 if self._ending.is_set() else 1.0)
 
     def _look_after(self) -> None:
         """Every few seconds: claims are renewed, cancelled and late studies are stopped, old drafts forgotten."""

@@ -19,6 +19,7 @@ from rayscribe.serve.settings import ServeConfig
 def start(config: ServeConfig, *, say: Callable[[str], None]) -> None:
     """Serves until SIGINT or SIGTERM, then finishes what was accepted. `say` is told the address when it listens."""
     logging.config.dictConfig(log_settings())
+    logging.captureWarnings(True)
     app = create_app(config)
     family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as listening:

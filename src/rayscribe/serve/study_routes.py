@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from typing import Any
 
 from fastapi import FastAPI, Request
-from sqlalchemy.exc import OperationalError
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 
 from rayscribe.serve.answers import StudyAnswer, answers
 from rayscribe.serve.desk import Desk
 from rayscribe.serve.forms import form
-from rayscribe.serve.jobs import Jobs, Repeated
+from rayscribe.serve.jobs import AWAY, Jobs, Repeated
 from rayscribe.serve.problems import Problem
 from rayscribe.serve.runner import Runner
 from rayscribe.serve.settings import ServeConfig
@@ -55,9 +55,10 @@ def add_study_routes(app: FastAPI, desk: Desk, jobs: Jobs, runner: Runner, confi
     @app.delete("/v1/studies/{id}", responses=answers(StudyAnswer))
     def cancel(request: Request, id: str) -> dict[str, Any]:
         """Cancels a study that waits or is written; forgets one that has ended."""
+        _check_id(id)
         try:
             job = jobs.cancel(id, owner=request.state.owner)
-        except OperationalError:
+        except AWAY:
             raise _away() from None
         if job is None:
             raise _unknown()
@@ -81,14 +82,21 @@ def _add(jobs: Jobs, config: ServeConfig, sent: Sent, options: DraftOptions, own
         )
     except Repeated:
         raise Problem(409, "Idempotency-Key: came with another request before; take a new key") from None
-    except OperationalError:
+    except AWAY:
         raise _away() from None
 
 
+def _check_id(id_: str) -> None:
+    """Raises Problem for what no study can be called; PostgreSQL takes offence at a NUL."""
+    if not re.fullmatch(r"[0-9a-f]{32}", id_):
+        raise _unknown()
+
+
 def _found(jobs: Jobs, id_: str, owner: str) -> dict[str, Any]:
+    _check_id(id_)
     try:
         job = jobs.find(id_, owner=owner)
-    except OperationalError:
+    except AWAY:
         raise _away() from None
     if job is None:
         raise _unknown()

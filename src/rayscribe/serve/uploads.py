@@ -9,15 +9,17 @@ import warnings
 from dataclasses import dataclass, fields
 from typing import Any
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, UploadFile
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect, Request
 
 from rayscribe.config import DecodingConfig
 from rayscribe.data.dicom import dicom_pixels
-from rayscribe.data.images import Upload
+from rayscribe.data.dicom_streams import has_many_scans
+from rayscribe.data.images import DAMAGE, Upload
 from rayscribe.errors import InputError
 from rayscribe.serve.problems import Problem
 from rayscribe.serve.settings import ServeConfig
@@ -81,21 +83,32 @@ async def read_form(request: Request, config: ServeConfig, *, images: str = "ima
     """The files of the field `images` and the texts of the others. Raises Problem for whatever is out of bounds."""
     if not request.headers.get("content-type", "").startswith("multipart/form-data"):
         raise Problem(415, f"send multipart/form-data with a field `{images}` for every image")
+    parser = MultiPartParser(
+        request.headers, request.stream(), max_files=config.max_images, max_fields=4, max_part_size=_MOST_TEXT
+    )
+    parser.spool_max_size = config.max_megabytes * 1_000_000 + 1  # nothing of an image is written to the disk
     try:
         async with asyncio.timeout(config.max_seconds):
-            form = await request.form(max_files=config.max_images, max_fields=4, max_part_size=_MOST_TEXT)
+            form = await parser.parse()
     except TimeoutError:
         raise Problem(408, f"the request did not arrive within {config.max_seconds:g} seconds") from None
-    except HTTPException as error:  # of Starlette, for a form that it cannot read
-        limit = f"; at most {config.max_images} images of one study" if "Too many files" in str(error.detail) else ""
+    except ClientDisconnect:
+        raise Problem(400, "the client is gone") from None
+    except MultiPartException as error:
+        limit = f"; at most {config.max_images} images of one study" if "Too many files" in error.message else ""
         raise Problem(400, f"the form cannot be read{limit}") from None
+    except UnicodeError:  # of a character set that cannot be decoded
+        raise Problem(400, "the form cannot be read; send its texts as UTF-8") from None
     try:
-        return await _sent(form, images, least, config)
+        sent = await _sent(form, images, least)
     finally:
         await form.close()
+    for file in sent.images:  # in a thread, because the header of a DICOM file may be long
+        await run_in_threadpool(check_pixels, file, config.max_megapixels)
+    return sent
 
 
-async def _sent(form: FormData, images: str, least: int, config: ServeConfig) -> Sent:
+async def _sent(form: FormData, images: str, least: int) -> Sent:
     files: list[Upload] = []
     texts: dict[str, str] = {}
     for name, value in form.multi_items():
@@ -108,8 +121,6 @@ async def _sent(form: FormData, images: str, least: int, config: ServeConfig) ->
             raise Problem(400, f"files belong into the field `{images}`")
     if len(files) < least:
         raise Problem(400, f"no image; send each in a field `{images}`")
-    for file in files:
-        check_pixels(file, config.max_megapixels)
     return Sent(images=files, texts=texts)
 
 
@@ -117,7 +128,7 @@ def check_pixels(file: Upload, max_megapixels: int) -> None:
     """Raises Problem where the header promises too many pixels, before any of them is decoded."""
     place = int(file.name.split()[-1])
     if file.content[128:132] == b"DICM":
-        if _DEFLATED in file.content[:2048]:  # a few bytes may become any number
+        if _DEFLATED in file.content:  # a few bytes may become any number
             raise Problem(
                 422, f"{file.name}: a DICOM file that is deflated as a whole; export it as it is", image=place
             )
@@ -128,9 +139,15 @@ def check_pixels(file: Upload, max_megapixels: int) -> None:
                 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
                 with Image.open(io.BytesIO(file.content), formats=("PNG", "JPEG", "TIFF", "BMP")) as picture:
                     pixels = picture.width * picture.height
+                    if picture.format == "JPEG" and has_many_scans(file.content):
+                        raise Problem(
+                            422,
+                            f"{file.name}: a JPEG of more scans than any writer makes; export it again",
+                            image=place,
+                        )
         except Image.DecompressionBombError:
             pixels = Image.MAX_IMAGE_PIXELS or 0
-        except (UnidentifiedImageError, OSError, SyntaxError, ValueError):
+        except DAMAGE:
             return  # what is wrong with it is said when it is read
     if pixels > max_megapixels * 1_000_000:
         raise Problem(413, f"{file.name}: more than {max_megapixels} million pixels; check the file", image=place)
@@ -144,8 +161,8 @@ def options_of(kind: type[BaseModel], text: str) -> Any:
         if any(fault["type"] == "extra_forbidden" for fault in error.errors()):
             raise Problem(422, f"options: an unknown one; there are: {', '.join(kind.model_fields)}") from None
         raise Problem(422, f"options: {_first(error)}") from None
-    except ValueError:
-        raise Problem(422, "options: not JSON") from None
+    except (ValueError, RecursionError):
+        raise Problem(422, "options: not JSON, or too deep") from None
 
 
 def _first(error: ValidationError) -> str:

@@ -22,18 +22,19 @@ async def while_awaited(
     """What `work` returns. Its event is set when the client is gone or the time is over, which raises Problem."""
     stop, end = threading.Event(), time.monotonic() + seconds
     done = asyncio.get_running_loop().run_in_executor(threads, work, stop)
-    while True:
-        await asyncio.wait({done}, timeout=min(0.25, max(0.01, end - time.monotonic())))
-        if done.done():
-            return done.result()
-        if time.monotonic() >= end:
-            stop.set()
-            done.add_done_callback(_dropped)
-            raise Problem(503, f"not done within {seconds:g} seconds; send it to /v1/studies instead", retry_after=10)
-        if await request.is_disconnected():
-            stop.set()
-            done.add_done_callback(_dropped)
-            raise Problem(503, "the client is gone")
+    try:
+        while True:
+            await asyncio.wait({done}, timeout=min(0.25, max(0.01, end - time.monotonic())))
+            if done.done():
+                return done.result()
+            if time.monotonic() >= end:
+                told = f"not done within {seconds:g} seconds; send it to /v1/studies instead"
+                raise Problem(503, told, retry_after=10)
+            if await request.is_disconnected():
+                raise Problem(503, "the client is gone")
+    finally:  # also where the service ends before the request
+        stop.set()
+        done.add_done_callback(_dropped)
 
 
 def _dropped(done: asyncio.Future[T]) -> None:
