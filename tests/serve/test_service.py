@@ -116,6 +116,9 @@ def test_an_edited_draft_is_exported(open_service: Open, images: list[Path], kin
     draft["is_edited"] = True
     answer = client.post(f"/v1/exports/{kind}", files=[("draft", (None, json.dumps(draft)))])
     assert answer.status_code == 200, answer.text
+    as_file = client.post(f"/v1/exports/{kind}", files=[("draft", ("draft.json", json.dumps(draft)))])
+    assert as_file.content == answer.content
+    assert "UTF-8" in problem(client.post(f"/v1/exports/{kind}", files=[("draft", ("a", b"\xff"))]), 400)["detail"]
     assert "attachment" in answer.headers["content-disposition"]
     assert answer.content.startswith(b"%PDF") if kind == "pdf" else b"Edited by a reader." in answer.content
 

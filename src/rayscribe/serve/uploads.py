@@ -117,11 +117,22 @@ async def _sent(form: FormData, images: str, least: int) -> Sent:
             files.append(Upload(name=f"image {len(files) + 1}", content=await value.read()))
         elif isinstance(value, str):
             texts[name] = value
+        elif name in ("draft", "options"):  # sent as a file, as `curl -F draft=@draft.json` does
+            texts[name] = _text(name, await value.read())
         else:
             raise Problem(400, f"files belong into the field `{images}`")
     if len(files) < least:
         raise Problem(400, f"no image; send each in a field `{images}`")
     return Sent(images=files, texts=texts)
+
+
+def _text(name: str, content: bytes) -> str:
+    if len(content) > _MOST_TEXT:
+        raise Problem(413, f"{name}: at most {_MOST_TEXT // 2**20} MiB")
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        raise Problem(400, f"{name}: not UTF-8") from None
 
 
 def check_pixels(file: Upload, max_megapixels: int) -> None:
