@@ -11,9 +11,11 @@ from conftest import small_config
 from methods.test_promptmrg import batch_of
 from rayscribe.build import build_model
 from rayscribe.checkpoint import TrainedModel, load_model, save_model
-from rayscribe.config import RunConfig
+from rayscribe.config import DecodingConfig, RunConfig
+from rayscribe.decoding import Vocabulary, decode
 from rayscribe.errors import InputError
 from rayscribe.models.bert_decoder import BertDecoder, start_from_bert, word_vectors
+from rayscribe.models.layers import Encoded
 from rayscribe.recipes import promptmrg_bert
 from rayscribe.resources import Resources
 from rayscribe.run import train
@@ -146,3 +148,19 @@ def test_the_decoder_learns_through_image_prompt_and_words() -> None:
     grads = {name: parameter.grad for name, parameter in model.decoder.named_parameters()}
     assert all(grad is not None and grad.isfinite().all() for grad in grads.values())
     assert grads["states.weight"] is not None and (grads["states.weight"] != 0).any()
+
+
+def test_more_words_than_places_are_refused() -> None:
+    config = bert_config()
+    model = build_model(config, 12, Resources.chosen(config)).eval()
+    channels = model.decoder.language.config.encoder_hidden_size
+    encoded = Encoded(
+        torch.randn(1, 4, channels), torch.ones(1, 4, dtype=torch.bool), states_BO=torch.zeros(1, 18, dtype=torch.long)
+    )
+    most = model.decoder.language.config.max_position_embeddings - 18
+    own = Vocabulary(pad=0, begin=1, end=2)
+    settings = DecodingConfig(beams=1, min_tokens=most)
+    ((found,),) = decode(model.decoder, encoded, own, settings, max_tokens=most)
+    assert len(found.tokens) == most
+    with pytest.raises(InputError, match=f"places for {most} words"):
+        decode(model.decoder, encoded, own, settings, max_tokens=most + 1)

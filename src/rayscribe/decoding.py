@@ -68,11 +68,15 @@ def decode(
     search = sample if config.strategy == "sample" else beam_search
     found = search(decoder, encoded, vocabulary, config, max_tokens=max_tokens, best=best, steps=steps)
     if not all(found):
-        raise InputError(
-            f"{sum(not one for one in found)} of {len(found)} studies have no report, because the model's scores are not "
-            "numbers; its weights or the image features are damaged"
-        )
+        raise _damaged(sum(not one for one in found), len(found))
     return found
+
+
+def _damaged(lacking: int, studies: int) -> InputError:
+    return InputError(
+        f"{lacking} of {studies} studies have no report, because the model's scores are not "
+        "numbers; its weights or the image features are damaged"
+    )
 
 
 def beam_search(
@@ -144,6 +148,8 @@ def sample(
     for step in steps(range(max_tokens)):
         logits_BKW = decoder.step(tokens_BK, cache).float()
         _forbid_(logits_BKW, history_BKT[:, :, :step], vocabulary, config)
+        if step == 0 and logits_BKW.isnan().any():
+            raise _damaged(int(logits_BKW.isnan().flatten(1).any(1).sum()), studies)
         log_BKW = torch.log_softmax(logits_BKW, dim=-1)
         kept_BKW = _top(logits_BKW / config.temperature, config.top_k, config.top_p, config.min_p)
         drawn = torch.multinomial(kept_BKW.softmax(-1).flatten(0, 1), 1, generator=generator)

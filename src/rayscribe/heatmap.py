@@ -53,6 +53,8 @@ def classified(trained: TrainedClassifier, images: Sequence[ImageFile]) -> Class
     batch = loose_batch([loose], trained.config.images)
     with torch.inference_mode():
         logits_1L = trained.model(batch).double().numpy()
+    if not np.isfinite(logits_1L).all():
+        raise InputError("the classifier's scores are not numbers; its weights are damaged")
     probability_L = trained.probabilities(logits_1L)[0]
     return Classified(
         probabilities={name: float(p) for name, p in zip(trained.findings, probability_L, strict=True)},

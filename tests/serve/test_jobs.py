@@ -143,6 +143,7 @@ def test_a_running_study_tells_how_far_it_is_and_stops_when_cancelled(
         end = time.monotonic() + 30
         while client.get(f"/v1/studies/{other}").json()["state"] == "queued" and time.monotonic() < end:
             time.sleep(0.1)
+        assert client.get(f"/v1/studies/{other}").json()["state"] == "running"
         assert not gate.batches  # the first one was stopped, not finished
         gate.open.set()
         assert ended(client, other)["state"] == "done" and ended(client, id_)["state"] == "cancelled"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -12,9 +13,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from fastapi.testclient import TestClient
 from PIL import Image
 from pydantic import TypeAdapter
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from serving import ended, form, problem, service, views_of
 
 from rayscribe.classifier_folder import load_classifier
@@ -348,3 +352,27 @@ def test_answers_are_as_they_are_described(open_service: Open, served: dict[str,
     ):
         kind: TypeAdapter[Any] = TypeAdapter(model)
         assert kind.dump_python(kind.validate_python(answer), mode="json", exclude_unset=True) == answer
+
+
+def test_damaged_weights_are_told_and_the_service_lives(
+    open_service: Open, served: dict[str, Path], images: list[Path], tmp_path: Path
+) -> None:
+    damaged = {name: tmp_path / "damaged" / name for name in ("r2gen", "findings")}
+    for name, folder in damaged.items():
+        shutil.copytree(served[name], folder)
+        for path in folder.glob("*.safetensors"):
+            with safe_open(path, "pt") as file:
+                facts = file.metadata()
+            weights = {name: w * torch.nan if w.is_floating_point() else w for name, w in load_file(path).items()}
+            save_file(weights, path, facts)
+    database = f"sqlite:///{tmp_path / 'damaged.sqlite'}"
+    with service(damaged, "r2gen", database=database) as client:
+        for options in ("{}", '{"decoding": {"strategy": "sample"}}'):
+            answer = client.post("/v1/reports", files=form(images), data={"options": options})
+            assert "damaged" in problem(answer, 422)["detail"]
+    with service(damaged, "findings", database=database) as client:
+        assert "damaged" in problem(client.post("/v1/classify", files=form(images)), 422)["detail"]
+    with service(damaged, "r2gen", database=database) as client:
+        shutil.rmtree(damaged["r2gen"])
+        assert "cannot be loaded" in problem(client.post("/v1/reports", files=form(images)), 503)["detail"]
+        assert client.get("/healthz").status_code == 200

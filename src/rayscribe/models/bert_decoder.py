@@ -64,11 +64,14 @@ class BertDecoder(nn.Module):
         return self._hidden(x_BTD, encoded.features_BND, encoded.has_patch_BN)[:, prompt_BOD.shape[1] :]
 
     def start(self, encoded: Encoded, *, beams: int, positions: int) -> BertCache:
-        """A cache for K beams a study that holds the prompt."""
+        """A cache for K beams a study that holds the prompt. Raises InputError for more words than there are places."""
         from transformers import DynamicCache, EncoderDecoderCache
 
         past = EncoderDecoderCache(DynamicCache(), DynamicCache())
         prompt_BOD = self._prompt(encoded)
+        most = self.language.config.max_position_embeddings - prompt_BOD.shape[1]
+        if positions > most:
+            raise InputError(f"--decoding.max-tokens {positions}: this model has places for {most} words")
         if prompt_BOD.shape[1]:
             self._hidden(prompt_BOD, encoded.features_BND, encoded.has_patch_BN, past)
             past.batch_repeat_interleave(beams)
