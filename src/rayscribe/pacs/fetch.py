@@ -32,6 +32,7 @@ class Fetcher:
         """Puts new images into the spool; how many. Raises Unreachable, and goes on where it stopped the next time."""
         import requests
 
+        broken: tuple[type[Exception], ...] = (requests.RequestException, *damage())
         client, found, lost = web_client(self.url), 0, 0
         try:
             for study, series, instance in self._new(client, spool):
@@ -39,7 +40,7 @@ class Fetcher:
                 found, lost = found + (status == SUCCESS), lost + (status != SUCCESS)
                 if found == AT_ONCE or status == OUT_OF_RESOURCES:
                     break
-        except (requests.RequestException, *damage()) as error:
+        except broken as error:
             raise Unreachable(type(error).__name__) from None
         finally:
             if lost:
