@@ -337,3 +337,32 @@ def test_the_command_line_says_what_is_wrong(rayscribe: Callable[..., str], tmp_
 def test_what_a_model_writes_is_set_for_readers_without_another_word(written: str, read: str) -> None:
     assert readable(written) == read
     assert "".join(read.lower().split()) == "".join(written.lower().split())
+
+
+def test_what_is_said_twice_counts_in_its_worst_state() -> None:
+    for text in (
+        "There is a pleural effusion. No pleural effusion.",
+        "No pleural effusion. There is a pleural effusion.",
+    ):
+        entries = json.loads(exported("fhir", draft(text, findings=())).content)["entry"]
+        found = [one["resource"] for one in entries if one["resource"]["resourceType"] == "Observation"]
+        assert [one["valueCodeableConcept"]["text"] for one in found] == ["positive"]
+
+
+def test_an_edited_draft_says_so_and_is_another_object() -> None:
+    edited, images = draft(is_edited=True), originals()
+    uids = [
+        pydicom.dcmread(io.BytesIO(exported("sr", one, images).content)).SOPInstanceUID for one in (draft(), edited)
+    ]
+    assert uids[0] != uids[1]
+    assert b"A reader has edited it." in exported("text", edited).content
+    assert b"As the model wrote it." in exported("text", draft()).content
+
+
+def test_a_patient_with_two_ids_has_none() -> None:
+    (header,) = read_originals([("a", original(1, PatientID="A\\B"))])
+    assert header.PatientID == ""
+
+
+def test_common_signs_are_spelled() -> None:
+    assert printable("≥ 3", str.isascii) == ">= 3"

@@ -22,7 +22,7 @@ from rayscribe.loose import LooseStudy
 from rayscribe.pacs.receive import MISMATCH, NOT_UNDERSTOOD, OUT_OF_RESOURCES, SUCCESS, identity_of, kept
 from rayscribe.pacs.send import Refused, Unreachable, sender_of
 from rayscribe.pacs.spool import Spool, opened_spool, status_lines
-from rayscribe.pacs.work import LONGEST, MOST_TRIES, Worker, delay
+from rayscribe.pacs.work import LONGEST, MOST_TRIES, Worker, _frontal_first, delay
 from rayscribe.predict import Draft
 
 
@@ -224,6 +224,36 @@ def test_a_clock_that_is_set_back_keeps_nothing_for_ever(tmp_path: Path) -> None
         spool.postpone(waiting, until=later)
         finished(spool, archive)
     assert len(archive.contents) == 1
+
+
+def test_a_full_disk_is_no_fault_of_a_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive = Archive()
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with opened_spool(tmp_path) as spool:
+        kept(spool, print, f"{STUDY}.9.1", original(1))
+        with monkeypatch.context() as patched:
+            patched.setattr(Spool, "finish_report", full)
+            for _ in range(MOST_TRIES + 1):
+                with pytest.raises(OSError, match="No space"):
+                    working(spool, archive).step(Never())  # type: ignore[arg-type]
+        finished(spool, archive)
+    assert len(archive.contents) == 1
+
+
+def test_reports_go_in_the_order_in_which_they_came_and_frontal_images_first(tmp_path: Path) -> None:
+    with opened_spool(tmp_path) as spool:
+        for name, age in (("a", 10), ("b", 20)):
+            path = tmp_path / "outgoing" / f"{name}.json"
+            path.write_text('{"study": "s", "images": []}')
+            os.utime(path, (1e9 - age, 1e9 - age))
+        assert [one.report for one in spool.outgoing()] == ["b", "a"]
+    paths = [tmp_path / "1.dcm", tmp_path / "2.dcm"]
+    for path, view in zip(paths, ("LL", "PA"), strict=True):
+        path.write_bytes(original(1, ViewPosition=view))
+    assert _frontal_first(paths) == paths[::-1]
 
 
 def test_an_end_waits_for_no_queue(tmp_path: Path) -> None:
