@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -77,7 +78,7 @@ class Author:
     rayscribe: str
     "version of the software"
     section: str
-    "findings, impression or both: what the report is a draft of"
+    "findings, impression or findings+impression: what the report is a draft of"
     terms: str = ""
     "of the data that it learned from"
 
@@ -123,7 +124,7 @@ def read_document(content: bytes | str, source: str) -> Document:
         plain["findings"] = tuple(Finding(**finding) for finding in plain.get("findings", ()))
         plain["warnings"] = tuple(plain.get("warnings", ()))
         document = Document(**plain)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{source}: not a draft report as `rayscribe predict --out` writes it ({error!r})") from None
@@ -135,10 +136,24 @@ def read_document(content: bytes | str, source: str) -> Document:
 def _report(plain: dict[str, Any]) -> Report:
     sentences = tuple(
         Sentence(
-            text=str(one["text"]),
+            text=_text(one["text"]),
             mentions=tuple(Named(**mention) for mention in one.get("mentions", ())),
-            evidence=tuple(tuple(tuple(row) for row in grid) for grid in one.get("evidence", ())),
+            evidence=tuple(tuple(tuple(map(_finite, row)) for row in grid) for grid in one.get("evidence", ())),
         )
         for one in plain["sentences"]
     )
-    return Report(sentences=sentences, log_probability=plain.get("log_probability"))
+    probability = plain.get("log_probability")
+    return Report(sentences=sentences, log_probability=None if probability is None else _finite(probability))
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError("a sentence is a text")
+    return value
+
+
+def _finite(value: Any) -> float:
+    """What is no number would be no JSON either."""
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError("evidence and log-probabilities are numbers")
+    return float(value)

@@ -21,7 +21,7 @@ from needed_tools import needed_package, needed_tool
 from rayscribe.clinical.exports import KINDS, exported
 from rayscribe.clinical.originals import read_originals
 from rayscribe.clinical.pdf import printable
-from rayscribe.document import Document, Finding, document_json
+from rayscribe.document import Document, Finding, Report, Sentence, document_json, read_document
 from rayscribe.drafting import readable
 from rayscribe.errors import DISCLAIMER, InputError
 
@@ -248,10 +248,36 @@ def test_a_draft_with_faulty_values_is_refused() -> None:
     wrong.append((replace(draft(), model=replace(draft().model, name=7)), "something else where a text belongs"))  # type: ignore[arg-type]
     strange = Finding(name="Edema", state="maybe", source="classifier")  # type: ignore[arg-type]
     wrong.append((replace(draft(), findings=(strange,)), "unknown state"))
+    unnamed = Finding(name=" ", state="positive", source="classifier", probability=10**400)
+    wrong += [
+        (replace(draft(), findings=(unnamed,)), "empty name"),
+        (replace(draft(), model=replace(draft().model, system="")), "empty name"),
+        (replace(draft(), findings=(replace(unnamed, name="Edema"),)), "a probability that is no number"),
+        (replace(draft(), findings=(replace(unnamed, name="Edema" * 60),)), "a name of more than 255"),
+        (replace(draft(), reports=(Report(sentences=(Sentence(text="A."), Sentence(text=""))),)), "empty sentence"),
+        (replace(draft(), is_edited="no"), "not whether it was edited"),  # type: ignore[arg-type]
+        (replace(draft(), images="<b>"), "no number of images"),  # type: ignore[arg-type]
+        (replace(draft(), created="0001-02-03T00:00:00+00:00"), "before 1900"),
+        (draft("word " * 20_000), "no report is that long"),
+    ]
     for document, message in wrong:
         for kind in KINDS:
             with pytest.raises(InputError, match=message):
                 exported(kind, document, originals())
+
+
+@pytest.mark.parametrize("key", ["text", "evidence", "log_probability"])
+@pytest.mark.parametrize("value", [3, "abc", [[["x"]]], [[[float("nan")]]], [[[[[1]]]]], {}])
+def test_a_file_with_faulty_values_is_no_draft(key: str, value: object) -> None:
+    plain = draft().plain()
+    place = plain["reports"][0] if key == "log_probability" else plain["reports"][0]["sentences"][0]
+    if (key, value) in (("text", "abc"), ("log_probability", 3), ("evidence", {})):
+        return  # a text, a number, and nothing
+    place[key] = value
+    with pytest.raises(InputError, match=r"a\.json: not a draft report"):
+        read_document(json.dumps(plain), "a.json")
+    with pytest.raises(InputError, match=r"a\.json: not a draft report"):
+        read_document("[" * 100_000, "a.json")
 
 
 @settings(max_examples=30, deadline=None)
@@ -311,3 +337,32 @@ def test_the_command_line_says_what_is_wrong(rayscribe: Callable[..., str], tmp_
 def test_what_a_model_writes_is_set_for_readers_without_another_word(written: str, read: str) -> None:
     assert readable(written) == read
     assert "".join(read.lower().split()) == "".join(written.lower().split())
+
+
+def test_what_is_said_twice_counts_in_its_worst_state() -> None:
+    for text in (
+        "There is a pleural effusion. No pleural effusion.",
+        "No pleural effusion. There is a pleural effusion.",
+    ):
+        entries = json.loads(exported("fhir", draft(text, findings=())).content)["entry"]
+        found = [one["resource"] for one in entries if one["resource"]["resourceType"] == "Observation"]
+        assert [one["valueCodeableConcept"]["text"] for one in found] == ["positive"]
+
+
+def test_an_edited_draft_says_so_and_is_another_object() -> None:
+    edited, images = draft(is_edited=True), originals()
+    uids = [
+        pydicom.dcmread(io.BytesIO(exported("sr", one, images).content)).SOPInstanceUID for one in (draft(), edited)
+    ]
+    assert uids[0] != uids[1]
+    assert b"A reader has edited it." in exported("text", edited).content
+    assert b"As the model wrote it." in exported("text", draft()).content
+
+
+def test_a_patient_with_two_ids_has_none() -> None:
+    (header,) = read_originals([("a", original(1, PatientID="A\\B"))])
+    assert header.PatientID == ""
+
+
+def test_common_signs_are_spelled() -> None:
+    assert printable("≥ 3", str.isascii) == ">= 3"

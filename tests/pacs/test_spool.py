@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,7 +22,7 @@ from rayscribe.loose import LooseStudy
 from rayscribe.pacs.receive import MISMATCH, NOT_UNDERSTOOD, OUT_OF_RESOURCES, SUCCESS, identity_of, kept
 from rayscribe.pacs.send import Refused, Unreachable, sender_of
 from rayscribe.pacs.spool import Spool, opened_spool, status_lines
-from rayscribe.pacs.work import LONGEST, MOST_TRIES, Worker, delay
+from rayscribe.pacs.work import LONGEST, MOST_TRIES, Worker, _frontal_first, delay
 from rayscribe.predict import Draft
 
 
@@ -205,9 +207,72 @@ def test_an_archive_that_is_down_is_asked_less_and_less(tmp_path: Path) -> None:
         assert archive.calls == 1 and worker.archive.failures == 1
         for _ in range(3):
             worker.archive.after = 0
-            worker.send_due()
+            worker.send_due(Never())  # type: ignore[arg-type]
         assert len(archive.contents) == 1 and worker.archive.failures == 0
     assert 0.5 <= delay(1) <= 1 and 8 <= delay(5) <= 16 and delay(10_000) <= LONGEST
+
+
+def test_a_clock_that_is_set_back_keeps_nothing_for_ever(tmp_path: Path) -> None:
+    archive = Archive(faults=[Refused("status C000")])
+    with opened_spool(tmp_path) as spool:
+        kept(spool, print, f"{STUDY}.9.1", original(1))
+        (image,) = tmp_path.rglob("*.dcm")
+        os.utime(image, (later := time.time() + 400 * 86400, later))
+        worker = working(spool, archive)
+        assert worker.step(Never())  # type: ignore[arg-type]
+        (waiting,) = spool.outgoing()
+        spool.postpone(waiting, until=later)
+        finished(spool, archive)
+    assert len(archive.contents) == 1
+
+
+def test_a_full_disk_is_no_fault_of_a_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive = Archive()
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with opened_spool(tmp_path) as spool:
+        kept(spool, print, f"{STUDY}.9.1", original(1))
+        with monkeypatch.context() as patched:
+            patched.setattr(Spool, "finish_report", full)
+            for _ in range(MOST_TRIES + 1):
+                with pytest.raises(OSError, match="No space"):
+                    working(spool, archive).step(Never())  # type: ignore[arg-type]
+        finished(spool, archive)
+    assert len(archive.contents) == 1
+
+
+def test_reports_go_in_the_order_in_which_they_came_and_frontal_images_first(tmp_path: Path) -> None:
+    with opened_spool(tmp_path) as spool:
+        for name, age in (("a", 10), ("b", 20)):
+            path = tmp_path / "outgoing" / f"{name}.json"
+            path.write_text('{"study": "s", "images": []}')
+            os.utime(path, (1e9 - age, 1e9 - age))
+        assert [one.report for one in spool.outgoing()] == ["b", "a"]
+    paths = [tmp_path / "1.dcm", tmp_path / "2.dcm"]
+    for path, view in zip(paths, ("LL", "PA"), strict=True):
+        path.write_bytes(original(1, ViewPosition=view))
+    assert _frontal_first(paths) == paths[::-1]
+
+
+def test_an_end_waits_for_no_queue(tmp_path: Path) -> None:
+    archive, stop = Archive(faults=[Unreachable("no association")]), threading.Event()
+    with opened_spool(tmp_path) as spool:
+        kept(spool, print, f"{STUDY}.9.1", original(1))
+        worker = working(spool, archive)
+        assert worker.step(stop) and len(spool.outgoing()) == 1
+        stop.set()
+        worker.archive.succeed()
+        assert not worker.step(stop) and archive.calls == 1
+
+
+def test_others_cannot_look_into_a_spool_that_was_there_before(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    (tmp_path / "incoming").mkdir(mode=0o755)
+    with opened_spool(tmp_path) as spool:
+        kept(spool, print, f"{STUDY}.9.1", original(1))
+    assert {place.stat().st_mode & 0o777 for place in tmp_path.iterdir() if place.is_dir()} == {0o700}
 
 
 def test_a_spool_has_one_worker(tmp_path: Path) -> None:

@@ -377,7 +377,7 @@ def test_an_alternative_becomes_the_draft(page: Any, films: list[Path]) -> None:
     assert rows.count() == 3
     assert rows.first.locator(".badge").inner_text() == "in use"
     wanted = rows.nth(1).locator("p").inner_text().split()
-    page.get_by_role("button", name="Use alternative 2").click()
+    page.get_by_role("button", name="Use this one: alternative 2").click()
     assert " ".join(words(page)).split() == wanted
     assert rows.nth(1).locator(".badge").inner_text() == "in use"
     plain = json.loads(downloaded(page, "JSON")[1])
@@ -485,6 +485,36 @@ def test_leaving_with_an_unsaved_edit_is_asked_about(page: Any, films: list[Path
     page.evaluate("location.reload()")
     page.locator("#empty").wait_for()
     assert asked == ["confirm", "beforeunload"]
+
+
+def test_what_was_edited_while_the_server_wrote_is_asked_about(page: Any, films: list[Path]) -> None:
+    asked: list[str] = []
+    page.on("dialog", lambda dialog: (asked.append(dialog.message), dialog.dismiss()))
+    draft(page, films[0])
+    page.route("**/v1/studies", lambda route: (page.wait_for_timeout(1000), route.continue_()))
+    for keys in ("Enter", ""):  # kept, and still in the field
+        page.get_by_role("button", name="Write draft").click()
+        page.locator("#first .say").first.dblclick()
+        page.locator("#first textarea").fill(f"No pneumothorax{keys}.")
+        if keys:
+            page.keyboard.press(keys)
+        page.locator(".job").wait_for(state="detached")
+        assert len(asked) == 1 and "edited meanwhile" in asked.pop()
+        assert words(page)[0] == f"No pneumothorax{keys}."
+        downloaded(page, "Text")  # now it is saved, and can be replaced
+    page.get_by_role("button", name="Write draft").click()
+    page.locator("#first").get_by_text("No pneumothorax").wait_for(state="detached")
+    assert not asked
+
+
+def test_findings_of_images_that_are_gone_are_not_shown(page: Any, films: list[Path]) -> None:
+    give(page, *films)
+    page.route("**/v1/classify", lambda route: (page.wait_for_timeout(1000), route.continue_()))
+    page.get_by_role("button", name="Findings only").click()
+    page.get_by_role("button", name="Remove view 2").click()
+    page.locator("#classify:enabled").wait_for()
+    assert page.locator("#findings").is_hidden()
+    assert "images have changed" in page.get_by_role("status").inner_text()
 
 
 def test_copied_text_carries_the_disclaimer(browser: Any, service: Service, films: list[Path]) -> None:

@@ -7,11 +7,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import partial
-from itertools import islice
 from typing import Any
 
 from rayscribe.data.dicom_decoding import damage
-from rayscribe.pacs.receive import SUCCESS, Say, kept
+from rayscribe.pacs.receive import NOT_UNDERSTOOD, OUT_OF_RESOURCES, SUCCESS, Say, kept
 from rayscribe.pacs.send import Unreachable, web_client
 from rayscribe.pacs.spool import Spool
 
@@ -33,14 +32,19 @@ class Fetcher:
         """Puts new images into the spool; how many. Raises Unreachable, and goes on where it stopped the next time."""
         import requests
 
-        client, found = web_client(self.url), 0
         broken: tuple[type[Exception], ...] = (requests.RequestException, *damage())
+        client, found, lost = web_client(self.url), 0, 0
         try:
-            for study, series, instance in islice(self._new(client, spool), AT_ONCE):
-                data = client.retrieve_instance(study, series, instance, media_types=(("application/dicom", "*"),))
-                found += kept(spool, say, instance, _file(data)) == SUCCESS
+            for study, series, instance in self._new(client, spool):
+                status = _taken(client, spool, say, study, series, instance)
+                found, lost = found + (status == SUCCESS), lost + (status != SUCCESS)
+                if found == AT_ONCE or status == OUT_OF_RESOURCES:
+                    break
         except broken as error:
             raise Unreachable(type(error).__name__) from None
+        finally:
+            if lost:
+                say(f"{lost} images cannot be fetched or kept; they are asked for again")
         return found
 
     def _new(self, client: Any, spool: Spool) -> Iterator[tuple[str, str, str]]:
@@ -54,6 +58,21 @@ class Fetcher:
                     for uid in _pages(partial(client.search_for_instances, study_uid, series_uid), _INSTANCE, {}):
                         if not spool.knows(study_uid, uid):
                             yield study_uid, series_uid, uid
+
+
+def _taken(client: Any, spool: Spool, say: Say, *uids: str) -> int:
+    """As `kept`. An image that the service cannot give, or gives damaged, keeps no other from coming."""
+    import requests
+
+    try:
+        content = _file(client.retrieve_instance(*uids, media_types=(("application/dicom", "*"),)))
+    except requests.HTTPError:
+        return NOT_UNDERSTOOD
+    except requests.RequestException:
+        raise  # the service is away
+    except damage():
+        return NOT_UNDERSTOOD
+    return kept(spool, say, uids[-1], content)
 
 
 def _pages(search: Callable[..., list[dict[str, Any]]], tag: str, wanted: dict[str, str]) -> list[str]:

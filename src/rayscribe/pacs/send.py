@@ -76,7 +76,9 @@ class StoreSender:
         entity.add_requested_context(BasicTextSRStorage)
         association = entity.associate(self.host, self.port, ae_title=self.title)
         if not association.is_established:
-            raise Unreachable("no association")
+            raise Unreachable(
+                "it rejects us; does it know both AE titles?" if association.is_rejected else "no association"
+            )
         try:
             status = association.send_c_store(pydicom.dcmread(io.BytesIO(content)))
         except (RuntimeError, ValueError):  # the other side went away, or takes no SR
@@ -104,7 +106,8 @@ class StowSender:
             answer = web_client(self.url).store_instances([pydicom.dcmread(io.BytesIO(content))])
         except requests.HTTPError as error:
             status = error.response.status_code if error.response is not None else 0
-            raise (Refused if 400 <= status < 500 else Unreachable)(f"HTTP {status}") from None
+            is_alone = 400 <= status <= 500  # 500: of this report, as far as we can know; the others are tried
+            raise (Refused if is_alone else Unreachable)(f"HTTP {status}") from None
         except (requests.RequestException, ValueError, KeyError) as error:
             raise Unreachable(type(error).__name__) from None
         if answer.get("FailedSOPSequence") or not answer.get("ReferencedSOPSequence"):

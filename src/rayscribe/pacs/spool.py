@@ -24,6 +24,7 @@ from typing import Any
 from rayscribe.errors import InputError
 from rayscribe.files import whole_file
 
+_FAR = 3600.0
 _PARTS = ("incoming", "outgoing", "done", "failed", "tries")
 
 
@@ -91,8 +92,9 @@ class Spool:
             with self.lock:
                 self._clear(place)
                 images = [path for path in sorted(place.glob("*.dcm")) if (place.name, path.stem) not in sent]
-                is_quiet = all(path.stat().st_mtime <= before for path in images)
-            if images and is_quiet:
+                times = [path.stat().st_mtime for path in images]
+            # A time that lies far ahead is of a clock that was set back since; nothing is waited for until then.
+            if images and (max(times) <= before or max(times) > before + _FAR):
                 yield Waiting(study=place.name, images=tuple(images))
 
     def begin(self, waiting: Waiting) -> int:
@@ -181,9 +183,10 @@ def opened_spool(folder: Path) -> Iterator[Spool]:
     """Raises InputError where another worker has it."""
     import fcntl  # not on Windows, where there is no worker
 
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # images of patients lie in it
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     for part in _PARTS:
-        (folder / part).mkdir(parents=True, exist_ok=True)
+        (folder / part).mkdir(exist_ok=True)
+        (folder / part).chmod(0o700)  # images of patients lie in it, and `folder` may be older than we are
     with open(folder / "worker.lock", "w", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -44,7 +44,7 @@ class Patience:
     def fail(self) -> float:
         self.failures += 1
         wait = delay(self.failures)
-        self.after = time.time() + wait
+        self.after = time.monotonic() + wait
         return wait
 
     def succeed(self) -> None:
@@ -69,7 +69,7 @@ class Worker:
     "seconds without a new image after which a study is whole"
     fetcher: Fetcher | None = None
     poll: float = 30.0
-    started: float = field(default_factory=time.time)
+    started: float = field(default_factory=time.monotonic)
     archive: Patience = field(default_factory=Patience)
     web: Patience = field(default_factory=Patience)
 
@@ -90,17 +90,17 @@ class Worker:
 
     def step(self, stop: threading.Event) -> bool:
         """Sends what is due, fetches what is new, drafts one study. Whether there was anything to draft."""
-        self.send_due()
+        self.send_due(stop)
         self._fetch_due()
         # After a start, senders get the time to repeat what they could not send meanwhile.
-        is_early = time.time() < self.started + self.quiet
+        is_early = time.monotonic() < self.started + self.quiet
         if is_early or stop.is_set():
             return False
         waiting = next(self.spool.ready(before=time.time() - self.quiet), None)
         if waiting is None:
             return False
         self.draft(waiting)
-        self.send_due()
+        self.send_due(stop)
         return True
 
     def draft(self, waiting: Waiting) -> None:
@@ -126,12 +126,14 @@ class Worker:
                 raise
             self.say(f"study {short}: a draft of {len(waiting.images)} images")
 
-    def send_due(self) -> None:
-        """Every SR whose time has come, until the archive does not answer."""
-        if time.time() < self.archive.after:
+    def send_due(self, stop: threading.Event) -> None:
+        """Every SR whose time has come, until `stop`, or until the archive does not answer."""
+        if time.monotonic() < self.archive.after:
             return
         for one in self.spool.outgoing():
-            if time.time() < one.after:
+            if stop.is_set():
+                return
+            if 0 < one.after - time.time() <= LONGEST:  # one that is further ahead is of a clock that was set back
                 continue
             try:
                 self.sender.send(self.spool.content(one))
@@ -161,7 +163,7 @@ class Worker:
         self.say(f"study {waiting.study[:8]}: failed: {reason}")
 
     def _fetch_due(self) -> None:
-        if self.fetcher is None or time.time() < self.web.after:
+        if self.fetcher is None or time.monotonic() < self.web.after:
             return
         try:
             found = self.fetcher.fetch(self.spool, self.say)
@@ -171,7 +173,7 @@ class Worker:
             self.say(f"the DICOMweb service cannot be asked ({error}); again in {self.web.fail():.0f} s")
         else:
             self.web.succeed()
-            self.web.after = time.time() + (self.poll if found < AT_ONCE else 0)
+            self.web.after = time.monotonic() + (self.poll if found < AT_ONCE else 0)
 
 
 def _frontal_first(paths: Sequence[Path]) -> list[Path]:

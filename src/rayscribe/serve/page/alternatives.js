@@ -13,7 +13,7 @@ export function showAlternatives(draft) {
     const isInUse = textOf(report) === draft.text;
     const use = isInUse
       ? element("span", { className: "badge" }, "in use")
-      : button("Use this one", () => draft.use(report), { "aria-label": `Use alternative ${place + 1}` });
+      : button("Use this one", () => draft.use(report), { "aria-label": `Use this one: alternative ${place + 1}` });
     const spans = differing(report.sentences, draft.text);
     const words = report.sentences.flatMap(({ text }, at) => [...marked(text, spans[at]), " "]);
     const likely = report.log_probability === null ? "" : `log probability ${report.log_probability.toFixed(1)}`;

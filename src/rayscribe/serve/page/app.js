@@ -137,6 +137,7 @@ async function writeDraft(idempotencyKeys = [freshKey(), freshKey()]) {
   if (byId("write").disabled) return;
   if (isUnsaved() && !window.confirm("The edited draft is not saved and will be replaced. Go on?")) return;
   const given = [...images.all];
+  const replaced = [draft?.text, other?.text];
   const names = [settings.model, settings.second].filter(Boolean);
   clear("write");
   isBusy = true;
@@ -153,6 +154,9 @@ async function writeDraft(idempotencyKeys = [freshKey(), freshKey()]) {
   }
   const [main, compared] = ended.flatMap(({ value }) => (value ? [listened(new Draft(value, given))] : []));
   if (!main) return;
+  first.sentences.keep();
+  const isChanged = draft?.text !== replaced[0] || other?.text !== replaced[1]; // while the server worked
+  if (isChanged && isUnsaved() && !window.confirm("The new draft is here. The one that you edited meanwhile is not saved and will be replaced. Go on?")) return;
   put(main, compared);
   if (document.activeElement === document.body) byId("draft-title").focus({ preventScroll: true }); // else someone types
   say(`Draft of ${main.sentences.length} sentences by ${main.plain.model.name}.`);
@@ -165,8 +169,12 @@ async function classifyOnly() {
   show();
   try {
     const answer = await api.classify(given, { classifier: settings.classifier, evidence: null });
-    showFindings(answer.findings, given);
-    say(`${answer.findings.length} findings.`);
+    const isLate = given.length !== images.all.length || given.some((one) => !images.all.includes(one));
+    if (isLate) say("The images have changed; ask for findings again.");
+    else {
+      showFindings(answer.findings, given);
+      say(`${answer.findings.length} findings.`);
+    }
   } catch (error) {
     notice(error, { topic: "classify", subject: "Findings", again: classifyOnly });
   }

@@ -2,7 +2,7 @@
 import { button, element } from "./dom.js";
 import { Sentences } from "./sentences.js";
 
-const SECTION = { both: "findings and impression" };
+const SECTION = { "findings+impression": "findings and impression" };
 
 export class Panel {
   /** `onwork`: what “Work on this one” does, where a draft is only shown for comparison. */

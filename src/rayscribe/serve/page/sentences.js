@@ -41,6 +41,9 @@ export class Sentences {
   /** Tells of the selected sentence once more: its words or its mentions changed. */
   again() { if (this.selected >= 0 && !this.#editing) this.onselect(this.#draft.sentences[this.selected]); }
 
+  /** What is being typed becomes part of the draft. */
+  keep() { if (this.#editing) this.#keep(this.list.querySelector("textarea").value, false); }
+
   edit() { if (this.selected >= 0) this.#edit({ place: this.selected }); }
   remove() { if (this.selected >= 0) this.#remove(this.selected); }
   focus() { this.#button(Math.max(0, this.selected))?.focus(); }
