@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from rayscribe.errors import DISCLAIMER, InputError
+from rayscribe.wording import wording
 
 FORMAT: Final = "rayscribe-draft-1"
 
@@ -121,7 +122,7 @@ def read_document(content: bytes | str, source: str) -> Document:
         plain.pop("status", None)
         plain["model"] = Author(**plain["model"])
         plain["reports"] = tuple(_report(report) for report in plain["reports"])
-        plain["findings"] = tuple(Finding(**finding) for finding in plain.get("findings", ()))
+        plain["findings"] = tuple(_finding(finding) for finding in plain.get("findings", ()))
         plain["warnings"] = tuple(plain.get("warnings", ()))
         document = Document(**plain)
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
@@ -131,6 +132,13 @@ def read_document(content: bytes | str, source: str) -> Document:
     if not document.reports or not document.text.strip():
         raise InputError(f"{source}: the draft report is empty")
     return document
+
+
+def _finding(plain: dict[str, Any]) -> Finding:
+    """In the words that its probability has, whatever the draft says; a number that is none is refused later."""
+    finding, probability = Finding(**plain), plain.get("probability")
+    said = wording(probability) if isinstance(probability, int | float) and 0 <= probability <= 1 else ""
+    return dataclasses.replace(finding, wording=said)
 
 
 def _report(plain: dict[str, Any]) -> Report:

@@ -366,3 +366,12 @@ def test_a_patient_with_two_ids_has_none() -> None:
 
 def test_common_signs_are_spelled() -> None:
     assert printable("≥ 3", str.isascii) == ">= 3"
+
+
+def test_a_probability_has_its_own_words_whatever_a_draft_says() -> None:
+    told = json.loads(document_json(draft()))
+    told["findings"] = [
+        {"name": "Edema", "state": "positive", "source": "classifier", "probability": 0.5, "wording": "final"}
+    ]
+    (finding,) = read_document(json.dumps(told), "draft").findings
+    assert finding.wording == "about as likely as not"

@@ -7,6 +7,17 @@ export function isSame(one, other) {
   return short === long || long.endsWith(` ${short}`);
 }
 
+/** A state in words, and its colour; "No Finding: positive" would read like its opposite. */
+const NORMAL = { positive: ["called normal", "negative"], negative: ["not called normal", "uncertain"] };
+const inWords = (name, state) => (isSame(name, "No Finding") && NORMAL[state]) || [state, state];
+
+/** What of the findings contradicts a sentence that speaks of one: the other state, and how sure. */
+export function against(findings, observation, state) {
+  const opposite = { positive: "negative", negative: "positive" }[state];
+  const found = findings.find((finding) => isSame(finding.name, observation) && finding.state === opposite);
+  return found && `${found.source}: ${found.state}${found.wording && `, ${found.wording}`}`;
+}
+
 const percent = (probability) => `${(100 * probability).toFixed(probability < 0.1 ? 1 : 0)} %`;
 
 export class Findings {
@@ -34,12 +45,13 @@ export class Findings {
   }
 
   #row({ name, state, probability, wording, source }) {
+    const [said, colour] = inWords(name, state);
     const hasProbability = probability !== null && probability !== undefined;
     const meter = element("span", { className: "meter", "aria-hidden": "true" }, element("i"));
     meter.firstChild.style.width = `${100 * (probability ?? 0)}%`;
     const parts = [
       element("span", { className: "what" }, name),
-      element("span", { className: `tag ${state}` }, state),
+      element("span", { className: `tag ${colour}` }, said),
       element("span", { className: "wording" }, hasProbability ? wording : `${source}, no probability`),
       hasProbability ? meter : element("span"),
       element("span", { className: "number" }, hasProbability ? percent(probability) : ""),

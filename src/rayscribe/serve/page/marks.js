@@ -4,8 +4,9 @@ import { element } from "./dom.js";
 /** Python counts code points, JavaScript half of some of them. */
 const unit = (text, codePoints) => [...text].slice(0, codePoints).join("").length;
 
-export const mentionSpans = ({ text, mentions }) => mentions.map(({ observation, state, start, end }) => ({
-  start: unit(text, start), end: unit(text, end), kind: "mention", state, observation,
+/** `against(observation, state)`: what contradicts the mention, if anything does. */
+export const mentionSpans = ({ text, mentions }, against) => mentions.map(({ observation, state, start, end }) => ({
+  start: unit(text, start), end: unit(text, end), kind: "mention", state, observation, contradiction: against(observation, state),
 }));
 
 /** Spans: {start, end, kind: "mention" | "differs", ...}. */
@@ -22,8 +23,9 @@ export function marked(text, spans) {
     }
     nodes.push(node);
     // One tag for each state, behind the last word: the colour alone would say nothing to many readers.
-    const states = new Set(over.filter((span) => span.kind === "mention" && span.end === end).map((span) => span.state));
-    for (const state of states) nodes.push(element("small", { className: `tag ${state}` }, state));
+    const ending = over.filter((span) => span.kind === "mention" && span.end === end);
+    for (const state of new Set(ending.map((span) => span.state))) nodes.push(element("small", { className: `tag ${state}` }, state));
+    if (ending.some((span) => span.contradiction)) nodes.push(element("small", { className: "tag against" }, "disputed"));
   }
   return nodes;
 }

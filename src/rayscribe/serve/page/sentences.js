@@ -1,11 +1,15 @@
 // A draft as a list of sentences that can be selected, edited, added and removed, all of it from the keyboard too.
 import { button, element } from "./dom.js";
+import { against } from "./findings.js";
 import { marked, mentionSpans } from "./marks.js";
 
-const reading = ({ mentions }, isUnread) => {
+const reading = ({ mentions }, isUnread, disputed) => {
   if (isUnread) return "Findings of this sentence are not read yet.";
   if (!mentions.length) return "No finding is read in this sentence.";
-  return mentions.map(({ observation, state }) => `${observation}: ${state}`).join("; ");
+  return mentions.map(({ observation, state }) => {
+    const contradiction = disputed(observation, state);
+    return `${observation}: ${state}${contradiction ? ` (but ${contradiction})` : ""}`;
+  }).join("; ");
 };
 
 export class Sentences {
@@ -76,14 +80,16 @@ export class Sentences {
     }
     const sentence = this.#draft.sentences[this.selected];
     this.reads.textContent = sentence
-      ? `Sentence ${this.selected + 1}. ${reading(sentence, this.#draft.unread.includes(sentence.text))}`
+      ? `Sentence ${this.selected + 1}. ${reading(sentence, this.#draft.unread.includes(sentence.text), this.#disputed)}`
       : "Select a sentence to see where the model looked.";
   }
+
+  #disputed = (observation, state) => against(this.#draft.plain.findings, observation, state);
 
   #button(place) { return this.list.querySelector(`.say[data-place="${place}"]`); }
 
   #row(sentence, place) {
-    const spans = [...mentionSpans(sentence), ...(this.#differing[place] ?? [])];
+    const spans = [...mentionSpans(sentence, this.#disputed), ...(this.#differing[place] ?? [])];
     const select = () => this.#select(place);
     return element("li", {}, element("button", {
       type: "button", className: "say", "data-place": place,
