@@ -26,7 +26,9 @@ def draft(text: str = TEXT, **changes: object) -> Document:
         reports=(Report(sentences=sentences_of(text)), Report(sentences=sentences_of("Another one."))),
         images=2,
         findings=(
-            Finding(name="Cardiomegaly", state="positive", source="classifier", probability=0.931),
+            Finding(
+                name="Cardiomegaly", state="positive", source="classifier", probability=0.931, wording="very likely"
+            ),
             Finding(name="Edema", state="uncertain", source="disease head"),
         ),
         warnings=("image 1: looks inverted",),

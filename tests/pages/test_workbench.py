@@ -302,7 +302,7 @@ def test_findings_stand_there_in_words_and_without_a_draft_too(page: Any, films:
     shown = rows.all_inner_texts()
     assert sorted(row.split("\n")[0] for row in shown) == list(FINDINGS)
     for row in shown:
-        assert re.search(r"(positive|negative|called normal)\s.*(likely|certain|as not)\s+[\d.]+ %", row, re.DOTALL)
+        assert re.search(r"(flagged|called normal)\s.*(likely|certain|as not)\s+[\d.]+ %", row, re.DOTALL)
     rows.first.get_by_role("button").click()
     page.get_by_text("(Grad-CAM)").wait_for()
 
@@ -310,11 +310,11 @@ def test_findings_stand_there_in_words_and_without_a_draft_too(page: Any, films:
 def test_a_sentence_that_the_classifier_contradicts_says_so(page: Any, films: list[Path]) -> None:
     draft(page, films[0])
     effusion = page.locator("#finding-list li", has_text="Pleural Effusion")
-    is_present = "positive" in effusion.inner_text()
+    is_present = "not flagged" not in effusion.inner_text()
     said, denied = ("No pleural effusion.", "Small pleural effusion.")[:: 1 if is_present else -1]
     edit(page, said)
     page.locator("#first .say").first.locator(".tag.against").wait_for()
-    assert "(but classifier: " + ("positive, " if is_present else "negative, ") in page.locator("#work").inner_text()
+    assert "(but classifier: " + ("flagged, " if is_present else "not flagged, ") in page.locator("#work").inner_text()
     edit(page, denied)
     page.locator("#first .say").first.locator(f".tag.{'positive' if is_present else 'negative'}").wait_for()
     assert page.locator("#first .say").first.locator(".tag.against").count() == 0

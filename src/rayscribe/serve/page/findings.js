@@ -7,15 +7,22 @@ export function isSame(one, other) {
   return short === long || long.endsWith(` ${short}`);
 }
 
-/** A state in words, and its colour; "No Finding: positive" would read like its opposite. */
+// A classifier flags a finding from the threshold on that was best on its validation split, which may lie at an unlikely 20 %; so
+// "positive" would say too much. "No Finding: positive" would read like its opposite.
+const FLAGS = { positive: ["flagged", "positive"], negative: ["not flagged", "negative"] };
 const NORMAL = { positive: ["called normal", "negative"], negative: ["not called normal", "uncertain"] };
-const inWords = (name, state) => (isSame(name, "No Finding") && NORMAL[state]) || [state, state];
+
+/** A state in words, and its colour. */
+function inWords({ name, state, source }) {
+  if (isSame(name, "No Finding") && NORMAL[state]) return NORMAL[state];
+  return (source === "classifier" && FLAGS[state]) || [state, state];
+}
 
 /** What of the findings contradicts a sentence that speaks of one: the other state, and how sure. */
 export function against(findings, observation, state) {
   const opposite = { positive: "negative", negative: "positive" }[state];
   const found = findings.find((finding) => isSame(finding.name, observation) && finding.state === opposite);
-  return found && `${found.source}: ${found.state}${found.wording && `, ${found.wording}`}`;
+  return found && `${found.source}: ${inWords(found)[0]}${found.wording && `, ${found.wording}`}`;
 }
 
 const percent = (probability) => `${(100 * probability).toFixed(probability < 0.1 ? 1 : 0)} %`;
@@ -44,8 +51,9 @@ export class Findings {
     }
   }
 
-  #row({ name, state, probability, wording, source }) {
-    const [said, colour] = inWords(name, state);
+  #row(finding) {
+    const { name, probability, wording, source } = finding;
+    const [said, colour] = inWords(finding);
     const hasProbability = probability !== null && probability !== undefined;
     const meter = element("span", { className: "meter", "aria-hidden": "true" }, element("i"));
     meter.firstChild.style.width = `${100 * (probability ?? 0)}%`;
