@@ -1,16 +1,10 @@
-"""The verbs of the command line. Heavy imports stand inside the verbs, so that `--help` answers at once.
-
-Annotations are evaluated here (no postponed ones), because tyro reads them from functions inside functions.
-"""
+"""The verbs of the command line. Heavy imports stand inside the verbs, so that `--help` answers at once."""
 
 import os
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Annotated
 
 from rayscribe import __version__
-from rayscribe.arguments import choice, parsed
 from rayscribe.errors import DISCLAIMER, InputError
 
 OVERVIEW = f"""rayscribe {__version__}: chest X-rays to draft radiology reports
@@ -123,38 +117,9 @@ def _build_graph(arguments: list[str]) -> None:
 
 
 def _train(arguments: list[str]) -> None:
-    import tyro
+    from rayscribe.cli_train import train
 
-    from rayscribe.config import RunConfig
-    from rayscribe.recipes import RECIPES
-
-    recipe = choice(
-        arguments, tuple(RECIPES), "recipe", "rayscribe train RECIPE [options] --data data.parquet --run runs/name"
-    )
-
-    def train(
-        data: Path,
-        run: Path,
-        config: Annotated[RunConfig, tyro.conf.arg(name="")] = RECIPES[recipe](),  # noqa: B008  # frozen
-        resume: bool = False,
-        features: Path | None = None,
-        generations: int = 1,
-    ) -> None:
-        """Trains a model; the run folder is then a model folder.
-
-        Args:
-            data: the manifest of `rayscribe prepare`
-            run: the run's folder; never overwritten
-            resume: go on with an interrupted run, with the same settings
-            features: folder of the feature cache of frozen backbones; the user's cache folder when empty
-            generations: train so many times, each time taught by the one before (self-distillation, --distill)
-        """
-        from rayscribe.run import train_generations
-
-        last = train_generations(config, data, run, generations=generations, resume=resume, features=features)
-        print(f"next: rayscribe generate --model {last} --data {data} --split test --out predictions.jsonl")
-
-    parsed(train, arguments[1:], f"train {recipe}")
+    train(arguments)
 
 
 def _generate(arguments: list[str]) -> None:
@@ -248,35 +213,15 @@ def _import_r2gen(arguments: list[str]) -> None:
 
 
 def _demo(arguments: list[str]) -> None:
-    def demo(out: Path = Path("demo"), studies: int = 600, seed: int = 0) -> None:
-        """Draws X-rays, trains a model, writes and scores reports; makes a page.
+    from rayscribe.cli_train import demo
 
-        Args:
-            out: the folder; the page is OUT/index.html, the model OUT/run
-            studies: how many studies to draw
-            seed: of the drawing and the training
-        """
-        from rayscribe.demo import run_demo
-
-        run_demo(out, studies=studies, seed=seed)
-
-    parsed(demo, arguments, "demo")
+    demo(arguments)
 
 
 def _info(arguments: list[str]) -> None:
-    import tyro
+    from rayscribe.cli_inspect import info
 
-    def info(path: tyro.conf.Positional[Path | None] = None) -> None:
-        """What a manifest or a model folder holds; without a path, versions and folders.
-
-        Args:
-            path: a manifest (.parquet) or a model folder
-        """
-        from rayscribe.info import describe
-
-        print(describe(path))
-
-    parsed(info, arguments, "info")
+    info(arguments)
 
 
 _VERBS: dict[str, Callable[[list[str]], None]] = {

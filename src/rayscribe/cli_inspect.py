@@ -1,4 +1,4 @@
-"""The verbs that look at reports and splits before anything is scored: `label` and `audit`.
+"""The verbs that look and change nothing: `label`, `audit` and `info`.
 
 Annotations are evaluated here (no postponed ones), because tyro reads them from functions inside functions.
 """
@@ -139,3 +139,19 @@ def _audit(
         split = stratified_split(manifest.studies, copies, labels, seed=seed)
         write_split(resplit, split)
         print(f"wrote {resplit}\nnext: rayscribe prepare ... --splits {resplit} --out {data.stem}-resplit.parquet")
+
+
+def info(arguments: list[str]) -> None:
+    import tyro
+
+    def described(path: tyro.conf.Positional[Path | None] = None) -> None:
+        """What a manifest or a model folder holds; without a path, versions and folders.
+
+        Args:
+            path: a manifest (.parquet) or a model folder
+        """
+        from rayscribe.info import describe
+
+        print(describe(path))
+
+    parsed(described, arguments, "info")

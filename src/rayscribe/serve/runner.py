@@ -22,7 +22,7 @@ from rayscribe.serve.uploads import DraftOptions, options_of
 T = TypeVar("T")
 
 _LOG = logging.getLogger("rayscribe.serve")
-_RENEW_SECONDS = CLAIM_SECONDS / 5
+_RENEW_SECONDS = CLAIM_SECONDS / 20
 
 
 class Runner:
@@ -132,9 +132,9 @@ class Runner:
         time.sleep(0.2 if self._ending.is_set() else 1.0)
 
     def _look_after(self) -> None:
-        """Every few seconds: claims are renewed, cancelled and late studies are stopped, old drafts forgotten."""
+        """Twice a second at most: claims are renewed, cancelled and late studies are stopped, old drafts forgotten."""
         now = time.monotonic()
-        if self._stops and now - self._renewed > min(_RENEW_SECONDS, 0.5):
+        if self._stops and now - self._renewed > _RENEW_SECONDS:
             self._renewed = now
             mine = self._jobs.renew(self._me, dict(self._progress))
             for id_, stop in list(self._stops.items()):
