@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import shutil
@@ -26,8 +27,10 @@ from rayscribe.config import DecodingConfig
 from rayscribe.document import read_document
 from rayscribe.errors import DISCLAIMER, InputError
 from rayscribe.heatmap import classified
+from rayscribe.serve import guard
 from rayscribe.serve.answers import DraftAnswer, FindingsAnswer, LabelsAnswer, ProblemAnswer, StudyAnswer
 from rayscribe.serve.app import create_app
+from rayscribe.serve.measures import Measures
 from rayscribe.serve.settings import ServeConfig
 from rayscribe.writers import open_writer
 
@@ -376,3 +379,21 @@ def test_damaged_weights_are_told_and_the_service_lives(
         shutil.rmtree(damaged["r2gen"])
         assert "cannot be loaded" in problem(client.post("/v1/reports", files=form(images)), 503)["detail"]
         assert client.get("/healthz").status_code == 200
+
+
+def test_a_body_without_images_is_small(open_service: Open) -> None:
+    text = json.dumps({"text": "a" * 1_100_000})
+    told = problem(open_service().post("/v1/labels", content=text, headers={"content-type": "application/json"}), 413)
+    assert "1 MB" in told["detail"]
+
+
+def test_a_request_that_never_ends_is_let_go(served: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    async def never(scope: Any, receive: Any, send: Any) -> None:
+        await asyncio.sleep(60)
+
+    bounds, timeout = list[float](), asyncio.timeout
+    monkeypatch.setattr(guard.asyncio, "timeout", lambda seconds: (bounds.append(seconds), timeout(0.05))[1])
+    config = ServeConfig(models=(served["r2gen"],), max_seconds=20)
+    client = TestClient(guard.Guard(never, config=config, keys={}, measures=Measures()), base_url="http://localhost")
+    problem(client.post("/v1/reports", content=b"x"), 408)
+    assert bounds == [50]
