@@ -565,13 +565,20 @@ def test_a_key_is_asked_for_and_kept_in_memory_only(
 
 
 def test_the_whole_path_by_keyboard(page: Any, films: list[Path]) -> None:
+    choosers: list[Any] = []
+    page.on(
+        "filechooser", lambda chooser: choosers.append(chooser)
+    )  # the browser hears of it a moment later, so not just before Enter
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.textContent") == "Skip to the draft"
     while page.evaluate("document.activeElement.id") != "files":
         page.keyboard.press("Tab")
-    with page.expect_file_chooser() as chooser:
-        page.keyboard.press("Enter")
-    chooser.value.set_files(films)
+    page.keyboard.press("Enter")
+    for _ in range(300):
+        if choosers:
+            break
+        page.wait_for_timeout(50)
+    choosers[0].set_files(films)
     page.locator("#write:enabled").wait_for()
     page.keyboard.press("g")
     page.locator("#first .say").first.wait_for()
