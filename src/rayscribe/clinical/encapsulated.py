@@ -8,7 +8,7 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as Items
 from pydicom.uid import EncapsulatedPDFStorage
 
-from rayscribe.clinical.instances import new_instance, whole_bytes
+from rayscribe.clinical.instances import new_instance, reference_to, whole_bytes
 from rayscribe.clinical.pdf import pdf_of
 from rayscribe.data.dicom import quiet_pydicom
 from rayscribe.document import Document
@@ -26,7 +26,7 @@ def encapsulated_pdf(document: Document, originals: Sequence[Dataset]) -> bytes:
         data.VerificationFlag = "UNVERIFIED"
         data.DocumentTitle = "Preliminary draft report, not for clinical use"
         data.ConceptNameCodeSequence = Items([_title()])
-        data.SourceInstanceSequence = Items([_source(original) for original in originals])
+        data.SourceInstanceSequence = Items([reference_to(original) for original in originals])
         data.MIMETypeOfEncapsulatedDocument = "application/pdf"
         data.EncapsulatedDocumentLength = len(content)
         data.EncapsulatedDocument = content + b"\0" * (len(content) % 2)
@@ -37,10 +37,3 @@ def _title() -> Dataset:
     code = Dataset()
     code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = "18748-4", "LN", "Diagnostic imaging report"
     return code
-
-
-def _source(original: Dataset) -> Dataset:
-    source = Dataset()
-    source.ReferencedSOPClassUID = original.SOPClassUID
-    source.ReferencedSOPInstanceUID = original.SOPInstanceUID
-    return source

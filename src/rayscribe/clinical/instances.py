@@ -78,3 +78,13 @@ def _uid(value: uuid.UUID) -> str:
 def _short(text: str) -> str:
     """As an LO value, which has 64 characters and no backslash."""
     return text.replace("\\", "/").replace("\n", " ")[:64]
+
+
+def reference_to(original: Dataset) -> Dataset:
+    """The class and the UID of an image: what a reference to it names."""
+    import pydicom  # only needed for DICOM
+
+    reference = pydicom.Dataset()
+    reference.ReferencedSOPClassUID = original.SOPClassUID
+    reference.ReferencedSOPInstanceUID = original.SOPInstanceUID
+    return reference

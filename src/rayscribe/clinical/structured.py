@@ -15,7 +15,7 @@ from pydicom.sequence import Sequence as Items
 from pydicom.sr.coding import Code
 from pydicom.uid import BasicTextSRStorage
 
-from rayscribe.clinical.instances import device_uid, new_instance, whole_bytes
+from rayscribe.clinical.instances import device_uid, new_instance, reference_to, whole_bytes
 from rayscribe.clinical.wordings import STATUS, author_line, edited_line, finding_line
 from rayscribe.data.dicom import quiet_pydicom
 from rayscribe.document import Document
@@ -121,13 +121,6 @@ def _evidence(originals: Sequence[Dataset]) -> Dataset:
     for uid, members in groupby(in_series, key=lambda original: str(original.SeriesInstanceUID)):
         series = Dataset()
         series.SeriesInstanceUID = uid
-        series.ReferencedSOPSequence = Items([_reference(original) for original in members])
+        series.ReferencedSOPSequence = Items([reference_to(original) for original in members])
         study.ReferencedSeriesSequence.append(series)
     return study
-
-
-def _reference(original: Dataset) -> Dataset:
-    reference = Dataset()
-    reference.ReferencedSOPClassUID = original.SOPClassUID
-    reference.ReferencedSOPInstanceUID = original.SOPInstanceUID
-    return reference
