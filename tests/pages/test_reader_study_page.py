@@ -3,47 +3,27 @@
 from __future__ import annotations
 
 import csv
-import importlib
 import json
-import os
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from in_browser import launched
 
 from rayscribe.data.manifest import Manifest, write_manifest
 from rayscribe.reader_votes import read_ballot
 from rayscribe.study import Study
 
-NEEDED = os.environ.get("RAYSCRIBE_NEEDS_BROWSER") == "1"
-"Set where a browser has to be there, as by .ci/run: what would skip then fails."
-
-if NEEDED:
-    sync_api = importlib.import_module("playwright.sync_api")
-else:
-    sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install -e '.[dev]'")
-
 STUDIES = 6
 HOSTILE = '</script><script>document.title="taken"</script><img src=x onerror=alert(1)> "Ünï" \'<b>\' & \u2028 肺 &lt;'
 LONG = "pneumonoultramicroscopicsilicovolcanoconiosis" * 4
-FLAGS = (
-    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update "
-    "--disable-sync"
-).split()
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if found is None:
-        (pytest.fail if NEEDED else pytest.skip)("needs Chromium: apt-get install chromium, or another package of it")
-    with sync_api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=found, args=FLAGS, headless=True)
-        yield chromium
-        chromium.close()
+    yield from launched()
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import base64
 import importlib
 import io
 import json
-import os
 import re
 import shutil
 import socket
@@ -18,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from in_browser import NEEDED, launched
 from PIL import Image
 
 from conftest import small_config
@@ -33,20 +33,11 @@ from rayscribe.data.phantom_truth import PhantomConfig
 from rayscribe.data.prepare import check
 from rayscribe.run import train
 
-NEEDED = os.environ.get("RAYSCRIBE_NEEDS_BROWSER") == "1"
-"Set where a browser has to be there, as by .ci/run: what would skip then fails."
-
 if NEEDED:
-    sync_api = importlib.import_module("playwright.sync_api")
     uvicorn = importlib.import_module("uvicorn")
 else:
-    sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install -e '.[dev]'")
     uvicorn = pytest.importorskip("uvicorn", reason="needs the service: pip install -e '.[serve]'")
 
-FLAGS = (
-    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update "
-    "--disable-sync"
-).split()
 FINDINGS = ("Cardiomegaly", "Pleural Effusion")
 PATIENT = "DOE^JANE"
 DISCLAIMER = "Research draft written by a machine-learning model. Not a medical device; not for clinical use."
@@ -54,13 +45,7 @@ DISCLAIMER = "Research draft written by a machine-learning model. Not a medical 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if found is None:
-        (pytest.fail if NEEDED else pytest.skip)("needs Chromium: apt-get install chromium, or another package of it")
-    with sync_api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=found, args=FLAGS, headless=True)
-        yield chromium
-        chromium.close()
+    yield from launched()
 
 
 @pytest.fixture(scope="module")
