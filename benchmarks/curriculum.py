@@ -21,13 +21,13 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from rayscribe.build import Training, build_model, build_task
 from rayscribe.config import BackboneConfig
 from rayscribe.config_methods import JimaConfig
 from rayscribe.data.entities import EntityTargets
+from rayscribe.methods.build import Training, build_model, build_task
 from rayscribe.methods.jima import CurriculumTask
 from rayscribe.methods.jima_curriculum import report_ranks
-from rayscribe.recipes import jima
+from rayscribe.methods.recipes import jima
 from rayscribe.study import Batch, Pair
 
 STUDIES, WORDS, BATCH, IU = 64, 760, 16, 2069

@@ -29,9 +29,9 @@ from rayscribe.config import TextConfig
 from rayscribe.data.dataset import Row, StudyDataset, collate
 from rayscribe.data.features import FeatureCache
 from rayscribe.data.images import ImageConfig
+from rayscribe.data.tokenizer import Tokenizer
 from rayscribe.files import sha256_of
 from rayscribe.study import Study
-from rayscribe.tokenizer import Tokenizer
 
 BATCH, PATCHES, CHANNELS = 16, 49, 2048
 MEAN, STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])

@@ -27,12 +27,12 @@ import torch
 from reference_cmn import ReferenceCMN
 from reference_r2gen import CHANNELS, ReferenceR2Gen, randomised, reference_beam_search
 
-from rayscribe.build import build_model
 from rayscribe.config import BackboneConfig, DecodingConfig, ModelConfig, RunConfig, TextConfig
-from rayscribe.decoding import Vocabulary, beam_search
+from rayscribe.methods.build import build_model
+from rayscribe.methods.published_names import converted, model_config
+from rayscribe.models.decoding import Vocabulary, beam_search
 from rayscribe.models.layers import Encoded
 from rayscribe.models.report_model import ReportModel
-from rayscribe.published_names import converted, model_config
 from rayscribe.study import Batch
 
 ROWS, TOKENS, PATCHES, BEAMS = 761, 60, 49, 3

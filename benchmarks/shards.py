@@ -26,9 +26,9 @@ from rayscribe.data.images import ImageConfig
 from rayscribe.data.manifest import Manifest
 from rayscribe.data.shard_writing import write_shards
 from rayscribe.data.shards import member_bytes, shard_numbers
+from rayscribe.data.tokenizer import Tokenizer
 from rayscribe.files import sha256_of
 from rayscribe.study import Study
-from rayscribe.tokenizer import Tokenizer
 
 
 def drawn(folder: Path, studies: int, side: int) -> Manifest:

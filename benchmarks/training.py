@@ -21,8 +21,8 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from rayscribe.build import build_model
 from rayscribe.config import BackboneConfig, ModelConfig, RunConfig
+from rayscribe.methods.build import build_model
 from rayscribe.models.report_model import ReportModel
 from rayscribe.study import Batch
 from rayscribe.task import ReportTask

@@ -34,25 +34,25 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from rayscribe.build import Training, build_model, build_task
-from rayscribe.cli import run as run_verb
-from rayscribe.cli_prepare import write_phantom_manifest
+from rayscribe.cli.main import run as run_verb
+from rayscribe.cli.prepare import write_phantom_manifest
 from rayscribe.config import RunConfig
 from rayscribe.config_methods import IthnConfig
 from rayscribe.data.dataset import Row, StudyDataset, cleaned_report, collate
 from rayscribe.data.manifest import Manifest, read_manifest
 from rayscribe.data.mining import mine
 from rayscribe.data.phantom_truth import PhantomConfig
+from rayscribe.data.tokenizer import Tokenizer
 from rayscribe.files import write_text
+from rayscribe.inference.reporter import generate_reports
+from rayscribe.methods.build import Training, build_model, build_task
 from rayscribe.methods.ithn import HardNegativeTask
+from rayscribe.methods.recipes import demo
 from rayscribe.metrics.diversity import diversity
 from rayscribe.metrics.overlap import overlap_scores
 from rayscribe.models.layers import Encoded, pooled
 from rayscribe.models.report_model import ReportModel
-from rayscribe.predict import generate_reports
-from rayscribe.recipes import demo
-from rayscribe.run import train
-from rayscribe.tokenizer import Tokenizer
+from rayscribe.training.run import train
 
 ARMS = {
     "without": IthnConfig(enabled=True, negative="mined", contrast="column", probe=True),

@@ -42,22 +42,22 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from rayscribe.cli_prepare import write_phantom_manifest
+from rayscribe.cli.prepare import write_phantom_manifest
 from rayscribe.config import BackboneConfig, RunConfig
 from rayscribe.config_methods import JimaConfig
 from rayscribe.data.manifest import Manifest, read_manifest
 from rayscribe.data.phantom_truth import PhantomConfig
-from rayscribe.generate import generate
+from rayscribe.data.predictions import read_predictions
+from rayscribe.evaluation.protocol import Protocol, reference_reports, training_reports
+from rayscribe.inference.split import generate
+from rayscribe.methods.recipes import demo
 from rayscribe.metrics.clinical import clinical
 from rayscribe.metrics.diversity import diversity
 from rayscribe.metrics.imbalance import by_frequency, word_bins
 from rayscribe.metrics.labeler import RuleLabeler
 from rayscribe.metrics.overlap import overlap
 from rayscribe.metrics.statistics import Rows, differences, holm, joined, p_text
-from rayscribe.predictions import read_predictions
-from rayscribe.protocol import Protocol, reference_reports, training_reports
-from rayscribe.recipes import demo
-from rayscribe.run import train
+from rayscribe.training.run import train
 
 WORLDS = {
     "balanced": PhantomConfig(abnormal=0.5, rare=0.2),

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rayscribe.checkpoint import TrainedModel, load_model
-from rayscribe.conditions import study_conditions
+from rayscribe.data.conditions import study_conditions
 from rayscribe.data.dataset import Row, StudyDataset, cleaned_report, collate
 from rayscribe.data.images import evaluation_square, read_image
 from rayscribe.data.manifest import read_manifest

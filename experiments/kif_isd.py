@@ -36,25 +36,25 @@ import torch
 from jima import cell  # the script beside this one
 from tqdm import tqdm
 
-from rayscribe.cli_graph import build_graph
-from rayscribe.cli_prepare import write_phantom_manifest
-from rayscribe.cli_retrieval import build_retrieval
+from rayscribe.cli.build_graph import build_graph
+from rayscribe.cli.build_retrieval import build_retrieval
+from rayscribe.cli.prepare import write_phantom_manifest
 from rayscribe.config import BackboneConfig, RunConfig
 from rayscribe.config_methods import DiagnosisConfig, DistillConfig, KifConfig
 from rayscribe.data.manifest import Manifest, read_manifest
 from rayscribe.data.phantom_truth import PhantomConfig
-from rayscribe.generate import generate
+from rayscribe.data.predictions import read_predictions
+from rayscribe.evaluation.protocol import Protocol, reference_reports
+from rayscribe.inference.split import generate
 from rayscribe.labels import OBSERVATIONS
 from rayscribe.methods.kif_graph import Graph
+from rayscribe.methods.recipes import demo
 from rayscribe.metrics.clinical import clinical, per_observation
 from rayscribe.metrics.diversity import diversity
 from rayscribe.metrics.labeler import RuleLabeler
 from rayscribe.metrics.overlap import overlap
 from rayscribe.metrics.statistics import Floats, Rows, differences, holm, joined, p_text
-from rayscribe.predictions import read_predictions
-from rayscribe.protocol import Protocol, reference_reports
-from rayscribe.recipes import demo
-from rayscribe.run import train
+from rayscribe.training.run import train
 
 WORLD = PhantomConfig(studies=1000, size=104, abnormal=0.5, rare=0.15, variety=0.2, train=0.5, val=0.05)
 KIF = KifConfig(width=128, hidden=256, node_heads=4, patch_heads=4)

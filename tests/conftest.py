@@ -10,11 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from rayscribe.build import build_model
-from rayscribe.classify import train_classifier
-from rayscribe.cli import main
+from rayscribe.classifiers.config import multilabel
+from rayscribe.classifiers.run import train_classifier
+from rayscribe.cli.main import main
 from rayscribe.config import DIAGNOSING, BackboneConfig, DecodingConfig, ModelConfig, RunConfig, TextConfig, TrainConfig
-from rayscribe.config_classify import multilabel
 from rayscribe.config_methods import DiagnosisConfig, JimaConfig, KifConfig
 from rayscribe.data import iu_xray
 from rayscribe.data.images import ImageConfig
@@ -22,9 +21,10 @@ from rayscribe.data.manifest import write_manifest
 from rayscribe.data.phantom import write_phantom
 from rayscribe.data.phantom_truth import PhantomConfig
 from rayscribe.data.prepare import check
+from rayscribe.methods.build import build_model
+from rayscribe.methods.resources import Resources
 from rayscribe.models.report_model import ReportModel
-from rayscribe.resources import Resources
-from rayscribe.run import train
+from rayscribe.training.run import train
 from sentence_standin import write_sentence_folder
 
 torch.set_num_threads(1)  # with default threads tiny models run many times slower on a busy two-core machine

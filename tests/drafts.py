@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from dicom_files import radiograph, ramp
 from rayscribe.data.dicom import quiet_pydicom
-from rayscribe.document import Author, Document, Finding, Report
-from rayscribe.drafting import sentences_of
+from rayscribe.reports.document import Author, Document, Finding, Report
+from rayscribe.reports.drafting import sentences_of
 
 CANARY = "ZZCANARY^QUETZAL"
 "Name of the patient; it may stand in DICOM headers alone."

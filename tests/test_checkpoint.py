@@ -14,15 +14,15 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from conftest import small_config
-from rayscribe.build import build_model
 from rayscribe.checkpoint import TrainedModel, load_model, save_model
 from rayscribe.config import BackboneConfig, DecodingConfig, ModelConfig, RunConfig
 from rayscribe.data.manifest import read_manifest
+from rayscribe.data.tokenizer import Tokenizer
 from rayscribe.errors import InputError
+from rayscribe.inference.reporter import ModelReporter, draft_reports, read_study
+from rayscribe.methods.build import build_model
 from rayscribe.models.backbones import Backbone
-from rayscribe.predict import ModelReporter, draft_reports, read_study
-from rayscribe.settings_file import from_yaml, to_yaml
-from rayscribe.tokenizer import Tokenizer
+from rayscribe.settings import from_yaml, to_yaml
 
 
 @pytest.fixture(scope="module")

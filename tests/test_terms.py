@@ -13,13 +13,13 @@ from safetensors.torch import load_file
 
 from conftest import small_config
 from rayscribe.checkpoint import load_model
-from rayscribe.cli import main
+from rayscribe.cli.main import main
 from rayscribe.data import table
+from rayscribe.data.label_tables import state_of
 from rayscribe.data.manifest import read_manifest, write_manifest
 from rayscribe.errors import InputError
-from rayscribe.label_tables import state_of
-from rayscribe.run import train
-from rayscribe.terms import inherited, is_restricted, terms_of
+from rayscribe.provenance import inherited, is_restricted, terms_of
+from rayscribe.training.run import train
 
 TERMS = "a data use agreement"
 

@@ -1,5 +1,5 @@
 """`python -m rayscribe`."""
 
-from rayscribe.cli import main
+from rayscribe.cli.main import main
 
 main()

@@ -19,16 +19,16 @@ from typing import Any
 import torch
 
 from rayscribe import __version__
-from rayscribe.build import build_model
 from rayscribe.config import RunConfig
+from rayscribe.data.tokenizer import Tokenizer
 from rayscribe.errors import DISCLAIMER, InputError
 from rayscribe.files import whole_file, write_text
-from rayscribe.model_folder import load_weights, read_facts, read_weights, write_weights
+from rayscribe.methods.build import build_model
+from rayscribe.methods.resources import Resources
+from rayscribe.models.folder import load_weights, read_facts, read_weights, write_weights
 from rayscribe.models.report_model import ReportModel
-from rayscribe.resources import Resources
-from rayscribe.settings_file import from_plain, to_plain
-from rayscribe.terms import terms_of
-from rayscribe.tokenizer import Tokenizer
+from rayscribe.provenance import terms_of
+from rayscribe.settings import from_plain, to_plain
 
 _FORMAT = "rayscribe-model-1"
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from rayscribe.data.cleaning import clean_r2gen_iu, clean_r2gen_mimic, swap_sides
 from rayscribe.data.sections import section_text, split_sections
-from rayscribe.tokenizer import Tokenizer
+from rayscribe.data.tokenizer import Tokenizer
 
 
 @pytest.mark.parametrize(

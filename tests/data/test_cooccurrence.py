@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rayscribe.conditions import CONDITIONS, UNLABELLED, Conditions, condition_rates, study_conditions
+from rayscribe.data.conditions import CONDITIONS, UNLABELLED, Conditions, condition_rates, study_conditions
 from rayscribe.data.cooccurrence import associations, cooccurrence_graph
 from rayscribe.errors import InputError
 from rayscribe.labels import NOT_MENTIONED, POSITIVE

@@ -15,8 +15,8 @@ from rayscribe.data.dataset import cleaned_report
 from rayscribe.data.entities import EntityTargets, LexiconEntities, read_entities, study_entities, words_of
 from rayscribe.data.iu_xray import read
 from rayscribe.data.manifest import read_manifest
+from rayscribe.data.tokenizer import Tokenizer
 from rayscribe.errors import InputError
-from rayscribe.tokenizer import Tokenizer
 
 # Own sentences, marked by hand as RadGraph's scheme asks: anatomy and observation words, whatever their presence.
 MARKED = {

@@ -15,10 +15,10 @@ from rayscribe.data.dataset import Row, StudyDataset, collate
 from rayscribe.data.features import FeatureCache, cached_features
 from rayscribe.data.images import ImageConfig
 from rayscribe.data.manifest import read_manifest
+from rayscribe.data.tokenizer import Tokenizer
 from rayscribe.errors import InputError
 from rayscribe.models.backbones import Backbone
 from rayscribe.study import Study
-from rayscribe.tokenizer import Tokenizer
 
 IMAGES = ImageConfig(size=64, resize=68)
 

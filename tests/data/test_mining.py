@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from rayscribe.cli import run as run_verb
+from rayscribe.cli.main import run as run_verb
 from rayscribe.config import TextConfig
 from rayscribe.data import mining
 from rayscribe.data.dataset import cleaned_report

@@ -14,19 +14,19 @@ from torch.nn import functional as F
 
 from conftest import small_config
 from rayscribe.checkpoint import load_model
-from rayscribe.conditions import CONDITIONS
 from rayscribe.config import BackboneConfig, DecodingConfig
 from rayscribe.config_methods import DiagnosisConfig
+from rayscribe.data.conditions import CONDITIONS
 from rayscribe.data.dataset import cleaned_report
 from rayscribe.data.images import read_image
 from rayscribe.data.manifest import Manifest, read_manifest, write_manifest
 from rayscribe.data.retrieval import Retrieval
 from rayscribe.data.retrieval_building import FINDINGS, held_out_queries, recall_of, report_vectors, ridge
 from rayscribe.errors import InputError
+from rayscribe.inference.reporter import draft_reports, read_study
 from rayscribe.labels import STATE_NAMES
 from rayscribe.models.backbones import Backbone
-from rayscribe.predict import draft_reports, read_study
-from rayscribe.run import train
+from rayscribe.training.run import train
 
 Command = Callable[..., str]
 
@@ -245,7 +245,7 @@ def test_what_is_retrieved_is_another_studys_and_is_learned_from(
 ) -> None:
     config = replace(small_config("promptmrg"), diagnosis=DiagnosisConfig(retrieval=str(index), reports=5))
     studies = read_manifest(world).split("train")
-    from rayscribe.resources import Resources
+    from rayscribe.methods.resources import Resources
 
     found = Resources.chosen(config).neighbours(studies, config, features=Path(encoder[-1]))
     assert found is not None

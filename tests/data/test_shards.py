@@ -16,8 +16,8 @@ from rayscribe.data.images import ImageConfig, read_checked_image, read_image
 from rayscribe.data.manifest import Manifest, read_manifest
 from rayscribe.data.shard_writing import write_shards
 from rayscribe.data.shards import shard_numbers
+from rayscribe.data.tokenizer import Tokenizer
 from rayscribe.errors import InputError
-from rayscribe.tokenizer import Tokenizer
 
 
 @pytest.fixture(scope="module")

@@ -17,21 +17,21 @@ from safetensors.torch import load_file
 
 from conftest import small_config
 from methods.test_promptmrg import WORDS, batch_of, states
-from rayscribe.build import Training, build_model, build_task
 from rayscribe.checkpoint import load_model
-from rayscribe.cli import run as run_verb
+from rayscribe.cli.main import run as run_verb
 from rayscribe.config import RunConfig
 from rayscribe.config_methods import DistillConfig, IthnConfig
 from rayscribe.data.manifest import read_manifest
 from rayscribe.errors import InputError
+from rayscribe.methods.build import Training, build_model, build_task
 from rayscribe.methods.distill import DistillTask, softened_kl
 from rayscribe.methods.promptmrg import Diagnoses
-from rayscribe.resources import NOTHING, Resources
-from rayscribe.run import train, train_generations
-from rayscribe.settings_file import to_yaml
+from rayscribe.methods.resources import NOTHING, Resources
+from rayscribe.settings import to_yaml
 from rayscribe.study import Batch
-from rayscribe.train import build_optimizer
-from test_train import KILLED, assert_same, logged, logs_of_one_and_two_processes, weights
+from rayscribe.training.loop import build_optimizer
+from rayscribe.training.run import train, train_generations
+from training_runs import KILLED, assert_same, logged, logs_of_one_and_two_processes, weights
 
 METHODS = ("baseline", "r2gen", "r2gen_cmn", "promptmrg", "kif")
 
@@ -261,7 +261,7 @@ def test_two_processes_train_generations(world: Path, tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(to_yaml(small_config("baseline", epochs=1)))
     (tmp_path / "script.py").write_text(
         "import torch\nfrom pathlib import Path\ntorch.set_num_threads(1)\n"
-        "from rayscribe.settings_file import from_yaml\nfrom rayscribe.run import train_generations\n"
+        "from rayscribe.settings import from_yaml\nfrom rayscribe.training.run import train_generations\n"
         f"config = from_yaml(Path({str(tmp_path / 'config.yaml')!r}).read_text(), 'config')\n"
         f"train_generations(config, Path({str(world)!r}), Path({str(tmp_path / 'run')!r}), generations=2)\n"
     )

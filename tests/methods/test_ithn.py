@@ -20,12 +20,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from conftest import small_config, small_model
-from rayscribe.build import Training, build_model, build_task
 from rayscribe.checkpoint import load_model
-from rayscribe.cli import run as run_verb
+from rayscribe.cli.main import run as run_verb
 from rayscribe.config import RunConfig
 from rayscribe.config_methods import IthnConfig
 from rayscribe.errors import InputError
+from rayscribe.methods.build import Training, build_model, build_task
 from rayscribe.methods.ithn import (
     HardNegativeTask,
     ascended,
@@ -34,11 +34,11 @@ from rayscribe.methods.ithn import (
     diagonal_loss,
     on_the_line,
 )
-from rayscribe.run import train
-from rayscribe.settings_file import to_yaml
+from rayscribe.settings import to_yaml
 from rayscribe.study import Batch, Pair
 from rayscribe.task import ReportTask
-from test_train import KILLED, assert_same, logged, weights
+from rayscribe.training.run import train
+from training_runs import KILLED, assert_same, logged, weights
 
 METHODS = ("baseline", "r2gen", "r2gen_cmn")
 
@@ -388,7 +388,7 @@ def test_two_processes_keep_the_negatives_of_both(mined: Path, tmp_path: Path) -
     (tmp_path / "config.yaml").write_text(to_yaml(config))
     (tmp_path / "script.py").write_text(
         "import torch\nfrom pathlib import Path\ntorch.set_num_threads(1)\n"
-        "from rayscribe.settings_file import from_yaml\nfrom rayscribe.run import train\n"
+        "from rayscribe.settings import from_yaml\nfrom rayscribe.training.run import train\n"
         f"train(from_yaml(Path({str(tmp_path / 'config.yaml')!r}).read_text(), 'config'), Path({str(mined)!r}), "
         f"Path({str(tmp_path / 'run')!r}))\n"
     )

@@ -23,7 +23,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from conftest import small_config
-from rayscribe.build import Training, build_model, build_task
 from rayscribe.checkpoint import load_model
 from rayscribe.config import RunConfig, TextConfig
 from rayscribe.config_methods import IthnConfig, JimaConfig
@@ -31,14 +30,15 @@ from rayscribe.data.dataset import Order
 from rayscribe.data.entities import EntityTargets
 from rayscribe.data.pairs import TwoTasks
 from rayscribe.errors import InputError
+from rayscribe.methods.build import Training, build_model, build_task
 from rayscribe.methods.jima import CurriculumTask, EntityFusion, PatchEntityHead, fused
 from rayscribe.methods.jima_curriculum import chosen_S, entity_ranks, next_share, report_ranks
+from rayscribe.methods.recipes import jima
 from rayscribe.models.layers import Encoded
-from rayscribe.recipes import jima
-from rayscribe.run import train
-from rayscribe.settings_file import to_yaml
+from rayscribe.settings import to_yaml
 from rayscribe.study import Pair
-from test_train import KILLED, assert_same, logged, logs_of_one_and_two_processes, weights
+from rayscribe.training.run import train
+from training_runs import KILLED, assert_same, logged, logs_of_one_and_two_processes, weights
 
 VOCABULARY = 12
 

@@ -11,13 +11,12 @@ import torch
 from torch import Tensor
 
 from conftest import small_config
-from rayscribe.build import Training, build_model, build_task
-from rayscribe.conditions import AUXILIARY, CONDITIONS, UNLABELLED, Conditions, condition_rates, study_conditions
 from rayscribe.config import RunConfig
 from rayscribe.config_methods import DiagnosisConfig
-from rayscribe.decoding import DecodingConfig, Vocabulary, decode
+from rayscribe.data.conditions import AUXILIARY, CONDITIONS, UNLABELLED, Conditions, condition_rates, study_conditions
 from rayscribe.errors import InputError
 from rayscribe.labels import NEGATIVE, NOT_MENTIONED, OBSERVATIONS, POSITIVE, UNCERTAIN
+from rayscribe.methods.build import Training, build_model, build_task
 from rayscribe.methods.promptmrg import (
     STATES,
     Diagnoses,
@@ -28,6 +27,7 @@ from rayscribe.methods.promptmrg import (
     priors,
     state_loss_B,
 )
+from rayscribe.models.decoding import DecodingConfig, Vocabulary, decode
 from rayscribe.models.layers import Encoded
 from rayscribe.models.report_model import ReportModel
 from rayscribe.study import Batch

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from conftest import small_config, small_model
-from rayscribe.build import build_model
 from rayscribe.config import ModelConfig, RunConfig
+from rayscribe.methods.build import build_model
 from rayscribe.methods.r2gen_cmn import CrossModalMemory
+from rayscribe.methods.recipes import r2gen_cmn
 from rayscribe.models.layers import Encoded
 from rayscribe.models.report_model import ReportModel
-from rayscribe.recipes import r2gen_cmn
 from rayscribe.study import Batch
 from rayscribe.task import ReportTask
 

@@ -14,11 +14,11 @@ from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.rouge.rouge import Rouge
 
 from rayscribe.data.cleaning import clean_r2gen_iu
+from rayscribe.data.tokenizer import Tokenizer
 from rayscribe.errors import InputError
 from rayscribe.metrics.diversity import diversity
 from rayscribe.metrics.floors import best_constant
 from rayscribe.metrics.overlap import overlap, overlap_scores
-from rayscribe.tokenizer import Tokenizer
 
 
 def trusted_scores(hypotheses: list[str], references: list[str]) -> dict[str, float]:

@@ -18,12 +18,12 @@ from drafts import STUDY, draft, original
 from rayscribe.config import DecodingConfig
 from rayscribe.data.images import Upload
 from rayscribe.errors import InputError
-from rayscribe.loose import LooseStudy
+from rayscribe.inference.images import LooseStudy
+from rayscribe.inference.reporter import Draft
 from rayscribe.pacs.receive import MISMATCH, NOT_UNDERSTOOD, OUT_OF_RESOURCES, SUCCESS, identity_of, kept
 from rayscribe.pacs.send import Refused, Unreachable, sender_of
 from rayscribe.pacs.spool import Spool, opened_spool, status_lines
 from rayscribe.pacs.work import LONGEST, MOST_TRIES, Worker, _frontal_first, delay
-from rayscribe.predict import Draft
 
 
 class Killed(BaseException):

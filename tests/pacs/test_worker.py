@@ -17,9 +17,9 @@ from archive import Orthanc, chest, free_port, orthanc, pictures, sent, until, w
 
 from conftest import small_config
 from drafts import CANARY, CANARY_ID
-from rayscribe.drafting import author_of
 from rayscribe.errors import DISCLAIMER
-from rayscribe.run import train
+from rayscribe.reports.drafting import author_of
+from rayscribe.training.run import train
 
 pytestmark = pytest.mark.slow
 

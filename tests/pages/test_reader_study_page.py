@@ -13,7 +13,7 @@ import pytest
 from in_browser import launched
 
 from rayscribe.data.manifest import Manifest, write_manifest
-from rayscribe.reader_votes import read_ballot
+from rayscribe.reader_study.votes import read_ballot
 from rayscribe.study import Study
 
 STUDIES = 6

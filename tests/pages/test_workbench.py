@@ -22,16 +22,16 @@ from PIL import Image
 
 from conftest import small_config
 from dicom_files import radiograph, ramp, saved
-from rayscribe.classify import train_classifier
+from rayscribe.classifiers.config import ClassifyConfig, CohortConfig
+from rayscribe.classifiers.run import train_classifier
 from rayscribe.config import BackboneConfig, TrainConfig
-from rayscribe.config_classify import ClassifyConfig, CohortConfig
 from rayscribe.data import iu_xray
 from rayscribe.data.images import ImageConfig
 from rayscribe.data.manifest import read_manifest, write_manifest
 from rayscribe.data.phantom import write_phantom
 from rayscribe.data.phantom_truth import PhantomConfig
 from rayscribe.data.prepare import check
-from rayscribe.run import train
+from rayscribe.training.run import train
 
 if NEEDED:
     uvicorn = importlib.import_module("uvicorn")

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from rayscribe.config import DecodingConfig
-from rayscribe.decoding import Steps
 from rayscribe.errors import InputError
-from rayscribe.loose import LooseStudy
-from rayscribe.predict import Draft
+from rayscribe.inference.images import LooseStudy
+from rayscribe.inference.reporter import Draft
+from rayscribe.models.decoding import Steps
 from rayscribe.serve.batching import Batcher, Cancelled, Ticket, Wish
 from rayscribe.serve.store import ModelStore
 

@@ -22,16 +22,16 @@ from serving import ended, form, problem, service, views_of
 from sqlalchemy.exc import OperationalError
 
 from rayscribe.data.images import Upload
-from rayscribe.decoding import Steps
 from rayscribe.errors import InputError
-from rayscribe.predict import Draft
+from rayscribe.inference.reporter import Draft
+from rayscribe.inference.writer import open_writer
+from rayscribe.models.decoding import Steps
 from rayscribe.serve import jobs as jobs_module
 from rayscribe.serve import store
 from rayscribe.serve.batching import Cancelled, Wish
 from rayscribe.serve.desk import Desk
 from rayscribe.serve.jobs import MOST_ATTEMPTS, Jobs
 from rayscribe.serve.uploads import DraftOptions
-from rayscribe.writers import open_writer
 
 
 @pytest.fixture(scope="module")

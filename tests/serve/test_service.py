@@ -22,17 +22,17 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from serving import ended, form, problem, service, views_of
 
-from rayscribe.classifier_folder import load_classifier
+from rayscribe.classifiers.folder import load_classifier
+from rayscribe.classifiers.predict import classified
 from rayscribe.config import DecodingConfig
-from rayscribe.document import read_document
 from rayscribe.errors import DISCLAIMER, InputError
-from rayscribe.heatmap import classified
+from rayscribe.inference.writer import open_writer
+from rayscribe.reports.document import read_document
 from rayscribe.serve import guard
 from rayscribe.serve.answers import DraftAnswer, FindingsAnswer, LabelsAnswer, ProblemAnswer, StudyAnswer
 from rayscribe.serve.app import create_app
 from rayscribe.serve.measures import Measures
 from rayscribe.serve.settings import ServeConfig
-from rayscribe.writers import open_writer
 
 Open = Callable[..., TestClient]
 

@@ -20,7 +20,7 @@ from rayscribe.config import DecodingConfig
 from rayscribe.data.manifest import read_manifest
 from rayscribe.errors import InputError
 from rayscribe.files import beside
-from rayscribe.generate import generate
+from rayscribe.inference.split import generate
 from rayscribe.vision_llm import base as base_module
 from rayscribe.vision_llm import reporter as reporter_module
 from rayscribe.vision_llm.base import base_digest, base_folder

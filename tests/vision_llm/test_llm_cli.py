@@ -15,9 +15,9 @@ from vision_llm_settings import REPORTS, short
 
 from rayscribe.config import BackboneConfig, DecodingConfig
 from rayscribe.data.manifest import read_manifest, write_manifest
-from rayscribe.document import read_document
 from rayscribe.labels import OBSERVATIONS
-from rayscribe.model_folder import weights_sha256
+from rayscribe.models.folder import weights_sha256
+from rayscribe.reports.document import read_document
 from rayscribe.vision_llm.folder import load_llm
 from rayscribe.vision_llm.lora import LoraSettings
 from rayscribe.vision_llm.reporter import VisionLlmReporter
@@ -240,7 +240,7 @@ def test_an_encoder_and_a_language_model_become_one_that_is_tuned_with_its_proje
     rayscribe("llm", "compose", *parts, "--out", tmp_path / "composed")
     run = tmp_path / "run"
     rayscribe("llm", "train", "compact", "--base", tmp_path / "composed", "--data", handful, "--run", run, *FAST)
-    from rayscribe.model_folder import read_weights
+    from rayscribe.models.folder import read_weights
 
     names = read_weights(run / "adapter_model.safetensors")[0]
     assert any("multi_modal_projector" in name for name in names) and not any("vision_tower" in name for name in names)

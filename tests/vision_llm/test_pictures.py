@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rayscribe.conditions import CONDITIONS, UNLABELLED
+from rayscribe.data.conditions import CONDITIONS, UNLABELLED
 from rayscribe.data.manifest import read_manifest
 from rayscribe.labels import NEGATIVE, POSITIVE
 from rayscribe.study import Study

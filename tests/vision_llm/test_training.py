@@ -19,12 +19,12 @@ import torch
 from transformers import TrainingArguments
 from vision_llm_settings import REPORTS, short
 
-from rayscribe.conditions import given_states
 from rayscribe.config import DecodingConfig
+from rayscribe.data.conditions import given_states
 from rayscribe.data.manifest import read_manifest, write_manifest
 from rayscribe.errors import InputError
 from rayscribe.labels import OBSERVATIONS, POSITIVE
-from rayscribe.model_folder import read_weights
+from rayscribe.models.folder import read_weights
 from rayscribe.vision_llm import training as training_module
 from rayscribe.vision_llm.base import base_folder
 from rayscribe.vision_llm.config import LLM_RECIPES, LlmConfig, PictureConfig, ResponseConfig, compact, llama32_vision
@@ -34,7 +34,7 @@ from rayscribe.vision_llm.pictures import Example, Examples
 from rayscribe.vision_llm.reporter import VisionLlmReporter
 from rayscribe.vision_llm.training import total_steps, train_llm, training_arguments
 from rayscribe.vision_llm.writer import VisionLlmWriter
-from test_train import run_by_two_processes
+from training_runs import run_by_two_processes
 
 CPU = torch.device("cpu")
 GREEDY = DecodingConfig(beams=1, max_tokens=20)

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from rayscribe.conditions import CONDITIONS, Conditions
+from rayscribe.data.conditions import CONDITIONS, Conditions
 from rayscribe.errors import InputError
 from rayscribe.labels import POSITIVE
 from rayscribe.methods.kif_graph import ROOT, Graph

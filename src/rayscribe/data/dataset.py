@@ -20,8 +20,8 @@ from rayscribe.data.cleaning import CLEANINGS, swap_sides
 from rayscribe.data.features import FeatureCache
 from rayscribe.data.images import ImageConfig, evaluation_square, read_checked_image, training_square
 from rayscribe.data.sections import section_text
+from rayscribe.data.tokenizer import Tokenizer
 from rayscribe.study import Batch, Pair, Study
-from rayscribe.tokenizer import Tokenizer
 
 _OPEN = 8  # shards that are read at a time: a shuffle over some thousand studies, within what stays in memory
 _POOL = 16  # batches whose studies are sorted by length together: little padding, still a shuffle

@@ -21,11 +21,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rayscribe.data.predictions import ID_NAMES
 from rayscribe.errors import InputError
 from rayscribe.metrics.lexicon import FINDINGS, ORGANS
 from rayscribe.metrics.radgraph import Annotation, RadGraph
 from rayscribe.metrics.spellings import canonical
-from rayscribe.predictions import ID_NAMES
 
 LEXICON = "lexicon"
 _NAMES = ("entities", "tokens")  # the second is the released code's

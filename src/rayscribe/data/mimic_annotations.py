@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from rayscribe.conditions import CONDITIONS
+from rayscribe.data.conditions import CONDITIONS
 from rayscribe.data.mimic_files import Files
 from rayscribe.errors import InputError
 from rayscribe.study import SPLITS, Study

@@ -1,4 +1,4 @@
-"""The labels of MIMIC-CXR as tables that `rayscribe.label_tables.read_labels` reads, keyed by the studies of a manifest."""
+"""The labels of MIMIC-CXR as tables as `read_labels` reads them, keyed by the studies of a manifest."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from rayscribe.conditions import AUXILIARY, CONDITIONS
+from rayscribe.data.conditions import AUXILIARY, CONDITIONS
+from rayscribe.data.label_tables import state_of, write_labels
 from rayscribe.data.mimic_cxr import Cohort
 from rayscribe.data.mimic_files import CHEXPERT, NEGBIO, RADIOLOGISTS, columns_of, rows
 from rayscribe.errors import InputError
-from rayscribe.label_tables import state_of, write_labels
 from rayscribe.labels import CSV_STATES, NOT_MENTIONED, OBSERVATIONS
 from rayscribe.study import Study
 

@@ -22,7 +22,7 @@ from rayscribe.data.features import cached_features, study_means
 from rayscribe.data.images import Grey, ImageConfig, evaluation_square, read_checked_image
 from rayscribe.errors import InputError
 from rayscribe.models.backbones import Backbone
-from rayscribe.settings_file import from_plain
+from rayscribe.settings import from_plain
 from rayscribe.study import Study
 
 Progress = Callable[[Iterable[Any]], Iterable[Any]]

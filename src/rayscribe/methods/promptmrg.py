@@ -31,8 +31,8 @@ from numpy.typing import NDArray
 from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 
-from rayscribe.conditions import CONDITIONS, UNLABELLED, Conditions
 from rayscribe.config_methods import DiagnosisConfig
+from rayscribe.data.conditions import CONDITIONS, UNLABELLED, Conditions
 from rayscribe.labels import CSV_STATES, NOT_MENTIONED, POSITIVE
 from rayscribe.models.layers import Encoded, Linear, pooled
 from rayscribe.models.report_model import Reading, ReportModel

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from rayscribe.config import BackboneConfig
 from rayscribe.errors import InputError
-from rayscribe.model_folder import WEIGHTS, read_weights
+from rayscribe.models.folder import WEIGHTS, read_weights
 
 _OURS = "backbone.net."  # in our own model folders
 _HEADS = ("fc.", "classifier.", "head.", "last_linear.")

@@ -12,20 +12,20 @@ from pathlib import Path
 
 import pydicom
 
-from rayscribe.clinical.exports import exported
-from rayscribe.clinical.originals import read_originals
 from rayscribe.config import DecodingConfig
 from rayscribe.data.dicom_decoding import damage
 from rayscribe.data.images import Upload
-from rayscribe.document import Author
-from rayscribe.drafting import document_of
 from rayscribe.errors import InputError
+from rayscribe.inference.writer import Writer
 from rayscribe.pacs.fetch import AT_ONCE, Fetcher
 from rayscribe.pacs.receive import Say, identity_of
 from rayscribe.pacs.send import Refused, Sender, Unreachable
 from rayscribe.pacs.spool import Spool, Waiting
+from rayscribe.reports.document import Author
+from rayscribe.reports.drafting import document_of
+from rayscribe.reports.exports import exported
+from rayscribe.reports.source_images import read_originals
 from rayscribe.study import is_frontal
-from rayscribe.writers import Writer
 
 MOST_TRIES = 5
 "A study that ended the process so often is not begun again."

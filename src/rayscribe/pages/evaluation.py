@@ -14,9 +14,9 @@ from rayscribe.metrics.labeler import mentions, states
 from rayscribe.metrics.statistics import p_text
 from rayscribe.pages.layout import bullets, definitions, figure, page, radiograph, table
 from rayscribe.pages.plots import plots, svg
+from rayscribe.pages.summary import SHOWN_FLOORS
+from rayscribe.provenance import is_restricted, terms_of
 from rayscribe.study import Study
-from rayscribe.summary import SHOWN_FLOORS
-from rayscribe.terms import is_restricted, terms_of
 
 _WITHHELD = "<p>Not shown: the data are restricted, so no report is quoted.</p>"
 CASES = 3

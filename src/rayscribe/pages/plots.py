@@ -14,7 +14,7 @@ from rayscribe.metrics.clinical import DEFAULT
 from rayscribe.metrics.families import headline_names
 from rayscribe.metrics.imbalance import DECILES
 from rayscribe.metrics.similarity import BINS
-from rayscribe.summary import SHOWN_FLOORS
+from rayscribe.pages.summary import SHOWN_FLOORS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,8 +12,8 @@ from typing import Any
 from rayscribe.data.manifest import Manifest
 from rayscribe.metrics.statistics import p_text
 from rayscribe.pages.layout import page, radiograph
-from rayscribe.reader_study import Item, ReaderStudy
-from rayscribe.reader_votes import VOTES_FORMAT
+from rayscribe.reader_study.study import Item, ReaderStudy
+from rayscribe.reader_study.votes import VOTES_FORMAT
 
 SIDE = 768
 "Pixels of an embedded image's longer side."

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from rayscribe.document import FORMAT, Document, Finding, Grid, Sentence
+from rayscribe.reports.document import FORMAT, Document, Finding, Grid, Sentence
 from rayscribe.serve.jobs import State
 
 

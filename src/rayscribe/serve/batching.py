@@ -14,10 +14,10 @@ from types import TracebackType
 from typing import Any
 
 from rayscribe.config import DecodingConfig
-from rayscribe.decoding import Steps
 from rayscribe.errors import InputError
-from rayscribe.loose import LooseStudy
-from rayscribe.predict import Draft
+from rayscribe.inference.images import LooseStudy
+from rayscribe.inference.reporter import Draft
+from rayscribe.models.decoding import Steps
 
 
 class Cancelled(Exception):

@@ -8,20 +8,20 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from rayscribe.classifier_folder import TrainedClassifier
+from rayscribe.classifiers.folder import TrainedClassifier
+from rayscribe.classifiers.predict import Classified, classified, evidence
 from rayscribe.data.images import Upload
-from rayscribe.decoding import Steps
-from rayscribe.document import Document, Finding
-from rayscribe.drafting import document_of, grids_of
 from rayscribe.errors import DISCLAIMER
-from rayscribe.heatmap import Classified, classified, evidence
-from rayscribe.loose import LooseStudy
-from rayscribe.predict import Draft
+from rayscribe.inference.images import LooseStudy
+from rayscribe.inference.reporter import Draft
+from rayscribe.models.decoding import Steps
+from rayscribe.reports.document import Document, Finding
+from rayscribe.reports.drafting import document_of, grids_of
+from rayscribe.reports.likelihood import wording
 from rayscribe.serve.batching import Batcher, Cancelled, Ticket, Wish
 from rayscribe.serve.problems import Problem
 from rayscribe.serve.store import ModelStore, Shelved
 from rayscribe.serve.uploads import DraftOptions, FindingOptions
-from rayscribe.wording import wording
 
 Tell = Callable[[float, str], None]
 "Share of the work, and what is being done."

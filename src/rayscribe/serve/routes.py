@@ -16,14 +16,14 @@ from pydicom.dataset import Dataset
 from starlette.responses import JSONResponse, Response
 
 from rayscribe import __version__
-from rayscribe.clinical.exports import KINDS, exported
-from rayscribe.clinical.originals import read_originals
 from rayscribe.data.images import Upload, read_image
-from rayscribe.document import read_document
-from rayscribe.drafting import sentences_of
 from rayscribe.errors import DISCLAIMER
 from rayscribe.labels import NOT_MENTIONED, OBSERVATIONS, STATE_NAMES
 from rayscribe.metrics.labeler import states
+from rayscribe.reports.document import read_document
+from rayscribe.reports.drafting import sentences_of
+from rayscribe.reports.exports import KINDS, exported
+from rayscribe.reports.source_images import read_originals
 from rayscribe.serve.answers import PROBLEMS, DraftAnswer, FindingsAnswer, LabelsAnswer, answers
 from rayscribe.serve.desk import Desk
 from rayscribe.serve.forms import form

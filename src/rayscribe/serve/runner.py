@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import TypeVar
 
-from rayscribe.document import document_json
+from rayscribe.reports.document import document_json
 from rayscribe.serve.batching import Cancelled
 from rayscribe.serve.desk import Desk
 from rayscribe.serve.jobs import AWAY, CLAIM_SECONDS, Job, Jobs

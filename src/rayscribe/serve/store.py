@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
-from rayscribe.classifier_folder import FORMAT as CLASSIFIER
-from rayscribe.classifier_folder import TrainedClassifier, load_classifier
-from rayscribe.document import Author
-from rayscribe.drafting import author_of
+from rayscribe.classifiers.folder import FORMAT as CLASSIFIER
+from rayscribe.classifiers.folder import TrainedClassifier, load_classifier
 from rayscribe.errors import InputError
-from rayscribe.model_folder import VISION_LLM, facts_of
+from rayscribe.inference.writer import Writer, open_writer
+from rayscribe.models.folder import VISION_LLM, facts_of
+from rayscribe.reports.document import Author
+from rayscribe.reports.drafting import author_of
 from rayscribe.serve.problems import Problem
-from rayscribe.writers import Writer, open_writer
 
 M = TypeVar("M")
 

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from rayscribe.conditions import given_states
+from rayscribe.data.conditions import given_states
 from rayscribe.errors import InputError
 from rayscribe.files import sha256_of, whole_file, write_text
-from rayscribe.run_folder import check_same_run
 from rayscribe.seen import SEEN
-from rayscribe.settings_file import to_yaml
+from rayscribe.settings import to_yaml
 from rayscribe.study import Study
+from rayscribe.training.folder import check_same_run
 from rayscribe.vision_llm.config import PromptConfig
 from rayscribe.vision_llm.pictures import States
 

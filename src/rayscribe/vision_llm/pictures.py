@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch.utils.data import Dataset
 
-from rayscribe.conditions import CONDITIONS
 from rayscribe.data.cleaning import CLEANINGS
+from rayscribe.data.conditions import CONDITIONS
 from rayscribe.data.images import Grey, read_checked_image
 from rayscribe.data.sections import section_text
 from rayscribe.labels import NEGATIVE, POSITIVE, UNCERTAIN

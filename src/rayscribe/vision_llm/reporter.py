@@ -13,8 +13,8 @@ from torch import Tensor
 from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
 
 from rayscribe.config import DecodingConfig
-from rayscribe.decoding import Steps
 from rayscribe.errors import InputError
+from rayscribe.models.decoding import Steps
 from rayscribe.study import Study
 from rayscribe.vision_llm.conversation import on_device
 from rayscribe.vision_llm.folder import TrainedLlm

@@ -19,11 +19,11 @@ from rayscribe.data.cleaning import words_only
 from rayscribe.data.manifest import Manifest, read_manifest
 from rayscribe.errors import InputError, need_packages
 from rayscribe.files import sha256_of
-from rayscribe.model_folder import origin_of
+from rayscribe.models.folder import origin_of
+from rayscribe.provenance import inherited
 from rayscribe.seen import check_unseen, write_seen
-from rayscribe.settings_file import to_plain
+from rayscribe.settings import to_plain
 from rayscribe.study import Study
-from rayscribe.terms import inherited
 from rayscribe.vision_llm.folder import ADAPTERS, TrainedLlm, load_llm, save_llm
 from rayscribe.vision_llm.llm_run import (
     StopDiverged,

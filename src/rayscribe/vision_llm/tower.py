@@ -28,10 +28,10 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from rayscribe.config import BackboneConfig
 from rayscribe.errors import InputError
 from rayscribe.files import beside, check_new, write_text
-from rayscribe.model_folder import origin_of
 from rayscribe.models.backbones import Backbone
+from rayscribe.models.folder import origin_of
+from rayscribe.provenance import inherited
 from rayscribe.seen import write_seen
-from rayscribe.terms import inherited
 
 IMAGE_TOKEN = "<image>"
 

@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from rayscribe.conditions import CONDITIONS, UNLABELLED
 from rayscribe.config import DecodingConfig
+from rayscribe.data.conditions import CONDITIONS, UNLABELLED
 from rayscribe.data.images import ImageFile
 from rayscribe.data.manifest import Manifest
-from rayscribe.decoding import Steps
 from rayscribe.errors import InputError
-from rayscribe.loose import LooseStudy, read_loose
-from rayscribe.predict import Draft, Reporter
+from rayscribe.inference.images import LooseStudy, read_loose
+from rayscribe.inference.reporter import Draft, Reporter
+from rayscribe.models.decoding import Steps
 from rayscribe.study import Study
 from rayscribe.vision_llm.folder import TrainedLlm, load_llm
 from rayscribe.vision_llm.pictures import Example, States, instruction_text, picture, response_text
@@ -25,7 +25,7 @@ from rayscribe.vision_llm.reporter import VisionLlmReporter, as_many_pictures, w
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VisionLlmWriter:
-    """See `rayscribe.writers.Writer`."""
+    """See `rayscribe.inference.writer.Writer`."""
 
     trained: TrainedLlm
 

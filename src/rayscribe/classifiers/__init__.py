@@ -1,0 +1,1 @@
+"""Classifiers of findings, trained by the same loop as the report models."""

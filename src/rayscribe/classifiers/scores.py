@@ -1,0 +1,169 @@
+"""A classifier on one split: scores of every finding with intervals, floors and protocol, as one JSON-able result.
+
+Shapes: R studies, L findings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from rayscribe import __version__
+from rayscribe.classifiers.cohort import Cohort, read_cohort
+from rayscribe.classifiers.config import CohortConfig
+from rayscribe.classifiers.folder import TrainedClassifier, load_classifier
+from rayscribe.classifiers.run import Logits, image_set, logits_of
+from rayscribe.data.features import cached_features
+from rayscribe.data.label_tables import write_labels
+from rayscribe.data.manifest import Manifest
+from rayscribe.errors import DISCLAIMER, InputError
+from rayscribe.files import sha256_of
+from rayscribe.labels import NEGATIVE, NOT_MENTIONED, OBSERVATIONS, POSITIVE
+from rayscribe.metrics.classification import RESAMPLES, finding_intervals, finding_scores, floors, macro, sigmoid
+from rayscribe.models.folder import WEIGHTS
+from rayscribe.seen import check_unseen, note_test
+from rayscribe.study import Study
+
+Progress = Callable[[Iterable[Any]], Iterable[Any]]
+LEAST = 2
+"Studies with and without a finding that a split must have before the finding is scored."
+
+
+def score_classifiers(
+    folders: Sequence[Path],
+    manifest: Manifest,
+    *,
+    split: str,
+    labels: str | None = None,
+    resamples: int = RESAMPLES,
+    features: Path | None = None,
+    progress: Progress = iter,
+) -> dict[str, Any]:
+    """The findings of one or several classifiers, each under its own rules of who is counted; `labels` replaces the source.
+
+    Intervals go over patients. Findings with one kind of study only are skipped, and the result says so.
+    """
+    findings: dict[str, Any] = {}
+    protocols: dict[str, Any] = {}
+    skipped: dict[str, str] = {}
+    for folder in folders:
+        trained = load_classifier(folder)
+        rules = replace(trained.config.cohort, findings=trained.findings)
+        rules = replace(rules, labels=labels) if labels else rules
+        cohort = read_cohort(manifest, split, rules)
+        if split != "train":
+            check_unseen(folder, cohort.studies, split)
+        if split == "test":
+            note_test(folder, {"classified": manifest.digest(), "labels": cohort.source})
+        logits_RL = study_logits(trained, cohort.studies, features=features, progress=progress)
+        for place, name in enumerate(trained.findings):
+            if name in findings or name in skipped:
+                raise InputError(f"{folder}: a second classifier of {name}; give one for every finding")
+            present, absent = cohort.counts(name)
+            if min(present, absent) < LEAST:
+                skipped[name] = f"{split} has {present} with and {absent} without"
+                continue
+            findings[name] = _scored(trained, cohort, logits_RL, place, resamples)
+            protocols[name] = _protocol(folder, trained, cohort, rules)
+    if not findings:
+        raise InputError(f"nothing can be scored on {split}: " + "; ".join(f"{n}: {why}" for n, why in skipped.items()))
+    values = {name: {key: score["value"] for key, score in one["scores"].items()} for name, one in findings.items()}
+    first = next(iter(values.values()))
+    return {
+        "rayscribe": __version__,
+        "disclaimer": DISCLAIMER,
+        "split": split,
+        "data": {"digest": manifest.digest(), "source": manifest.provenance.get("source", "not stated")},
+        "intervals": f"95 %, percentile bootstrap over patients, {resamples} resamples",
+        "findings": findings,
+        "macro": {name: macro(values, name) for name in first},
+        "skipped": skipped,
+        "protocol": protocols,
+    }
+
+
+def study_logits(
+    trained: TrainedClassifier,
+    studies: Sequence[Study],
+    *,
+    features: Path | None = None,
+    progress: Progress = iter,
+) -> Logits:
+    """Of all findings (R, L), from files, or from the feature cache where the backbone is frozen."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model, config = trained.model.to(device), trained.config
+    cache = None
+    if not config.backbone.trainable:
+        cache = cached_features(studies, model.backbone, config.images, folder=features, device=device)
+    return logits_of(model, image_set(list(studies), config.images, cache), progress=progress)
+
+
+def write_findings(path: Path, trained: TrainedClassifier, studies: Sequence[Study], logits_RL: Logits) -> list[str]:
+    """What is called present and absent, as a table of the 14 observations; returns the findings that are none of them.
+
+    Observations that the classifier does not know stay blank. Such a table is what `rayscribe generate --states` and
+    `rayscribe evaluate --template-findings` read.
+    """
+    called_RL = trained.probabilities(logits_RL) >= np.array(trained.thresholds)
+    states = np.full((len(studies), len(OBSERVATIONS)), NOT_MENTIONED, np.int8)
+    for place, name in enumerate(trained.findings):
+        if name in OBSERVATIONS:
+            states[:, OBSERVATIONS.index(name)] = np.where(called_RL[:, place], POSITIVE, NEGATIVE)
+    write_labels(path, [{"id": study.id} for study in studies], states)
+    return [name for name in trained.findings if name not in OBSERVATIONS]
+
+
+def _scored(
+    trained: TrainedClassifier, cohort: Cohort, logits_RL: Logits, place: int, resamples: int
+) -> dict[str, Any]:
+    known_R = cohort.known_RL[:, place]
+    is_known_R = ~np.isnan(known_R)
+    is_present_R: NDArray[np.bool_] = known_R[is_known_R] == 1
+    raw_R = sigmoid(logits_RL[is_known_R, place])
+    probability_R = trained.probabilities(logits_RL)[is_known_R, place]
+    threshold = trained.thresholds[place]
+    patients = [study.subject or study.id for study in cohort.studies]
+    scores = finding_intervals(
+        probability_R,
+        is_present_R,
+        threshold,
+        groups=[patients[row] for row in np.flatnonzero(is_known_R)],
+        resamples=resamples,
+    )
+    at_half = finding_scores(raw_R, is_present_R, 0.5)
+    prevalence = float(is_present_R.mean())
+    return {
+        "studies": len(is_present_R),
+        "present": int(is_present_R.sum()),
+        "prevalence": prevalence,
+        "threshold": threshold,
+        "scores": {name: asdict(score) for name, score in scores.items()},
+        "uncalibrated at .5": {
+            name: float(at_half[name][0]) for name in ("accuracy", "f1", "brier", "calibration_error")
+        },
+        "floors": floors(prevalence),
+        "curve": {"probability": probability_R.round(6).tolist(), "present": is_present_R.astype(int).tolist()},
+    }
+
+
+def _protocol(folder: Path, trained: TrainedClassifier, cohort: Cohort, rules: CohortConfig) -> dict[str, Any]:
+    return {
+        "model": folder.name,
+        "weights_sha256": sha256_of(folder / WEIGHTS),
+        "network": trained.config.backbone.name,
+        "image_size": trained.config.images.size,
+        "labels": cohort.source,
+        "uncertain": rules.uncertain,
+        "blank": rules.blank,
+        "views": rules.views,
+        "one_per_subject": rules.one_per_subject,
+        "left_out": cohort.left_out,
+        "threshold": "best F1 on validation",
+        "calibration": "Platt, on validation",
+    }

@@ -1,0 +1,178 @@
+"""Hyper-parameter search of a classifier with Optuna: the study in SQLite, every trial a run folder, resumable."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rayscribe.classifiers.cohort import cohort_digest
+from rayscribe.classifiers.config import ClassifyConfig
+from rayscribe.classifiers.run import train_classifier
+from rayscribe.config_methods import need
+from rayscribe.data.manifest import read_manifest
+from rayscribe.errors import InputError
+from rayscribe.files import write_text
+from rayscribe.settings import settings_from_yaml, to_yaml
+
+if TYPE_CHECKING:
+    from optuna import Study, Trial
+    from optuna.trial import FrozenTrial
+
+_INTERRUPTED = "interrupted"  # by Ctrl-C; noted with the trial
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchSpace:
+    """What the trials choose from; the system searched the same five by hand (spec C2)."""
+
+    lr: tuple[float, float] = (1e-5, 1e-3)
+    "between, on a logarithmic scale; of the image encoder and of the last layer"
+    weight_decay: tuple[float, float] = (1e-6, 1e-2)
+    "between, on a logarithmic scale"
+    batch_size: tuple[int, ...] = (16, 32)
+    dropout: tuple[float, float] = (0.0, 0.5)
+    "between"
+    backbone: tuple[str, ...] = ()
+    "names; empty: the one of the settings. Their weights: --backbone.weights `pretrained`, or FOLDER/<name>.safetensors"
+    weights_folder: Path | None = None
+    "where the backbones' weights files are; empty: --backbone.weights for all of them"
+    seed: int = 0
+    "of the search"
+
+    def __post_init__(self) -> None:
+        for flag, (low, high) in (("--space.lr", self.lr), ("--space.weight-decay", self.weight_decay)):
+            need(0 < low <= high, flag, f"{low} {high}", "the lower end first, above 0")
+        need(0 <= self.dropout[0] <= self.dropout[1] < 1, "--space.dropout", self.dropout, "within 0 and 1")
+        need(bool(self.batch_size), "--space.batch-size", "", "name at least one")
+
+
+def search(
+    config: ClassifyConfig,
+    data: Path,
+    run: Path,
+    *,
+    trials: int,
+    space: SearchSpace,
+    features: Path | None = None,
+    say: Callable[[str], None],
+) -> Path:
+    """Trains until `trials` are finished; returns the folder of the best. A trial that was killed is taken up again.
+
+    RUN/study.db is Optuna's, RUN/search.yaml what the search was started with.
+    """
+    try:
+        import optuna  # a second to import; only needed here
+    except ImportError as error:
+        raise InputError("the search needs Optuna; install it with: pip install 'rayscribe[tune]'") from error
+    need(trials > 0, "--trials", trials, "at least 1")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError("a search is one process; start it without torchrun")
+    _claim(run, config, space, cohort_digest(read_manifest(data), config.cohort))
+    optuna.logging.set_verbosity(logging.ERROR)  # its warning of a failed trial is a traceback beside our message
+    study = optuna.create_study(
+        study_name="rayscribe",
+        storage=f"sqlite:///{run.resolve() / 'study.db'}",
+        direction="minimize" if config.train.metric == "loss" else "maximize",
+        sampler=optuna.samplers.TPESampler(seed=space.seed + _count(run)),
+        load_if_exists=True,
+    )
+    _release_killed(study, say)
+
+    def objective(trial: Trial) -> float:
+        number = int(trial.user_attrs.get("folder", trial.number))
+        trial.set_user_attr("folder", number)
+        chosen = _chosen(trial, config, space)
+        folder = run / f"trial-{number}"
+        say(f"trial {trial.number + 1}: {', '.join(f'{k} {_short(v)}' for k, v in trial.params.items())}")
+        goes_on = (folder / "config.yaml").exists()
+        try:
+            progress = train_classifier(chosen, data, folder, resume=goes_on, features=features, say=say)
+        except KeyboardInterrupt:  # which Optuna takes for a failure of the trial
+            trial.set_user_attr(_INTERRUPTED, True)
+            raise
+        return abs(progress.best)
+
+    done = optuna.trial.TrialState.COMPLETE
+    while len(study.get_trials(deepcopy=False, states=[done])) < trials:
+        study.optimize(objective, n_trials=1)
+    ranked = sorted(study.get_trials(states=[done]), key=_value, reverse=config.train.metric != "loss")
+    for trial in ranked:
+        told = ", ".join(f"{name} {_short(value)}" for name, value in trial.params.items())
+        say(f"validation {config.train.metric} {trial.value:.4f}: trial-{trial.user_attrs['folder']}, {told}")
+    return run / f"trial-{ranked[0].user_attrs['folder']}"
+
+
+def _claim(run: Path, config: ClassifyConfig, space: SearchSpace, data_digest: str) -> None:
+    """Refuses to mix two searches, or two data sets, in one folder."""
+    stored, database = run / "search.yaml", run / "study.db"
+    settings = to_yaml(config) + f"# {space}\n"
+    text = settings + f"# data {data_digest}\n"
+    if not stored.exists() and run.exists() and any(run.iterdir()):
+        raise InputError(f"{run}: holds something else than a search; give another --run folder")
+    if stored.exists() and (found := stored.read_text()) != text:
+        settings_from_yaml(ClassifyConfig, found, stored)
+        other = "on other data or labels" if found.startswith(settings) else "with other settings"
+        raise InputError(f"{stored}: the search was started {other}; use the same, or another --run folder")
+    write_text(stored, text)
+    try:
+        with closing(sqlite3.connect(database)) as opened:
+            (state,) = opened.execute("PRAGMA quick_check").fetchone()
+            if state != "ok":
+                raise sqlite3.DatabaseError(state)
+    except sqlite3.DatabaseError as error:
+        raise InputError(f"{database}: damaged ({error}); start the search again in another --run folder") from error
+
+
+def _release_killed(study: Study, say: Callable[[str], None]) -> None:
+    """A trial that was running when the process died is asked for again, with its values and its folder."""
+    from optuna.trial import TrialState
+
+    trials = study.get_trials()
+    for trial in trials:
+        is_running, folder = trial.state == TrialState.RUNNING, trial.user_attrs.get("folder")
+        if not is_running and not (trial.state == TrialState.FAIL and _INTERRUPTED in trial.user_attrs):
+            continue
+        taken_up = any(one.number > trial.number and one.user_attrs.get("folder") == folder for one in trials)
+        if folder is not None and not taken_up:
+            study.enqueue_trial(trial.params, user_attrs={"folder": folder})
+            say(f"trial-{folder} was interrupted and goes on")
+        if is_running:  # after it stands in the queue, so that a kill in between does not lose it
+            study.tell(trial.number, state=TrialState.FAIL)
+
+
+def _chosen(trial: Trial, config: ClassifyConfig, space: SearchSpace) -> ClassifyConfig:
+    lr = trial.suggest_float("lr", *space.lr, log=True)
+    train = replace(
+        config.train,
+        lr=lr,
+        lr_backbone=lr,
+        weight_decay=trial.suggest_float("weight_decay", *space.weight_decay, log=True),
+        batch_size=trial.suggest_categorical("batch_size", space.batch_size),
+    )
+    backbone = config.backbone
+    if space.backbone:
+        name = trial.suggest_categorical("backbone", space.backbone)
+        weights = str(space.weights_folder / f"{name}.safetensors") if space.weights_folder else backbone.weights
+        backbone = replace(backbone, name=name, weights=weights)
+    dropout = trial.suggest_float("dropout", *space.dropout)
+    return replace(config, train=train, backbone=backbone, dropout=dropout)
+
+
+def _count(run: Path) -> int:
+    """Run folders so far: a search that goes on does not draw the same again."""
+    return len(list(run.glob("trial-*")))
+
+
+def _value(trial: FrozenTrial) -> float:
+    assert trial.value is not None
+    return trial.value
+
+
+def _short(value: Any) -> str:
+    return f"{value:.2g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,262 @@
+"""`rayscribe classify`: train, test, tune and use classifiers of findings.
+
+Annotations are evaluated here (no postponed ones), because tyro reads them from functions inside functions.
+"""
+
+import json
+import math
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from rayscribe.cli.arguments import choice, parsed
+from rayscribe.errors import DISCLAIMER, InputError
+from rayscribe.files import write_text
+
+
+def classify(arguments: list[str]) -> None:
+    kinds: dict[str, Callable[[list[str]], None]] = {
+        "train": _train,
+        "test": _test,
+        "tune": _tune,
+        "predict": _predict,
+        "label": _label,
+    }
+    kind = choice(arguments, tuple(kinds), "kind", "rayscribe classify KIND [options]")
+    kinds[kind](arguments[1:])
+
+
+def _recipe(arguments: list[str], verb: str) -> str:
+    from rayscribe.classifiers.config import CLASSIFIERS
+
+    return choice(
+        arguments,
+        tuple(CLASSIFIERS),
+        "recipe",
+        f"rayscribe classify {verb} RECIPE [options] --data data.parquet --run DIR",
+    )
+
+
+def _train(arguments: list[str]) -> None:
+    import tyro
+
+    from rayscribe.classifiers.config import CLASSIFIERS, ClassifyConfig
+
+    recipe = _recipe(arguments, "train")
+
+    def train(
+        data: Path,
+        run: Path,
+        config: Annotated[ClassifyConfig, tyro.conf.arg(name="")] = CLASSIFIERS[recipe](),  # noqa: B008  # frozen
+        per_finding: bool = recipe == "binary",
+        resume: bool = False,
+        features: Path | None = None,
+    ) -> None:
+        """Trains a classifier of all findings, or one of each; the run folder is then a classifier's folder.
+
+        Args:
+            data: the manifest of `rayscribe prepare`
+            run: the run's folder; with --per-finding every finding has a folder in it
+            per_finding: one model for every finding
+            resume: go on with an interrupted run, with the same settings
+            features: folder of the feature cache of frozen backbones; the user's cache folder when empty
+        """
+        from rayscribe.classifiers.run import train_classifier, train_each
+
+        if per_finding:
+            folders = train_each(config, data, run, resume=resume, features=features, say=print)
+        else:
+            train_classifier(config, data, run, resume=resume, features=features)
+            folders = [run]
+        print(f"next: rayscribe classify test {' '.join(map(str, folders))} --data {data}")
+
+    parsed(train, arguments[1:], f"classify train {recipe}")
+
+
+def _test(arguments: list[str]) -> None:
+    import tyro
+
+    def test(
+        models: tyro.conf.Positional[tuple[Path, ...]],
+        data: Path,
+        split: str = "test",
+        labels: str | None = None,
+        json: Path | None = None,
+        plots: Path | None = None,
+        resamples: int = 1000,
+        features: Path | None = None,
+    ) -> None:
+        """Scores classifiers on a split: every finding with its interval over patients, beside what needs no image.
+
+        Args:
+            models: classifiers' folders; several for findings that have a model each
+            data: the manifest
+            split: train, val or test
+            labels: `rules`, `codes` or a table, instead of the labels' source in training
+            json: write the scores there
+            plots: write ROC, precision-recall and calibration drawings into this folder, as SVG and PNG
+            resamples: of the bootstrap
+            features: folder of the feature cache of frozen backbones; the user's cache folder when empty
+        """
+        if not models:
+            raise InputError(
+                "name at least one classifier; usage: rayscribe classify test MODEL... --data data.parquet"
+            )
+        from rayscribe.classifiers.scores import score_classifiers
+        from rayscribe.config_methods import need
+        from rayscribe.data.manifest import read_manifest
+        from rayscribe.pages.classifier_plots import write_curves
+        from rayscribe.pages.classifier_table import score_table
+
+        need(resamples > 0, "--resamples", resamples, "at least 1")
+        result = score_classifiers(
+            models,
+            read_manifest(data),
+            split=split,
+            labels=labels,
+            resamples=resamples,
+            features=features,
+            progress=_bar("classifying"),
+        )
+        print(score_table(result))
+        if json is not None:
+            _write_json(json, result)
+        if plots is not None:
+            for path in write_curves(result, plots):
+                print(f"wrote {path}")
+
+    parsed(test, arguments, "classify test")
+
+
+def _tune(arguments: list[str]) -> None:
+    import tyro
+
+    from rayscribe.classifiers.config import CLASSIFIERS, ClassifyConfig
+    from rayscribe.classifiers.tune import SearchSpace
+
+    recipe = _recipe(arguments, "tune")
+
+    def tune(
+        data: Path,
+        run: Path,
+        trials: int = 20,
+        space: SearchSpace = SearchSpace(),  # noqa: B008  # frozen
+        config: Annotated[ClassifyConfig, tyro.conf.arg(name="")] = CLASSIFIERS[recipe](),  # noqa: B008  # frozen
+        features: Path | None = None,
+    ) -> None:
+        """Searches for hyper-parameters by the validation score; run it again, and it goes on.
+
+        Args:
+            data: the manifest
+            run: the search's folder: study.db (SQLite, Optuna's), trial-0, trial-1, ...
+            trials: how many there shall be in all
+            space: what is searched
+            config: where the rest comes from
+            features: folder of the feature cache of frozen backbones; the user's cache folder when empty
+        """
+        from rayscribe.classifiers.tune import search
+
+        best = search(config, data, run, trials=trials, space=space, features=features, say=print)
+        print(f"best: {best}\nnext: rayscribe classify test {best} --data {data}")
+
+    parsed(tune, arguments[1:], f"classify tune {recipe}")
+
+
+def _predict(arguments: list[str]) -> None:
+    import tyro
+
+    def predict(
+        images: tyro.conf.Positional[tuple[Path, ...]],
+        model: Path,
+        json: bool = False,
+        heatmap: Path | None = None,
+        finding: str | None = None,
+    ) -> None:
+        """Prints the probability of every finding for one study of one or more images.
+
+        Args:
+            images: PNG, JPEG or DICOM files of one study
+            model: the classifier's folder
+            json: print JSON
+            heatmap: write the first image there with where it speaks for --finding (Grad-CAM); PNG
+            finding: whose heat map; the likeliest when empty
+        """
+        if not images:
+            raise InputError("name at least one image; usage: rayscribe classify predict IMAGE... --model DIR")
+        from rayscribe.classifiers.folder import load_classifier
+        from rayscribe.classifiers.predict import classified, write_heatmap
+
+        trained = load_classifier(model)
+        found = classified(trained, images)
+        for warning in found.warnings:
+            print(f"warning: {warning}", file=sys.stderr)
+        if json:
+            print(_text({"findings": found.probabilities, "present": found.present, "disclaimer": DISCLAIMER}))
+        else:
+            for name, probability in sorted(found.probabilities.items(), key=lambda item: -item[1]):
+                print(f"{probability:.3f}  {name}{'  (called present)' if name in found.present else ''}")
+            print(f"\nprobabilities of what the training labels would say, calibrated on validation. {DISCLAIMER}")
+        if heatmap is not None:
+            name = write_heatmap(heatmap, trained, images, found, finding)
+            print(f"wrote {heatmap}: where the image speaks for {name} (Grad-CAM)", file=sys.stderr)
+
+    parsed(predict, arguments, "classify predict")
+
+
+def _label(arguments: list[str]) -> None:
+    def label(model: Path, data: Path, out: Path, split: str = "test", features: Path | None = None) -> None:
+        """Writes which findings are called present, as a table that `generate --states` and `evaluate` read.
+
+        Args:
+            model: the classifier's folder
+            data: the manifest
+            out: the table, CSV: the 14 observations, those that the classifier does not know blank
+            split: train, val or test
+            features: folder of the feature cache of frozen backbones; the user's cache folder when empty
+        """
+        from rayscribe.classifiers.cohort import as_in_training
+        from rayscribe.classifiers.folder import load_classifier
+        from rayscribe.classifiers.scores import study_logits, write_findings
+        from rayscribe.data.manifest import read_manifest
+        from rayscribe.seen import check_unseen, note_test
+
+        trained, manifest = load_classifier(model), read_manifest(data)
+        if split != "train":
+            check_unseen(model, manifest.split(split), split)
+        if split == "test":
+            note_test(model, {"out": out.name, "data_digest": manifest.digest()})
+        studies, others = as_in_training(manifest.split(split), trained.config.cohort)
+        if others:
+            views = trained.config.cohort.views
+            print(f"warning: {others} studies have no {views} image, which the model learned from", file=sys.stderr)
+        logits_RL = study_logits(trained, studies, features=features, progress=_bar("classifying"))
+        for name in write_findings(out, trained, studies, logits_RL):
+            print(f"note: {name} is none of the 14 observations and not in the table", file=sys.stderr)
+        print(f"wrote {out}: {len(studies)} studies. {DISCLAIMER}")
+
+    parsed(label, arguments, "classify label")
+
+
+def _bar(what: str) -> Callable[[Any], Any]:
+    from tqdm import tqdm
+
+    return lambda things: tqdm(list(things) if isinstance(things, Sequence) else things, desc=what, unit="batch")
+
+
+def _write_json(path: Path, result: dict[str, Any]) -> None:
+    write_text(path, _text(result) + "\n")
+    print(f"wrote {path}")
+
+
+def _text(result: dict[str, Any]) -> str:
+    return json.dumps(_without_nan(result), indent=2)
+
+
+def _without_nan(value: Any) -> Any:
+    """Undefined scores as null, because JSON knows no NaN."""
+    if isinstance(value, dict):
+        return {name: _without_nan(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(inner) for inner in value]
+    return None if isinstance(value, float) and math.isnan(value) else value

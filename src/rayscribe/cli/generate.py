@@ -1,0 +1,161 @@
+"""`rayscribe generate` and `rayscribe predict`: a model's reports for a split, or for one study's images.
+
+Annotations are evaluated here (no postponed ones), because tyro reads them from functions inside functions.
+"""
+
+import json
+import sys
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from rayscribe.cli.arguments import parsed
+from rayscribe.errors import DISCLAIMER, InputError
+
+if TYPE_CHECKING:
+    from rayscribe.inference.reporter import Draft
+
+Preset = Literal["greedy", "koehler"]
+"Names of `rayscribe.config.PRESETS`."
+
+
+def generate(arguments: list[str]) -> None:
+    from rayscribe.config import DecodingConfig
+
+    def write(
+        model: Path,
+        data: Path,
+        out: Path,
+        split: str = "test",
+        decoding: DecodingConfig = DecodingConfig(),  # noqa: B008  # frozen
+        preset: Preset | None = None,
+        features: Path | None = None,
+        states: Path | None = None,
+        base: str | None = None,
+        download: bool = False,
+    ) -> None:
+        """Writes reports for a split, one JSON line a study; can be interrupted.
+
+        Args:
+            model: the model folder
+            data: the manifest
+            out: the predictions file
+            split: train, val or test
+            decoding: how tokens are chosen; the default is R2Gen's search
+            preset: greedy, or koehler (their sampling with Llama-3.2-Vision), instead of --decoding
+            features: folder of the feature cache of frozen backbones; the user's cache folder when empty
+            states: PromptMRG, KIF, vision LLMs: a table of findings (`rayscribe classify label`) for the prompt
+            base: vision LLMs: where the base model lies now, if it was moved
+            download: vision LLMs: fetch the base model from the Hugging Face hub when it is not on this disk
+        """
+        from tqdm import tqdm
+
+        from rayscribe.evaluation.protocol import Protocol
+        from rayscribe.inference.split import generate as write_reports
+
+        written = write_reports(
+            model,
+            data,
+            out,
+            split=split,
+            decoding=_decoding(decoding, preset),
+            features=features,
+            states=states,
+            base=base,
+            download=download,
+            progress=lambda starts: tqdm(starts, desc="generating", unit="batch"),
+        )
+        print(f"{written.reports} reports in {out}. {DISCLAIMER}")
+        usual = {"section": Protocol().section, "cleaning": Protocol().cleaning}
+        flags = "".join(f" --{name} {value}" for name, value in written.protocol.items() if value != usual[name])
+        print(f"next: rayscribe evaluate {out} --data {data} --split {split}{flags}")
+
+    parsed(write, arguments, "generate")
+
+
+def predict(arguments: list[str]) -> None:
+    import tyro
+
+    from rayscribe.config import DecodingConfig
+
+    @dataclass(frozen=True, kw_only=True)
+    class Predict:
+        """Prints a draft report for one study of one or more images."""
+
+        images: tyro.conf.Positional[tuple[Path, ...]]
+        "PNG, JPEG or DICOM files of one study"
+        model: Path = Path("demo/run")
+        "the model folder; the default is what `rayscribe demo` trained"
+        json: bool = False
+        "print JSON"
+        out: Path | None = None
+        "write the draft to this file (JSON), which `rayscribe export` reads"
+        best: int = 1
+        "how many alternatives to print, best first"
+        classifier: Path | None = None
+        "PromptMRG, KIF, vision LLMs: the folder of a classifier whose findings stand in the prompt"
+        base: str | None = None
+        "vision LLMs: where the base model lies now, if it was moved"
+        download: bool = False
+        "vision LLMs: fetch the base model from the Hugging Face hub when it is not on this disk"
+        decoding: DecodingConfig = field(default_factory=DecodingConfig)
+        preset: Preset | None = None
+        "greedy, or koehler (their sampling with Llama-3.2-Vision), instead of --decoding"
+
+    wanted = parsed(Predict, arguments, "predict")
+    if not wanted.images:
+        raise InputError("name at least one image; usage: rayscribe predict IMAGE... --model DIR")
+    from rayscribe.inference.writer import open_writer
+
+    states = None
+    if wanted.classifier is not None:
+        from rayscribe.classifiers.folder import load_classifier
+        from rayscribe.classifiers.predict import classified
+
+        states = classified(load_classifier(wanted.classifier), wanted.images).states()
+    writer = open_writer(wanted.model, base=wanted.base, download=wanted.download)
+    study = writer.read(wanted.images, states=states)
+    (draft,) = writer.draft([study], _decoding(wanted.decoding, wanted.preset), best=wanted.best)
+    if wanted.out is not None:
+        _write_draft(draft, wanted.model, wanted.images, wanted.out)
+        print(f"wrote {wanted.out}. {DISCLAIMER}")
+        return
+    if wanted.json:
+        answer: dict[str, Any] = {"report": draft.reports[0], "model": str(wanted.model), "disclaimer": DISCLAIMER}
+        if draft.diagnosis:
+            answer["diagnosis"] = draft.diagnosis
+        if draft.warnings:
+            answer["warnings"] = draft.warnings
+        if wanted.best > 1:
+            answer["alternatives"] = draft.reports[1:]
+        print(json.dumps(answer, indent=2, ensure_ascii=False))
+        return
+    for warning in draft.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    print("\n".join(draft.reports))
+    if told := [f"{name} {state}" for name, state in draft.diagnosis.items() if state != "not mentioned"]:
+        print(f"\nread before it was written: {', '.join(told)}")
+    print(f"\n{DISCLAIMER}")
+
+
+def _write_draft(draft: "Draft", model: Path, images: tuple[Path, ...], out: Path) -> None:
+    from rayscribe.files import write_text
+    from rayscribe.reports.document import document_json
+    from rayscribe.reports.drafting import author_of, document_of, without_names
+
+    document = document_of(
+        without_names(draft, images), author_of(model), images=len(images), created=datetime.now(UTC)
+    )
+    write_text(out, document_json(document))
+
+
+def _decoding(given: Any, preset: Preset | None) -> Any:
+    """Of --decoding a preset takes the seed alone."""
+    from rayscribe.config import PRESETS, DecodingConfig
+
+    if preset is None:
+        return given
+    if given != DecodingConfig(seed=given.seed):
+        raise InputError(f"--preset {preset} takes the place of --decoding; give one of them (and --decoding.seed)")
+    return replace(PRESETS[preset], seed=given.seed)

@@ -1,0 +1,186 @@
+"""`rayscribe llm`: tune a vision LLM, use one as it comes, compose a small one, merge adapters, plan a run, go on by reward.
+
+Annotations are evaluated here (no postponed ones), because tyro reads them from functions inside functions.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Literal
+
+from rayscribe.cli.arguments import choice, parsed
+from rayscribe.errors import DISCLAIMER, need_packages
+
+
+def llm(arguments: list[str]) -> None:
+    kinds: dict[str, Callable[[list[str]], None]] = {
+        "train": _train,
+        "wrap": _wrap,
+        "compose": _compose,
+        "merge": _merge,
+        "plan": _plan,
+        "reward": _reward,
+    }
+    kind = choice(arguments, tuple(kinds), "kind", "rayscribe llm KIND [options]")
+    need_packages("vlm", "transformers", "peft", "accelerate")
+    kinds[kind](arguments[1:])
+
+
+def _train(arguments: list[str]) -> None:
+    import tyro
+
+    from rayscribe.vision_llm.config import LLM_RECIPES, LlmConfig
+
+    recipe = choice(
+        arguments, tuple(LLM_RECIPES), "recipe", "rayscribe llm train RECIPE [options] --data data.parquet --run DIR"
+    )
+
+    def train(
+        data: Path,
+        run: Path,
+        config: Annotated[LlmConfig, tyro.conf.arg(name="")] = LLM_RECIPES[recipe](),  # noqa: B008  # frozen
+        resume: bool = False,
+        download: bool = False,
+    ) -> None:
+        """Tunes a vision LLM's adapters; the run folder is then a model folder.
+
+        Args:
+            data: the manifest of `rayscribe prepare`
+            run: the run's folder; never overwritten
+            resume: go on with an interrupted run, with the same settings
+            download: fetch the base model from the Hugging Face hub when it is not on this disk
+        """
+        from rayscribe.vision_llm.training import train_llm
+
+        train_llm(config, data, run, resume=resume, download=download)
+        if os.environ.get("RANK", "0") == "0":
+            print(f"next: rayscribe generate --model {run} --data {data} --split test --out predictions.jsonl")
+
+    parsed(train, arguments[1:], f"llm train {recipe}")
+
+
+def _wrap(arguments: list[str]) -> None:
+    import tyro
+
+    from rayscribe.vision_llm.config import LLM_RECIPES, LlmConfig
+
+    recipe = choice(arguments, tuple(LLM_RECIPES), "recipe", "rayscribe llm wrap RECIPE [options] --out DIR")
+
+    def wrap(
+        out: Path,
+        config: Annotated[LlmConfig, tyro.conf.arg(name="")] = LLM_RECIPES[recipe](),  # noqa: B008  # frozen
+        download: bool = False,
+    ) -> None:
+        """Makes a model folder of a base model as it comes, to stand beside a tuned one; nothing is trained or copied.
+
+        Args:
+            out: the folder to write
+            download: fetch the base model from the Hugging Face hub when it is not on this disk
+        """
+        from rayscribe.vision_llm.folder import wrap_base
+
+        wrap_base(config, out, download=download)
+        print(f"wrote {out}. {DISCLAIMER}")
+
+    parsed(wrap, arguments[1:], f"llm wrap {recipe}")
+
+
+def _compose(arguments: list[str]) -> None:
+    from rayscribe.config import BackboneConfig
+
+    def compose(language: Path, out: Path, backbone: BackboneConfig, size: int = 224, seed: int = 0) -> None:
+        """Puts an image encoder before a language model on disk: a LLaVA whose projector has yet to learn.
+
+        Args:
+            language: the folder of an instruct model that knows ChatML (SmolLM2, Qwen)
+            out: the folder to write
+            backbone: the image encoder; it stays frozen
+            size: pixels along each side of what it sees
+            seed: of the projector's first weights
+        """
+        from rayscribe.vision_llm.tower import compose as composed
+
+        composed(language, backbone, out, size=size, seed=seed)
+        print(f"wrote {out}\nnext: rayscribe llm train compact --base {out} --data data.parquet --run runs/compact")
+
+    parsed(compose, arguments, "llm compose")
+
+
+def _merge(arguments: list[str]) -> None:
+    import tyro
+
+    def merge(
+        model: tyro.conf.Positional[Path],
+        out: Path,
+        base: str | None = None,
+        dtype: Literal["bfloat16", "float32"] = "bfloat16",
+    ) -> None:
+        """Writes base and adapters as one plain transformers folder, which needs nothing else.
+
+        Args:
+            model: the folder that `llm train` wrote
+            out: the folder to write
+            base: where the base model lies now, if it was moved
+            dtype: of the merged weights
+        """
+        from rayscribe.vision_llm.folder import merge as merged
+
+        merged(model, out, base=base, dtype=dtype)
+        print(f"wrote {out}. {DISCLAIMER}")
+
+    parsed(merge, arguments, "llm merge")
+
+
+def _plan(arguments: list[str]) -> None:
+    from rayscribe.vision_llm.lora import LoraSettings
+    from rayscribe.vision_llm.plan import Workload
+
+    def plan(
+        base: Path | None = None,
+        lora: LoraSettings = LoraSettings(),  # noqa: B008  # frozen
+        work: Workload = Workload(),  # noqa: B008  # frozen
+    ) -> None:
+        """Prints what tuning a model takes in memory and time, computed from its configuration; nothing is loaded.
+
+        Args:
+            base: a folder with the model's config.json; Llama-3.2-11B-Vision when empty
+            lora: the adapters
+            work: batch, tokens and steps
+        """
+        from rayscribe.vision_llm.plan import llama32_vision, plan_table, read_config
+        from rayscribe.vision_llm.plan import plan as planned
+
+        print(plan_table(planned(llama32_vision() if base is None else read_config(base), lora, work)))
+
+    parsed(plan, arguments, "llm plan")
+
+
+def _reward(arguments: list[str]) -> None:
+    import tyro
+
+    from rayscribe.vision_llm.reward import RewardTrainConfig
+
+    def reward(
+        model: tyro.conf.Positional[Path],
+        data: Path,
+        run: Path,
+        config: Annotated[RewardTrainConfig, tyro.conf.arg(name="")] = RewardTrainConfig(),  # noqa: B008  # frozen
+        base: str | None = None,
+        resume: bool = False,
+    ) -> None:
+        """Goes on training a tuned model's adapters by reward (GRPO, through trl); the run folder is then a model folder.
+
+        Args:
+            model: the folder that `llm train` wrote
+            data: the manifest of `rayscribe prepare`
+            run: the run's folder; never overwritten
+            base: where the base model lies now, if it was moved
+            resume: go on with an interrupted run, with the same settings
+        """
+        from rayscribe.vision_llm.reward_training import train_reward
+
+        train_reward(model, config, data, run, base=base, resume=resume)
+        print(f"next: rayscribe generate --model {run} --data {data} --split test --out predictions.jsonl")
+
+    need_packages("reward", "trl")
+    parsed(reward, arguments, "llm reward")

@@ -1,0 +1,193 @@
+"""`rayscribe prepare`: a source's options, its reader, and what the check found, printed.
+
+Annotations are evaluated here (no postponed ones), because tyro reads them from functions inside functions.
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from rayscribe.cli.arguments import choice, parsed
+from rayscribe.errors import InputError
+from rayscribe.provenance import RESTRICTED
+from rayscribe.study import Study
+
+if TYPE_CHECKING:
+    from rayscribe.data.manifest import Manifest
+
+
+def prepare(arguments: list[str]) -> None:
+    import tyro
+
+    sources = ("iu-xray", "mimic-cxr", "table", "phantom")
+    source = choice(arguments, sources, "source", "rayscribe prepare SOURCE [options] --out data.parquet")
+    from rayscribe.cli.prepare_mimic import from_mimic_cxr
+    from rayscribe.data import iu_xray, table
+    from rayscribe.data.phantom_truth import PhantomConfig
+
+    def from_iu_xray(
+        root: tyro.conf.Positional[Path],
+        out: Path,
+        layout: iu_xray.Layout | None = None,
+        splits: Path | None = None,
+        leave_out_faulty: bool = False,
+    ) -> None:
+        """IU X-Ray in R2Gen's, Kaggle's or Open-i's layout.
+
+        Args:
+            root: the folder with the reports and images
+            out: the manifest to write
+            layout: which layout to read when the folder holds several
+            splits: a table of id and split that takes the place of the source's, such as `rayscribe audit --resplit` writes
+            leave_out_faulty: write the manifest although some input is broken
+        """
+        studies = resplit(iu_xray.read(root, layout=layout), splits)
+        about = {
+            "source": "iu-xray",
+            "root": str(root),
+            "layout": layout or iu_xray.find_layout(root),
+            "terms": iu_xray.TERMS,
+        }
+        write_checked(studies, about, out, missing_is_fault=False, leave_out_faulty=leave_out_faulty)
+
+    def from_table(
+        file: tyro.conf.Positional[Path],
+        out: Path,
+        columns: table.Columns = table.Columns(),  # noqa: B008  # frozen
+        image_root: Path | None = None,
+        terms: str = "not stated",
+        images_may_be_shown: bool = False,
+        restricted: bool = False,
+        splits: Path | None = None,
+        without_reports: bool = False,
+        leave_out_faulty: bool = False,
+    ) -> None:
+        """Any table (CSV, TSV, JSONL, Parquet) with an id, image paths and a report.
+
+        Args:
+            file: the table
+            out: the manifest to write
+            columns: which column holds what
+            image_root: where relative image paths start; the table's folder when empty
+            terms: what the licence of the data allows; goes into every model trained on it
+            images_may_be_shown: the terms allow copies of the images, so pages may hold them
+            restricted: the data are under a use agreement: no text on pages, no export of models without your word
+            splits: a table of id and split that takes the place of the source's, such as `rayscribe audit --resplit` writes
+            without_reports: keep studies without a report, for classifiers; labels may be codes (--columns.problems)
+            leave_out_faulty: write the manifest although some input is broken
+        """
+        read = table.read(file, columns=columns, image_root=image_root, needs_text=not without_reports)
+        studies = resplit(read, splits)
+        about = {"source": "table", "root": str(file), "terms": terms, "images_may_be_shown": images_may_be_shown}
+        about |= {RESTRICTED: True} if restricted else {}
+        write_checked(
+            studies,
+            about,
+            out,
+            missing_is_fault=True,
+            needs_text=not without_reports,
+            leave_out_faulty=leave_out_faulty,
+        )
+
+    def from_phantom(
+        out: Path,
+        phantom: Annotated[PhantomConfig, tyro.conf.arg(name="")] = PhantomConfig(),  # noqa: B008  # frozen
+    ) -> None:
+        """Draws chest X-rays with reports; the images stand beside the manifest.
+
+        Args:
+            out: the manifest to write; the folder has its name without the suffix
+        """
+        write_phantom_manifest(out, phantom)
+
+    kinds: dict[str, Callable[..., None]] = {
+        "iu-xray": from_iu_xray,
+        "mimic-cxr": from_mimic_cxr,
+        "table": from_table,
+        "phantom": from_phantom,
+    }
+    parsed(kinds[source], arguments[1:], f"prepare {source}")
+
+
+def write_phantom_manifest(out: Path, phantom: Any) -> None:
+    """Draws the phantom world beside `out` and writes its manifest."""
+    from dataclasses import asdict
+
+    from tqdm import tqdm
+
+    from rayscribe.data import iu_xray
+    from rayscribe.data.phantom import write_phantom
+
+    root = out.with_suffix("")
+    write_phantom(root, phantom, progress=lambda indices: tqdm(indices, desc="drawing", unit="study"))
+    about = {
+        "source": "phantom",
+        "settings": asdict(phantom),
+        "terms": "synthetic; no restriction",
+        "images_may_be_shown": True,
+    }
+    write_checked(iu_xray.read(root), about, out, missing_is_fault=True, leave_out_faulty=False)
+
+
+def resplit(studies: list[Study], splits: Path | None) -> list[Study]:
+    """The studies with the splits of a table; every study must be in it."""
+    if splits is None:
+        return studies
+    from rayscribe.data.resplit import read_split
+
+    given = read_split(splits)
+    if missing := [study.id for study in studies if study.id not in given]:
+        raise InputError(f"{splits}: lacks {len(missing)} of {len(studies)} studies, e.g. {missing[0]}")
+    return [replace(study, split=given[study.id]) for study in studies]
+
+
+def write_checked(
+    studies: Sequence[Study],
+    about: dict[str, Any],
+    out: Path,
+    *,
+    missing_is_fault: bool,
+    needs_text: bool = True,
+    leave_out_faulty: bool,
+    shown: Callable[[str], str] = str,
+) -> "Manifest":
+    """Checks, prints what was found, and writes the manifest. `shown`: messages as they may be printed."""
+    from tqdm import tqdm
+
+    from rayscribe.data.manifest import write_manifest
+    from rayscribe.data.prepare import check
+
+    journal = out.with_name(f"{out.name}.journal")
+    total = len({str(path) for study in studies for path in study.images})
+    checked = check(
+        studies,
+        source=about,
+        missing_is_fault=missing_is_fault,
+        needs_text=needs_text,
+        journal=journal,
+        progress=lambda looks: tqdm(looks, total=total, desc="reading images", unit="image"),
+    )
+    counts = checked.manifest.counts()
+    print(", ".join(f"{split} {count}" for split, count in counts.items()))
+    print(f"{len(checked.manifest.studies)} studies, {checked.manifest.provenance['images']} images")
+    for reason, count in checked.left_out.items():
+        print(f"left out: {count} studies with {reason}")
+    for note in checked.notes[:20]:
+        print(f"note: {shown(note)}")
+    if len(checked.notes) > 20:
+        print(f"note: and {len(checked.notes) - 20} more")
+    for fault in checked.faults:
+        print(f"fault: {shown(fault)}", file=sys.stderr)
+    if checked.faults and not leave_out_faulty:
+        raise InputError(
+            f"{len(checked.faults)} faults; no manifest was written. Mend them, or repeat with --leave-out-faulty"
+        )
+    if not checked.manifest.studies:
+        raise InputError("no study is left; check the folder and where the images are")
+    write_manifest(out, checked.manifest)
+    journal.unlink(missing_ok=True)
+    verb = "train r2gen" if needs_text else "classify train multilabel --cohort.labels codes"
+    print(f"wrote {out}\nnext: rayscribe {verb} --data {out} --run runs/first")
+    return checked.manifest

@@ -1,0 +1,46 @@
+"""`rayscribe shard`: a manifest's images into a few large files.
+
+Annotations are evaluated here (no postponed ones), because tyro reads them from functions inside functions.
+"""
+
+from pathlib import Path
+
+from rayscribe.cli.arguments import parsed
+
+
+def shard(arguments: list[str]) -> None:
+    import tyro
+
+    def write(
+        data: tyro.conf.Positional[Path], out: Path, side: int = 256, studies_per_shard: int = 500, seed: int = 0
+    ) -> None:
+        """Writes small copies of all images into tar files (WebDataset's layout), with a manifest that reads from them.
+
+        For large data on slow disks or file servers: OUT/data.parquet takes the place of DATA everywhere. An interrupted call
+        goes on where it stopped.
+
+        Args:
+            data: the manifest
+            out: the folder to write
+            side: the shorter side of a copy in pixels; --images.resize of the training, so that crops are the same
+            studies_per_shard: how many studies a file holds
+            seed: of the order inside the splits
+        """
+        from tqdm import tqdm
+
+        from rayscribe.data.manifest import read_manifest
+        from rayscribe.data.shard_writing import write_shards
+
+        found = write_shards(
+            read_manifest(data),
+            out,
+            side=side,
+            studies_per_shard=studies_per_shard,
+            seed=seed,
+            progress=lambda parts: tqdm(parts, desc="writing", unit="shard"),
+        )
+        images = found.provenance.get("images", "all")
+        print(f"wrote {out}: {len(found.studies)} studies, {images} images")
+        print(f"next: rayscribe train r2gen --data {out / 'data.parquet'} --run runs/r2gen")
+
+    parsed(write, arguments, "shard")

@@ -1,0 +1,1 @@
+"""Predictions to scores with their protocol, intervals, floors and tests."""

@@ -1,0 +1,217 @@
+"""Scores of predictions against a manifest split: with protocol, intervals, floors, tests and alarms.
+
+Needs no model and no torch. The path: references and reports -> systems (the model and its floors) -> statistics by report
+-> scores with intervals -> alarms. What is computed where: `metrics/`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rayscribe.data.cleaning import words_only
+from rayscribe.data.manifest import Manifest
+from rayscribe.errors import DISCLAIMER
+from rayscribe.evaluation.floors import ONE_REPORT, about_floor, floor_reports
+from rayscribe.evaluation.protocol import Protocol, reference_reports, signature, training_reports, written_reports
+from rayscribe.evaluation.tools import Tools
+from rayscribe.labels import Labels
+from rayscribe.metrics.alarms import alarms
+from rayscribe.metrics.clinical import POLICIES, is_normal, observation_counts, per_observation
+from rayscribe.metrics.diversity import against_references, diversity
+from rayscribe.metrics.families import Families, measured, stored, tested_names, together
+from rayscribe.metrics.grounding import finding_grounding, text_grounding
+from rayscribe.metrics.imbalance import by_frequency, published_word_bins, word_bins
+from rayscribe.metrics.meteor import find_resources, meteor_name
+from rayscribe.metrics.similarity import distribution
+from rayscribe.metrics.statistics import Rows, differences, intervals
+from rayscribe.provenance import is_restricted
+from rayscribe.study import Study
+
+Stage = Callable[[str], None]
+Progress = Callable[[Iterable[Any]], Iterable[Any]]
+STAGES = 8
+"How often `evaluate` calls its stage, for a progress bar."
+
+
+def evaluate(
+    predictions: Mapping[str, str],
+    manifest: Manifest,
+    *,
+    split: str,
+    protocol: Protocol,
+    tools: Tools | None = None,
+    stage: Stage = lambda name: None,
+    progress: Progress = iter,
+) -> dict[str, Any]:
+    """The content of scores.json. Every study of the split that has the section must have a prediction.
+
+    `stage` hears what begins; `progress` wraps the loops that take long on a large split.
+    """
+    tools = tools or Tools()
+    resources = tools.meteor or find_resources()
+    references = reference_reports(manifest, split, protocol)
+    wanted, own = list(references.values()), written_reports(predictions, references, split, protocol)
+    studies = [study for study in manifest.split(split) if study.id in references]
+    stage("labelling reports")
+    own_labels, wanted_labels = tools.labels(list(references), own, wanted)
+    stage("writing the floors")
+    floors, notes = floor_reports(
+        manifest,
+        studies,
+        own,
+        protocol,
+        tools.labeler,
+        findings=tools.template_findings,
+        sentences=tools.sentences,
+        read_images=tools.image_floors,
+        progress=progress,
+    )
+    unknown = len(set(predictions) - set(references))
+    if unknown:
+        notes.append(
+            f"{unknown} predictions are of no study in split {split} that has the section; they are not scored"
+        )
+    stage("annotating reports")
+    systems, reference = tools.systems(
+        list(references), (own, own_labels), (wanted, wanted_labels), floors, progress=progress
+    )
+    stage("aligning words")
+    tables = measured(systems, reference, resources, progress=progress)
+    groups = [study.subject for study in studies] if all(study.subject for study in studies) else None
+    stage("resampling")
+    again = _Intervals(groups, tools.resamples)
+    scores = {name: again(together(families)) for name, families in tables.items()}
+    stage("subsets")
+    normal, by = _normal(studies, wanted_labels)
+    training = training_reports(manifest, protocol)
+    subsets = _subsets(together(tables["model"]), normal, _seen(manifest, split, protocol, training), again)
+    stage("tests")
+    constant = _against(tables, "constant", groups, tools.resamples)
+    diverse = diversity(own) | against_references(own, wanted)
+    grounding = {
+        "text_similarity": text_grounding(own, wanted),
+        "shared_findings": finding_grounding(own_labels, wanted_labels),
+    }
+    stage("imbalance")
+    return {
+        "disclaimer": DISCLAIMER,
+        "alarms": alarms(len(wanted), diverse, grounding, _below(scores)),
+        "notes": notes,
+        "signature": signature(manifest, split, protocol, references)
+        | {"meteor": meteor_name(resources)}
+        | tools.names(),
+        "interval": f"95 %, percentile bootstrap over {'patients' if groups else 'studies'}, {tools.resamples} resamples",
+        "studies": len(wanted),
+        "scores": scores["model"],
+        "floors": {
+            name: about_floor(name, texts, may_quote=not is_restricted(manifest.provenance)) | {"scores": scores[name]}
+            for name, texts in floors.items()
+        },
+        "against_constant": constant,
+        "observations": _observations(tables["model"], again),
+        "normal_by": by,
+        "subsets": subsets,
+        "imbalance": _imbalance(own, wanted, training, again),
+        "diversity": diverse,
+        "grounding": grounding,
+        "sentence_similarity": {
+            name: distribution(families["sentences"]) for name, families in tables.items() if "sentences" in families
+        },
+        "statistics": stored(list(references), groups, tables["model"]),
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class _Intervals:
+    """The bootstrap with one set of choices; a score with its bounds."""
+
+    groups: Sequence[str] | None
+    resamples: int
+
+    def __call__(self, rows: Rows, keep: NDArray[np.bool_] | None = None) -> dict[str, dict[str, float]]:
+        groups = self.groups
+        if keep is not None:
+            rows = rows.of(keep)
+            groups = [group for group, kept in zip(groups, keep) if kept] if groups else None
+        found = intervals(rows, groups=groups, resamples=self.resamples)
+        return {name: {"value": one.value, "low": one.low, "high": one.high} for name, one in found.items()}
+
+
+def _normal(studies: Sequence[Study], labels: Labels) -> tuple[NDArray[np.bool_], str]:
+    """Which studies are normal, by the source's indexers where they coded every study, else by the labeler."""
+    if all(study.problems for study in studies):
+        return np.array([study.is_coded_normal for study in studies]), "the source's codes"
+    return is_normal(labels), "the labeler's No Finding"
+
+
+def _seen(manifest: Manifest, split: str, protocol: Protocol, training: Mapping[str, str]) -> NDArray[np.bool_] | None:
+    """Studies whose full reference occurs word for word among the training reports; None without training reports."""
+    if not training:
+        return None
+    full = reference_reports(manifest, split, Protocol(section=protocol.section, cleaning=protocol.cleaning))
+    known = {words_only(text) for text in training.values()}
+    return np.array([words_only(text) in known for text in full.values()])
+
+
+def _subsets(
+    rows: Rows, normal: NDArray[np.bool_], seen: NDArray[np.bool_] | None, again: _Intervals
+) -> dict[str, Any]:
+    """CIDEr's document frequencies stay those of the whole split."""
+    parts = {"normal": normal, "abnormal": ~normal}
+    if seen is not None:
+        parts |= {"seen": seen, "novel": ~seen}
+    return {
+        name: {"studies": int(keep.sum()), "scores": again(rows, keep) if keep.any() else {}}
+        for name, keep in parts.items()
+    }
+
+
+def _against(
+    tables: Mapping[str, Families], floor: str, groups: Sequence[str] | None, resamples: int
+) -> dict[str, dict[str, float]]:
+    """The headline scores of the model minus those of a floor, with the paired test."""
+    if floor not in tables:
+        return {}
+    shared = [name for name in tables["model"] if name in tables[floor]]
+    first, second = (together({name: tables[one][name] for name in shared}) for one in ("model", floor))
+    names = tested_names(first.scores())
+    found = differences([first], [second], groups=groups, names=names, resamples=resamples)
+    return {name: asdict(one) for name, one in found.items()}
+
+
+def _below(scores: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[str]:
+    """The tested scores in which some report that is written for every study does as well."""
+    own = scores["model"]
+    single = [scores[floor] for floor in ONE_REPORT if floor in scores]
+    return [
+        name
+        for name in tested_names(own)
+        if any(name in floor and own[name]["value"] <= floor[name]["value"] for floor in single)
+    ]
+
+
+def _observations(families: Families, again: _Intervals) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for policy in POLICIES:
+        counts = observation_counts(families["clinical"], policy)
+        f1 = again(per_observation(families["clinical"], policy))
+        found[f"uncertain_{policy}"] = {name: counts[name] | {"f1": f1[name]} for name in counts}
+    return found
+
+
+def _imbalance(
+    own: Sequence[str], wanted: Sequence[str], training: Mapping[str, str], again: _Intervals
+) -> dict[str, Any]:
+    if not training:
+        return {}
+    vocabulary = by_frequency(list(training.values()))
+    return {
+        "vocabulary": len(vocabulary),
+        "scores": again(word_bins(own, wanted, vocabulary)),
+        "published": published_word_bins(own, wanted, vocabulary),
+    }

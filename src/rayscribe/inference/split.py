@@ -1,0 +1,116 @@
+"""Reports for a manifest split, written line by line, so that an interrupted run goes on where it stopped.
+
+Beside `predictions.jsonl` stands `predictions.jsonl.meta.json`: model, data and decoding. Only a run with the same three goes
+on with a file; any other is refused. It names the model's folder too, where `evaluate` notes every look at the test split.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rayscribe import __version__
+from rayscribe.config import DecodingConfig
+from rayscribe.data.conditions import given_states
+from rayscribe.data.manifest import read_manifest
+from rayscribe.errors import DISCLAIMER, InputError
+from rayscribe.files import sha256_of, write_text
+from rayscribe.inference.reporter import BATCH
+from rayscribe.inference.writer import open_writer
+from rayscribe.models.folder import weights_sha256
+from rayscribe.seen import note_test
+from rayscribe.study import Study
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a predictions file now holds."""
+
+    reports: int
+    protocol: dict[str, str]
+    "section, and cleaning where the model writes cleaned words"
+
+
+def generate(
+    model: Path,
+    data: Path,
+    out: Path,
+    *,
+    split: str,
+    decoding: DecodingConfig,
+    features: Path | None = None,
+    states: Path | None = None,
+    base: str | None = None,
+    download: bool = False,
+    progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
+) -> Written:
+    """Writes one line {"id", "report", "disclaimer"} a study of the split that has the model's section.
+
+    `states`: a table of findings for the prompt of a diagnosing model or a vision LLM. `base`, `download`: see `open_writer`.
+    Whole batches that are there already are kept. Every use of the test split is noted in the model's folder.
+    """
+    writer = open_writer(model, base=base, download=download)
+    writer.check(states=states is not None, features=features is not None)
+    manifest = read_manifest(data)
+    studies = writer.studies(manifest, split)
+    if not studies:
+        raise InputError(f"{data}: no study of split {split} has the section {writer.protocol['section']!r}")
+    about = {
+        "rayscribe": __version__,
+        "disclaimer": DISCLAIMER,
+        "model": model.name,
+        "weights_sha256": weights_sha256(model),
+        "data_digest": manifest.digest(),
+        "split": split,
+        **writer.protocol,
+        "decoding": asdict(decoding),
+    }
+    given = None
+    if states is not None:
+        given = given_states(states, [study.id for study in studies])
+        about |= {"states": f"{states.name} {sha256_of(states)[:12]}"}
+    done = _lines_to_keep(out, about, model, studies)
+    written = Written(len(studies), writer.protocol)
+    if done == len(studies):
+        return written
+    reporter = writer.reporter(studies[done:], states=given, features=features)
+    if split == "test":
+        note_test(model, {"out": out.name} | about)
+    with open(out, "a", encoding="utf-8") as file:
+        for start in progress(range(done, len(studies), BATCH)):
+            batch = studies[start : start + BATCH]
+            # Every batch of a sampled run draws from its own stream.
+            reports = reporter.generate(batch, replace(decoding, seed=decoding.seed + start))
+            for study, report in zip(batch, reports, strict=True):
+                line = {"id": study.id, "report": report, "disclaimer": DISCLAIMER}
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            file.flush()
+    return written
+
+
+def _lines_to_keep(out: Path, about: dict[str, Any], model: Path, studies: list[Study]) -> int:
+    """Cuts `out` back to its last whole batch and returns the lines left; starts the file when there is none."""
+    meta = out.with_name(out.name + ".meta.json")
+    if not out.exists():
+        write_text(meta, json.dumps(about | {"folder": str(model.resolve())}, indent=2) + "\n")
+        return 0
+    made = json.loads(meta.read_text()) if meta.exists() else {}
+    made.pop("folder", None)  # a model that was moved is the same model
+    if made != json.loads(json.dumps(about)):
+        raise InputError(
+            f"{out}: already holds reports of another model, data or decoding; give another --out, or delete it"
+        )
+    lines = out.read_text(encoding="utf-8").splitlines(keepends=True)
+    whole = 0
+    for line, study in zip(lines, studies, strict=False):
+        if not line.endswith("\n") or json.loads(line)["id"] != study.id:
+            break
+        whole += 1
+    if whole < len(studies):
+        # The same batches as an unbroken run, so that the same arithmetic gives the same reports.
+        whole -= whole % BATCH
+        write_text(out, "".join(lines[:whole]))
+    return whole

@@ -1,0 +1,167 @@
+"""A draft report as it leaves the model: what the service answers, what a page edits, what `export` turns into other formats.
+
+It holds no pixel, no file name and no attribute of a patient; those stay with the images.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from rayscribe.errors import DISCLAIMER, InputError
+from rayscribe.reports.likelihood import wording
+
+FORMAT: Final = "rayscribe-draft-1"
+
+State = Literal["positive", "negative", "uncertain"]
+Grid = tuple[tuple[float, ...], ...]
+"Rows of an image from top to bottom, each at least 0 and at most 1; the highest of all images of a sentence is 1."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Named:
+    """Words of a sentence that speak of one of the 14 observations, as the rule labeler reads them."""
+
+    observation: str
+    state: State
+    start: int
+    end: int
+    "text[start:end] of the sentence"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sentence:
+    """One sentence of a report, with its end mark."""
+
+    text: str
+    mentions: tuple[Named, ...] = ()
+    evidence: tuple[Grid, ...] = ()
+    "where the decoder looked while it wrote this, a grid an image; empty where the model does not tell"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """One of the n-best."""
+
+    sentences: tuple[Sentence, ...]
+    log_probability: float | None = None
+
+    @property
+    def text(self) -> str:
+        return " ".join(sentence.text for sentence in self.sentences)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """What a model holds of one finding, before or beside the report."""
+
+    name: str
+    state: State
+    source: Literal["classifier", "disease head"]
+    probability: float | None = None
+    "calibrated; a disease head gives none"
+    wording: str = ""
+    "the probability in words, see `rayscribe.reports.likelihood`"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Author:
+    """The model that wrote a draft."""
+
+    name: str
+    "of its folder"
+    system: str
+    "the method"
+    weights_sha256: str
+    rayscribe: str
+    "version of the software"
+    section: str
+    "findings, impression or findings+impression: what the report is a draft of"
+    terms: str = ""
+    "of the data that it learned from"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Document:
+    """A draft. Its status is preliminary, always."""
+
+    model: Author
+    created: str
+    "ISO 8601, UTC"
+    reports: tuple[Report, ...]
+    "n-best, best first; the first one is the draft, which a reader may have edited"
+    images: int
+    findings: tuple[Finding, ...] = ()
+    warnings: tuple[str, ...] = ()
+    is_edited: bool = False
+
+    @property
+    def text(self) -> str:
+        return self.reports[0].text
+
+    def plain(self) -> dict[str, Any]:
+        """For JSON."""
+        head = {"format": FORMAT, "disclaimer": DISCLAIMER, "status": "preliminary"}
+        return head | dataclasses.asdict(self)
+
+
+def document_json(document: Document) -> str:
+    return json.dumps(document.plain(), indent=2, ensure_ascii=False) + "\n"
+
+
+def read_document(content: bytes | str, source: str) -> Document:
+    """The inverse of `document_json`. Raises InputError that names the `source` for whatever is not a draft."""
+    try:
+        plain = json.loads(content)
+        if plain.pop("format") != FORMAT:
+            raise InputError(f"{source}: not a draft of this version; its format is not {FORMAT}")
+        plain.pop("disclaimer", None)
+        plain.pop("status", None)
+        plain["model"] = Author(**plain["model"])
+        plain["reports"] = tuple(_report(report) for report in plain["reports"])
+        plain["findings"] = tuple(_finding(finding) for finding in plain.get("findings", ()))
+        plain["warnings"] = tuple(plain.get("warnings", ()))
+        document = Document(**plain)
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{source}: not a draft report as `rayscribe predict --out` writes it ({error!r})") from None
+    if not document.reports or not document.text.strip():
+        raise InputError(f"{source}: the draft report is empty")
+    return document
+
+
+def _finding(plain: dict[str, Any]) -> Finding:
+    """In the words that its probability has, whatever the draft says; a number that is none is refused later."""
+    finding, probability = Finding(**plain), plain.get("probability")
+    said = wording(probability) if isinstance(probability, int | float) and 0 <= probability <= 1 else ""
+    return dataclasses.replace(finding, wording=said)
+
+
+def _report(plain: dict[str, Any]) -> Report:
+    sentences = tuple(
+        Sentence(
+            text=_text(one["text"]),
+            mentions=tuple(Named(**mention) for mention in one.get("mentions", ())),
+            evidence=tuple(tuple(tuple(map(_finite, row)) for row in grid) for grid in one.get("evidence", ())),
+        )
+        for one in plain["sentences"]
+    )
+    probability = plain.get("log_probability")
+    return Report(sentences=sentences, log_probability=None if probability is None else _finite(probability))
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError("a sentence is a text")
+    return value
+
+
+def _finite(value: Any) -> float:
+    """What is no number would be no JSON either."""
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError("evidence and log-probabilities are numbers")
+    return float(value)

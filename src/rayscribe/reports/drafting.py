@@ -1,0 +1,159 @@
+"""What a model wrote, as the document that every output is made from: sentences, what they speak of, and who wrote them.
+
+Shapes: T words, V views, S patches along a side of an image.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from itertools import accumulate
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rayscribe import __version__
+from rayscribe.errors import InputError
+from rayscribe.inference.reporter import Draft
+from rayscribe.labels import NEGATIVE, POSITIVE, UNCERTAIN
+from rayscribe.metrics.labeler import mentions
+from rayscribe.metrics.sentences import sentences
+from rayscribe.models.folder import VISION_LLM, facts_of, weights_sha256
+from rayscribe.provenance import terms_of
+from rayscribe.reports.document import Author, Document, Finding, Grid, Named, Report, Sentence, State
+
+STATES: dict[int, State] = {POSITIVE: "positive", NEGATIVE: "negative", UNCERTAIN: "uncertain"}
+
+_MARKS = ".!?"
+_BEFORE_MARK = re.compile(r"\s+([.,;:!?)])(?=\s|$)")
+_AFTER_MARK = re.compile(r"(?<!\S)(\()\s+")
+
+
+def document_of(
+    draft: Draft, author: Author, *, images: int, created: datetime, findings: Sequence[Finding] = ()
+) -> Document:
+    """The n-best as reports of sentences, with the disease head's states before the `findings` of a classifier.
+
+    Raises InputError for an empty report.
+    """
+    reports = tuple(_report(draft, place) for place in range(len(draft.reports)))
+    if not reports or not reports[0].text:
+        raise InputError(f"{author.name}: the model wrote an empty report; train it for longer, or give other images")
+    return Document(
+        model=author,
+        created=created.astimezone(UTC).isoformat(timespec="seconds"),
+        reports=reports,
+        images=images,
+        findings=tuple(
+            Finding(name=name, state=state, source="disease head")
+            for name, told in draft.diagnosis.items()
+            for state in STATES.values()
+            if told == state
+        )
+        + tuple(findings),
+        warnings=tuple(draft.warnings),
+    )
+
+
+def without_names(draft: Draft, paths: Sequence[Path]) -> Draft:
+    """Warnings that speak of image 1, 2, ...: a file's name may be a patient's, and a document holds none."""
+    warnings = draft.warnings
+    for number, path in enumerate(paths, start=1):
+        warnings = [
+            f"image {number}{warning.removeprefix(path.name)}" if warning.startswith(f"{path.name}:") else warning
+            for warning in warnings
+        ]
+    return replace(draft, warnings=warnings)
+
+
+def sentences_of(report: str) -> tuple[Sentence, ...]:
+    """Every sentence with its end mark and what it speaks of.
+
+    Joined with single blanks they are the report with its white space normalised; so a report is cut at white space alone, and
+    "normal.The" stays whole.
+    """
+    return tuple(_sentence(text) for text in _pieces(report))
+
+
+def readable(sentence: str) -> str:
+    """Marks close to their words, and a capital at the start of a sentence that has none: models that learn cleaned reports
+    write "the lungs are clear ." The words stay as they are."""
+    text = _BEFORE_MARK.sub(r"\1", _AFTER_MARK.sub(r"\1", sentence))
+    return text[:1].upper() + text[1:] if text == text.lower() else text
+
+
+def grids_of(map_VSS: NDArray[np.float32]) -> tuple[Grid, ...]:
+    """The highest of all images is 1; three digits are more than a picture shows."""
+    scaled_VSS = map_VSS / max(1e-12, float(map_VSS.max()))
+    return tuple(tuple(tuple(round(float(value), 3) for value in row) for row in image_SS) for image_SS in scaled_VSS)
+
+
+def author_of(folder: Path) -> Author:
+    """Of a report model's folder, or a vision LLM's; no weights are loaded."""
+    about = facts_of(folder)
+    try:
+        data, is_llm = dict(about["data"]), about["format"] == VISION_LLM
+        section = str(about["config"]["text"]["section"])
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{folder / 'model.json'}: {error!r}; this model writes no reports") from error
+    return Author(
+        name=folder.resolve().name,
+        system="vision LLM" if is_llm else _system(folder),
+        weights_sha256=weights_sha256(folder),
+        rayscribe=__version__,
+        section=section,
+        terms=terms_of(data),
+    )
+
+
+def _report(draft: Draft, place: int) -> Report:
+    pieces = list(_pieces(draft.reports[place]))
+    sentences = tuple(_sentence(readable(piece)) for piece in pieces)
+    looks_TVSS = draft.looks[place] if draft.looks else None
+    words = [len(piece.split()) for piece in pieces]
+    if looks_TVSS is not None and len(looks_TVSS) == sum(words):
+        ends = list(accumulate(words))
+        sentences = tuple(
+            replace(sentence, evidence=grids_of(looks_TVSS[end - count : end].mean(0)))
+            for sentence, count, end in zip(sentences, words, ends, strict=True)
+        )
+    return Report(
+        sentences=sentences,
+        log_probability=round(draft.log_probabilities[place], 4) if draft.log_probabilities else None,
+    )
+
+
+def _system(folder: Path) -> str:
+    from rayscribe.checkpoint import read_config  # not needed for vision LLMs, whose settings are others
+
+    return read_config(folder).system
+
+
+def _pieces(report: str) -> Iterator[str]:
+    start, end = 0, None
+    for place, sentence in sentences(report):
+        if end is not None:
+            cut = end
+            while cut < place and report[cut] in _MARKS:
+                cut += 1
+            if report[cut - 1].isspace() or report[cut].isspace():
+                if piece := " ".join(report[start:cut].split()):
+                    yield piece
+                start = cut
+        end = place + len(sentence)
+    if piece := " ".join(report[start:].split()):
+        yield piece
+
+
+def _sentence(text: str) -> Sentence:
+    return Sentence(text=text, mentions=_named(text))
+
+
+def _named(sentence: str) -> tuple[Named, ...]:
+    return tuple(
+        Named(observation=one.observation, state=STATES[one.state], start=one.start, end=one.end)
+        for one in mentions(sentence)
+    )

@@ -1,0 +1,1 @@
+"""One run: what it reads, the one loop, its folder."""
