@@ -19,15 +19,15 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import torch
+from rayscribe.config_methods import JimaConfig
+from rayscribe.methods.recipes import jima
 from torch import nn
 
 from rayscribe.config import BackboneConfig
-from rayscribe.config_methods import JimaConfig
 from rayscribe.data.entities import EntityTargets
 from rayscribe.methods.build import Training, build_model, build_task
 from rayscribe.methods.jima import CurriculumTask
 from rayscribe.methods.jima_curriculum import report_ranks
-from rayscribe.methods.recipes import jima
 from rayscribe.study import Batch, Pair
 
 STUDIES, WORDS, BATCH, IU = 64, 760, 16, 2069

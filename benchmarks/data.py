@@ -25,10 +25,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 from torch import Tensor
 
-from rayscribe.config import TextConfig
+from rayscribe.config import ImageConfig, TextConfig
 from rayscribe.data.dataset import Row, StudyDataset, collate
 from rayscribe.data.features import FeatureCache
-from rayscribe.data.images import ImageConfig
 from rayscribe.data.tokenizer import Tokenizer
 from rayscribe.files import sha256_of
 from rayscribe.study import Study

@@ -27,7 +27,8 @@ import torch
 from reference_cmn import ReferenceCMN
 from reference_r2gen import CHANNELS, ReferenceR2Gen, randomised, reference_beam_search
 
-from rayscribe.config import BackboneConfig, DecodingConfig, ModelConfig, RunConfig, TextConfig
+from rayscribe.config import BackboneConfig, ModelConfig, RunConfig, TextConfig
+from rayscribe.drafts import DecodingConfig
 from rayscribe.methods.build import build_model
 from rayscribe.methods.published_names import converted, model_config
 from rayscribe.models.decoding import Vocabulary, beam_search

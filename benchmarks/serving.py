@@ -29,13 +29,13 @@ import httpx
 import numpy as np
 import torch
 from PIL import Image
+from rayscribe.methods.recipes import r2gen
+from rayscribe.methods.resources import Resources
 
 from rayscribe.checkpoint import TrainedModel, save_model
 from rayscribe.config import BackboneConfig
 from rayscribe.data.tokenizer import Tokenizer
 from rayscribe.methods.build import build_model
-from rayscribe.methods.recipes import r2gen
-from rayscribe.methods.resources import Resources
 
 CLIENTS = (1, 4, 16)
 WORDS = 760

@@ -20,9 +20,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from rayscribe.config import TextConfig
+from rayscribe.config import ImageConfig, TextConfig
 from rayscribe.data.dataset import Order, StudyDataset, load_batches
-from rayscribe.data.images import ImageConfig
 from rayscribe.data.manifest import Manifest
 from rayscribe.data.shard_writing import write_shards
 from rayscribe.data.shards import member_bytes, shard_numbers

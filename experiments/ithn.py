@@ -30,6 +30,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from rayscribe.config_methods import IthnConfig
+from rayscribe.methods.recipes import demo
 from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
@@ -37,7 +39,6 @@ from tqdm import tqdm
 from rayscribe.cli.main import run as run_verb
 from rayscribe.cli.prepare import write_phantom_manifest
 from rayscribe.config import RunConfig
-from rayscribe.config_methods import IthnConfig
 from rayscribe.data.dataset import Row, StudyDataset, cleaned_report, collate
 from rayscribe.data.manifest import Manifest, read_manifest
 from rayscribe.data.mining import mine
@@ -47,7 +48,6 @@ from rayscribe.files import write_text
 from rayscribe.inference.reporter import generate_reports
 from rayscribe.methods.build import Training, build_model, build_task
 from rayscribe.methods.ithn import HardNegativeTask
-from rayscribe.methods.recipes import demo
 from rayscribe.metrics.diversity import diversity
 from rayscribe.metrics.overlap import overlap_scores
 from rayscribe.models.layers import Encoded, pooled

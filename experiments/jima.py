@@ -40,17 +40,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from rayscribe.config_methods import JimaConfig
+from rayscribe.methods.recipes import demo
 from tqdm import tqdm
 
 from rayscribe.cli.prepare import write_phantom_manifest
 from rayscribe.config import BackboneConfig, RunConfig
-from rayscribe.config_methods import JimaConfig
 from rayscribe.data.manifest import Manifest, read_manifest
 from rayscribe.data.phantom_truth import PhantomConfig
 from rayscribe.data.predictions import read_predictions
 from rayscribe.evaluation.protocol import Protocol, reference_reports, training_reports
 from rayscribe.inference.split import generate
-from rayscribe.methods.recipes import demo
 from rayscribe.metrics.clinical import clinical
 from rayscribe.metrics.diversity import diversity
 from rayscribe.metrics.imbalance import by_frequency, word_bins

@@ -34,21 +34,21 @@ from pathlib import Path
 import numpy as np
 import torch
 from jima import cell  # the script beside this one
+from rayscribe.config_methods import DiagnosisConfig, DistillConfig, KifConfig
+from rayscribe.methods.recipes import demo
 from tqdm import tqdm
 
 from rayscribe.cli.build_graph import build_graph
 from rayscribe.cli.build_retrieval import build_retrieval
 from rayscribe.cli.prepare import write_phantom_manifest
 from rayscribe.config import BackboneConfig, RunConfig
-from rayscribe.config_methods import DiagnosisConfig, DistillConfig, KifConfig
 from rayscribe.data.manifest import Manifest, read_manifest
 from rayscribe.data.phantom_truth import PhantomConfig
 from rayscribe.data.predictions import read_predictions
 from rayscribe.evaluation.protocol import Protocol, reference_reports
 from rayscribe.inference.split import generate
 from rayscribe.labels import OBSERVATIONS
-from rayscribe.methods.kif_graph import Graph
-from rayscribe.methods.recipes import demo
+from rayscribe.methods.knowledge_graph import Graph
 from rayscribe.metrics.clinical import clinical, per_observation
 from rayscribe.metrics.diversity import diversity
 from rayscribe.metrics.labeler import RuleLabeler

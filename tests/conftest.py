@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,16 +14,30 @@ import torch
 from rayscribe.classifiers.config import multilabel
 from rayscribe.classifiers.run import train_classifier
 from rayscribe.cli.main import main
-from rayscribe.config import DIAGNOSING, BackboneConfig, DecodingConfig, ModelConfig, RunConfig, TextConfig, TrainConfig
-from rayscribe.config_methods import DiagnosisConfig, JimaConfig, KifConfig
+from rayscribe.config import (
+    BackboneConfig,
+    ImageConfig,
+    MethodSettings,
+    ModelConfig,
+    NoSettings,
+    RunConfig,
+    TextConfig,
+    TrainConfig,
+)
 from rayscribe.data import iu_xray
-from rayscribe.data.images import ImageConfig
 from rayscribe.data.manifest import write_manifest
 from rayscribe.data.phantom import write_phantom
 from rayscribe.data.phantom_truth import PhantomConfig
 from rayscribe.data.prepare import check
+from rayscribe.drafts import DecodingConfig
+from rayscribe.methods import find_method
 from rayscribe.methods.build import build_model
-from rayscribe.methods.resources import Resources
+from rayscribe.methods.compose import Plugged
+from rayscribe.methods.jima import JimaSettings
+from rayscribe.methods.kif_isd import KifSettings
+from rayscribe.methods.promptmrg import PromptMrgSettings
+from rayscribe.methods.r2gen import R2GenSettings
+from rayscribe.methods.r2gen_cmn import R2GenCmnSettings
 from rayscribe.models.report_model import ReportModel
 from rayscribe.training.run import train
 from sentence_standin import write_sentence_folder
@@ -123,42 +138,49 @@ def rayscribe(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
     return run
 
 
-def small_config(method: str = "r2gen", **train: object) -> RunConfig:
-    """A model of a few thousand weights that sees 64-pixel images. JIMA's curricula begin in the second epoch; nothing is
-    retrieved."""
+def small_settings(method: str, *, epochs: int = 2) -> MethodSettings:
+    """A method's own settings for a model of a few thousand weights. Curricula begin in the second epoch; nothing is retrieved."""
+    begins = epochs > 1
+    return {
+        "baseline": NoSettings(),
+        "r2gen": R2GenSettings(memory_heads=4),
+        "r2gen_cmn": R2GenCmnSettings(memory_heads=4, memory_size=64, memory_top=8),
+        "jima": JimaSettings(warmup=1, report_curriculum=begins, entity_curriculum=begins),
+        "promptmrg": PromptMrgSettings(memory=False),
+        "kif": KifSettings(diagnosis=PromptMrgSettings(memory=False), width=24, hidden=16, node_heads=2, patch_heads=2),
+    }[method]
+
+
+def small_config(method: str = "r2gen", **train: object) -> RunConfig[Any]:
+    """A model of a few thousand weights that sees 64-pixel images, see `small_settings`."""
     settings = replace(TrainConfig(epochs=2, batch_size=8, workers=0, lr=1e-3), **train)  # type: ignore[arg-type]
-    begins = settings.epochs > 1
-    curricula = JimaConfig(warmup=1, report_curriculum=begins, entity_curriculum=begins)
     return RunConfig(
+        system=method,
+        method=small_settings(method, epochs=settings.epochs),
         text=TextConfig(threshold=1, max_length=24),
         images=ImageConfig(size=64, resize=68),
         backbone=BackboneConfig(name="test_resnet"),
-        model=ModelConfig(
-            method=method,  # type: ignore[arg-type]
-            width=32,
-            heads=4,
-            feedforward=32,
-            encoder_layers=1,
-            decoder_layers=2,
-            memory_heads=4,
-            memory_size=64,
-            memory_top=8,
-        ),
+        model=ModelConfig(width=32, heads=4, feedforward=32, encoder_layers=1, decoder_layers=2),
         train=settings,
         decoding=DecodingConfig(beams=1),
-        jima=curricula if method == "jima" else JimaConfig(),
-        diagnosis=DiagnosisConfig(memory=method not in DIAGNOSING),
-        kif=KifConfig(width=24, hidden=16, node_heads=2, patch_heads=2) if method == "kif" else KifConfig(),
         seed=1,
     )
 
 
-def small_model(method: str = "r2gen", vocabulary: int = 12, seed: int = 0, **model: object) -> ReportModel:
-    """In evaluation mode, with weights large enough that its words depend on everything."""
+def plugged(config: RunConfig[Any], name: str, settings: MethodSettings) -> RunConfig[Any]:
+    """The same run with a plug-in around its training."""
+    return replace(config, system=f"{config.system}+{name}", method=Plugged(host=config.method, plug_in=settings))
+
+
+def small_model(
+    method: str = "r2gen", vocabulary: int = 12, seed: int = 0, settings: MethodSettings | None = None, **model: object
+) -> ReportModel:
+    """In evaluation mode, with weights large enough that its words depend on everything. `settings`: of the method."""
     torch.manual_seed(seed)
     config = small_config(method)
-    config = replace(config, model=replace(config.model, **model))  # type: ignore[arg-type]
-    built = build_model(config, vocabulary, Resources.chosen(config))
+    sizes = replace(config.model, **model)  # type: ignore[arg-type]
+    config = replace(config, model=sizes, method=settings or config.method)
+    built = build_model(config, vocabulary, find_method(config.system).resources(config, None))
     with torch.no_grad():
         for parameter in built.decoder.parameters():
             parameter.mul_(1.5).add_(0.05 * torch.randn_like(parameter))

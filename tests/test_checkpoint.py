@@ -15,9 +15,10 @@ from safetensors.torch import load_file, save_file
 
 from conftest import small_config
 from rayscribe.checkpoint import TrainedModel, load_model, save_model
-from rayscribe.config import BackboneConfig, DecodingConfig, ModelConfig, RunConfig
+from rayscribe.config import BackboneConfig, ModelConfig, RunConfig
 from rayscribe.data.manifest import read_manifest
 from rayscribe.data.tokenizer import Tokenizer
+from rayscribe.drafts import DecodingConfig
 from rayscribe.errors import InputError
 from rayscribe.inference.reporter import ModelReporter, draft_reports, read_study
 from rayscribe.methods.build import build_model

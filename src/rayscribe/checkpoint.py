@@ -3,16 +3,17 @@
 model.safetensors   all weights, the image encoder included
 model.json          configuration, protocol, training provenance, terms of the training data
 vocabulary.json     words and ids
-retrieval/          PromptMRG, KIF: vectors of the training reports, and the encoder that finds them
-graph.json          KIF: the knowledge graph
+(more)              what a method looks up: an index of training reports, a graph
 training-images.txt which images it learned from, so that it is not scored on them
 README.md           the model card: what it is, what it is not, how it was trained
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,28 +24,25 @@ from rayscribe.config import RunConfig
 from rayscribe.data.tokenizer import Tokenizer
 from rayscribe.errors import DISCLAIMER, InputError
 from rayscribe.files import whole_file, write_text
-from rayscribe.methods.build import build_model
-from rayscribe.methods.resources import Resources
-from rayscribe.models.folder import load_weights, read_facts, read_weights, write_weights
-from rayscribe.models.report_model import ReportModel
+from rayscribe.methods import find_method, run_from_plain
+from rayscribe.methods.build import build_model, without_sources
+from rayscribe.methods.method import CardLine, Fitted, Method, TrainedModel
+from rayscribe.models.backbones import Backbone
+from rayscribe.models.folder import (
+    FITTED,
+    WEIGHTS,
+    facts_of,
+    load_weights,
+    read_facts,
+    read_weights,
+    write_tensors,
+    write_weights,
+)
 from rayscribe.provenance import terms_of
-from rayscribe.settings import from_plain, to_plain
+from rayscribe.settings import to_plain
 
 _FORMAT = "rayscribe-model-1"
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainedModel:
-    """A model with all that is needed to use it and to know where it comes from."""
-
-    model: ReportModel
-    tokenizer: Tokenizer
-    config: RunConfig
-    data: dict[str, Any]
-    "the manifest's provenance and digest; `terms` says what the training data allow"
-    training: dict[str, Any]
-    "epoch, step, validation scores; the lineage of teachers, the eldest first"
-    resources: Resources = field(default_factory=Resources)
+_BACKBONE_PART, _FITTED_PART = "backbone.", "fitted."
 
 
 def save_model(folder: Path, trained: TrainedModel) -> None:
@@ -80,15 +78,12 @@ def load_model(folder: Path, device: torch.device | str = "cpu") -> TrainedModel
         raise InputError(
             f"{folder}: vocabulary.json is not the one that the weights were trained with; copy the whole model folder"
         )
-    bare = replace(
-        config,
-        backbone=replace(config.backbone, weights=""),
-        model=replace(config.model, decoder_weights=""),
-    )
-    resources = Resources.of_model(folder, config)
-    model = build_model(bare, tokenizer.size, resources)
+    method = find_method(config.system)
+    resources = method.resources(config, folder)
+    model = build_model(without_sources(config), tokenizer.size, resources)
     load_weights(model, state, folder / "model.safetensors")
     return TrainedModel(
+        method=method,
         model=model.to(device).eval(),
         tokenizer=tokenizer,
         config=config,
@@ -98,10 +93,10 @@ def load_model(folder: Path, device: torch.device | str = "cpu") -> TrainedModel
     )
 
 
-def read_config(folder: Path) -> RunConfig:
+def read_config(folder: Path) -> RunConfig[Any]:
     """The settings of a model, without loading weights."""
     try:
-        return from_plain(RunConfig, read_about(folder)["config"])
+        return run_from_plain(facts_of(folder)["config"])
     except (TypeError, KeyError) as error:
         raise InputError(f"{folder / 'model.json'}: {error}; the model was written by another version") from error
 
@@ -113,15 +108,17 @@ def read_about(folder: Path) -> dict[str, Any]:
 
 def model_card(trained: TrainedModel) -> str:
     """The text that travels with the weights. It holds no report text."""
-    config, data = trained.config, trained.data
-    adapter = f", behind it a trained adapter of width {config.jima.adapter}" if config.jima.adapter else ""
-    labels = "the built-in rules" if config.diagnosis.labels == "rules" else Path(config.diagnosis.labels).name
-    memory = f", {config.diagnosis.reports} retrieved reports a study" if config.retrieves else ""
-    diagnosis = f"| diagnosis | 18 conditions, labels of {labels}{memory} |\n" if config.diagnoses else ""
-    teachers = trained.training.get("lineage", [])
-    eldest = ", ".join(f"{one['system']} {one['weights_sha256'][:12]}" for one in teachers)
-    lineage = f"| taught by | {len(teachers)} generations before it: {eldest} |\n" if teachers else ""
-    scores = ", ".join(f"{name} {value:.4f}" for name, value in trained.training.get("validation", {}).items())
+    config = trained.config
+    vocabulary = f"{config.text.cleaning}, {trained.tokenizer.size} ids, threshold {config.text.threshold}"
+    lines = [("cleaning, vocabulary", vocabulary), *trained.method.card(trained)]
+    return _card(config, trained.data, trained.training, lines)
+
+
+def _card(
+    config: RunConfig[Any], data: Mapping[str, Any], training: Mapping[str, Any], lines: Sequence[CardLine]
+) -> str:
+    scores = ", ".join(f"{name} {value:.4f}" for name, value in training.get("validation", {}).items())
+    rows = "".join(f"| {name} | {value} |\n" for name, value in lines)
     return f"""# {config.system} (rayscribe {__version__})
 
 **{DISCLAIMER}**
@@ -132,11 +129,10 @@ def model_card(trained: TrainedModel) -> str:
 | input | 1 or more chest X-rays of one study, {config.images.size} x {config.images.size}, grey |
 | output | a draft of the section: {config.text.section} |
 | image encoder | {config.backbone.name}, {"trained" if config.backbone.trainable else "frozen"}, \
-started from {Path(config.backbone.weights).name or "random weights"}{adapter} |
+started from {Path(config.backbone.weights).name or "random weights"} |
 | training data | {data.get("source", "not stated")}, {data.get("counts", {})}, digest {data.get("digest", "")[:16]} |
 | terms of the data | {terms_of(data)} |
-| cleaning, vocabulary | {config.text.cleaning}, {trained.tokenizer.size} ids, threshold {config.text.threshold} |
-{diagnosis}{lineage}| selected at | epoch {trained.training.get("epoch", "?")} by validation {config.train.metric} |
+{rows}| selected at | epoch {training.get("epoch", "?")} by validation {config.train.metric} |
 | validation scores | {scores or "none"} |
 | seed | {config.seed} |
 
@@ -145,3 +141,61 @@ findings and invents others. No part of its output may be used for care without 
 
 Use it: `rayscribe predict IMAGE... --model THIS_FOLDER`
 """
+
+
+@dataclass(frozen=True, kw_only=True)
+class FittedModel:
+    """What a method with a `fit` of its own has learned, with the image encoder that it looks through."""
+
+    method: Method[Any]
+    config: RunConfig[Any]
+    backbone: Backbone
+    fitted: Fitted
+    data: dict[str, Any]
+    training: dict[str, Any]
+
+
+def save_fitted(folder: Path, trained: FittedModel) -> None:
+    """Every file is replaced as a whole; the weights last, with a digest of the texts that go with them."""
+    texts = dict(trained.fitted.texts)
+    about = {
+        "format": FITTED,
+        "rayscribe": __version__,
+        "disclaimer": DISCLAIMER,
+        "config": to_plain(trained.config),
+        "data": trained.data,
+        "training": trained.training,
+        "texts": texts,
+    }
+    write_text(folder / "model.json", json.dumps(about, indent=2) + "\n")
+    write_text(folder / "README.md", _card(trained.config, trained.data, trained.training, []))
+    parts = {f"{_FITTED_PART}{name}": tensor for name, tensor in trained.fitted.weights.items()}
+    parts |= {f"{_BACKBONE_PART}{name}": tensor for name, tensor in trained.backbone.state_dict().items()}
+    write_tensors(folder / WEIGHTS, parts, texts_sha256=_texts_digest(texts))
+
+
+def load_fitted(folder: Path, device: torch.device | str = "cpu") -> FittedModel:
+    """The image encoder in evaluation mode, and what was fitted. Raises InputError where parts do not go together."""
+    about, config = read_facts(folder, FITTED), read_config(folder)
+    state, metadata = read_weights(folder / WEIGHTS)
+    texts = about.get("texts", {})
+    if metadata.get("texts_sha256") != _texts_digest(texts):
+        raise InputError(
+            f"{folder}: model.json and {WEIGHTS} are not of one run; copy the whole folder, or train again"
+        )
+    backbone = Backbone(without_sources(config).backbone)
+    own = {name.removeprefix(_BACKBONE_PART): part for name, part in state.items() if name.startswith(_BACKBONE_PART)}
+    load_weights(backbone, own, folder / WEIGHTS)
+    weights = {name.removeprefix(_FITTED_PART): part for name, part in state.items() if name.startswith(_FITTED_PART)}
+    return FittedModel(
+        method=find_method(config.system),
+        config=config,
+        backbone=backbone.to(device).eval(),
+        fitted=Fitted(weights=weights, texts=texts),
+        data=about["data"],
+        training=about["training"],
+    )
+
+
+def _texts_digest(texts: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(texts, sort_keys=True).encode()).hexdigest()

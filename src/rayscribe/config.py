@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
-from rayscribe.config_checks import check_together
-from rayscribe.config_methods import DiagnosisConfig, DistillConfig, IthnConfig, JimaConfig, KifConfig, need
-from rayscribe.data.images import ImageConfig
+from rayscribe.drafts import DecodingConfig
+from rayscribe.settings import need
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +28,28 @@ class TextConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ImageConfig:
+    """From a radiograph of any size to the model's input square."""
+
+    size: int = 224
+    "side of the model's input"
+    resize: int = 256
+    "training: the shorter side becomes this, then a random square of `size` is cut out; evaluation stretches to `size`"
+    crop: bool = True
+    "training: that random square; false: stretched to `size` as in evaluation"
+    rotation: float = 0.0
+    "training: degrees that an image is turned by at most, either way, about its middle; what comes in is black"
+    flip: bool = False
+    """training: flip half of the studies left to right, and swap left and right in their reports. R2Gen flips the image
+    alone, which contradicts the text; off by default"""
+
+    def __post_init__(self) -> None:
+        fits = 32 <= self.size <= self.resize
+        need(fits, "--images.size", self.size, f"at least 32 and at most --images.resize {self.resize}")
+        need(0 <= self.rotation <= 180, "--images.rotation", self.rotation, "between 0 and 180 degrees")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BackboneConfig:
     """The image encoder: any timm model."""
 
@@ -44,15 +65,10 @@ class BackboneConfig:
     "`pretrained`: a mean or deviation other than that of the weights is refused; false: yours are meant"
 
 
-DIAGNOSING = ("promptmrg", "kif")
-"Methods with a disease head and a prompt."
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig:
     """The encoder-decoder. Defaults are R2Gen's (spec of the released code)."""
 
-    method: Literal["baseline", "r2gen", "r2gen_cmn", "jima", "promptmrg", "kif"] = "baseline"
     width: int = 512
     heads: int = 8
     feedforward: int = 512
@@ -60,36 +76,21 @@ class ModelConfig:
     decoder_layers: int = 3
     dropout: float = 0.1
     patch_dropout: float = 0.5
-    memory_slots: int = 3
-    "R2Gen: rows of the relational memory"
-    memory_heads: int = 8
-    memory_size: int = 2048
-    "R2GenCMN: rows of the cross-modal memory"
-    memory_top: int = 32
-    "R2GenCMN: rows that answer a query, for each head"
-    memory_queries: Literal["shared", "separate", "visual", "text"] = "shared"
-    "R2GenCMN: one memory for patches and words, one for each, or for one of them only"
-    memory_residual: bool = True
-    "R2GenCMN: responses are added to what asked (released code); false: they replace it (paper)"
     decoder: Literal["own", "bert"] = "own"
-    "PromptMRG, KIF: our decoder, or a BERT decoder of these sizes that looks at the image encoder's own features"
+    "ours, or a BERT decoder of these sizes, which looks at the image encoder's own features; not every method takes it"
     decoder_weights: str = ""
     "folder of a BERT on disk, which the BERT decoder starts from; empty: random"
 
     def __post_init__(self) -> None:
-        for flag, heads in (("--model.heads", self.heads), ("--model.memory-heads", self.memory_heads)):
-            need(heads >= 1 and self.width % heads == 0, flag, heads, f"must divide --model.width {self.width}")
         need(
-            1 <= self.memory_top <= self.memory_size,
-            "--model.memory-top",
-            self.memory_top,
-            f"between 1 and --model.memory-size {self.memory_size}",
+            self.heads >= 1 and self.width % self.heads == 0,
+            "--model.heads",
+            self.heads,
+            f"must divide --model.width {self.width}",
         )
         need(self.width % 2 == 0, "--model.width", self.width, "must be even, for the sines and cosines of positions")
         need(self.decoder_layers >= 1, "--model.decoder-layers", self.decoder_layers, "at least 1")
-        is_bert, diagnoses = self.decoder == "bert", self.method in DIAGNOSING
-        need(diagnoses or not is_bert, "--model.decoder", self.decoder, f"for {' and '.join(DIAGNOSING)} only")
-        unused = bool(self.decoder_weights) and not is_bert
+        unused = bool(self.decoder_weights) and self.decoder != "bert"
         need(not unused, "--model.decoder-weights", self.decoder_weights, "needs --model.decoder bert")
 
 
@@ -145,99 +146,46 @@ class TrainConfig:
         need(not both, "--train.clip-norm", self.clip_norm, "clip by value or by norm; give --train.clip-value None")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DecodingConfig:
-    """How tokens are chosen. Defaults are R2Gen's search: three beams, sum of log-probabilities, nothing blocked."""
+class MethodSettings(Protocol):
+    """The settings of a method: a frozen dataclass in the method's file, which says what does not go together."""
 
-    strategy: Literal["beam", "sample"] = "beam"
-    beams: int = 3
-    "1 is greedy"
-    length_penalty: float = 0.0
-    "alpha of Wu et al. (2016); 0 compares plain sums of log-probabilities"
-    block_ngrams: int = 0
-    "no n-gram of this length occurs twice; 0 blocks nothing"
-    min_tokens: int = 0
-    "words before the end is allowed"
-    max_tokens: int | None = None
-    "words at the most; the training length when empty"
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-    min_p: float = 0.0
-    "tokens below this share of the likeliest one's probability are never drawn; 0: no bound"
-    seed: int = 0
-    "of the sampling"
-
-    def __post_init__(self) -> None:
-        need(self.beams >= 1, "--decoding.beams", self.beams, "at least 1")
-        need(0 <= self.length_penalty <= 100, "--decoding.length-penalty", self.length_penalty, "between 0 and 100")
-        need(self.block_ngrams >= 0, "--decoding.block-ngrams", self.block_ngrams, "not negative; 0 blocks nothing")
-        need(self.min_tokens >= 0, "--decoding.min-tokens", self.min_tokens, "not negative")
-        need(
-            1e-4 <= self.temperature <= 1e4,
-            "--decoding.temperature",
-            self.temperature,
-            "between 0.0001 and 10000; --decoding.beams 1 is greedy",
-        )
-        need(0 <= self.seed < 2**63, "--decoding.seed", self.seed, "between 0 and 2^63 - 1")
-        need(0 < self.top_p <= 1, "--decoding.top-p", self.top_p, "above 0, at most 1")
-        need(self.top_k >= 0, "--decoding.top-k", self.top_k, "not negative; 0 takes all")
-        need(0 <= self.min_p < 1, "--decoding.min-p", self.min_p, "at least 0, below 1")
-        tokens = self.max_tokens
-        need(tokens is None or 1 <= tokens <= 512, "--decoding.max-tokens", tokens, "between 1 and 512")
-
-
-PRESETS: dict[str, DecodingConfig] = {
-    # Koehler, Hsieh and Tang (2024), the notebooks that write reports with Llama-3.2-Vision.
-    "koehler": DecodingConfig(strategy="sample", temperature=1.5, min_p=0.1, max_tokens=128),
-    "greedy": DecodingConfig(beams=1),
-}
-"Decodings by name, for `--preset`."
+    def check(self, run: RunConfig[Any]) -> None:
+        """Raises InputError that names a flag which does not go with the others of the run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunConfig:
+class NoSettings:
+    """Of a method that has none of its own."""
+
+    def check(self, run: RunConfig[Any]) -> None:
+        return None
+
+
+M = TypeVar("M", bound=MethodSettings)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunConfig(Generic[M]):
     """Everything that decides a run's result, next to the manifest."""
 
+    system: str
+    "the method, and behind every + what is plugged into its training"
+    method: M
     text: TextConfig = field(default_factory=TextConfig)
     images: ImageConfig = field(default_factory=ImageConfig)
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     decoding: DecodingConfig = field(default_factory=DecodingConfig)
-    ithn: IthnConfig = field(default_factory=IthnConfig)
-    jima: JimaConfig = field(default_factory=JimaConfig)
-    diagnosis: DiagnosisConfig = field(default_factory=DiagnosisConfig)
-    kif: KifConfig = field(default_factory=KifConfig)
-    distill: DistillConfig = field(default_factory=DistillConfig)
     seed: int = 9223
     "of the weights, the order and the augmentation; the recipes say whose script it is from"
 
-    @property
-    def system(self) -> str:
-        """The method with what was plugged into its training."""
-        plugged = {"ISD": self.distill.teacher, "ITHN": self.ithn.enabled}
-        return " + ".join([self.model.method, *(name for name, is_in in plugged.items() if is_in)])
-
-    @property
-    def learns_entities(self) -> bool:
-        """Whether the training needs the clinical words of every report."""
-        return self.model.method == "jima"
-
-    @property
-    def diagnoses(self) -> bool:
-        """Whether the method has a disease head, which needs states of the conditions."""
-        return self.model.method in DIAGNOSING
-
-    @property
-    def prompts(self) -> bool:
-        """Whether the decoder reads the states of a diagnosis before it writes."""
-        return self.diagnoses and self.diagnosis.prompt
-
-    @property
-    def retrieves(self) -> bool:
-        """Whether the method looks at similar training reports."""
-        return self.diagnoses and self.diagnosis.memory
-
     def __post_init__(self) -> None:
-        check_together(self)
+        frozen, images = not self.backbone.trainable, self.images
+        need(
+            self.train.metric != "auroc", "--train.metric", "auroc", "reports have no ROC curve; it is for classifiers"
+        )
+        advice = "a frozen image encoder is fed from its cache,"
+        need(not (frozen and images.flip), "--images.flip", "", f"{advice} unflipped")
+        need(not (frozen and images.rotation), "--images.rotation", images.rotation, f"{advice} unrotated")
+        self.method.check(self)

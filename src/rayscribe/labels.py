@@ -48,6 +48,20 @@ CHEXBERT_ORDER: tuple[str, ...] = (
 )
 "The same in the order of CheXbert's classifiers, which PromptMRG's prompt follows."
 
+AUXILIARY: tuple[str, ...] = (
+    "Aorta Abnormal",
+    "Bone/Spine Abnormal",
+    "Hemidiaphragm Abnormal",
+    "Lung Volume Abnormal",
+)
+"Four more conditions that few tables label; PromptMRG never released the rules that label them (issue 30)."
+
+CONDITIONS: tuple[str, ...] = (*CHEXBERT_ORDER, *AUXILIARY)
+"Order of the prompt (PromptMRG, issues 17 and 25)."
+
+UNLABELLED = -100
+"State of a condition that nobody labelled: left out of the loss, not mentioned in the prompt."
+
 FIVE: tuple[str, ...] = ("Cardiomegaly", "Edema", "Consolidation", "Atelectasis", "Pleural Effusion")
 "The five of the CheXpert competition, which many papers score alone."
 

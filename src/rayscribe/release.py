@@ -13,8 +13,7 @@ from rayscribe.classifiers.folder import FORMAT, load_classifier
 from rayscribe.errors import InputError
 from rayscribe.files import write_text
 from rayscribe.models.folder import VISION_LLM
-from rayscribe.provenance import check_publishable
-from rayscribe.seen import SEEN
+from rayscribe.provenance import SEEN, check_publishable
 
 _PARTS = ("model.safetensors", "vocabulary.json", "graph.json", "README.md", SEEN)
 _FOLDERS = ("retrieval",)

@@ -1,4 +1,4 @@
-"""Settings to YAML, to plain dictionaries, and back."""
+"""Settings: checked where they are made, written to YAML and to plain dictionaries, and read back."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ from typing import Any, TypeVar
 
 import yaml
 
-from rayscribe.config import RunConfig
 from rayscribe.errors import InputError
 
 C = TypeVar("C")
 
 
+def need(fits: bool, flag: str, value: object, what: str) -> None:
+    """Raises InputError that names the flag, and its value where it has one, unless the setting fits."""
+    if not fits:
+        raise InputError(f"{flag} {value}".strip() + f": {what}")
+
+
 def to_yaml(config: Any) -> str:
     return yaml.safe_dump(to_plain(config), sort_keys=False)
-
-
-def from_yaml(text: str, source: Path | str) -> RunConfig:
-    return settings_from_yaml(RunConfig, text, source)
 
 
 def settings_from_yaml(kind: type[C], text: str, source: Path | str) -> C:
@@ -43,12 +44,19 @@ def _plain(value: Any) -> Any:
 
 
 def from_plain(kind: type[C], plain: dict[str, Any]) -> C:
-    """The inverse of `to_plain`. Unknown names raise TypeError, so that a file of another version is not half read."""
-    hints = typing.get_type_hints(kind)
+    """The inverse of `to_plain`; `kind` may be a generic dataclass with its parameters, such as `RunConfig[NoSettings]`.
+
+    Unknown names raise TypeError, so that a file of another version is not half read.
+    """
+    generic: Any = typing.get_origin(kind) or kind
+    chosen = dict(zip(typing.get_args(kind) and generic.__parameters__, typing.get_args(kind), strict=True))
+    hints = typing.get_type_hints(generic)
     values = {}
     for name, value in plain.items():
         if name not in hints:
-            raise TypeError(f"unknown setting {name!r} of {kind.__name__}")
-        nested = dataclasses.is_dataclass(hints[name])
-        values[name] = from_plain(hints[name], value) if nested else tuple(value) if isinstance(value, list) else value
-    return kind(**values)
+            raise TypeError(f"unknown setting {name!r} of {generic.__name__}")
+        hint = chosen.get(hints[name], hints[name])
+        nested = dataclasses.is_dataclass(typing.get_origin(hint) or hint)
+        values[name] = from_plain(hint, value) if nested else tuple(value) if isinstance(value, list) else value
+    found: C = generic(**values)
+    return found

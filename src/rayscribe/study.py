@@ -5,7 +5,8 @@ Shapes: B studies, V views, H height, W width, N patches of one view, C channels
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -17,6 +18,9 @@ First = TypeVar("First", bound="Batch | Pair[Any, Any] | None")
 Second = TypeVar("Second", bound="Batch | Pair[Any, Any] | None")
 
 SPLITS = ("train", "val", "test")
+GIVEN_STATES = "states_BO"
+"""Extra of a batch: states of the conditions (`labels.CONDITIONS`) that the reference or a classifier gives; UNLABELLED where
+nobody knows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,10 +71,8 @@ class Batch:
     equal to one large batch. 0: use the batch's own."""
     studies_per_batch: float = 0.0
     "studies of the step, in the same manner"
-    retrieved_BKM: Tensor | None = None
-    "vectors of the K training reports that are most similar to the image, best first"
-    states_BO: Tensor | None = None
-    "states of the conditions that a classifier made elsewhere gives; UNLABELLED where it does not know"
+    extras: Mapping[str, Tensor] = field(default_factory=dict)
+    "what a method reads beside images and words, one row a study; its file says what the names mean"
 
     def to(self, device: torch.device) -> Batch:
         return replace(
@@ -81,15 +83,14 @@ class Batch:
             has_token_BT=self.has_token_BT.to(device, non_blocking=True),
             pixels_BVHW=None if self.pixels_BVHW is None else self.pixels_BVHW.to(device, non_blocking=True),
             maps_BVNC=None if self.maps_BVNC is None else self.maps_BVNC.to(device, non_blocking=True),
-            retrieved_BKM=None if self.retrieved_BKM is None else self.retrieved_BKM.to(device, non_blocking=True),
-            states_BO=None if self.states_BO is None else self.states_BO.to(device, non_blocking=True),
+            extras={name: tensor.to(device, non_blocking=True) for name, tensor in self.extras.items()},
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pair(Generic[First, Second]):
-    """Two draws of one step: for ITHN studies and the mined negative of each, row by row; for JIMA the studies whose reports
-    are learned and those whose entities are, of which a step may lack one."""
+    """Two draws of one step: studies and a mined negative of each, row by row; or the studies of two tasks, of which a step
+    may lack one."""
 
     first: First
     second: Second

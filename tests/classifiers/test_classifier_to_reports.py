@@ -16,11 +16,11 @@ from conftest import small_config, small_model
 from rayscribe.classifiers.config import ClassifyConfig, CohortConfig
 from rayscribe.classifiers.run import train_classifier
 from rayscribe.config import TrainConfig
-from rayscribe.data.conditions import CONDITIONS, UNLABELLED, given_states
+from rayscribe.data.conditions import given_states
 from rayscribe.data.manifest import read_manifest
 from rayscribe.errors import InputError
 from rayscribe.evaluation.image_floors import filled_templates
-from rayscribe.labels import NEGATIVE, NOT_MENTIONED, OBSERVATIONS, POSITIVE
+from rayscribe.labels import CONDITIONS, NEGATIVE, NOT_MENTIONED, OBSERVATIONS, POSITIVE, UNLABELLED
 from rayscribe.metrics.labeler import RuleLabeler
 from rayscribe.study import Batch
 from rayscribe.training.run import train

@@ -24,11 +24,12 @@ from rayscribe.classifiers.config import ClassifyConfig, CohortConfig, binary, m
 from rayscribe.classifiers.folder import build_classifier, load_classifier
 from rayscribe.classifiers.run import image_set, logits_of, train_classifier, train_each
 from rayscribe.classifiers.scores import score_classifiers, study_logits
+from rayscribe.classifiers.task import ClassifierTask, finding_loss_B
 from rayscribe.cli.classify import _text
-from rayscribe.config import BackboneConfig, TrainConfig
+from rayscribe.config import BackboneConfig, ImageConfig, TrainConfig
 from rayscribe.data import iu_xray
 from rayscribe.data.features import cached_features
-from rayscribe.data.images import ImageConfig, evaluation_square, training_square
+from rayscribe.data.images import evaluation_square, training_square
 from rayscribe.data.manifest import Manifest, read_manifest, write_manifest
 from rayscribe.data.phantom import write_phantom
 from rayscribe.data.phantom_truth import PhantomConfig
@@ -37,7 +38,7 @@ from rayscribe.errors import InputError
 from rayscribe.inference.images import loose_batch, read_loose
 from rayscribe.labels import OBSERVATIONS
 from rayscribe.models.backbones import Backbone
-from rayscribe.models.classifier import ClassifierTask, class_map, finding_loss_B
+from rayscribe.models.classifier import class_map
 from rayscribe.models.folder import read_weights
 from rayscribe.settings import to_yaml
 from rayscribe.study import Batch, Study

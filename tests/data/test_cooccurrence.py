@@ -9,11 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rayscribe.data.conditions import CONDITIONS, UNLABELLED, Conditions, condition_rates, study_conditions
-from rayscribe.data.cooccurrence import associations, cooccurrence_graph
+from rayscribe.data.conditions import Conditions, condition_rates, study_conditions
 from rayscribe.errors import InputError
-from rayscribe.labels import NOT_MENTIONED, POSITIVE
-from rayscribe.methods.kif_graph import Graph
+from rayscribe.labels import CONDITIONS, NOT_MENTIONED, POSITIVE, UNLABELLED
+from rayscribe.methods.knowledge_graph import Graph, associations, cooccurrence_graph
 
 
 def conditions_of(positive: dict[str, list[int]], reports: int) -> Conditions:

@@ -9,11 +9,10 @@ import pytest
 import torch
 
 from conftest import small_config, small_model
-from rayscribe.config import BackboneConfig, TextConfig
+from rayscribe.config import BackboneConfig, ImageConfig, TextConfig
 from rayscribe.data import features
 from rayscribe.data.dataset import Row, StudyDataset, collate
 from rayscribe.data.features import FeatureCache, cached_features
-from rayscribe.data.images import ImageConfig
 from rayscribe.data.manifest import read_manifest
 from rayscribe.data.tokenizer import Tokenizer
 from rayscribe.errors import InputError

@@ -12,13 +12,8 @@ from PIL import Image
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
-from rayscribe.data.images import (
-    ImageConfig,
-    evaluation_square,
-    looks_inverted,
-    read_image,
-    training_square,
-)
+from rayscribe.config import ImageConfig
+from rayscribe.data.images import evaluation_square, looks_inverted, read_image, training_square
 from rayscribe.data.phantom import draw_study
 from rayscribe.data.phantom_truth import PhantomConfig
 from rayscribe.errors import InputError

@@ -19,13 +19,12 @@ from typing import Any
 import pytest
 from mimic_rehearsal import Drawn, write_layout
 
-from rayscribe.data.conditions import AUXILIARY, CONDITIONS
 from rayscribe.data.label_tables import read_columns, read_labels
 from rayscribe.data.manifest import read_manifest
 from rayscribe.data.mimic_cxr import MimicOptions, read, read_cohort
 from rayscribe.data.mimic_reports import mimic_sections, system_text
 from rayscribe.errors import InputError
-from rayscribe.labels import CSV_STATES, OBSERVATIONS
+from rayscribe.labels import AUXILIARY, CONDITIONS, CSV_STATES, OBSERVATIONS
 from rayscribe.study import Study
 
 STUDIES = 60

@@ -9,22 +9,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from rayscribe.config_methods import DiagnosisConfig
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 from conftest import small_config
 from rayscribe.checkpoint import load_model
-from rayscribe.config import BackboneConfig, DecodingConfig
-from rayscribe.config_methods import DiagnosisConfig
-from rayscribe.data.conditions import CONDITIONS
+from rayscribe.config import BackboneConfig
 from rayscribe.data.dataset import cleaned_report
 from rayscribe.data.images import read_image
 from rayscribe.data.manifest import Manifest, read_manifest, write_manifest
 from rayscribe.data.retrieval import Retrieval
 from rayscribe.data.retrieval_building import FINDINGS, held_out_queries, recall_of, report_vectors, ridge
+from rayscribe.drafts import DecodingConfig
 from rayscribe.errors import InputError
 from rayscribe.inference.reporter import draft_reports, read_study
-from rayscribe.labels import STATE_NAMES
+from rayscribe.labels import CONDITIONS, STATE_NAMES
 from rayscribe.models.backbones import Backbone
 from rayscribe.training.run import train
 

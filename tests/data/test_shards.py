@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rayscribe.config import TextConfig
+from rayscribe.config import ImageConfig, TextConfig
 from rayscribe.data.dataset import Order, Row, StudyDataset, load_batches
-from rayscribe.data.images import ImageConfig, read_checked_image, read_image
+from rayscribe.data.images import read_checked_image, read_image
 from rayscribe.data.manifest import Manifest, read_manifest
 from rayscribe.data.shard_writing import write_shards
 from rayscribe.data.shards import shard_numbers

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 import torch
+from rayscribe.config_methods import DistillConfig, IthnConfig
+from rayscribe.methods.resources import NOTHING, Resources
 from safetensors.torch import load_file
 
 from conftest import small_config
@@ -20,13 +22,11 @@ from methods.test_promptmrg import WORDS, batch_of, states
 from rayscribe.checkpoint import load_model
 from rayscribe.cli.main import run as run_verb
 from rayscribe.config import RunConfig
-from rayscribe.config_methods import DistillConfig, IthnConfig
 from rayscribe.data.manifest import read_manifest
 from rayscribe.errors import InputError
 from rayscribe.methods.build import Training, build_model, build_task
 from rayscribe.methods.distill import DistillTask, softened_kl
 from rayscribe.methods.promptmrg import Diagnoses
-from rayscribe.methods.resources import NOTHING, Resources
 from rayscribe.settings import to_yaml
 from rayscribe.study import Batch
 from rayscribe.training.loop import build_optimizer

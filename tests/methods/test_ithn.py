@@ -15,6 +15,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rayscribe.config_methods import IthnConfig
 from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
@@ -23,7 +24,6 @@ from conftest import small_config, small_model
 from rayscribe.checkpoint import load_model
 from rayscribe.cli.main import run as run_verb
 from rayscribe.config import RunConfig
-from rayscribe.config_methods import IthnConfig
 from rayscribe.errors import InputError
 from rayscribe.methods.build import Training, build_model, build_task
 from rayscribe.methods.ithn import (

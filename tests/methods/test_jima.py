@@ -16,6 +16,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rayscribe.config_methods import IthnConfig, JimaConfig
+from rayscribe.data.pairs import TwoTasks
+from rayscribe.methods.recipes import jima
 from safetensors.torch import load_file
 from test_ithn import mined as mined  # the drawn world with negatives
 from test_ithn import random_batch
@@ -25,15 +28,12 @@ from torch.nn import functional as F
 from conftest import small_config
 from rayscribe.checkpoint import load_model
 from rayscribe.config import RunConfig, TextConfig
-from rayscribe.config_methods import IthnConfig, JimaConfig
 from rayscribe.data.dataset import Order
 from rayscribe.data.entities import EntityTargets
-from rayscribe.data.pairs import TwoTasks
 from rayscribe.errors import InputError
 from rayscribe.methods.build import Training, build_model, build_task
 from rayscribe.methods.jima import CurriculumTask, EntityFusion, PatchEntityHead, fused
 from rayscribe.methods.jima_curriculum import chosen_S, entity_ranks, next_share, report_ranks
-from rayscribe.methods.recipes import jima
 from rayscribe.models.layers import Encoded
 from rayscribe.settings import to_yaml
 from rayscribe.study import Pair

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from rayscribe.config_methods import KifConfig
 from torch import Tensor
 
-from rayscribe.config_methods import KifConfig
 from rayscribe.errors import InputError
-from rayscribe.methods.kif_graph import PUBLISHED, ROOT, Graph
 from rayscribe.methods.kif_isd import KnowledgeStage, node_words
+from rayscribe.methods.knowledge_graph import PUBLISHED, ROOT, Graph
 from rayscribe.models.layers import Attention, Encoded
 
 SMALL = KifConfig(width=24, hidden=16, node_heads=2, patch_heads=2)

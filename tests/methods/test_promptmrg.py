@@ -8,14 +8,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from rayscribe.config_methods import DiagnosisConfig
 from torch import Tensor
 
 from conftest import small_config
 from rayscribe.config import RunConfig
-from rayscribe.config_methods import DiagnosisConfig
-from rayscribe.data.conditions import AUXILIARY, CONDITIONS, UNLABELLED, Conditions, condition_rates, study_conditions
+from rayscribe.data.conditions import Conditions, condition_rates, study_conditions
 from rayscribe.errors import InputError
-from rayscribe.labels import NEGATIVE, NOT_MENTIONED, OBSERVATIONS, POSITIVE, UNCERTAIN
+from rayscribe.labels import (
+    AUXILIARY,
+    CONDITIONS,
+    NEGATIVE,
+    NOT_MENTIONED,
+    OBSERVATIONS,
+    POSITIVE,
+    UNCERTAIN,
+    UNLABELLED,
+)
 from rayscribe.methods.build import Training, build_model, build_task
 from rayscribe.methods.promptmrg import (
     STATES,

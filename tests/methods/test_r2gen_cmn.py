@@ -9,13 +9,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+from rayscribe.methods.recipes import r2gen_cmn
 from torch import Tensor, nn
 
 from conftest import small_config, small_model
 from rayscribe.config import ModelConfig, RunConfig
 from rayscribe.methods.build import build_model
 from rayscribe.methods.r2gen_cmn import CrossModalMemory
-from rayscribe.methods.recipes import r2gen_cmn
 from rayscribe.models.layers import Encoded
 from rayscribe.models.report_model import ReportModel
 from rayscribe.study import Batch

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from rayscribe.methods.resources import Resources
 from torch import Tensor
 
 from conftest import small_config, small_model
-from rayscribe.inference.reporter import Draft
+from rayscribe.drafts import Draft
 from rayscribe.methods.build import build_model
-from rayscribe.methods.resources import Resources
 from rayscribe.models.attention_maps import where_it_looked
 from rayscribe.models.layers import Encoded
 from rayscribe.models.report_model import ReportModel

@@ -6,16 +6,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from rayscribe.methods.recipes import promptmrg_bert
+from rayscribe.methods.resources import Resources
 
 from conftest import small_config
 from methods.test_promptmrg import batch_of
 from rayscribe.checkpoint import TrainedModel, load_model, save_model
-from rayscribe.config import DecodingConfig, RunConfig
+from rayscribe.config import RunConfig
 from rayscribe.data.tokenizer import Tokenizer
+from rayscribe.drafts import DecodingConfig
 from rayscribe.errors import InputError
 from rayscribe.methods.build import build_model
-from rayscribe.methods.recipes import promptmrg_bert
-from rayscribe.methods.resources import Resources
 from rayscribe.models.bert_decoder import BertDecoder, start_from_bert, word_vectors
 from rayscribe.models.decoding import Vocabulary, decode
 from rayscribe.models.layers import Encoded

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from conftest import small_model
-from rayscribe.config import DecodingConfig
+from rayscribe.drafts import DecodingConfig
 from rayscribe.errors import InputError
 from rayscribe.models import decoding
 from rayscribe.models.decoding import Hypothesis, Vocabulary, beam_search, decode

@@ -15,11 +15,10 @@ import pydicom
 import pytest
 
 from drafts import STUDY, draft, original
-from rayscribe.config import DecodingConfig
 from rayscribe.data.images import Upload
+from rayscribe.drafts import DecodingConfig, Draft
 from rayscribe.errors import InputError
 from rayscribe.inference.images import LooseStudy
-from rayscribe.inference.reporter import Draft
 from rayscribe.pacs.receive import MISMATCH, NOT_UNDERSTOOD, OUT_OF_RESOURCES, SUCCESS, identity_of, kept
 from rayscribe.pacs.send import Refused, Unreachable, sender_of
 from rayscribe.pacs.spool import Spool, opened_spool, status_lines

@@ -24,9 +24,8 @@ from conftest import small_config
 from dicom_files import radiograph, ramp, saved
 from rayscribe.classifiers.config import ClassifyConfig, CohortConfig
 from rayscribe.classifiers.run import train_classifier
-from rayscribe.config import BackboneConfig, TrainConfig
+from rayscribe.config import BackboneConfig, ImageConfig, TrainConfig
 from rayscribe.data import iu_xray
-from rayscribe.data.images import ImageConfig
 from rayscribe.data.manifest import read_manifest, write_manifest
 from rayscribe.data.phantom import write_phantom
 from rayscribe.data.phantom_truth import PhantomConfig

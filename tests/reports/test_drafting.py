@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from conftest import small_config
 from rayscribe.data.manifest import read_manifest
+from rayscribe.drafts import Draft
 from rayscribe.errors import InputError
 from rayscribe.files import sha256_of
-from rayscribe.inference.reporter import Draft
 from rayscribe.reports.document import Author, document_json, read_document
 from rayscribe.reports.drafting import author_of, document_of, sentences_of, without_names
 from rayscribe.training.run import train

@@ -12,10 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from rayscribe.config import DecodingConfig
+from rayscribe.drafts import DecodingConfig, Draft
 from rayscribe.errors import InputError
 from rayscribe.inference.images import LooseStudy
-from rayscribe.inference.reporter import Draft
 from rayscribe.models.decoding import Steps
 from rayscribe.serve.batching import Batcher, Cancelled, Ticket, Wish
 from rayscribe.serve.store import ModelStore

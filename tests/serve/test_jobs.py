@@ -22,8 +22,8 @@ from serving import ended, form, problem, service, views_of
 from sqlalchemy.exc import OperationalError
 
 from rayscribe.data.images import Upload
+from rayscribe.drafts import Draft
 from rayscribe.errors import InputError
-from rayscribe.inference.reporter import Draft
 from rayscribe.inference.writer import open_writer
 from rayscribe.models.decoding import Steps
 from rayscribe.serve import jobs as jobs_module

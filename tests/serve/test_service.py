@@ -24,7 +24,7 @@ from serving import ended, form, problem, service, views_of
 
 from rayscribe.classifiers.folder import load_classifier
 from rayscribe.classifiers.predict import classified
-from rayscribe.config import DecodingConfig
+from rayscribe.drafts import DecodingConfig
 from rayscribe.errors import DISCLAIMER, InputError
 from rayscribe.inference.writer import open_writer
 from rayscribe.reports.document import read_document

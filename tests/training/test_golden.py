@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from rayscribe.config_methods import IthnConfig
 
 from conftest import small_config
 from rayscribe.cli.main import run as run_verb
-from rayscribe.config_methods import IthnConfig
 from rayscribe.data import iu_xray
 from rayscribe.data.manifest import write_manifest
 from rayscribe.data.phantom import write_phantom

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from rayscribe.methods.recipes import r2gen
 from safetensors.torch import load_file
 
 from conftest import small_config
@@ -19,7 +20,6 @@ from rayscribe.data.dataset import Order
 from rayscribe.data.manifest import read_manifest, write_manifest
 from rayscribe.errors import InputError
 from rayscribe.methods.build import build_model
-from rayscribe.methods.recipes import r2gen
 from rayscribe.settings import to_yaml
 from rayscribe.task import ReportTask
 from rayscribe.training.loop import build_optimizer, lr_factor

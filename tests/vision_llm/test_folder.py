@@ -16,8 +16,8 @@ from safetensors.torch import save_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 from vision_llm_settings import short
 
-from rayscribe.config import DecodingConfig
 from rayscribe.data.manifest import read_manifest
+from rayscribe.drafts import DecodingConfig
 from rayscribe.errors import InputError
 from rayscribe.files import beside
 from rayscribe.inference.split import generate

@@ -13,8 +13,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from vision_llm_settings import REPORTS, short
 
-from rayscribe.config import BackboneConfig, DecodingConfig
+from rayscribe.config import BackboneConfig
 from rayscribe.data.manifest import read_manifest, write_manifest
+from rayscribe.drafts import DecodingConfig
 from rayscribe.labels import OBSERVATIONS
 from rayscribe.models.folder import weights_sha256
 from rayscribe.reports.document import read_document

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from rayscribe.data.conditions import CONDITIONS, UNLABELLED
 from rayscribe.data.manifest import read_manifest
-from rayscribe.labels import NEGATIVE, POSITIVE
+from rayscribe.labels import CONDITIONS, NEGATIVE, POSITIVE, UNLABELLED
 from rayscribe.study import Study
 from rayscribe.vision_llm.config import LlmConfig, PictureConfig, PromptConfig, ResponseConfig
 from rayscribe.vision_llm.pictures import Examples, chosen_views, instruction_text, learnable, picture, response_text

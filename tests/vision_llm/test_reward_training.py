@@ -20,8 +20,8 @@ from tiny import tiny_idefics3, tiny_llava, tiny_mllama, tiny_qwen2_vl
 pytest.importorskip("trl")
 transformers = pytest.importorskip("transformers")
 
-from rayscribe.config import DecodingConfig  # noqa: E402
 from rayscribe.data.manifest import read_manifest, write_manifest  # noqa: E402
+from rayscribe.drafts import DecodingConfig  # noqa: E402
 from rayscribe.errors import InputError  # noqa: E402
 from rayscribe.labels import OBSERVATIONS, POSITIVE  # noqa: E402
 from rayscribe.metrics.labeler import states  # noqa: E402

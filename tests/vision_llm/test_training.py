@@ -19,9 +19,9 @@ import torch
 from transformers import TrainingArguments
 from vision_llm_settings import REPORTS, short
 
-from rayscribe.config import DecodingConfig
 from rayscribe.data.conditions import given_states
 from rayscribe.data.manifest import read_manifest, write_manifest
+from rayscribe.drafts import DecodingConfig
 from rayscribe.errors import InputError
 from rayscribe.labels import OBSERVATIONS, POSITIVE
 from rayscribe.models.folder import read_weights

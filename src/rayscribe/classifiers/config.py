@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from rayscribe.config import BackboneConfig, TrainConfig
-from rayscribe.config_methods import need
-from rayscribe.data.images import ImageConfig
+from rayscribe.config import BackboneConfig, ImageConfig, TrainConfig
+from rayscribe.settings import need
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ Shapes: R studies, L findings.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,45 +15,41 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from rayscribe.classifiers.cohort import Cohort, cohort_digest, read_cohort, trainable_findings
 from rayscribe.classifiers.config import ClassifyConfig
 from rayscribe.classifiers.folder import TrainedClassifier, build_classifier, calibrated, save_classifier
-from rayscribe.config import TextConfig
+from rayscribe.classifiers.task import ClassifierTask, finding_loss_B
+from rayscribe.config import ImageConfig, TextConfig
 from rayscribe.data.dataset import Order, StudyDataset
-from rayscribe.data.features import FeatureCache, cached_features
-from rayscribe.data.images import ImageConfig
+from rayscribe.data.features import FeatureCache
 from rayscribe.data.manifest import read_manifest
 from rayscribe.data.shards import shard_numbers
 from rayscribe.data.tokenizer import Tokenizer
 from rayscribe.errors import InputError
 from rayscribe.metrics.classification import best_f1_threshold, calibration, finding_scores, sigmoid
-from rayscribe.models.classifier import Classifier, ClassifierTask, finding_loss_B
-from rayscribe.models.folder import origin_of
-from rayscribe.provenance import inherited
-from rayscribe.seen import check_unseen, write_seen
+from rayscribe.models.classifier import Classifier
+from rayscribe.settings import settings_from_yaml
 from rayscribe.study import Study
-from rayscribe.training.folder import RunFolder, check_same_run
-from rayscribe.training.loop import Progress, fit
+from rayscribe.training.folder import check_same_run
+from rayscribe.training.learner import Learner, Place, Splits, model_data, run_learner, say_weights
+from rayscribe.training.loop import Fitting, Progress
 from rayscribe.training.processes import Processes, processes
 from rayscribe.training.validation import read_once
 
-Say = Callable[[str], None]
 Logits = NDArray[np.float64]
 
 NO_TEXT = Tokenizer(words=())  # images alone: begin and end
 
 
-def train_each(
-    config: ClassifyConfig, data: Path, run: Path, *, resume: bool = False, features: Path | None = None, say: Say
-) -> list[Path]:
+def train_each(config: ClassifyConfig, place: Place) -> list[Path]:
     """One model a finding, in RUN/<finding>; findings with one class in a split are skipped, and said to be."""
-    manifest = read_manifest(data)
+    manifest = read_manifest(place.data)
     train, val = (read_cohort(manifest, split, config.cohort) for split in ("train", "val"))
     with processes() as group:  # joined once for all of them
-        names = trainable_findings(train, val, say if group.rank == 0 else _silent)
-        folders = [run / re.sub(r"\W+", "-", name.lower()) for name in names]
+        place = place.of(group)
+        names = trainable_findings(train, val, place.say)
+        folders = [place.run / re.sub(r"\W+", "-", name.lower()) for name in names]
         if twice := [name for name, folder in zip(names, folders, strict=True) if folders.count(folder) > 1]:
             raise InputError(
                 f"{', '.join(twice)}: would share a run's folder; leave one of them out by --cohort.findings"
@@ -62,10 +58,11 @@ def train_each(
             is_done, goes_on = (folder / "done.txt").exists(), (folder / "config.yaml").exists()
             group.wait()  # before the first process makes the folder
             alone = replace(config, cohort=replace(config.cohort, findings=(name,)))
-            if resume and is_done:
+            if place.resume and is_done:
                 check_same_run(folder, alone, cohort_digest(manifest, alone.cohort))
                 continue
-            _train(alone, data, folder, group=group, resume=resume and goes_on, features=features, say=say)
+            own = replace(place, run=folder, resume=place.resume and goes_on)
+            run_learner(FindingLearner(alone, own, group), own, group)
             if group.rank == 0:
                 (folder / "done.txt").touch()
     return folders
@@ -78,89 +75,94 @@ def train_classifier(
     *,
     resume: bool = False,
     features: Path | None = None,
-    say: Say = print,
+    say: Callable[[str], None] = print,
 ) -> Progress:
     """Trains one model for the findings of `config` into the folder `run`, which is then a classifier's folder."""
     with processes() as group:
-        return _train(config, data, run, group=group, resume=resume, features=features, say=say)
+        place = Place(data=data, run=run, resume=resume, features=features, say=say).of(group)
+        return run_learner(FindingLearner(config, place, group), place, group)
 
 
-def _train(
-    config: ClassifyConfig, data: Path, run: Path, *, group: Processes, resume: bool, features: Path | None, say: Say
-) -> Progress:
-    say = say if group.rank == 0 else _silent
-    manifest = read_manifest(data)
-    folder = RunFolder(
-        run, config, data_digest=cohort_digest(manifest, config.cohort), resume=resume, writes=group.rank == 0
-    )
-    group.wait()
-    whole = [read_cohort(manifest, split, config.cohort) for split in ("train", "val")]
-    findings = trainable_findings(whole[0], whole[1], say)
-    training, validation = (cohort.of(findings) for cohort in whole)
-    _say_counts(training, validation, say)
-    if config.backbone.weights:
-        check_unseen(Path(config.backbone.weights), validation.studies, "val")
-    if group.rank == 0:
-        write_seen(run, training.studies, config.backbone.weights)
-    torch.manual_seed(config.seed)
-    model = build_classifier(config, len(findings))
-    if not config.backbone.weights:
-        say(f"note: {config.backbone.name} starts from random weights; --backbone.weights takes a file or `pretrained`")
-    own = slice(group.rank, None, group.count)
-    val_studies, val_known_RL = validation.studies[own], validation.known_RL[own]
-    cache = None
-    if not config.backbone.trainable:
-        bar = partial(tqdm, desc="image features", unit="block", disable=group.rank > 0)
-        both = [*training.studies, *validation.studies]
-        cache = cached_features(both, model.backbone, config.images, folder=features, device=group.device, progress=bar)
-    train_set = image_set(training.studies, config.images, cache, training=True, seed=config.seed)
-    val_set = image_set(val_studies, config.images, cache)
-    task = ClassifierTask(model, torch.from_numpy(training.known_RL), balanced=config.positive_weight == "balanced").to(
-        group.device
-    )
-    about = inherited(manifest.provenance, origin_of(config.backbone.weights))
-    measured: dict[str, NDArray[Any]] = {}
+class FindingLearner(Learner):
+    """A classifier: who counts, what is known of them, and what is kept of the best epoch."""
 
-    def validate() -> dict[str, float]:
-        shares = group.gather((logits_of(model, val_set, workers=config.train.workers), val_known_RL))
-        measured["logits"], measured["known"] = (np.concatenate(part) for part in zip(*shares, strict=True))
-        scores = validation_scores(measured["logits"], measured["known"])
-        say("validation " + ", ".join(f"{name} {value:.4f}" for name, value in scores.items()))
-        return scores
+    training: Cohort
+    validation: Cohort
+    classifier: Classifier
 
-    def keep(epoch: int, scores: dict[str, float]) -> None:
-        if group.rank == 0:
-            thresholds, slopes = _decisions(measured["logits"], measured["known"])
-            best = TrainedClassifier(
-                model=model,
-                config=config,
-                findings=findings,
-                thresholds=thresholds,
-                calibration=slopes,
-                data=about | {"digest": manifest.digest(), "labels": training.source},
-                training={"epoch": epoch + 1, "validation": scores, "processes": group.count},
-            )
-            save_classifier(run, best)
+    def __init__(self, config: ClassifyConfig, place: Place, group: Processes) -> None:
+        self.config, self.place, self.group = config, place, group
+        self.manifest = read_manifest(place.data)
+        self.measured: dict[str, NDArray[Any]] = {}
+        "logits and knowledge of the validation studies, of the last epoch"
 
-    progress = fit(
-        task,
-        train_set,
-        Order(
+    def digest(self) -> str:
+        return cohort_digest(self.manifest, self.config.cohort)
+
+    def parse(self, text: str, source: Path) -> ClassifyConfig:
+        return settings_from_yaml(ClassifyConfig, text, source)
+
+    def splits(self) -> Splits:
+        whole = [read_cohort(self.manifest, split, self.config.cohort) for split in ("train", "val")]
+        findings = trainable_findings(whole[0], whole[1], self.place.say)
+        self.training, self.validation = (cohort.of(findings) for cohort in whole)
+        _say_counts(self.training, self.validation, self.place.say)
+        validation = self.validation.studies
+        return Splits(training=self.training.studies, validation=validation, kept_apart=validation, apart="val")
+
+    def model(self) -> Classifier:
+        self.classifier = build_classifier(self.config, len(self.training.findings))
+        say_weights(self.config, self.place.say)
+        return self.classifier
+
+    def fitting(self, cache: FeatureCache | None, progress: Callable[[Iterable[Any]], Iterable[Any]]) -> Fitting:
+        config, training, seed = self.config, self.training, self.config.seed
+        own = slice(self.group.rank, None, self.group.count)
+        val_set = image_set(self.validation.studies[own], config.images, cache)
+        train_set = image_set(training.studies, config.images, cache, training=True, seed=seed)
+        is_balanced = config.positive_weight == "balanced"
+        task = ClassifierTask(self.classifier, torch.from_numpy(training.known_RL), balanced=is_balanced)
+        order = Order(
             lengths=[2] * len(train_set),
             batch_size=config.train.batch_size,
             bucket=False,
-            seed=config.seed,
+            seed=seed,
             shards=shard_numbers(training.studies),
-        ),
-        config=config.train,
-        seed=config.seed,
-        run=folder,
-        processes=group,
-        validate=validate,
-        keep=keep,
-    )
-    say(f"best: epoch {progress.best_epoch + 1}, validation {config.train.metric} {abs(progress.best):.4f}; {run}")
-    return progress
+        )
+        return Fitting(
+            task=task.to(self.group.device),
+            data=train_set,
+            order=order,
+            validate=partial(self.validate, val_set, self.validation.known_RL[own]),
+            keep=self.keep,
+        )
+
+    def validate(self, val_set: StudyDataset, known_RL: NDArray[np.float32]) -> dict[str, float]:
+        """Scores over the shares of all processes."""
+        workers = self.config.train.workers
+        shares = self.group.gather((logits_of(self.classifier, val_set, workers=workers), known_RL))
+        logits_RL, known_RL = (np.concatenate(part) for part in zip(*shares, strict=True))
+        self.measured = {"logits": logits_RL, "known": known_RL}
+        scores = validation_scores(logits_RL, known_RL)
+        self.place.say("validation " + ", ".join(f"{name} {value:.4f}" for name, value in scores.items()))
+        return scores
+
+    def keep(self, epoch: int, scores: dict[str, float]) -> None:
+        """Saves the model with the thresholds of its epoch; only the first process does."""
+        if self.group.rank > 0:
+            return
+        thresholds, slopes = _decisions(self.measured["logits"], self.measured["known"])
+        data = model_data(self.manifest.provenance, self.config, (), self.manifest.digest())
+        best = TrainedClassifier(
+            model=self.classifier,
+            config=self.config,
+            findings=self.training.findings,
+            thresholds=thresholds,
+            calibration=slopes,
+            data=data | {"labels": self.training.source},
+            training={"epoch": epoch + 1, "validation": scores, "processes": self.group.count},
+        )
+        save_classifier(self.place.run, best)
 
 
 def image_set(
@@ -222,12 +224,8 @@ def _decisions(
     return tuple(thresholds), tuple(slopes)
 
 
-def _say_counts(training: Cohort, validation: Cohort, say: Say) -> None:
+def _say_counts(training: Cohort, validation: Cohort, say: Callable[[str], None]) -> None:
     for split, cohort in (("train", training), ("val", validation)):
         left_out = "".join(f", {count} left out with {reason}" for reason, count in cohort.left_out.items())
         counts = "; ".join(f"{name} {'/'.join(map(str, cohort.counts(name)))}" for name in cohort.findings)
         say(f"{split}: {len(cohort.studies)} studies{left_out}; with/without: {counts} ({cohort.source})")
-
-
-def _silent(text: str) -> None:
-    return None

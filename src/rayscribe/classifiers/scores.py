@@ -27,7 +27,7 @@ from rayscribe.files import sha256_of
 from rayscribe.labels import NEGATIVE, NOT_MENTIONED, OBSERVATIONS, POSITIVE
 from rayscribe.metrics.classification import RESAMPLES, finding_intervals, finding_scores, floors, macro, sigmoid
 from rayscribe.models.folder import WEIGHTS
-from rayscribe.seen import check_unseen, note_test
+from rayscribe.provenance import check_unseen, note_test
 from rayscribe.study import Study
 
 Progress = Callable[[Iterable[Any]], Iterable[Any]]

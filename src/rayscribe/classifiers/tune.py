@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Any
 from rayscribe.classifiers.cohort import cohort_digest
 from rayscribe.classifiers.config import ClassifyConfig
 from rayscribe.classifiers.run import train_classifier
-from rayscribe.config_methods import need
 from rayscribe.data.manifest import read_manifest
 from rayscribe.errors import InputError
 from rayscribe.files import write_text
-from rayscribe.settings import settings_from_yaml, to_yaml
+from rayscribe.settings import need, settings_from_yaml, to_yaml
 
 if TYPE_CHECKING:
     from optuna import Study, Trial

@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from rayscribe.cli.arguments import parsed
+from rayscribe.cli.arguments import parsed, trained_by
 from rayscribe.config import TextConfig
 from rayscribe.errors import InputError
 from rayscribe.files import write_text
@@ -27,7 +27,7 @@ def extract_entities(arguments: list[str]) -> None:
         section: Literal["findings", "impression", "findings+impression"] = _USUAL.section,
         cleaning: Literal["r2gen-iu", "r2gen-mimic"] = _USUAL.cleaning,
     ) -> None:
-        """Writes the clinical words of every report: what JIMA's entity task learns (`--jima.entities OUT`).
+        """Writes the clinical words of every report: what JIMA's entity task learns (--method.entities OUT).
 
         An interrupted run goes on where it stopped. OUT holds words of reports: the terms of the data hold for it.
 
@@ -41,7 +41,8 @@ def extract_entities(arguments: list[str]) -> None:
         if out.suffix != ".jsonl":
             raise InputError(f"{out}: JSON lines are written; give --out a name that ends with .jsonl")
         count, name = _write(data, out, radgraph, replace(_USUAL, section=section, cleaning=cleaning))
-        print(f"{count} studies by {name}; wrote {out}\nnext: rayscribe train jima --data {data} --jima.entities {out}")
+        print(f"{count} studies by {name}; wrote {out}")
+        print(f"next: rayscribe train {trained_by('entities')} --data {data} --method.entities {out} --run RUN")
 
     parsed(extract, arguments, "extract-entities")
 

@@ -4,11 +4,11 @@ Annotations are evaluated here (no postponed ones), because tyro reads them from
 """
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from rayscribe.cli.arguments import parsed
+from rayscribe.cli.arguments import parsed, trained_by
 from rayscribe.config import TextConfig
 from rayscribe.errors import InputError
 from rayscribe.files import write_text
@@ -19,53 +19,56 @@ _USUAL = TextConfig()
 def build_graph(arguments: list[str]) -> None:
     import tyro
 
-    def build(
-        data: tyro.conf.Positional[Path],
-        out: Path,
-        labels: str = "rules",
-        entities: str = "lexicon",
-        words: int = 40,
-        least: int = 5,
-        lift: float = 1.5,
-        section: Literal["findings", "impression", "findings+impression"] = _USUAL.section,
-        cleaning: Literal["r2gen-iu", "r2gen-mimic"] = _USUAL.cleaning,
-    ) -> None:
-        """Connects conditions and clinical words that stand together in training reports: a graph for KIF (`--kif.graph OUT`).
+    @dataclass(frozen=True, kw_only=True)
+    class Build:
+        """Connects conditions and words that occur together in training reports: a knowledge graph for --method.graph.
 
         OUT holds words of reports: the terms of the data hold for it.
-
-        Args:
-            data: the manifest
-            out: the graph, JSON
-            labels: states of the conditions: `rules`, or a table made by `rayscribe label` or elsewhere
-            entities: clinical words: `lexicon`, the built-in rules, or a file made by `rayscribe extract-entities`
-            words: at most so many words beside the conditions, the most frequent ones
-            least: reports in which a node, or two connected ones, stand
-            lift: how many times more often than chance two connected ones stand together
-            section: of the report, as the training will read it
-            cleaning: as the training will clean it
         """
-        for flag, fits in (("--words", words >= 0), ("--least", least >= 1), ("--lift", lift > 0)):
-            if not fits:
-                raise InputError(f"{flag}: too small")
-        _check_new(out)
-        from rayscribe.data.cooccurrence import cooccurrence_graph
-        from rayscribe.data.entities import study_entities
-        from rayscribe.methods.kif_graph import PUBLISHED
 
-        ids, reports, conditions = _training(data, labels, replace(_USUAL, section=section, cleaning=cleaning))
-        found = study_entities(entities, ids, reports, section=section)
-        graph = cooccurrence_graph(conditions, found, words=words, least=least, lift=lift)
-        graph.save(out)
-        print(
-            f"{len(graph.names)} nodes, {len(graph.counts['edges'])} edges beside the root's in {len(ids)} reports; "
-            f"{graph.density:.0%} of all pairs (published graph: {PUBLISHED.density:.0%}); wrote {out}"
-        )
-        print(
-            f"next: rayscribe train kif_isd --data {data} --kif.graph {out} --diagnosis.retrieval FOLDER --run runs/kif"
-        )
+        data: tyro.conf.Positional[Path]
+        "the manifest"
+        out: Path
+        "the graph, JSON"
+        labels: str = "rules"
+        "states of the conditions: `rules`, or a table made by `rayscribe label` or elsewhere"
+        entities: str = "lexicon"
+        "clinical words: `lexicon`, the built-in rules, or a file made by `rayscribe extract-entities`"
+        words: int = 40
+        "at most so many words beside the conditions, the most frequent ones"
+        least: int = 5
+        "reports in which a node, or two connected ones, occur"
+        lift: float = 1.5
+        "how many times more often than chance two connected ones occur together"
+        section: Literal["findings", "impression", "findings+impression"] = _USUAL.section
+        "of the report, as the training will read it"
+        cleaning: Literal["r2gen-iu", "r2gen-mimic"] = _USUAL.cleaning
+        "as the training will clean it"
 
-    parsed(build, arguments, "build-graph")
+    _build_graph(parsed(Build, arguments, "build-graph"))
+
+
+def _build_graph(wanted: Any) -> None:
+    for flag, fits in (("--words", wanted.words >= 0), ("--least", wanted.least >= 1), ("--lift", wanted.lift > 0)):
+        if not fits:
+            raise InputError(f"{flag}: too small")
+    _check_new(wanted.out)
+    from rayscribe.data.entities import study_entities
+    from rayscribe.methods.knowledge_graph import PUBLISHED, cooccurrence_graph
+
+    text = replace(_USUAL, section=wanted.section, cleaning=wanted.cleaning)
+    ids, reports, conditions = _training(wanted.data, wanted.labels, text)
+    found = study_entities(wanted.entities, ids, reports, section=wanted.section)
+    graph = cooccurrence_graph(conditions, found, words=wanted.words, least=wanted.least, lift=wanted.lift)
+    graph.save(wanted.out)
+    print(
+        f"{len(graph.names)} nodes, {len(graph.counts['edges'])} edges beside the root's in {len(ids)} reports; "
+        f"{graph.density:.0%} of all pairs (published graph: {PUBLISHED.density:.0%}); wrote {wanted.out}"
+    )
+    name = trained_by("graph")
+    print(
+        f"next: rayscribe train {name} --data {wanted.data} --method.graph {wanted.out} --method.retrieval FOLDER --run RUN"
+    )
 
 
 def build_priors(arguments: list[str]) -> None:
@@ -80,7 +83,7 @@ def build_priors(arguments: list[str]) -> None:
     ) -> None:
         """Counts how often each condition is positive in the training split: PromptMRG's base probabilities.
 
-        Training counts them itself; a file carries those of one data set to another (`--diagnosis.priors OUT`).
+        Training counts them itself; a file carries those of one data set to another (--method.priors OUT).
 
         Args:
             data: the manifest
@@ -90,7 +93,7 @@ def build_priors(arguments: list[str]) -> None:
             cleaning: as the training will clean it
         """
         _check_new(out)
-        from rayscribe.data.conditions import CONDITIONS
+        from rayscribe.labels import CONDITIONS
 
         ids, _, conditions = _training(data, labels, replace(_USUAL, section=section, cleaning=cleaning))
         labelled, rates_O = conditions.is_labelled_O, conditions.positive_rates_O()

@@ -63,9 +63,10 @@ def _train(arguments: list[str]) -> None:
             features: folder of the feature cache of frozen backbones; the user's cache folder when empty
         """
         from rayscribe.classifiers.run import train_classifier, train_each
+        from rayscribe.training.learner import Place
 
         if per_finding:
-            folders = train_each(config, data, run, resume=resume, features=features, say=print)
+            folders = train_each(config, Place(data=data, run=run, resume=resume, features=features))
         else:
             train_classifier(config, data, run, resume=resume, features=features)
             folders = [run]
@@ -104,10 +105,10 @@ def _test(arguments: list[str]) -> None:
                 "name at least one classifier; usage: rayscribe classify test MODEL... --data data.parquet"
             )
         from rayscribe.classifiers.scores import score_classifiers
-        from rayscribe.config_methods import need
         from rayscribe.data.manifest import read_manifest
         from rayscribe.pages.classifier_plots import write_curves
         from rayscribe.pages.classifier_table import score_table
+        from rayscribe.settings import need
 
         need(resamples > 0, "--resamples", resamples, "at least 1")
         result = score_classifiers(
@@ -219,7 +220,7 @@ def _label(arguments: list[str]) -> None:
         from rayscribe.classifiers.folder import load_classifier
         from rayscribe.classifiers.scores import study_logits, write_findings
         from rayscribe.data.manifest import read_manifest
-        from rayscribe.seen import check_unseen, note_test
+        from rayscribe.provenance import check_unseen, note_test
 
         trained, manifest = load_classifier(model), read_manifest(data)
         if split != "train":

@@ -16,7 +16,6 @@ from rayscribe.errors import InputError
 from rayscribe.evaluation.evaluate import evaluate
 from rayscribe.evaluation.protocol import Protocol, reference_reports
 from rayscribe.files import write_text
-from rayscribe.methods.recipes import demo as demo_recipe
 from rayscribe.pages.demo import demo_page
 from rayscribe.pages.summary import summary
 
@@ -28,8 +27,10 @@ def run_demo(out: Path, *, studies: int, seed: int) -> None:
     """Everything from drawing to `out/index.html`. A finished demo is made anew; any other folder is left alone."""
     import torch
 
-    from rayscribe.config import DecodingConfig
-    from rayscribe.inference.split import generate
+    from rayscribe.api import open_reporter
+    from rayscribe.drafts import DecodingConfig
+    from rayscribe.inference.split import SplitJob, write_split
+    from rayscribe.methods import recipe
     from rayscribe.training.run import train
 
     torch.set_num_threads(1)  # on a busy machine, threads that wait for each other double the time of so small a model
@@ -37,13 +38,14 @@ def run_demo(out: Path, *, studies: int, seed: int) -> None:
     _clear(out)
     write_text(out / _MARK, "This folder was made by `rayscribe demo`, which replaces it when it is run again.\n")
     data, predictions = out / "phantom.parquet", out / "predictions.jsonl"
-    config = replace(demo_recipe(), seed=seed)
+    config = replace(recipe("demo"), seed=seed)
     print("1. drawing chest X-rays and writing their reports")
     write_phantom_manifest(data, PhantomConfig(studies=studies, seed=seed, size=config.images.resize, variety=_VARIETY))
     print("2. training a small R2Gen on them")
     train(config, data, out / "run", features=out / "features")
     print("3. writing reports for the test split")
-    generate(out / "run", data, predictions, split="test", decoding=DecodingConfig(), features=out / "features")
+    job = SplitJob(model=out / "run", data=data, out=predictions, split="test", decoding=DecodingConfig())
+    write_split(open_reporter(job.model), replace(job, features=out / "features"))
     print("4. scoring them")
     manifest = read_manifest(data)
     protocol = Protocol()

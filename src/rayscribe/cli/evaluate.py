@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from rayscribe.cli.arguments import Reading, chosen_labeler, parsed
 from rayscribe.errors import InputError
 from rayscribe.files import write_text
-from rayscribe.seen import note_test
+from rayscribe.provenance import note_test
 
 
 def evaluate(arguments: list[str]) -> None:

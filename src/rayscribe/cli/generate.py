@@ -14,70 +14,70 @@ from rayscribe.cli.arguments import parsed
 from rayscribe.errors import DISCLAIMER, InputError
 
 if TYPE_CHECKING:
-    from rayscribe.inference.reporter import Draft
+    from rayscribe.drafts import Draft
 
 Preset = Literal["greedy", "koehler"]
 "Names of `rayscribe.config.PRESETS`."
 
 
 def generate(arguments: list[str]) -> None:
-    from rayscribe.config import DecodingConfig
+    from rayscribe.drafts import DecodingConfig
 
-    def write(
-        model: Path,
-        data: Path,
-        out: Path,
-        split: str = "test",
-        decoding: DecodingConfig = DecodingConfig(),  # noqa: B008  # frozen
-        preset: Preset | None = None,
-        features: Path | None = None,
-        states: Path | None = None,
-        base: str | None = None,
-        download: bool = False,
-    ) -> None:
-        """Writes reports for a split, one JSON line a study; can be interrupted.
+    @dataclass(frozen=True, kw_only=True)
+    class Generate:
+        """Writes reports for a split, one JSON line a study; can be interrupted."""
 
-        Args:
-            model: the model folder
-            data: the manifest
-            out: the predictions file
-            split: train, val or test
-            decoding: how tokens are chosen; the default is R2Gen's search
-            preset: greedy, or koehler (their sampling with Llama-3.2-Vision), instead of --decoding
-            features: folder of the feature cache of frozen backbones; the user's cache folder when empty
-            states: PromptMRG, KIF, vision LLMs: a table of findings (`rayscribe classify label`) for the prompt
-            base: vision LLMs: where the base model lies now, if it was moved
-            download: vision LLMs: fetch the base model from the Hugging Face hub when it is not on this disk
-        """
-        from tqdm import tqdm
+        model: Path
+        "the model folder"
+        data: Path
+        "the manifest"
+        out: Path
+        "the predictions file"
+        split: str = "test"
+        "train, val or test"
+        decoding: DecodingConfig = field(default_factory=DecodingConfig)
+        preset: Preset | None = None
+        "greedy, or koehler (their sampling with Llama-3.2-Vision), instead of --decoding"
+        features: Path | None = None
+        "folder of the feature cache of frozen backbones; the user's cache folder when empty"
+        states: Path | None = None
+        "a table of findings (`rayscribe classify label`) for models that read findings before they write"
+        base: str | None = None
+        "vision LLMs: where the base model lies now, if it was moved"
+        download: bool = False
+        "vision LLMs: fetch the base model from the Hugging Face hub when it is not on this disk"
 
-        from rayscribe.evaluation.protocol import Protocol
-        from rayscribe.inference.split import generate as write_reports
+    _generate(parsed(Generate, arguments, "generate"))
 
-        written = write_reports(
-            model,
-            data,
-            out,
-            split=split,
-            decoding=_decoding(decoding, preset),
-            features=features,
-            states=states,
-            base=base,
-            download=download,
-            progress=lambda starts: tqdm(starts, desc="generating", unit="batch"),
-        )
-        print(f"{written.reports} reports in {out}. {DISCLAIMER}")
-        usual = {"section": Protocol().section, "cleaning": Protocol().cleaning}
-        flags = "".join(f" --{name} {value}" for name, value in written.protocol.items() if value != usual[name])
-        print(f"next: rayscribe evaluate {out} --data {data} --split {split}{flags}")
 
-    parsed(write, arguments, "generate")
+def _generate(wanted: Any) -> None:
+    from tqdm import tqdm
+
+    from rayscribe.api import open_reporter
+    from rayscribe.evaluation.protocol import Protocol
+    from rayscribe.inference.split import SplitJob, write_split
+
+    job = SplitJob(
+        model=wanted.model,
+        data=wanted.data,
+        out=wanted.out,
+        split=wanted.split,
+        decoding=_decoding(wanted.decoding, wanted.preset),
+        features=wanted.features,
+        states=wanted.states,
+    )
+    writer = open_reporter(wanted.model, base=wanted.base, download=wanted.download)
+    written = write_split(writer, job, progress=lambda starts: tqdm(starts, desc="generating", unit="batch"))
+    print(f"{written.reports} reports in {wanted.out}. {DISCLAIMER}")
+    usual = {"section": Protocol().section, "cleaning": Protocol().cleaning}
+    flags = "".join(f" --{name} {value}" for name, value in written.protocol.items() if value != usual[name])
+    print(f"next: rayscribe evaluate {wanted.out} --data {wanted.data} --split {wanted.split}{flags}")
 
 
 def predict(arguments: list[str]) -> None:
     import tyro
 
-    from rayscribe.config import DecodingConfig
+    from rayscribe.drafts import DecodingConfig
 
     @dataclass(frozen=True, kw_only=True)
     class Predict:
@@ -94,7 +94,7 @@ def predict(arguments: list[str]) -> None:
         best: int = 1
         "how many alternatives to print, best first"
         classifier: Path | None = None
-        "PromptMRG, KIF, vision LLMs: the folder of a classifier whose findings stand in the prompt"
+        "the folder of a classifier whose findings are read before the report is written, by models that do so"
         base: str | None = None
         "vision LLMs: where the base model lies now, if it was moved"
         download: bool = False
@@ -106,7 +106,11 @@ def predict(arguments: list[str]) -> None:
     wanted = parsed(Predict, arguments, "predict")
     if not wanted.images:
         raise InputError("name at least one image; usage: rayscribe predict IMAGE... --model DIR")
-    from rayscribe.inference.writer import open_writer
+    _predict(wanted)
+
+
+def _predict(wanted: Any) -> None:
+    from rayscribe.api import open_reporter
 
     states = None
     if wanted.classifier is not None:
@@ -114,29 +118,33 @@ def predict(arguments: list[str]) -> None:
         from rayscribe.classifiers.predict import classified
 
         states = classified(load_classifier(wanted.classifier), wanted.images).states()
-    writer = open_writer(wanted.model, base=wanted.base, download=wanted.download)
+    writer = open_reporter(wanted.model, base=wanted.base, download=wanted.download)
     study = writer.read(wanted.images, states=states)
     (draft,) = writer.draft([study], _decoding(wanted.decoding, wanted.preset), best=wanted.best)
     if wanted.out is not None:
         _write_draft(draft, wanted.model, wanted.images, wanted.out)
         print(f"wrote {wanted.out}. {DISCLAIMER}")
-        return
-    if wanted.json:
-        answer: dict[str, Any] = {"report": draft.reports[0], "model": str(wanted.model), "disclaimer": DISCLAIMER}
-        if draft.diagnosis:
-            answer["diagnosis"] = draft.diagnosis
-        if draft.warnings:
-            answer["warnings"] = draft.warnings
-        if wanted.best > 1:
-            answer["alternatives"] = draft.reports[1:]
-        print(json.dumps(answer, indent=2, ensure_ascii=False))
-        return
-    for warning in draft.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
-    print("\n".join(draft.reports))
-    if told := [f"{name} {state}" for name, state in draft.diagnosis.items() if state != "not mentioned"]:
-        print(f"\nread before it was written: {', '.join(told)}")
-    print(f"\n{DISCLAIMER}")
+    elif wanted.json:
+        print(json.dumps(_answer(draft, wanted), indent=2, ensure_ascii=False))
+    else:
+        for warning in draft.warnings:
+            print(f"warning: {warning}", file=sys.stderr)
+        print("\n".join(draft.reports))
+        if told := [f"{name} {state}" for name, state in draft.diagnosis.items() if state != "not mentioned"]:
+            print(f"\nread before it was written: {', '.join(told)}")
+        print(f"\n{DISCLAIMER}")
+
+
+def _answer(draft: "Draft", wanted: Any) -> dict[str, Any]:
+    """What `--json` prints."""
+    answer: dict[str, Any] = {"report": draft.reports[0], "model": str(wanted.model), "disclaimer": DISCLAIMER}
+    if draft.diagnosis:
+        answer["diagnosis"] = draft.diagnosis
+    if draft.warnings:
+        answer["warnings"] = draft.warnings
+    if wanted.best > 1:
+        answer["alternatives"] = draft.reports[1:]
+    return answer
 
 
 def _write_draft(draft: "Draft", model: Path, images: tuple[Path, ...], out: Path) -> None:
@@ -152,7 +160,7 @@ def _write_draft(draft: "Draft", model: Path, images: tuple[Path, ...], out: Pat
 
 def _decoding(given: Any, preset: Preset | None) -> Any:
     """Of --decoding a preset takes the seed alone."""
-    from rayscribe.config import PRESETS, DecodingConfig
+    from rayscribe.drafts import PRESETS, DecodingConfig
 
     if preset is None:
         return given

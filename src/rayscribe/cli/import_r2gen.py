@@ -10,14 +10,17 @@ from typing import Any, Literal
 
 import torch
 
-from rayscribe.checkpoint import TrainedModel, save_model
+from rayscribe.checkpoint import save_model
 from rayscribe.config import BackboneConfig, RunConfig, TextConfig
 from rayscribe.data.dataset import cleaned_report
 from rayscribe.data.manifest import Manifest, read_manifest
 from rayscribe.data.tokenizer import Tokenizer
 from rayscribe.errors import InputError
+from rayscribe.methods import find_method
 from rayscribe.methods.build import build_model
-from rayscribe.methods.published_names import WORDS, converted, model_config
+from rayscribe.methods.method import TrainedModel
+from rayscribe.methods.published_names import WORDS, converted, sizes_of
+from rayscribe.methods.r2gen_cmn import R2GenCmnSettings
 
 
 def convert(
@@ -35,8 +38,10 @@ def convert(
     stored = _read(checkpoint)
     published = {name.removeprefix("module."): tensor for name, tensor in stored["state_dict"].items()}
     with _naming(checkpoint):
-        sizes = model_config(published)
-    config = RunConfig(
+        sizes, method = sizes_of(published)
+    config: RunConfig[Any] = RunConfig(
+        system="r2gen_cmn" if isinstance(method, R2GenCmnSettings) else "r2gen",
+        method=method,
         text=TextConfig(cleaning=cleaning, threshold=threshold, max_length=max_length, legacy_ids=True),
         backbone=BackboneConfig(name="resnet101", trainable=True),
         model=sizes,
@@ -45,10 +50,20 @@ def convert(
     tokenizer = _vocabulary(manifest, config.text, rows=published[WORDS].shape[0], checkpoint=checkpoint)
     model = build_model(config, tokenizer.size)
     with _naming(checkpoint):
-        model.load_state_dict(converted(published, config.model, model.state_dict()))
+        model.load_state_dict(converted(published, config, model.state_dict()))
     facts = {"imported_from": checkpoint.name, "epoch": stored.get("epoch", "?")}
     about = manifest.provenance | {"digest": manifest.digest()}
-    save_model(out, TrainedModel(model=model, tokenizer=tokenizer, config=config, data=about, training=facts))
+    save_model(
+        out,
+        TrainedModel(
+            method=find_method(config.system),
+            model=model,
+            tokenizer=tokenizer,
+            config=config,
+            data=about,
+            training=facts,
+        ),
+    )
 
 
 @contextmanager

@@ -12,11 +12,11 @@ OVERVIEW = f"""rayscribe {__version__}: chest X-rays to draft radiology reports
   rayscribe demo                              drawn X-rays, a trained model, scores and a page, in two minutes
   rayscribe prepare iu-xray|table|phantom     a data set to one checked manifest (Parquet)
   rayscribe shard DATA                        a manifest's images, made small, into a few large files
-  rayscribe mine-negatives DATA               a manifest to one with the most similar other studies (for ITHN)
-  rayscribe extract-entities DATA             the clinical words of every report, by rules or RadGraph (for JIMA)
-  rayscribe build-retrieval DATA              an index of the training reports that an image resembles (for PromptMRG, KIF)
-  rayscribe build-priors | build-graph DATA   how often conditions are positive; what occurs together (for PromptMRG, KIF)
-  rayscribe train RECIPE                      a manifest to a model folder; `rayscribe train` names the recipes
+  rayscribe mine-negatives DATA               a manifest to one with the most similar other studies
+  rayscribe extract-entities DATA             the clinical words of every report, by rules or RadGraph
+  rayscribe build-retrieval DATA              an index of the training reports that an image resembles
+  rayscribe build-priors | build-graph DATA   how often conditions are positive; what occurs together
+  rayscribe train RECIPE[+PLUG_IN]            a manifest to a model folder; `rayscribe train` names the recipes
   rayscribe generate                          a model and a manifest split to predictions.jsonl
   rayscribe evaluate PREDICTIONS              predictions to scores with intervals, floors, tests and alarms
   rayscribe compare A.json B.json...          score files to one table with tests, if their protocols agree

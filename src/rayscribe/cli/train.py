@@ -3,8 +3,9 @@
 Annotations are evaluated here (no postponed ones), because tyro reads them from functions inside functions.
 """
 
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from rayscribe.cli.arguments import choice, parsed
 
@@ -13,35 +14,53 @@ def train(arguments: list[str]) -> None:
     import tyro
 
     from rayscribe.config import RunConfig
-    from rayscribe.methods.recipes import RECIPES
+    from rayscribe.methods import as_published, find_method, plug_ins, recipe, recipes
+    from rayscribe.methods.compose import flat_settings
+    from rayscribe.methods.method import Published
+    from rayscribe.methods.version_0_3 import refuse_old_names
 
-    recipe = choice(
-        arguments, tuple(RECIPES), "recipe", "rayscribe train RECIPE [options] --data data.parquet --run runs/name"
-    )
+    usage = "rayscribe train RECIPE[+PLUG_IN] [options] --data data.parquet --run runs/name"
+    if not arguments or arguments[0].startswith("-"):
+        known = [*recipes(), *(f"...+{name}" for name in plug_ins())]
+        choice(arguments, known, "recipe", usage)
+    refuse_old_names(arguments[0], arguments[1:])
+    base = recipe(arguments[0])
+    switched: list[Published] = []
+    if "--as-published" in arguments:
+        base, switched = as_published(base)
+    kind: Any = RunConfig[flat_settings(find_method(base.system))]  # type: ignore[misc]
 
-    def trained(
-        data: Path,
-        run: Path,
-        config: Annotated[RunConfig, tyro.conf.arg(name="")] = RECIPES[recipe](),  # noqa: B008  # frozen
-        resume: bool = False,
-        features: Path | None = None,
-        generations: int = 1,
-    ) -> None:
-        """Trains a model; the run folder is then a model folder.
+    @dataclass(frozen=True, kw_only=True)
+    class Train:
+        """Trains a model; the run folder is then a model folder."""
 
-        Args:
-            data: the manifest of `rayscribe prepare`
-            run: the run's folder; never overwritten
-            resume: go on with an interrupted run, with the same settings
-            features: folder of the feature cache of frozen backbones; the user's cache folder when empty
-            generations: train so many times, each time taught by the one before (self-distillation, --distill)
-        """
-        from rayscribe.training.run import train_generations
+        data: Path
+        "the manifest of `rayscribe prepare`"
+        run: Path
+        "the run's folder; never overwritten"
+        config: Annotated[kind, tyro.conf.arg(name="")] = field(default_factory=lambda: base)
+        resume: bool = False
+        "go on with an interrupted run, with the same settings"
+        features: Path | None = None
+        "folder of the feature cache of frozen backbones; the user's cache folder when empty"
+        generations: int = 1
+        "train so many times, each time taught by the one before; needs a plug-in that learns from an earlier model"
+        as_published: bool = False
+        "the paper's own choices where our defaults differ; says which"
 
-        last = train_generations(config, data, run, generations=generations, resume=resume, features=features)
-        print(f"next: rayscribe generate --model {last} --data {data} --split test --out predictions.jsonl")
+    wanted = parsed(Train, arguments[1:], f"train {arguments[0]}")
+    for one in switched:
+        print(f"as published: {one.setting} {one.value} ({one.source})")
+    _train(wanted)
 
-    parsed(trained, arguments[1:], f"train {recipe}")
+
+def _train(wanted: Any) -> None:
+    from rayscribe.training.learner import Place
+    from rayscribe.training.run import train_generations
+
+    place = Place(data=wanted.data, run=wanted.run, resume=wanted.resume, features=wanted.features)
+    last = train_generations(wanted.config, place, generations=wanted.generations)
+    print(f"next: rayscribe generate --model {last} --data {wanted.data} --split test --out predictions.jsonl")
 
 
 def demo(arguments: list[str]) -> None:

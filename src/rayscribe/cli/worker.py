@@ -67,7 +67,7 @@ def worker(arguments: list[str]) -> None:
 
 
 def _work(settings: Settings, model: Path) -> None:
-    from rayscribe.inference.writer import open_writer  # torch: seconds to import
+    from rayscribe.api import open_reporter  # torch: seconds to import
     from rayscribe.pacs.fetch import Fetcher
     from rayscribe.pacs.receive import listening
     from rayscribe.pacs.send import check_title, checked_url, sender_of
@@ -88,7 +88,7 @@ def _work(settings: Settings, model: Path) -> None:
         signal.signal(number, lambda *_: stop.set())
     with ExitStack() as ended:
         spool = ended.enter_context(opened_spool(settings.spool))
-        writer = open_writer(model, base=settings.base)
+        writer = open_reporter(model, base=settings.base)
         writer.check(states=False, features=False)
         working = Worker(
             spool=spool,

@@ -1,4 +1,4 @@
-"""The 18 conditions of PromptMRG in its order: CheXbert's 14, then four auxiliary ones that few tables label.
+"""States of the 18 conditions: CheXbert's 14, then four auxiliary ones that few tables label (PromptMRG's, in its order).
 
 The order of `rayscribe.labels.OBSERVATIONS` is the CheXpert labeler's, another one; everything goes by name.
 
@@ -17,22 +17,8 @@ from numpy.typing import NDArray
 
 from rayscribe.data.label_tables import read_columns
 from rayscribe.errors import InputError
-from rayscribe.labels import CHEXBERT_ORDER, NOT_MENTIONED, OBSERVATIONS, POSITIVE
+from rayscribe.labels import AUXILIARY, CONDITIONS, NOT_MENTIONED, OBSERVATIONS, POSITIVE, UNLABELLED
 from rayscribe.metrics.labeler import RuleLabeler
-
-AUXILIARY: tuple[str, ...] = (
-    "Aorta Abnormal",
-    "Bone/Spine Abnormal",
-    "Hemidiaphragm Abnormal",
-    "Lung Volume Abnormal",
-)
-"The labelling rules of these were never released (PromptMRG, issue 30)."
-
-CONDITIONS: tuple[str, ...] = (*CHEXBERT_ORDER, *AUXILIARY)
-"Order of the prompt (PromptMRG, issues 17 and 25)."
-
-UNLABELLED = -100
-"State of a condition that nobody labelled: left out of the loss, not mentioned in the prompt."
 
 RULES, TRAINING = "rules", "training"
 
@@ -71,7 +57,7 @@ def study_conditions(source: str, ids: Sequence[str], reports: Sequence[str]) ->
     if lacking:
         raise InputError(
             f"{path}: {len(lacking)} of {len(ids)} studies have no labels, e.g. {lacking[0]}; "
-            "make them with `rayscribe label`, or train with --diagnosis.labels rules"
+            "make them with `rayscribe label`, or train with --method.labels rules"
         )
     states = np.array([table[id_] for id_ in ids], np.int8).reshape(len(ids), len(names))
     return _in_order(states, names, path.name)

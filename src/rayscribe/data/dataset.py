@@ -6,8 +6,8 @@ Shapes: B studies, V views, H height, W width, N patches, C channels, T tokens.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,10 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
-from rayscribe.config import TextConfig
+from rayscribe.config import ImageConfig, TextConfig
 from rayscribe.data.cleaning import CLEANINGS, swap_sides
 from rayscribe.data.features import FeatureCache
-from rayscribe.data.images import ImageConfig, evaluation_square, read_checked_image, training_square
+from rayscribe.data.images import evaluation_square, read_checked_image, training_square
 from rayscribe.data.sections import section_text
 from rayscribe.data.tokenizer import Tokenizer
 from rayscribe.study import Batch, Pair, Study
@@ -55,10 +55,8 @@ class Item:
     tokens: list[int]
     images: NDArray[np.uint8] | NDArray[np.float16]
     "pixels (V, H, W), or cached features (V, N, C)"
-    retrieved: NDArray[np.float16] | None = None
-    "vectors of the most similar training reports (K, M)"
-    states: NDArray[np.int8] | None = None
-    "of the conditions, from a table"
+    extras: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    "what a method reads beside images and words"
 
 
 Index = Row | tuple["Index", "Index"] | None
@@ -66,18 +64,8 @@ Index = Row | tuple["Index", "Index"] | None
 Drawn = Item | tuple["Drawn", "Drawn"] | None
 
 
-@dataclass(frozen=True, slots=True)
-class Neighbours:
-    """For every study the training reports that are most similar to its images, best first."""
-
-    bank_RM: NDArray[np.float16]
-    "vectors of all training reports"
-    rows: Mapping[str, NDArray[np.int32]]
-    "rows of the bank by the study's id"
-
-    def of(self, study: Study) -> NDArray[np.float16]:
-        """(K, M)"""
-        return self.bank_RM[self.rows[study.id]]
+Extras = Mapping[str, Callable[[Study], NDArray[Any]]]
+"By name, what a method reads of a study beside its images and words; all studies give arrays of one shape."
 
 
 class StudyDataset(Dataset[Drawn]):
@@ -92,14 +80,13 @@ class StudyDataset(Dataset[Drawn]):
         text: TextConfig,
         images: ImageConfig,
         cache: FeatureCache | None = None,
-        neighbours: Neighbours | None = None,
-        states: Mapping[str, NDArray[np.int8]] | None = None,
+        extras: Extras | None = None,
         training: bool = False,
         seed: int = 0,
     ) -> None:
         self.studies, self.reports, self.tokenizer = studies, reports, tokenizer
         self.text, self.images, self.cache, self.training, self.seed = text, images, cache, training, seed
-        self.neighbours, self.states = neighbours, states
+        self.extras = extras or {}
 
     def __len__(self) -> int:
         return len(self.studies)
@@ -116,10 +103,9 @@ class StudyDataset(Dataset[Drawn]):
         if flipped:
             report = swap_sides(report)
         tokens = self.tokenizer.encode(report, max_length=self.text.max_length)
-        retrieved = None if self.neighbours is None else self.neighbours.of(study)
-        states = None if self.states is None else self.states[study.id]
+        extras = {name: of(study) for name, of in self.extras.items()}
         if self.cache is not None:
-            return Item(row, tokens, np.stack([self.cache[sha256] for sha256 in study.sha256]), retrieved, states)
+            return Item(row, tokens, np.stack([self.cache[sha256] for sha256 in study.sha256]), extras)
         squares = []
         for path, sha256 in zip(study.images, study.sha256, strict=True):
             if self.training:
@@ -129,7 +115,7 @@ class StudyDataset(Dataset[Drawn]):
                 image = read_checked_image(path, sha256, at_least=self.images.size)
                 square = evaluation_square(image, self.images)
             squares.append(square[:, ::-1] if flipped else square)
-        return Item(row, tokens, np.stack(squares), retrieved, states)
+        return Item(row, tokens, np.stack(squares), extras)
 
 
 def collate(items: Sequence[Item]) -> Batch:
@@ -145,8 +131,6 @@ def collate(items: Sequence[Item]) -> Batch:
         tokens_BT[index, : len(item.tokens)] = torch.tensor(item.tokens)
         has_token_BT[index, : len(item.tokens)] = item.row.counts
     stacked = torch.from_numpy(images)
-    retrieved = [item.retrieved for item in items if item.retrieved is not None]
-    states = [item.states for item in items if item.states is not None]
     return Batch(
         rows_B=torch.tensor([item.row.study for item in items]),
         has_view_BV=has_view_BV,
@@ -156,8 +140,7 @@ def collate(items: Sequence[Item]) -> Batch:
         maps_BVNC=stacked if stacked.dtype == torch.float16 else None,
         targets_per_batch=items[0].row.targets_per_batch,
         studies_per_batch=items[0].row.studies_per_batch,
-        retrieved_BKM=torch.from_numpy(np.stack(retrieved)) if retrieved else None,
-        states_BO=torch.from_numpy(np.stack(states)).long() if states else None,
+        extras={name: torch.from_numpy(np.stack([item.extras[name] for item in items])) for name in items[0].extras},
     )
 
 

@@ -115,7 +115,7 @@ def study_entities(source: str, ids: Sequence[str], reports: Sequence[str], *, s
     if lacking:
         raise InputError(
             f"{source}: {len(lacking)} training studies have no entities, e.g. {lacking[0]}; "
-            f"write them with `rayscribe extract-entities`, or train with --jima.entities {LEXICON}"
+            f"write them with `rayscribe extract-entities`, or train with --method.entities {LEXICON}"
         )
     return [found[id_] for id_ in ids]
 

@@ -28,7 +28,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rayscribe.data.images import ImageConfig, evaluation_square, read_checked_image
+from rayscribe.config import ImageConfig
+from rayscribe.data.images import evaluation_square, read_checked_image
 from rayscribe.errors import InputError
 from rayscribe.models.backbones import Backbone
 from rayscribe.study import Study

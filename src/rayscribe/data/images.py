@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from rayscribe.config import ImageConfig
 from rayscribe.data.dicom import read_dicom
 from rayscribe.data.shards import is_member, member_bytes
 from rayscribe.errors import InputError
@@ -26,29 +27,6 @@ DAMAGE = (LookupError, OSError, OverflowError, SyntaxError, TypeError, ValueErro
 "What Pillow raises over a damaged file, beside its own errors."
 _SMALLEST = 32
 Image.MAX_IMAGE_PIXELS = 200_000_000  # a digital radiograph has up to 20 million; more is a decompression bomb
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ImageConfig:
-    """From a radiograph of any size to the model's input square."""
-
-    size: int = 224
-    "side of the model's input"
-    resize: int = 256
-    "training: the shorter side becomes this, then a random square of `size` is cut out; evaluation stretches to `size`"
-    crop: bool = True
-    "training: that random square; false: stretched to `size` as in evaluation"
-    rotation: float = 0.0
-    "training: degrees that an image is turned by at most, either way, about its middle; what comes in is black"
-    flip: bool = False
-    """training: flip half of the studies left to right, and swap left and right in their reports. R2Gen flips the image
-    alone, which contradicts the text; off by default"""
-
-    def __post_init__(self) -> None:
-        if not 32 <= self.size <= self.resize:
-            raise InputError(f"--images.size {self.size}: at least 32 and at most --images.resize {self.resize}")
-        if not 0 <= self.rotation <= 180:
-            raise InputError(f"--images.rotation {self.rotation}: between 0 and 180 degrees")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

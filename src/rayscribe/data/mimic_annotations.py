@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from rayscribe.data.conditions import CONDITIONS
 from rayscribe.data.mimic_files import Files
 from rayscribe.errors import InputError
+from rayscribe.labels import CONDITIONS
 from rayscribe.study import SPLITS, Study
 
 _GROUP = re.compile(r"p1\d")

@@ -7,12 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from rayscribe.data.conditions import AUXILIARY, CONDITIONS
 from rayscribe.data.label_tables import state_of, write_labels
 from rayscribe.data.mimic_cxr import Cohort
 from rayscribe.data.mimic_files import CHEXPERT, NEGBIO, RADIOLOGISTS, columns_of, rows
 from rayscribe.errors import InputError
-from rayscribe.labels import CSV_STATES, NOT_MENTIONED, OBSERVATIONS
+from rayscribe.labels import AUXILIARY, CONDITIONS, CSV_STATES, NOT_MENTIONED, OBSERVATIONS
 from rayscribe.study import Study
 
 _SOURCES = {"chexpert": CHEXPERT, "negbio": NEGBIO, "radiologists": RADIOLOGISTS}

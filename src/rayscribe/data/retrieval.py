@@ -158,7 +158,7 @@ class Retrieval:
         if top + most > rows:
             raise InputError(
                 f"{self.folder}: {rows} training reports, {top} are wanted beside {most} of the same study or patient; "
-                f"give --diagnosis.reports {max(1, rows - most)} or less"
+                f"give --method.reports {max(1, rows - most)} or less"
             )
         if use_faiss is None:
             use_faiss = rows >= _MANY and importlib.util.find_spec("faiss") is not None

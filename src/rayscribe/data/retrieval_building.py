@@ -21,9 +21,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from rayscribe.config import BackboneConfig, TextConfig
+from rayscribe.config import BackboneConfig, ImageConfig, TextConfig
 from rayscribe.data.dataset import cleaned_report
-from rayscribe.data.images import ImageConfig
 from rayscribe.data.manifest import Manifest
 from rayscribe.data.mining import Texts
 from rayscribe.data.retrieval import ABOUT, BANK, FORMAT, Progress, Retrieval, identity

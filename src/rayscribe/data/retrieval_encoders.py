@@ -17,9 +17,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from rayscribe.config import BackboneConfig
+from rayscribe.config import BackboneConfig, ImageConfig
 from rayscribe.data.features import cached_features, study_means
-from rayscribe.data.images import Grey, ImageConfig, evaluation_square, read_checked_image
+from rayscribe.data.images import Grey, evaluation_square, read_checked_image
 from rayscribe.errors import InputError
 from rayscribe.models.backbones import Backbone
 from rayscribe.settings import from_plain

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from rayscribe.data.images import Grey, ImageConfig, ImageFile, evaluation_square, looks_inverted, read_image
+from rayscribe.config import ImageConfig
+from rayscribe.data.images import Grey, ImageFile, evaluation_square, looks_inverted, read_image
 from rayscribe.study import Batch
 
 

@@ -1,4 +1,4 @@
-"""A trained model as a reporter: studies in, report texts out.
+"""A report model at work: studies in, drafts out.
 
 Shapes: B studies, T words, V views, S patches along a side of an image.
 """
@@ -6,64 +6,48 @@ Shapes: B studies, T words, V views, S patches along a side of an image.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from dataclasses import dataclass, replace
+from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from rayscribe.checkpoint import TrainedModel
-from rayscribe.config import DecodingConfig
-from rayscribe.data.conditions import CONDITIONS, UNLABELLED
-from rayscribe.data.dataset import Neighbours, Row, StudyDataset, collate
-from rayscribe.data.features import FeatureCache
+from rayscribe.data.dataset import Row, StudyDataset, collate
 from rayscribe.data.images import ImageFile
 from rayscribe.data.tokenizer import Tokenizer
+from rayscribe.drafts import DecodingConfig, Draft
 from rayscribe.errors import InputError
 from rayscribe.inference.images import LooseStudy, loose_batch, read_loose
-from rayscribe.labels import STATE_NAMES
-from rayscribe.methods.promptmrg import DiagnosisStage
+from rayscribe.labels import CONDITIONS, UNLABELLED
+from rayscribe.methods.method import TrainedModel
 from rayscribe.models.attention_maps import where_it_looked
 from rayscribe.models.decoding import Hypothesis, Steps, Vocabulary, decode
 from rayscribe.models.layers import Encoded
 from rayscribe.models.report_model import ReportModel
-from rayscribe.study import Batch, Study
+from rayscribe.study import GIVEN_STATES, Batch, Study
 
 BATCH = 16
 
 
-class Reporter(Protocol):
-    """Anything that writes reports. Evaluation, command line and server need only this."""
-
-    def generate(self, studies: Sequence[Study], decoding: DecodingConfig) -> list[str]:
-        """One report a study, in their order."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelReporter:
-    """A trained model that reads images from files, or features from a cache."""
+    """A trained model and the studies of a manifest that it reads, from files or from a cache of features."""
 
     trained: TrainedModel
-    cache: FeatureCache | None = None
-    neighbours: Neighbours | None = None
-    "the training reports that studies to come retrieve; looked up on the way where they are needed and not given"
-    states: Mapping[str, NDArray[np.int8]] | None = None
-    "states of the conditions by study id, which stand in the prompt instead of the model's own"
+    data: StudyDataset
 
-    def generate(self, studies: Sequence[Study], decoding: DecodingConfig) -> list[str]:
-        trained = self.trained
-        data = StudyDataset(
-            studies,
-            [""] * len(studies),
-            trained.tokenizer,
-            text=trained.config.text,
-            images=trained.config.images,
-            cache=self.cache,
-            neighbours=self.neighbours or trained.resources.neighbours(studies, trained.config),
-            states=self.states,
-        )
-        return generate_reports(self.trained.model, self.trained.tokenizer, data, decoding)
+    def draft(self, studies: Sequence[Study], decoding: DecodingConfig) -> list[Draft]:
+        """One draft a study; all are studies of `data`."""
+        trained, rows = self.trained, {study.id: row for row, study in enumerate(self.data.studies)}
+        batch = collate([self.data.item(Row(rows[study.id], 0)) for study in studies])
+        longest = trained.config.text.max_length
+        found = hypotheses(trained.model, trained.tokenizer, batch, decoding, max_length=longest)
+        return [
+            Draft(
+                reports=[trained.tokenizer.decode(one.tokens) for one in best],
+                log_probabilities=[one.log_probability for one in best],
+            )
+            for best in found
+        ]
 
 
 def generate_reports(
@@ -116,30 +100,22 @@ def _searched(
     return decode(model.decoder, encoded, vocabulary, decoding, max_tokens=max_length, best=best, steps=steps)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Draft:
-    """What the model says about one study of loose image files."""
-
-    reports: list[str]
-    "n-best, best first"
-    warnings: list[str]
-    diagnosis: dict[str, str]
-    "states by condition, which stand in front of the report; empty for methods without a disease head"
-    looks: list[NDArray[np.float32]] = field(default_factory=list)
-    "of every report: where the decoder looked while it wrote a word (T, V, S, S); empty for models that do not tell"
-    log_probabilities: list[float] = field(default_factory=list)
-    "of every report; empty for models that do not tell"
-
-
 def read_study(
     trained: TrainedModel, files: Sequence[ImageFile], *, states: Mapping[str, int] | None = None
 ) -> LooseStudy:
     """As large as the model needs it. `states`: by condition, instead of the model's own."""
-    if states is not None and not trained.config.prompts:
-        raise InputError(f"{trained.config.system} reads no findings before it writes; PromptMRG and KIF do")
-    retrieval = trained.resources.retrieval
-    side = max(trained.config.images.size, retrieval.least_images_side() if retrieval else 0)
+    if states is not None:
+        check_reads_findings(trained)
+    side = max(trained.config.images.size, trained.resources.least_side())
     return read_loose(files, at_least=side, source=trained.data.get("source", ""), states=states)
+
+
+def check_reads_findings(trained: TrainedModel) -> None:
+    """Raises InputError for a model that reads no findings before it writes."""
+    if not trained.method.prompt(trained.config).states:
+        raise InputError(
+            f"{trained.config.system} reads no findings before it writes; models with a diagnosis prompt do, see docs/papers.md"
+        )
 
 
 def draft_reports(
@@ -153,20 +129,19 @@ def draft_reports(
     """Drafts for studies of loose image files. Either all of them bring states or none."""
     if decoding.strategy == "beam" and not 1 <= best <= decoding.beams:
         raise InputError(f"--best {best}: between 1 and --decoding.beams {decoding.beams}, which it is chosen from")
-    batch, retrieval = loose_batch(studies, trained.config.images), trained.resources.retrieval
-    if retrieval is not None:
-        vectors_BM = torch.stack([retrieval.image_vector(study.images) for study in studies])
-        rows_BK = retrieval.nearest(vectors_BM, top=trained.config.diagnosis.reports)
-        batch = replace(batch, retrieved_BKM=torch.from_numpy(retrieval.bank_RM[rows_BK]))
+    batch = loose_batch(studies, trained.config.images)
+    extras = trained.resources.loose_extras([study.images for study in studies])
     given = [study.states for study in studies if study.states is not None]
     if given:
         assert len(given) == len(studies)
         states_BO = [[states.get(name, UNLABELLED) for name in CONDITIONS] for states in given]
-        batch = replace(batch, states_BO=torch.tensor(states_BO))
+        extras[GIVEN_STATES] = torch.tensor(states_BO)
+    batch = replace(batch, extras=extras)
     model, tokenizer, longest = trained.model, trained.tokenizer, trained.config.text.max_length
     encoded = _encoded(model, batch)
     found = _searched(model, tokenizer, encoded, decoding, max_length=longest, best=best, steps=steps)
     tokens = [[one.tokens for one in best] for best in found]
+    said = trained.method.said(model, batch, encoded)
     looks = where_it_looked(model.decoder, encoded, batch.has_view_BV, tokens, begin=tokenizer.begin)
     return [
         Draft(
@@ -176,25 +151,5 @@ def draft_reports(
             looks=look,
             log_probabilities=[one.log_probability for one in best],
         )
-        for study, best, diagnosis, look in zip(studies, found, _diagnoses(model, batch, encoded), looks, strict=True)
-    ]
-
-
-def _diagnoses(model: ReportModel, batch: Batch, encoded: Encoded) -> list[dict[str, str]]:
-    """What stands in the prompt of each study, where there is one; conditions that nobody labelled or gave are left out."""
-    stage = next((stage for stage in model.stages if isinstance(stage, DiagnosisStage)), None)
-    if stage is None:
-        return [{} for _ in batch.rows_B]
-    states_BO = encoded.states_BO
-    assert states_BO is not None
-    is_known_BO = stage.is_labelled_O.cpu().expand(states_BO.shape)
-    if batch.states_BO is not None:
-        is_known_BO = is_known_BO | (batch.states_BO != UNLABELLED)
-    return [
-        {
-            name: STATE_NAMES[state]
-            for name, state, is_known in zip(CONDITIONS, states_O, is_known_O, strict=True)
-            if is_known
-        }
-        for states_O, is_known_O in zip(states_BO.tolist(), is_known_BO.tolist(), strict=True)
+        for study, best, diagnosis, look in zip(studies, found, said, looks, strict=True)
     ]

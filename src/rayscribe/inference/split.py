@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from rayscribe import __version__
-from rayscribe.config import DecodingConfig
 from rayscribe.data.conditions import given_states
-from rayscribe.data.manifest import read_manifest
+from rayscribe.data.manifest import Manifest, read_manifest
+from rayscribe.drafts import DecodingConfig
 from rayscribe.errors import DISCLAIMER, InputError
 from rayscribe.files import sha256_of, write_text
 from rayscribe.inference.reporter import BATCH
-from rayscribe.inference.writer import open_writer
+from rayscribe.inference.writer import Writer
 from rayscribe.models.folder import weights_sha256
-from rayscribe.seen import note_test
+from rayscribe.provenance import note_test
 from rayscribe.study import Study
 
 
@@ -34,61 +34,66 @@ class Written:
     "section, and cleaning where the model writes cleaned words"
 
 
-def generate(
-    model: Path,
-    data: Path,
-    out: Path,
-    *,
-    split: str,
-    decoding: DecodingConfig,
-    features: Path | None = None,
-    states: Path | None = None,
-    base: str | None = None,
-    download: bool = False,
-    progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
-) -> Written:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SplitJob:
+    """Which reports are written, from what, and where to."""
+
+    model: Path
+    data: Path
+    out: Path
+    split: str
+    decoding: DecodingConfig
+    features: Path | None = None
+    "folder of the feature cache"
+    states: Path | None = None
+    "a table of findings for the prompt of a diagnosing model or a vision LLM"
+
+
+def write_split(writer: Writer, job: SplitJob, *, progress: Callable[[Iterable[Any]], Iterable[Any]] = iter) -> Written:
     """Writes one line {"id", "report", "disclaimer"} a study of the split that has the model's section.
 
-    `states`: a table of findings for the prompt of a diagnosing model or a vision LLM. `base`, `download`: see `open_writer`.
-    Whole batches that are there already are kept. Every use of the test split is noted in the model's folder.
+    `writer` is that of `job.model`. Whole batches that are there already are kept. Every use of the test split is noted in the
+    model's folder.
     """
-    writer = open_writer(model, base=base, download=download)
-    writer.check(states=states is not None, features=features is not None)
-    manifest = read_manifest(data)
-    studies = writer.studies(manifest, split)
+    writer.check(states=job.states is not None, features=job.features is not None)
+    manifest = read_manifest(job.data)
+    studies = writer.studies(manifest, job.split)
     if not studies:
-        raise InputError(f"{data}: no study of split {split} has the section {writer.protocol['section']!r}")
-    about = {
+        raise InputError(f"{job.data}: no study of split {job.split} has the section {writer.protocol['section']!r}")
+    about = _about(writer, job, manifest)
+    given = None
+    if job.states is not None:
+        given = given_states(job.states, [study.id for study in studies])
+        about |= {"states": f"{job.states.name} {sha256_of(job.states)[:12]}"}
+    done = _lines_to_keep(job.out, about, job.model, studies)
+    if done < len(studies):
+        reporter = writer.reporter(studies[done:], states=given, features=job.features)
+        if job.split == "test":
+            note_test(job.model, {"out": job.out.name} | about)
+        with open(job.out, "a", encoding="utf-8") as file:
+            for start in progress(range(done, len(studies), BATCH)):
+                batch = studies[start : start + BATCH]
+                # Every batch of a sampled run draws from its own stream.
+                drafts = reporter.draft(batch, replace(job.decoding, seed=job.decoding.seed + start))
+                for study, draft in zip(batch, drafts, strict=True):
+                    line = {"id": study.id, "report": draft.reports[0], "disclaimer": DISCLAIMER}
+                    file.write(json.dumps(line, ensure_ascii=False) + "\n")
+                file.flush()
+    return Written(len(studies), writer.protocol)
+
+
+def _about(writer: Writer, job: SplitJob, manifest: Manifest) -> dict[str, Any]:
+    """What a file of predictions must have in common with a run that goes on with it."""
+    return {
         "rayscribe": __version__,
         "disclaimer": DISCLAIMER,
-        "model": model.name,
-        "weights_sha256": weights_sha256(model),
+        "model": job.model.name,
+        "weights_sha256": weights_sha256(job.model),
         "data_digest": manifest.digest(),
-        "split": split,
+        "split": job.split,
         **writer.protocol,
-        "decoding": asdict(decoding),
+        "decoding": asdict(job.decoding),
     }
-    given = None
-    if states is not None:
-        given = given_states(states, [study.id for study in studies])
-        about |= {"states": f"{states.name} {sha256_of(states)[:12]}"}
-    done = _lines_to_keep(out, about, model, studies)
-    written = Written(len(studies), writer.protocol)
-    if done == len(studies):
-        return written
-    reporter = writer.reporter(studies[done:], states=given, features=features)
-    if split == "test":
-        note_test(model, {"out": out.name} | about)
-    with open(out, "a", encoding="utf-8") as file:
-        for start in progress(range(done, len(studies), BATCH)):
-            batch = studies[start : start + BATCH]
-            # Every batch of a sampled run draws from its own stream.
-            reports = reporter.generate(batch, replace(decoding, seed=decoding.seed + start))
-            for study, report in zip(batch, reports, strict=True):
-                line = {"id": study.id, "report": report, "disclaimer": DISCLAIMER}
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
-            file.flush()
-    return written
 
 
 def _lines_to_keep(out: Path, about: dict[str, Any], model: Path, studies: list[Study]) -> int:

@@ -5,24 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rayscribe.checkpoint import TrainedModel, load_model
-from rayscribe.config import DecodingConfig
-from rayscribe.data.dataset import cleaned_report
-from rayscribe.data.features import cached_features
+from rayscribe.checkpoint import FittedModel, load_fitted, load_model
+from rayscribe.config import RunConfig
+from rayscribe.data.dataset import StudyDataset, cleaned_report
+from rayscribe.data.features import FeatureCache, cached_features
 from rayscribe.data.images import ImageFile
 from rayscribe.data.manifest import Manifest
-from rayscribe.errors import InputError, need_packages
-from rayscribe.inference.images import LooseStudy
-from rayscribe.inference.reporter import Draft, ModelReporter, Reporter, draft_reports, read_study
+from rayscribe.drafts import DecodingConfig, Draft, Reporter
+from rayscribe.errors import InputError
+from rayscribe.inference.images import LooseStudy, loose_batch, read_loose
+from rayscribe.inference.reporter import ModelReporter, check_reads_findings, draft_reports, read_study
+from rayscribe.methods.method import Drafter, TrainedModel
 from rayscribe.models.decoding import Steps
-from rayscribe.models.folder import VISION_LLM, format_of
-from rayscribe.study import Study
+from rayscribe.models.folder import FITTED, format_of
+from rayscribe.study import GIVEN_STATES, Study
 
 States = Mapping[str, NDArray[np.int8]]
 "Of the 18 conditions, by study id: what a classifier made elsewhere finds."
@@ -57,16 +59,15 @@ class Writer(Protocol):
         """For studies as `read` returns them, either all with states or all without; `steps` watches the search."""
 
 
-def open_writer(folder: Path, *, base: str | None = None, download: bool = False) -> Writer:
-    """`base`, `download`: where a vision LLM's base model lies now, and whether it may be fetched."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if format_of(folder) == VISION_LLM:
-        need_packages("vlm", "transformers", "peft")
-        from rayscribe.vision_llm.writer import VisionLlmWriter  # transformers and peft: seconds to import
-
-        return VisionLlmWriter.load(folder, device, base=base, download=download)
-    if base is not None or download:
-        raise InputError(f"--base, --download: {folder} is no vision LLM and holds all of its weights")
+def open_own(folder: Path, device: torch.device) -> Writer:
+    """A report model, or what a method with a fit of its own has learned."""
+    if format_of(folder) == FITTED:
+        trained = load_fitted(folder, device)
+        if trained.method.reporter is None:
+            raise InputError(f"{folder}: the method {trained.config.system} has no reporter; install its package anew")
+        return FittedWriter(
+            trained=trained, drafter=trained.method.reporter(trained.config, trained.fitted), device=device
+        )
     return ModelWriter(trained=load_model(folder, device), device=device)
 
 
@@ -79,25 +80,33 @@ class ModelWriter:
 
     @property
     def protocol(self) -> dict[str, str]:
-        text = self.trained.config.text
-        return {"section": text.section, "cleaning": text.cleaning}
+        return _protocol(self.trained.config)
 
     def check(self, *, states: bool, features: bool) -> None:
-        if states and not self.trained.config.prompts:
-            raise InputError(
-                f"--states: {self.trained.config.system} reads no findings before it writes; PromptMRG and KIF do"
-            )
+        if states:
+            check_reads_findings(self.trained)
 
     def studies(self, manifest: Manifest, split: str) -> list[Study]:
-        return [study for study in manifest.split(split) if cleaned_report(study, self.trained.config.text)]
+        return _with_section(manifest, split, self.trained.config)
 
     def reporter(self, studies: Sequence[Study], *, states: States | None, features: Path | None) -> Reporter:
         trained, config = self.trained, self.trained.config
         cache = None
         if not config.backbone.trainable:
             cache = cached_features(studies, trained.model.backbone, config.images, folder=features, device=self.device)
-        neighbours = trained.resources.neighbours(studies, config, features=features, device=self.device)
-        return ModelReporter(trained=trained, cache=cache, neighbours=neighbours, states=states)
+        extras = dict(trained.resources.extras(studies, features=features, device=self.device))
+        if states is not None:
+            extras[GIVEN_STATES] = lambda study: states[study.id]
+        data = StudyDataset(
+            studies,
+            [""] * len(studies),
+            trained.tokenizer,
+            text=config.text,
+            images=config.images,
+            cache=cache,
+            extras=extras,
+        )
+        return ModelReporter(trained=trained, data=data)
 
     @property
     def needs_states(self) -> bool:
@@ -110,3 +119,77 @@ class ModelWriter:
         self, studies: Sequence[LooseStudy], decoding: DecodingConfig, *, best: int = 1, steps: Steps = iter
     ) -> list[Draft]:
         return draft_reports(self.trained, studies, decoding, best=best, steps=steps)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FittedReporter:
+    """Studies of a manifest by way of the feature cache."""
+
+    drafter: Drafter
+    cache: FeatureCache
+
+    def draft(self, studies: Sequence[Study], decoding: DecodingConfig) -> list[Draft]:
+        seen = [np.stack([self.cache[sha256] for sha256 in study.sha256]) for study in studies]
+        return self.drafter.draft(seen, decoding)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FittedWriter:
+    """A method with a fit of its own, behind its image encoder."""
+
+    trained: FittedModel
+    drafter: Drafter
+    device: torch.device
+
+    @property
+    def protocol(self) -> dict[str, str]:
+        return _protocol(self.trained.config)
+
+    def check(self, *, states: bool, features: bool) -> None:
+        if states:
+            raise InputError(f"--states: {self.trained.config.system} reads no findings before it writes")
+
+    def studies(self, manifest: Manifest, split: str) -> list[Study]:
+        return _with_section(manifest, split, self.trained.config)
+
+    def reporter(self, studies: Sequence[Study], *, states: States | None, features: Path | None) -> Reporter:
+        images, backbone = self.trained.config.images, self.trained.backbone
+        cache = cached_features(studies, backbone, images, folder=features, device=self.device)
+        return FittedReporter(drafter=self.drafter, cache=cache)
+
+    @property
+    def needs_states(self) -> bool:
+        return False
+
+    def read(self, files: Sequence[ImageFile], *, states: Mapping[str, int] | None = None) -> LooseStudy:
+        self.check(states=states is not None, features=False)
+        side = self.trained.config.images.size
+        return read_loose(files, at_least=side, source=self.trained.data.get("source", ""))
+
+    def draft(
+        self, studies: Sequence[LooseStudy], decoding: DecodingConfig, *, best: int = 1, steps: Steps = iter
+    ) -> list[Draft]:
+        batch = loose_batch(studies, self.trained.config.images).to(self.device)
+        assert batch.pixels_BVHW is not None
+        with torch.inference_mode():
+            maps_BVNC = self.trained.backbone(batch.pixels_BVHW, batch.has_view_BV).half().cpu().numpy()
+        seen = [maps_VNC[: len(study.images)] for maps_VNC, study in zip(maps_BVNC, studies, strict=True)]
+        drafts = self.drafter.draft(seen, decoding)
+        return [
+            Draft(
+                reports=draft.reports[:best],
+                warnings=[*study.warnings, *draft.warnings],
+                diagnosis=draft.diagnosis,
+                looks=draft.looks[:best],
+                log_probabilities=draft.log_probabilities[:best],
+            )
+            for draft, study in zip(drafts, studies, strict=True)
+        ]
+
+
+def _protocol(config: RunConfig[Any]) -> dict[str, str]:
+    return {"section": config.text.section, "cleaning": config.text.cleaning}
+
+
+def _with_section(manifest: Manifest, split: str, config: RunConfig[Any]) -> list[Study]:
+    return [study for study in manifest.split(split) if cleaned_report(study, config.text)]

@@ -1,1 +1,171 @@
-"""The published methods: one paper, one file."""
+"""The published methods: one paper, one file, one row of this table.
+
+A package of somebody else enters its own under the entry point `rayscribe.methods`: its name, and where its `Method` is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass, replace
+from difflib import get_close_matches
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from rayscribe.errors import InputError
+from rayscribe.settings import from_plain, to_plain
+
+if TYPE_CHECKING:
+    from rayscribe.config import RunConfig
+    from rayscribe.methods.method import Method, Published
+
+GROUP = "rayscribe.methods"
+
+
+@cache
+def methods() -> dict[str, Method[Any]]:
+    """All of them by name: ours, and those that installed packages enter. Imports inside, so that --help needs no torch.
+
+    Raises InputError where an entered one cannot be loaded, or has the name of another.
+    """
+    from rayscribe.methods import baseline, distill, ithn, jima, kif_isd, promptmrg, r2gen, r2gen_cmn
+
+    ours = (baseline, r2gen, r2gen_cmn, jima, promptmrg, kif_isd, ithn, distill)
+    found: dict[str, Method[Any]] = {module.METHOD.name: module.METHOD for module in ours}
+    for entry in entry_points(group=GROUP):
+        method = _entered(entry)
+        if method.name in found:
+            raise InputError(
+                f"{_package(entry)}: enters a method {method.name!r}, which exists; uninstall it, or rename it"
+            )
+        found[method.name] = method
+    return found
+
+
+def find_method(system: str) -> Method[Any]:
+    """The record of a system such as `r2gen` or `r2gen_cmn+ithn`. Raises InputError that names the nearest."""
+    from rayscribe.methods.compose import compose
+
+    try:
+        return _composed(system, compose)
+    except KeyError as error:
+        raise InputError(_unknown("method", str(error.args[0]), list(methods()))) from None
+
+
+def recipe(name: str) -> RunConfig[Any]:
+    """Published settings by name; a recipe with plug-ins that nobody published is its host's, with the plug-ins' defaults.
+
+    Raises InputError that names the nearest.
+    """
+    from rayscribe.methods.compose import PLUS, Plugged
+
+    known = recipes()
+    if name in known:
+        return known[name]()
+    host, *plug_ins = name.split(PLUS)
+    if host not in known:
+        raise InputError(_unknown("recipe", host, list(known)))
+    run = known[host]()
+    for plug_in in plug_ins:
+        system = f"{run.system}{PLUS}{plug_in}"
+        find_method(system)  # refuses what does not go together
+        run = replace(run, system=system, method=Plugged(host=run.method, plug_in=methods()[plug_in].settings()))
+    return run
+
+
+def recipes() -> dict[str, Callable[[], RunConfig[Any]]]:
+    """All published settings by name. Raises InputError where two methods have one of the same name."""
+    found: dict[str, Callable[[], RunConfig[Any]]] = {}
+    for method in methods().values():
+        for name, function in method.recipes.items():
+            if name in found:
+                raise InputError(f"{method.name}: duplicate recipe {name!r}; rename it")
+            found[name] = function
+    return found
+
+
+def plug_ins() -> list[str]:
+    """Names of what can be plugged into a method's training."""
+    return [name for name, method in methods().items() if method.is_plug_in]
+
+
+def as_published(run: RunConfig[Any]) -> tuple[RunConfig[Any], list[Published]]:
+    """The same run with the paper's own choices where our defaults differ, and what was changed."""
+    from rayscribe.config import RunConfig
+
+    method, plain = find_method(run.system), to_plain(run)
+    for one in method.published:
+        *path, name = one.setting.split(".")
+        part = plain
+        for step in path:
+            part = part[step]
+        if name not in part:
+            raise InputError(f"{method.name}: has no setting {one.setting} (--as-published)")
+        part[name] = one.value
+    kind: Any = RunConfig[method.settings]  # type: ignore[name-defined]
+    return from_plain(kind, plain), list(method.published)
+
+
+def run_from_plain(plain: Mapping[str, Any]) -> RunConfig[Any]:
+    """Settings of a run from what `to_plain` makes of them, those of version 0.3 too. Raises TypeError or KeyError."""
+    from rayscribe.config import RunConfig
+    from rayscribe.methods.version_0_3 import upgraded
+
+    today = upgraded(plain)
+    kind: Any = RunConfig[find_method(str(today["system"])).settings]  # type: ignore[misc]
+    run: RunConfig[Any] = from_plain(kind, today)
+    return run
+
+
+def run_from_yaml(text: str, source: Path | str) -> RunConfig[Any]:
+    """The same from a run folder's config.yaml. Raises InputError that names `source`."""
+    try:
+        return run_from_plain(yaml.safe_load(text))
+    except (yaml.YAMLError, TypeError, KeyError, AttributeError) as error:
+        raise InputError(f"{source}: not a rayscribe configuration ({error})") from error
+
+
+def methods_with(setting: str) -> list[str]:
+    """Names of the methods that have a setting of this name."""
+    return [name for name, method in methods().items() if setting in _names(method.settings)]
+
+
+def _names(settings: type[Any]) -> set[str]:
+    found: set[str] = set()
+    for one in fields(settings):
+        found |= {one.name}
+        if is_dataclass(one.default_factory):
+            found |= _names(one.default_factory)
+    return found
+
+
+@cache
+def _composed(system: str, compose: Callable[..., Method[Any]]) -> Method[Any]:
+    return compose(system, methods())
+
+
+def _entered(entry: EntryPoint) -> Method[Any]:
+    from rayscribe.methods.method import Method
+
+    try:
+        method = entry.load()
+    except (ImportError, AttributeError) as error:
+        raise InputError(
+            f"{_package(entry)}: its method {entry.name!r} cannot be loaded ({error}); mend the package, or uninstall it"
+        ) from error
+    if not isinstance(method, Method) or method.name != entry.name:
+        raise InputError(f"{_package(entry)}: {entry.value} is no Method named {entry.name!r}")
+    return method
+
+
+def _package(entry: EntryPoint) -> str:
+    return entry.dist.name if entry.dist is not None else entry.value
+
+
+def _unknown(what: str, name: str, known: list[str]) -> str:
+    near = get_close_matches(name, known, n=1)
+    meant = f", did you mean {near[0]}" if near else ""
+    return f"no {what} {name!r}{meant}; there are {', '.join(known)}"

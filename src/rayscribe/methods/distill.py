@@ -3,15 +3,15 @@
 A plug-in: it wraps the task of any method and is gone when the model is exported. Two losses beside the host's: the
 student's word scores follow the teacher's (response; Hinton et al., 2015, with the temperature of the released code), and
 studies that are alike for the teacher are alike for the student (relation; after Tung and Mori, 2019). The teacher reads the
-same images and the same words without gradients and is never changed. "Iterative" is `rayscribe train --generations 3`: each
+same images and the same words without gradients and is never changed. "Iterative" is `train METHOD+isd --generations 3`: each
 generation starts anew and learns from the best checkpoint of the one before.
 
 What differs from the released code (spec A2.9, rows 6 to 9, 11):
 
 * the teacher keeps no graph for gradients that nobody asks for; the student's are the same;
 * pads and the prompt do not count, and the response loss is a mean over target tokens, whatever the reports' length.
-  `--distill.reduction batchmean` is the released sum over all positions, pads too, by the number of studies;
-* similarities of features and of states are normalised on their own, then averaged: joined as released (`--distill.grams
+  `--method.isd.reduction batchmean` is the released sum over all positions, pads too, by the number of studies;
+* similarities of features and of states are normalised on their own, then averaged: joined as released (`--method.isd.grams
   joined`) the features' are thousands of times larger and the states have no effect. Methods without a disease head
   compare features alone;
 * the relational loss is a mean over studies; its default weight of 16 makes it the released sum over a batch of 16;
@@ -22,23 +22,70 @@ Shapes: B studies, T positions, W words, N patches, C channels, S states, O cond
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from rayscribe.config_methods import DistillConfig
+from rayscribe.config import RunConfig
 from rayscribe.data.dataset import Order, Sampler
+from rayscribe.errors import InputError
+from rayscribe.files import sha256_of
+from rayscribe.methods.compose import PLUS, host_run, innermost
+from rayscribe.methods.method import (
+    CardLine,
+    Feed,
+    Host,
+    Inputs,
+    Known,
+    Method,
+    Published,
+    Source,
+    Start,
+    TrainedModel,
+    no_inputs,
+    no_resources,
+)
+from rayscribe.methods.promptmrg import STATE_SCORES
+from rayscribe.methods.promptmrg_reports import retrieval_digest
 from rayscribe.models.report_model import Reading, ReportModel
+from rayscribe.settings import need
 from rayscribe.study import Batch
 from rayscribe.task import HostTask, studies_of, target_tokens
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IsdSettings:
+    """Self-distillation from a frozen teacher beside any method."""
+
+    teacher: str = ""
+    "folder of a trained model; empty: no distillation. `--generations` fills it in"
+    temperature: float = 4.0
+    "of teacher and student (released code)"
+    response: float = 1.0
+    "weight of the response loss (KL divergence of the word scores); 0.01 with --method.isd.reduction batchmean, as released"
+    reduction: Literal["token", "batchmean"] = "token"
+    "of the response loss: mean over target tokens, or as released the sum over all positions, pads too, by studies"
+    relation: float = 16.0
+    "weight of the relational loss, a mean over studies; the released code sums over its batch of 16"
+    grams: Literal["separate", "joined"] = "separate"
+    "similarities of features and of states: each made comparable on its own, or joined unscaled as released"
+    features: Literal["backbone", "encoded"] = "backbone"
+    "which features are compared: the image encoder's, or what the decoder looks at (for frozen image encoders)"
+
+    def check(self, run: RunConfig[Any]) -> None:
+        need(self.temperature > 0, "--method.isd.temperature", self.temperature, "above 0")
+        for flag, weight in (("response", self.response), ("relation", self.relation)):
+            need(weight >= 0, f"--method.isd.{flag}", weight, "a weight is not negative")
 
 
 class DistillTask(HostTask[Any]):
     """The student's own losses on what it draws, and what its teacher makes of the same studies."""
 
-    def __init__(self, student: HostTask[Any], teacher: HostTask[Any], config: DistillConfig) -> None:
+    def __init__(self, student: HostTask[Any], teacher: HostTask[Any], config: IsdSettings) -> None:
         super().__init__()
         self.student, self.teacher, self.config = student, teacher, config
         self.leaves_out_parameters = student.leaves_out_parameters
@@ -92,9 +139,9 @@ class DistillTask(HostTask[Any]):
     def _relation(self, student: Reading, teacher: Reading, batch: Batch) -> Tensor:
         counts_B = batch.has_token_BT.any(1)
         pairs = [(self._features_BF(student), self._features_BF(teacher))]
-        states = student.encoded.state_scores_BSO, teacher.encoded.state_scores_BSO
-        if states[0] is not None and states[1] is not None:
-            pairs.append((states[0].float().flatten(1), states[1].float().flatten(1)))
+        own, its = (reading.encoded.extras.get(STATE_SCORES) for reading in (student, teacher))
+        if own is not None and its is not None:
+            pairs.append((own.float().flatten(1), its.float().flatten(1)))
         if self.config.grams == "joined":
             apart_B = _apart_B([_gram(own, counts_B) for own, _ in pairs], [_gram(its, counts_B) for _, its in pairs])
         else:
@@ -123,3 +170,91 @@ def _apart_B(own: list[Tensor], its: list[Tensor]) -> Tensor:
     """How far apart a study's similarities to the others are, as directions."""
     rows, others = (F.normalize(torch.cat(grams, dim=1), dim=1) for grams in (own, its))
     return torch.linalg.vector_norm(rows - others, dim=1)
+
+
+def _inputs(run: RunConfig[Any], source: Source) -> Inputs:
+    teacher = run.method.plug_in.teacher
+    if not teacher:
+        raise InputError(
+            f"{run.system}: nobody teaches it; give --generations of 2 or more, or --method.isd.teacher MODEL"
+        )
+    weights = Path(teacher) / "model.safetensors"
+    if not weights.is_file():
+        raise InputError(f"{teacher}: no rayscribe model (--method.isd.teacher)")
+
+    def known(start: Start) -> Known:
+        trained = start.open_model(Path(teacher))
+        _check_teacher(run, trained, Path(teacher), start)
+        own = {
+            "system": trained.config.system,
+            "weights_sha256": sha256_of(weights),
+            "seed": trained.config.seed,
+            "epoch": trained.training.get("epoch"),
+            "validation": trained.training.get("validation"),
+        }
+        lineage = [*trained.training.get("lineage", []), own]
+        return Known(value=trained, facts={"lineage": lineage}, origins=[trained.data])
+
+    return Inputs(digests=[sha256_of(weights)], known=known)
+
+
+def _check_teacher(run: RunConfig[Any], teacher: TrainedModel, folder: Path, start: Start) -> None:
+    """Raises InputError where it reads other words, other images or other reports than the student."""
+    theirs, method = teacher.config, teacher.method.innermost
+    reads_no_more = method.inputs is no_inputs and method.resources is no_resources
+    differing = {
+        "method": not reads_no_more and not isinstance(innermost(theirs.method), type(innermost(run.method))),
+        "vocabulary": teacher.tokenizer.digest() != start.tokenizer.digest(),
+        "ids a report (--text.max-length)": theirs.text.max_length != run.text.max_length,
+        "image size": theirs.images.size != run.images.size,
+        "retrieved reports": retrieval_digest(teacher.resources) not in ("", retrieval_digest(start.resources)),
+        "frozen image encoder": not run.backbone.trainable
+        and teacher.model.backbone.fingerprint() != start.model.backbone.fingerprint(),
+    }
+    if found := [name for name, differs in differing.items() if differs]:
+        raise InputError(f"{folder}: the teacher has another {found[0]} than this run; train one with the same")
+
+
+def _around(run: RunConfig[Any], settings: IsdSettings, host: Host, known: TrainedModel, feed: Feed) -> HostTask[Any]:
+    taught_as = known.config
+    while PLUS in taught_as.system:
+        taught_as = host_run(taught_as)
+    # A teacher of another method needs no inputs; one of the same method knows what the student knows.
+    method = known.method.innermost
+    teacher = method.task(taught_as, known.model, _innermost_known(run, host.known), feed)
+    return DistillTask(host.task, teacher, settings)
+
+
+def _innermost_known(run: RunConfig[Any], known: Any) -> Any:
+    """What the method inside all plug-ins knows: a composed method knows two things."""
+    for _ in range(run.system.count(PLUS)):
+        known = known[0]
+    return known
+
+
+def _generation(run: RunConfig[Any], teacher: Path | None) -> RunConfig[Any]:
+    """Without a teacher of its own the first generation is the host alone."""
+    if teacher is None:
+        return run if run.method.plug_in.teacher else host_run(run)
+    return replace(run, method=replace(run.method, plug_in=replace(run.method.plug_in, teacher=str(teacher))))
+
+
+def _card(trained: TrainedModel) -> list[CardLine]:
+    teachers = trained.training.get("lineage", [])
+    eldest = ", ".join(f"{one['system']} {one['weights_sha256'][:12]}" for one in teachers)
+    return [("taught by", f"{len(teachers)} generations before it: {eldest}")] if teachers else []
+
+
+METHOD = Method(
+    name="isd",
+    settings=IsdSettings,
+    published=(
+        Published(setting="method.reduction", value="batchmean", source="released code: a sum over pads too"),
+        Published(setting="method.response", value=0.01, source="released code, for its batchmean"),
+        Published(setting="method.grams", value="joined", source="released code: similarities joined unscaled"),
+    ),
+    around=_around,
+    generation=_generation,
+    inputs=_inputs,
+    card=_card,
+)

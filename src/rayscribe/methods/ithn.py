@@ -6,14 +6,14 @@ unit vectors. Max step: a harder negative report for each image, without gradien
 in which that negative lowers the diagonal, and a term that turns image and negative image away from each other.
 
 The paper's text was not at hand; this follows its abstract, its figure and the released code, and departs from that code where
-it contradicts them (spec 5.3 and 5.9; `--ithn.negative released` gives the code's form):
+it contradicts them (spec 5.3 and 5.9; `--method.ithn.negative released` gives the code's form):
 
 * a study's negative depends on that study alone; the code's product of matrices mixes the batch;
 * the harder negative stays between the mined report and the true one, has length 1 and passes no gradient (true alternation);
 * words are averaged without the padding, and both temperatures are held at a scale of at most 100.
 
-`--ithn.contrast column` mends a fault of the published loss, see `diagonal_loss`. `--ithn.read-before own_image` mends another:
-the decoder's states carry the image that it looks at, so a mined report that is read before its own image can be told apart
+`--method.ithn.contrast column` mends a fault of the published loss, see `diagonal_loss`. `--method.ithn.read-before own_image`
+mends another: the decoder's states carry the image that it looks at, so a mined report that is read before its own image can be told apart
 without its words.
 `mined` keeps the mined negative as it is (a control). `ascent` is the general form of the max step: steps of gradient ascent on
 the sphere, from where the study's last negative was, within a radius of the mined one.
@@ -28,18 +28,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 
-from rayscribe.config_methods import IthnConfig
+from rayscribe.config import RunConfig
 from rayscribe.data.dataset import Order, Sampler
-from rayscribe.data.pairs import MinedPairs
+from rayscribe.errors import InputError
+from rayscribe.methods.compose import Plugged, innermost
+from rayscribe.methods.ithn_pairs import MinedPairs, mined_partners
+from rayscribe.methods.jima import JimaSettings
+from rayscribe.methods.method import Feed, Host, Inputs, Known, Method, Published, Source, Start
+from rayscribe.methods.r2gen_cmn import R2GenCmnSettings, r2gen_cmn
 from rayscribe.models.layers import Encoded, pooled
 from rayscribe.models.report_model import Reading, ReportModel
+from rayscribe.settings import need
 from rayscribe.study import Batch, Pair
 from rayscribe.task import HostTask, Task
 
@@ -49,6 +55,66 @@ _PROBE = 1e-4
 
 
 _TERMS = ("align", "apart", "true_similarity", "mined_similarity", "harder_similarity")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IthnSettings:
+    """Increasingly hard negatives beside any method. Weights and alpha are the released code's."""
+
+    negative: Literal["line", "mined", "ascent", "released"] = "line"
+    """Where the harder negative is: on the line from the mined to the true report; the mined one itself, never harder; where
+    gradient ascent took it; or as in the released code, whose projection mixes the batch"""
+    contrast: Literal["diagonal", "column"] = "diagonal"
+    """What the harder negative does: it lowers the true pair's score (released code), or it is one more report to choose from.
+    The first has a useless minimum, all images and reports opposite to each other; see docs/papers.md"""
+    read_before: Literal["mined_image", "own_image"] = "mined_image"
+    """Which image the decoder looks at while it reads the mined report that the harder negative is made from: that report's own
+    (released code), or the study's, so that only the words differ"""
+    report: float = 0.7
+    "weight of the host's own loss"
+    align: float = 0.1
+    "weight of the alignment of images and reports"
+    apart: float = 0.2
+    "weight of the cosine of image and mined image"
+    alpha: float = 0.01
+    "how fast the negatives harden: the mixing coefficient is exp(-alpha x epochs)"
+    harden: Literal["epoch", "step"] = "epoch"
+    candidates: int = 1
+    "how many mined negatives of a study take turns"
+    image: Literal["backbone", "encoded"] = "backbone"
+    "what is pooled: the image encoder's features, or what the decoder looks at (for frozen image encoders)"
+    width: int = 512
+    temperature: float = 0.07
+    "at the start; both temperatures are learned"
+    ascent_steps: int = 1
+    "each time that a study is seen"
+    ascent_step: float = 0.05
+    ascent_radius: float = 0.5
+    "how far from the mined report, as a chord on the sphere of radius 1"
+    probe: bool = False
+    "a control: the host learns as without ITHN and the alignment beside it, without reaching it; `report` does not count"
+
+    def check(self, run: RunConfig[Any]) -> None:
+        for flag, weight in (("report", self.report), ("align", self.align), ("apart", self.apart)):
+            need(weight >= 0, f"--method.ithn.{flag}", weight, "a weight is not negative")
+        need(self.width >= 1, "--method.ithn.width", self.width, "at least 1")
+        need(self.alpha >= 0, "--method.ithn.alpha", self.alpha, "not negative; 0 keeps the mined negatives")
+        need(self.candidates >= 1, "--method.ithn.candidates", self.candidates, "at least 1")
+        need(0.01 <= self.temperature <= 10, "--method.ithn.temperature", self.temperature, "between 0.01 and 10")
+        need(self.ascent_steps >= 1, "--method.ithn.ascent-steps", self.ascent_steps, "at least 1")
+        need(self.ascent_step > 0, "--method.ithn.ascent-step", self.ascent_step, "above 0")
+        need(0 < self.ascent_radius < 2, "--method.ithn.ascent-radius", self.ascent_radius, "above 0, below 2")
+        flip = "with mined reports a flip could turn one into the true one: left and right change places in its words"
+        need(not run.images.flip, "--images.flip", "", flip)
+        if isinstance(innermost(run.method), JimaSettings):
+            reached = "no report's loss reaches JIMA's image encoder; give --method.ithn.image encoded"
+            need(self.image == "encoded", "--method.ithn.image", self.image, reached)
+            need(
+                self.harden == "epoch",
+                "--method.ithn.harden",
+                self.harden,
+                "JIMA's epochs differ in length; give epoch",
+            )
 
 
 class HardNegativeTask(Task[Pair[Any, Any]]):
@@ -61,7 +127,7 @@ class HardNegativeTask(Task[Pair[Any, Any]]):
     def __init__(
         self,
         host: HostTask[Any],
-        config: IthnConfig,
+        config: IthnSettings,
         *,
         studies: int,
         batches_per_epoch: int,
@@ -217,7 +283,7 @@ def batch_mixed(image_BD: Tensor, text_BD: Tensor, mined_BD: Tensor, mixing: flo
     return mixing * mined_BD + (1 - mixing) * hardest_BD
 
 
-def ascended(image_BD: Tensor, mined_BD: Tensor, start_BD: Tensor, config: IthnConfig) -> Tensor:
+def ascended(image_BD: Tensor, mined_BD: Tensor, start_BD: Tensor, config: IthnSettings) -> Tensor:
     """Steps on the sphere up the alignment loss, held within a distance (a chord) of the mined report.
 
     The loss depends on a study's negative through the diagonal alone, so its gradient there is the image's vector times
@@ -268,3 +334,51 @@ def _only(logits_BB: Tensor, counts_B: Tensor) -> Tensor:
 
 def _mean(values_B: Tensor, counts_B: Tensor) -> Tensor:
     return (values_B * counts_B).sum() / counts_B.sum().clamp(min=1)
+
+
+def r2gen_cmn_ithn() -> RunConfig[Plugged[R2GenCmnSettings, IthnSettings]]:
+    """R2GenCMN with increasingly hard negatives, as ITHN's released IU script trains it (spec 5.6)."""
+    host = r2gen_cmn()
+    return RunConfig(
+        system="r2gen_cmn+ithn",
+        method=Plugged(host=host.method, plug_in=IthnSettings()),
+        train=replace(host.train, patience=25),
+        seed=host.seed,
+    )
+
+
+def _inputs(run: RunConfig[Any], source: Source) -> Inputs:
+    least = 2 * source.processes
+    if run.train.batch_size < least:
+        raise InputError(
+            f"--train.batch-size {run.train.batch_size}: ITHN tells a study's report from those of the others in its "
+            f"batch; give at least {least} for {source.processes} processes"
+        )
+    candidates = run.method.plug_in.candidates
+
+    def known(start: Start) -> Known:
+        studies = start.training.studies
+        return Known(value=mined_partners(source.manifest, studies, run.text, candidates=candidates, data=source.path))
+
+    return Inputs(with_negatives=True, known=known)
+
+
+def _around(
+    run: RunConfig[Any], settings: IthnSettings, host: Host, known: list[list[int]], feed: Feed
+) -> Task[Pair[Any, Any]]:
+    return HardNegativeTask(
+        host.task, settings, studies=feed.studies, batches_per_epoch=feed.batches_per_epoch, partners=known
+    )
+
+
+METHOD = Method(
+    name="ithn",
+    settings=IthnSettings,
+    recipes={"r2gen_cmn+ithn": r2gen_cmn_ithn},
+    published=(
+        Published(setting="method.negative", value="released", source="released code: its projection mixes the batch"),
+    ),
+    around=_around,
+    is_last=True,
+    inputs=_inputs,
+)

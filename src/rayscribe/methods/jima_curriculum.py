@@ -1,4 +1,4 @@
-"""How hard a study is for JIMA's two tasks, and which studies a task keeps (spec 4.5).
+"""How hard a study is for JIMA's two tasks, which studies a task keeps (spec 4.5), and how both are drawn.
 
 Shapes: B studies, T target positions, V words of the vocabulary, W ids (V and the reserved ones), S training studies.
 """
@@ -6,11 +6,16 @@ Shapes: B studies, T target positions, V words of the vocabulary, W ids (V and t
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, zip_longest
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from rayscribe.data.dataset import Order, Row
 from rayscribe.study import Batch
 
 
@@ -66,3 +71,57 @@ def chosen_S(difficulty_S: Tensor, share: float, *, order: str, seed: int) -> Te
     is_chosen_S = torch.zeros_like(difficulty_S, dtype=torch.bool)
     is_chosen_S[order_S[: math.ceil(share * len(difficulty_S))]] = True
     return is_chosen_S
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TwoTasks:
+    """Batches of the studies that each of two tasks chose for the epoch: (first task's, second task's).
+
+    An epoch is one visit to every study of the larger choice; those of the smaller one are drawn equally often. Joint steps
+    hold a batch of each; alternating ones a batch of one, in turn.
+    """
+
+    order: Order
+    "of the first task: batches of similar report length, counted in tokens"
+    chosen: Callable[[], tuple[Sequence[int], Sequence[int]]]
+    "asked at the start of every epoch"
+    alternating: bool
+
+    def rows(
+        self, epoch: int, *, accumulate: int, rank: int, processes: int
+    ) -> list[list[tuple[Row | None, Row | None]]]:
+        second = replace(
+            self.order,
+            lengths=[2] * len(self.order.lengths),  # one answer a study, whatever the length of its report
+            bucket=False,
+            seed=self.order.seed + 1,
+        )
+        orders, chosen = (self.order, second), self.chosen()
+        draws = max(map(len, chosen))
+        first, other = (
+            order.shares(
+                order.batches(epoch, _repeated(studies, draws, [order.seed, epoch, 2])),
+                epoch,
+                accumulate=accumulate,
+                rank=rank,
+                processes=processes,
+            )
+            for order, studies in zip(orders, chosen, strict=True)
+        )
+        if self.alternating:
+            return list(chain.from_iterable(zip(_paired(first, None), _paired(None, other))))
+        return [list(zip_longest(*pair)) for pair in zip(first, other, strict=True)]
+
+
+def _repeated(studies: Sequence[int], draws: int, seed: Sequence[int]) -> Sequence[int]:
+    """As many draws as asked for, every study equally often, or once more than another."""
+    shuffled = np.random.default_rng(seed).permutation(np.asarray(studies))
+    return [int(study) for study in np.resize(shuffled, draws)]
+
+
+def _paired(
+    first: Iterable[list[Row]] | None, second: Iterable[list[Row]] | None
+) -> Iterable[list[tuple[Row | None, Row | None]]]:
+    """Batches of one task, the other one left empty."""
+    for batch in first or second or ():
+        yield [(row, None) if second is None else (None, row) for row in batch]

@@ -10,7 +10,7 @@ What differs from the released code, of which two modules were never published (
   names as one text that is cut at 32 word pieces, so the mask and the positions fall on other words and half of the nodes are
   missing;
 * node states are expanded to the batch; the released reshape scrambles them for some batch sizes and fails for others;
-* `--kif.residual` adds the patches to what the graph made of them. Off by default as released; recommended by the spec;
+* `--method.residual` adds the patches to what the graph made of them. Off by default as released; recommended by the spec;
 * layer norms are PyTorch's; the released ones divide by the unbiased deviation.
 
 Shapes: B studies, P patches, C channels, N nodes, H heads, D = `width` of the graph.
@@ -18,14 +18,33 @@ Shapes: B studies, P patches, C channels, N nodes, H heads, D = `width` of the g
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
+from tyro.conf import arg
 
-from rayscribe.config_methods import KifConfig
-from rayscribe.methods.kif_graph import Graph
+from rayscribe.config import RunConfig
+from rayscribe.data.dataset import Extras
+from rayscribe.data.images import Grey
+from rayscribe.methods.knowledge_graph import PUBLISHED, Graph
+from rayscribe.methods.method import CardLine, Method, Resources, Source, TrainedModel, patch_embedding
+from rayscribe.methods.promptmrg import (
+    PromptMrgSettings,
+    bert_sizes,
+    diagnosis_inputs,
+    diagnosis_line,
+    diagnosis_prompt,
+    diagnosis_resources,
+    diagnosis_stage,
+    diagnosis_task,
+    promptmrg,
+    said_states,
+)
+from rayscribe.methods.promptmrg_reports import ReportBank
 from rayscribe.models.layers import (
     EPS,
     Attention,
@@ -36,12 +55,49 @@ from rayscribe.models.layers import (
     init_transformer_,
     waves_PD,
 )
+from rayscribe.models.report_model import ReportModel
+from rayscribe.settings import need
+from rayscribe.study import Study
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KifSettings:
+    """The knowledge graph and its fusion with the patches (sizes of the released code), and PromptMRG's settings."""
+
+    diagnosis: Annotated[PromptMrgSettings, arg(name="")] = field(default_factory=PromptMrgSettings)
+    graph: str = "published"
+    "`published`, the 28 nodes of the paper, or a file made by `rayscribe build-graph`"
+    width: int = 768
+    hidden: int = 1024
+    "of the feed-forward parts"
+    layers: int = 2
+    "of the graph attention, and of the patches' attention to the nodes"
+    node_heads: int = 6
+    patch_heads: int = 16
+    dropout: float = 0.1
+    masked: bool = True
+    "a node attends to its neighbours; false: to every node (a control)"
+    residual: bool = False
+    "the patches are added to what the graph made of them; false: replaced by it (released code)"
+    query: Literal["none", "findings"] = "none"
+    "what joins the image's query to the retrieved reports: nothing (the released inference), or the names of 20 findings"
+
+    def check(self, run: RunConfig[Any]) -> None:
+        self.diagnosis.check(run)
+        for flag, heads in (("--method.node-heads", self.node_heads), ("--method.patch-heads", self.patch_heads)):
+            need(heads >= 1 and self.width % heads == 0, flag, heads, f"must divide --method.width {self.width}")
+        need(self.width % 2 == 0, "--method.width", self.width, "must be even, for the sines and cosines of groups")
+        need(self.hidden >= 1, "--method.hidden", self.hidden, "at least 1")
+        need(self.layers >= 1, "--method.layers", self.layers, "at least 1")
+        need(0 <= self.dropout < 1, "--method.dropout", self.dropout, "at least 0, below 1")
+        fits = self.query == "none" or self.diagnosis.memory
+        need(fits, "--method.query", self.query, "is the query of the retrieved reports; it needs --method.memory")
 
 
 class KnowledgeStage(nn.Module):
     """The image encoder's features to what the graph makes of them, of the same size; before the patch embedding."""
 
-    def __init__(self, channels: int, graph: Graph, config: KifConfig) -> None:
+    def __init__(self, channels: int, graph: Graph, config: KifSettings) -> None:
         super().__init__()
         self.graph, self.residual = graph, config.residual
         self.knowledge = KnowledgeEncoder(graph, config)
@@ -83,7 +139,7 @@ class KnowledgeEncoder(nn.Module):
     positions_ND: Tensor
     edges_NN: Tensor
 
-    def __init__(self, graph: Graph, config: KifConfig) -> None:
+    def __init__(self, graph: Graph, config: KifSettings) -> None:
         super().__init__()
         self.vocabulary = node_words(graph)
         self.root_1D = nn.Parameter(0.02 * torch.randn(1, config.width))
@@ -127,7 +183,7 @@ class KnowledgeEncoder(nn.Module):
 class NodeAttention(nn.Module):
     """Patches attend to the nodes, not to one another; then feed-forward. Each behind its norm, each added back."""
 
-    def __init__(self, config: KifConfig) -> None:
+    def __init__(self, config: KifSettings) -> None:
         super().__init__()
         self.attention = Attention(config.width, config.patch_heads, config.dropout)
         self.feed_forward = feed_forward(config.width, config.hidden, config.dropout)
@@ -147,3 +203,97 @@ class NodeAttention(nn.Module):
 def node_words(graph: Graph) -> list[str]:
     """The words of the names, the root's left out."""
     return sorted({word for name in graph.names[1:] for word in name.split()})
+
+
+@dataclass(frozen=True, slots=True)
+class BankAndGraph:
+    """The reports that a study retrieves, and the knowledge graph."""
+
+    bank: ReportBank
+    graph: Graph
+
+    def digests(self) -> list[str]:
+        return [*self.bank.digests(), self.graph.digest]
+
+    def save(self, folder: Path) -> None:
+        self.bank.save(folder)
+        self.graph.save(folder / "graph.json")
+
+    def check(self, run: RunConfig[Any], source: Source) -> None:
+        self.bank.check(run, source)
+
+    def extras(
+        self,
+        studies: Sequence[Study],
+        *,
+        features: Path | None = None,
+        device: torch.device | None = None,
+        progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
+    ) -> Extras:
+        return self.bank.extras(studies, features=features, device=device, progress=progress)
+
+    def loose_extras(self, studies: Sequence[Sequence[Grey]]) -> dict[str, Tensor]:
+        return self.bank.loose_extras(studies)
+
+    def least_side(self) -> int:
+        return self.bank.least_side()
+
+
+def kif() -> RunConfig[KifSettings]:
+    """PromptMRG with the knowledge graph, 10 epochs (spec A2.7); KIF-ISD is `kif+isd --generations 2`."""
+    base = promptmrg()
+    train = replace(base.train, epochs=10, patience=10)
+    return RunConfig(system="kif", method=KifSettings(), text=base.text, model=base.model, train=train, seed=base.seed)
+
+
+def kif_bert() -> RunConfig[KifSettings]:
+    """The same with the published decoder."""
+    run = kif()
+    return replace(run, model=bert_sizes(run.model))
+
+
+def _resources(run: RunConfig[KifSettings], folder: Path | None) -> Resources:
+    bank = diagnosis_resources(run.system, run.method.diagnosis, folder)
+    if folder is not None:
+        return BankAndGraph(bank, Graph.load(folder / "graph.json"))
+    return BankAndGraph(bank, PUBLISHED if run.method.graph == "published" else Graph.load(Path(run.method.graph)))
+
+
+def _stages(run: RunConfig[KifSettings], channels: int, words: int, resources: Resources) -> list[nn.Module]:
+    assert isinstance(resources, BankAndGraph)
+    return [
+        diagnosis_stage(channels, resources.bank, asks_findings=run.method.query == "findings"),
+        KnowledgeStage(channels, resources.graph, run.method),
+        *patch_embedding(run, channels, words, resources),
+    ]
+
+
+def _start(
+    run: RunConfig[KifSettings], model: ReportModel, vectors: Callable[[Sequence[str]], Mapping[str, Tensor]]
+) -> str:
+    """The words of the graph start from BERT's, too, where they have its width."""
+    stage = model.stages[1]
+    assert isinstance(stage, KnowledgeStage)
+    if run.method.width != run.model.width:
+        return ""
+    words = node_words(stage.graph)
+    return f"{stage.copy_words(vectors(words))} of {len(words)} words of the graph, too"
+
+
+def _card(trained: TrainedModel) -> list[CardLine]:
+    return [diagnosis_line(trained.config.method.diagnosis)]
+
+
+METHOD = Method(
+    name="kif",
+    settings=KifSettings,
+    recipes={"kif": kif, "kif_bert": kif_bert},
+    stages=_stages,
+    prompt=lambda run: diagnosis_prompt(run.method.diagnosis),
+    start=_start,
+    task=lambda run, model, known, feed: diagnosis_task(run, run.method.diagnosis, model, known, feed),
+    inputs=lambda run, source: diagnosis_inputs(run.method.diagnosis),
+    resources=_resources,
+    said=said_states,
+    card=_card,
+)

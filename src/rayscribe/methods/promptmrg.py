@@ -24,6 +24,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -31,20 +33,70 @@ from numpy.typing import NDArray
 from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 
-from rayscribe.config_methods import DiagnosisConfig
-from rayscribe.data.conditions import CONDITIONS, UNLABELLED, Conditions
-from rayscribe.labels import CSV_STATES, NOT_MENTIONED, POSITIVE
+from rayscribe.config import ModelConfig, RunConfig, TextConfig
+from rayscribe.data.conditions import RULES, TRAINING, Conditions, condition_rates, study_conditions
+from rayscribe.errors import InputError
+from rayscribe.files import sha256_of
+from rayscribe.labels import CONDITIONS, CSV_STATES, NOT_MENTIONED, POSITIVE, STATE_NAMES, UNLABELLED
+from rayscribe.methods.method import (
+    CardLine,
+    Feed,
+    Findings,
+    Inputs,
+    Known,
+    Method,
+    Prompt,
+    Resources,
+    Start,
+    TrainedModel,
+    patch_embedding,
+)
+from rayscribe.methods.promptmrg_reports import RETRIEVED, ReportBank, ReportMemory, report_bank
+from rayscribe.methods.r2gen import r2gen_training
 from rayscribe.models.layers import Encoded, Linear, pooled
 from rayscribe.models.report_model import Reading, ReportModel
-from rayscribe.study import Batch
+from rayscribe.settings import need
+from rayscribe.study import GIVEN_STATES, Batch
 from rayscribe.task import HostTask, report_loss_B, studies_of, target_tokens
 
+STATE_SCORES = "state_scores_BSO"
+"Extra of what the decoder looks at: the disease head's logits."
 STATES = len(CSV_STATES)
-HEADS = 8  # of the attention to retrieved reports, released code
-_HIDDEN = 2048
-_LAYERS = 2
-_DROPOUT = 0.1
 _LEAST_PRIOR = 1e-3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptMrgSettings:
+    """Disease head, retrieved reports and diagnosis prompt."""
+
+    labels: str = "rules"
+    "states of the conditions: `rules`, the built-in labeler, or a table made by `rayscribe label` or elsewhere"
+    retrieval: str = ""
+    "folder made by `rayscribe build-retrieval`; empty needs --method.no-memory"
+    memory: bool = True
+    "the head also looks at the most similar training reports; false: at the image alone (an ablation)"
+    reports: int = 21
+    "how many of them (released code: clip_k)"
+    priors: str = "training"
+    "how often each condition is positive: `training`, counted, or a file like that of `rayscribe build-priors`"
+    adjust: bool = True
+    "logit adjustment by the priors, in training"
+    adaptive: bool = True
+    "after every epoch the priors become the mean probability of the true positives in the validation split"
+    weight: float = 4.0
+    "of the classification loss (released code: cls_weight)"
+    prompt: bool = True
+    "the states stand in front of the report; false: the head learns beside the decoder (an ablation)"
+    training_prompt: Literal["gold", "predicted"] = "gold"
+    "which states the decoder sees in training; gold in the released code"
+
+    def check(self, run: RunConfig[Any]) -> None:
+        need(self.reports >= 1, "--method.reports", self.reports, "at least 1")
+        need(self.weight > 0, "--method.weight", self.weight, "above 0")
+        unused = self.retrieval and not self.memory
+        need(not unused, "--method.retrieval", self.retrieval, "is not read with --method.no-memory")
+        flips = self.memory and run.images.flip
+        need(not flips, "--images.flip", "", "reports are retrieved for the image as it is")
 
 
 class DiagnosisStage(nn.Module):
@@ -65,97 +117,22 @@ class DiagnosisStage(nn.Module):
         image_BC = pooled(seen)
         x_BC = image_BC
         if self.memory is not None:
-            assert seen.retrieved_BKM is not None, "this model needs the retrieved reports of a study"
-            x_BC = torch.cat([image_BC, self.memory(image_BC, seen.retrieved_BKM)], dim=-1)
+            x_BC = torch.cat([image_BC, self.memory(image_BC, seen.extras[RETRIEVED])], dim=-1)
         return self.classify(x_BC).unflatten(-1, (STATES, len(CONDITIONS)))
 
     def forward(self, seen: Encoded) -> Encoded:
         scores_BSO = self.scores(seen)
         states_BO = self.predicted(scores_BSO)
+        given_BO = seen.extras.get(GIVEN_STATES)
         if (
-            seen.states_BO is not None
+            given_BO is not None
         ):  # those of the reference in training, or a classifier's; its own where they are unknown
-            states_BO = torch.where(seen.states_BO == UNLABELLED, states_BO, seen.states_BO)
-        return replace(seen, states_BO=states_BO, state_scores_BSO=scores_BSO)
+            states_BO = torch.where(given_BO == UNLABELLED, states_BO, given_BO.long())
+        return replace(seen, prompt_BO=states_BO, extras={**seen.extras, STATE_SCORES: scores_BSO})
 
     def predicted(self, scores_BSO: Tensor) -> Tensor:
         """The likeliest states (B, O); conditions that nobody labelled are not mentioned."""
         return scores_BSO.argmax(1).masked_fill(~self.is_labelled_O, NOT_MENTIONED)
-
-
-class ReportMemory(nn.Module):
-    """Retrieved reports read by the image, in the manner of DETR: they attend to each other, then the query to them.
-
-    With `findings` (F, M), the names of findings in the retrieval's space, the query takes in what it finds among them first;
-    for every study on its own, in training as afterwards (spec A2.5).
-    """
-
-    findings_FM: Tensor
-
-    def __init__(self, channels: int, width: int, *, findings_FM: Tensor | None = None) -> None:
-        super().__init__()
-        self.width = width
-        self.query = nn.Linear(channels, width)
-        self.ask = None
-        if findings_FM is not None:
-            self.ask = nn.MultiheadAttention(width, HEADS, _DROPOUT, batch_first=True)
-            self.register_buffer("findings_FM", findings_FM)
-        self.reports = MemoryTransformer(width)
-
-    def forward(self, image_BC: Tensor, retrieved_BKM: Tensor) -> Tensor:
-        query_B1M = self.query(image_BC)[:, None]
-        if self.ask is not None:
-            findings_BFM = self.findings_FM.to(query_B1M.dtype).expand(len(query_B1M), -1, -1)
-            query_B1M = query_B1M + self.ask(query_B1M, findings_BFM, findings_BFM, need_weights=False)[0]
-        return self.reports(retrieved_BKM.to(query_B1M.dtype), query_B1M)
-
-
-class MemoryTransformer(nn.Module):
-    """Two encoder layers over the retrieved reports, two decoder layers that start from zero and are told the query in each."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.encoder = nn.ModuleList(
-            nn.TransformerEncoderLayer(width, HEADS, _HIDDEN, _DROPOUT, batch_first=True) for _ in range(_LAYERS)
-        )
-        self.decoder = nn.ModuleList(QueryLayer(width) for _ in range(_LAYERS))
-        self.norm = nn.LayerNorm(width)
-        for parameter in self.parameters():
-            if parameter.ndim > 1:
-                nn.init.xavier_uniform_(parameter)
-
-    def forward(self, retrieved_BKM: Tensor, query_B1M: Tensor) -> Tensor:
-        """(B, M)"""
-        for layer in self.encoder:
-            retrieved_BKM = layer(retrieved_BKM)
-        answer_B1M = torch.zeros_like(query_B1M)
-        for layer in self.decoder:
-            answer_B1M = layer(answer_B1M, query_B1M, retrieved_BKM)
-        answer_B1M = self.norm(answer_B1M)
-        return answer_B1M[:, 0]
-
-
-class QueryLayer(nn.Module):
-    """A decoder layer of DETR: the query is added to what asks, not to what is answered; norms come last."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.own = nn.MultiheadAttention(width, HEADS, _DROPOUT, batch_first=True)
-        self.reports = nn.MultiheadAttention(width, HEADS, _DROPOUT, batch_first=True)
-        self.feed_forward = nn.Sequential(
-            nn.Linear(width, _HIDDEN), nn.ReLU(), nn.Dropout(_DROPOUT), nn.Linear(_HIDDEN, width)
-        )
-        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
-        self.drop = nn.Dropout(_DROPOUT)
-
-    def forward(self, answer_B1M: Tensor, query_B1M: Tensor, retrieved_BKM: Tensor) -> Tensor:
-        asks = answer_B1M + query_B1M
-        found, _ = self.own(asks, asks, answer_B1M, need_weights=False)
-        answer_B1M = self.norms[0](answer_B1M + self.drop(found))
-        found, _ = self.reports(answer_B1M + query_B1M, retrieved_BKM, retrieved_BKM, need_weights=False)
-        answer_B1M = self.norms[1](answer_B1M + self.drop(found))
-        answer_B1M = self.norms[2](answer_B1M + self.drop(self.feed_forward(answer_B1M)))
-        return answer_B1M
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,8 +142,6 @@ class Diagnoses:
     training: Conditions
     validation: Conditions
     "of this process's share"
-    validation_batches: Callable[[], Iterable[Batch]]
-    "reads that share"
     rates_O: NDArray[np.float64]
     "how often each condition is positive, before the first epoch"
 
@@ -182,13 +157,16 @@ class DiagnosisTask(HostTask[Batch]):
         self,
         model: ReportModel,
         stage: DiagnosisStage,
-        config: DiagnosisConfig,
+        config: PromptMrgSettings,
         *,
         known: Diagnoses,
+        validation: Callable[[], Iterable[Batch]],
         label_smoothing: float = 0.0,
     ) -> None:
+        """`validation` reads this process's share of the validation studies."""
         super().__init__()
         self.reporter, self.config, self.known, self.label_smoothing = model, config, known, label_smoothing
+        self.validation_batches = validation
         self.diagnose = stage.scores
         self.is_labelled_O = torch.from_numpy(known.training.is_labelled_O)
         stage.is_labelled_O.copy_(self.is_labelled_O)
@@ -209,15 +187,16 @@ class DiagnosisTask(HostTask[Batch]):
         seen = self.model.see(batch)
         if self.config.training_prompt == "gold":
             states_BO = self.states_RO[batch.rows_B].long()
-            seen = replace(seen, states_BO=states_BO.masked_fill(states_BO == UNLABELLED, NOT_MENTIONED))
+            gold_BO = states_BO.masked_fill(states_BO == UNLABELLED, NOT_MENTIONED)
+            seen = replace(seen, extras={**seen.extras, GIVEN_STATES: gold_BO})
         return self.model.read(batch, seen)
 
     def losses(self, reading: Reading | None, draw: Batch) -> dict[str, Tensor]:
-        assert reading is not None and reading.encoded.state_scores_BSO is not None
+        assert reading is not None
         output = self.model.score(reading)
         report = report_loss_B(output, draw, smoothing=self.label_smoothing).sum() / target_tokens(draw)
         shift_O = self.priors_O.log() if self.config.adjust else torch.zeros_like(self.priors_O)
-        loss_B = state_loss_B(reading.encoded.state_scores_BSO, self.states_RO[draw.rows_B].long(), shift_O)
+        loss_B = state_loss_B(reading.encoded.extras[STATE_SCORES], self.states_RO[draw.rows_B].long(), shift_O)
         diagnosis = (loss_B * draw.has_token_BT.any(1)).sum() / studies_of(draw)
         return {"loss": report + self.config.weight * diagnosis, "report": report, "diagnosis": diagnosis}
 
@@ -236,7 +215,7 @@ class DiagnosisTask(HostTask[Batch]):
         device = self.priors_O.device
         sums_2O = torch.zeros(2, len(CONDITIONS), device=device)
         states_RO = torch.from_numpy(self.known.validation.states_RO).to(device)
-        for batch in self.known.validation_batches():
+        for batch in self.validation_batches():
             batch = batch.to(device)
             is_positive_BO = (states_RO[batch.rows_B] == POSITIVE).float()
             probability_BO = self.diagnose(self.model.see(batch)).float().softmax(1)[:, POSITIVE]
@@ -263,3 +242,145 @@ def state_loss_B(scores_BSO: Tensor, states_BO: Tensor, shift_O: Tensor) -> Tens
     shift_SO[POSITIVE] = shift_O
     loss_BO = F.cross_entropy(scores_BSO.float() + shift_SO, states_BO, ignore_index=UNLABELLED, reduction="none")
     return loss_BO.sum(1) / (states_BO != UNLABELLED).sum(1).clamp(min=1)
+
+
+def promptmrg() -> RunConfig[PromptMrgSettings]:
+    """PromptMRG as its released script trains it (Jin et al., 2024; spec A1.5), with a decoder of our size.
+
+    Needs the folder of `rayscribe build-retrieval`. The script's warm-up lasts 2,000 steps of its first epoch (MIMIC-CXR); its
+    cosine ends at a tenth of the rate instead of 0. It clips every gradient at .1.
+    """
+    train = replace(
+        r2gen_training(),
+        epochs=6,
+        patience=6,
+        metric="ce_f1",
+        label_smoothing=0.1,  # med.py
+        optimizer="adamw",
+        amsgrad=False,
+        lr=5e-5,
+        lr_backbone=5e-5,
+        weight_decay=0.05,
+        clip_value=0.1,
+        schedule="cosine",
+        warmup_steps=2000,
+    )
+    return RunConfig(
+        system="promptmrg",
+        method=PromptMrgSettings(),
+        text=TextConfig(max_length=100),  # words of a cleaned report
+        model=ModelConfig(encoder_layers=0, patch_dropout=0.1),
+        train=train,
+        seed=456789,
+    )
+
+
+def bert_sizes(model: ModelConfig) -> ModelConfig:
+    """The published decoder: BERT's sizes, attention to the image encoder's own features (spec B1)."""
+    return replace(model, decoder="bert", width=768, heads=12, feedforward=3072, decoder_layers=12, dropout=0.1)
+
+
+def promptmrg_bert() -> RunConfig[PromptMrgSettings]:
+    """The same with the published decoder."""
+    run = promptmrg()
+    return replace(run, model=bert_sizes(run.model))
+
+
+def diagnosis_resources(name: str, settings: PromptMrgSettings, folder: Path | None) -> ReportBank:
+    """The reports to retrieve, where the settings want any."""
+    if not settings.memory:
+        return ReportBank(None, settings.reports)
+    return report_bank(name, settings.retrieval, folder, reports=settings.reports)
+
+
+def diagnosis_stage(channels: int, bank: ReportBank, *, asks_findings: bool = False) -> DiagnosisStage:
+    """`asks_findings`: the image's query takes in the names of findings."""
+    memory = None
+    if bank.retrieval is not None:
+        findings_FM = torch.from_numpy(bank.retrieval.findings_FM) if asks_findings else None
+        memory = ReportMemory(channels, bank.retrieval.width, findings_FM=findings_FM)
+    return DiagnosisStage(channels, memory)
+
+
+def diagnosis_prompt(settings: PromptMrgSettings) -> Prompt:
+    return Prompt(states=STATES if settings.prompt else 0)
+
+
+def diagnosis_inputs(settings: PromptMrgSettings) -> Inputs:
+    """States of the conditions in training and validation, and how often each is positive."""
+    digests = []
+    for flag, what, source, built_in in (
+        ("--method.labels", "labels", settings.labels, RULES),
+        ("--method.priors", "priors", settings.priors, TRAINING),
+    ):
+        if source != built_in:
+            if not Path(source).is_file():
+                raise InputError(f"{source}: no such file of {what} ({flag})")
+            digests.append(sha256_of(Path(source)))
+
+    def known(start: Start) -> Known:
+        training, validation = (
+            study_conditions(settings.labels, part.ids, part.reports) for part in (start.training, start.validation)
+        )
+        labelled = training.is_labelled_O
+        if not labelled.any():
+            raise InputError(f"--method.labels {settings.labels}: no condition is labelled")
+        rates_O = condition_rates(settings.priors, training)
+        start.say(f"conditions: {labelled.sum()} of {len(labelled)} labelled ({training.source})")
+        return Known(value=Diagnoses(training=training, validation=validation, rates_O=rates_O))
+
+    return Inputs(digests=digests, known=known)
+
+
+def diagnosis_task(
+    run: RunConfig[Any], settings: PromptMrgSettings, model: ReportModel, known: Diagnoses, feed: Feed
+) -> HostTask[Any]:
+    stage, smoothing = model.stages[0], run.train.label_smoothing
+    assert isinstance(stage, DiagnosisStage)
+    return DiagnosisTask(model, stage, settings, known=known, validation=feed.validation, label_smoothing=smoothing)
+
+
+def said_states(model: ReportModel, batch: Batch, encoded: Encoded) -> list[Findings]:
+    """What stands in the prompt of each study; conditions that nobody labelled or gave are left out."""
+    stage, states_BO = model.stages[0], encoded.prompt_BO
+    assert isinstance(stage, DiagnosisStage) and states_BO is not None
+    is_known_BO = stage.is_labelled_O.expand(states_BO.shape).cpu()
+    if GIVEN_STATES in batch.extras:
+        is_known_BO = is_known_BO | (batch.extras[GIVEN_STATES] != UNLABELLED).cpu()
+    return [
+        {
+            name: STATE_NAMES[state]
+            for name, state, is_known in zip(CONDITIONS, states_O, is_known_O, strict=True)
+            if is_known
+        }
+        for states_O, is_known_O in zip(states_BO.tolist(), is_known_BO.tolist(), strict=True)
+    ]
+
+
+def diagnosis_line(settings: PromptMrgSettings) -> CardLine:
+    labels = "the built-in rules" if settings.labels == RULES else Path(settings.labels).name
+    memory = f", {settings.reports} retrieved reports a study" if settings.memory else ""
+    return "diagnosis", f"{len(CONDITIONS)} conditions, labels of {labels}{memory}"
+
+
+def _stages(run: RunConfig[PromptMrgSettings], channels: int, words: int, resources: Resources) -> list[nn.Module]:
+    assert isinstance(resources, ReportBank)
+    return [diagnosis_stage(channels, resources), *patch_embedding(run, channels, words, resources)]
+
+
+def _card(trained: TrainedModel) -> list[CardLine]:
+    return [diagnosis_line(trained.config.method)]
+
+
+METHOD = Method(
+    name="promptmrg",
+    settings=PromptMrgSettings,
+    recipes={"promptmrg": promptmrg, "promptmrg_bert": promptmrg_bert},
+    stages=_stages,
+    prompt=lambda run: diagnosis_prompt(run.method),
+    task=lambda run, model, known, feed: diagnosis_task(run, run.method, model, known, feed),
+    inputs=lambda run, source: diagnosis_inputs(run.method),
+    resources=lambda run, folder: diagnosis_resources(run.system, run.method, folder),
+    said=said_states,
+    card=_card,
+)

@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from rayscribe.config import ModelConfig
+from rayscribe.config import ModelConfig, RunConfig
 from rayscribe.errors import InputError
+from rayscribe.methods.r2gen import R2GenSettings
+from rayscribe.methods.r2gen_cmn import R2GenCmnSettings
 
 WORDS = "encoder_decoder.model.tgt_embed.0.lut.weight"
 _WAVES = {"encoder_decoder.model.tgt_embed.1.pe", "encoder_decoder.model.src_embed.0.pe"}
@@ -32,8 +34,8 @@ Sources = Iterator[tuple[str, list[str]]]
 "Our names, each with the published ones that it is made of, one after another along the first axis."
 
 
-def model_config(published: Mapping[str, Tensor]) -> ModelConfig:
-    """Method and sizes, from names and shapes. Heads and top leave no trace in the weights: 8 and 32, as published."""
+def sizes_of(published: Mapping[str, Tensor]) -> tuple[ModelConfig, R2GenSettings | R2GenCmnSettings]:
+    """Sizes and the method's settings, from names and shapes. Heads and top leave no trace: 8 and 32, as published."""
     if _ROWS not in published and _RELATIONAL not in published:
         raise InputError(
             f"no weights named {_RELATIONAL} or {_ROWS}; only checkpoints of R2Gen and R2GenCMN can be imported, not those "
@@ -51,14 +53,14 @@ def model_config(published: Mapping[str, Tensor]) -> ModelConfig:
     except KeyError as error:
         raise InputError(f"no weights named {error}, which R2Gen and R2GenCMN have") from error
     if _ROWS in published:
-        return replace(sizes, method="r2gen_cmn", memory_size=published[_ROWS].shape[0], memory_top=32, memory_heads=8)
-    return replace(sizes, method="r2gen", memory_slots=published[_RELATIONAL].shape[1] // width)
+        return sizes, R2GenCmnSettings(memory_size=published[_ROWS].shape[0], memory_top=32, memory_heads=8)
+    return sizes, R2GenSettings(memory_slots=published[_RELATIONAL].shape[1] // width)
 
 
-def converted(published: Mapping[str, Tensor], model: ModelConfig, wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def converted(published: Mapping[str, Tensor], run: RunConfig[Any], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The published weights under our names, in the shapes of `wanted`. Raises InputError for names that do not fit."""
     published = _with_one_name(published)
-    sources = dict(_sources(model)) | {name: [_trunk(name)] for name in wanted if name.startswith("backbone.net.")}
+    sources = dict(_sources(run)) | {name: [_trunk(name)] for name in wanted if name.startswith("backbone.net.")}
     assert sources.keys() == wanted.keys()
     used = {name for names in sources.values() for name in names}
     faults = [f"{name} is missing" for name in sorted(used - published.keys())]
@@ -74,7 +76,7 @@ def converted(published: Mapping[str, Tensor], model: ModelConfig, wanted: Mappi
         ]
     if faults:
         more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""
-        title = {"r2gen": "R2Gen", "r2gen_cmn": "R2GenCMN"}[model.method]
+        title = "R2GenCMN" if isinstance(run.method, R2GenCmnSettings) else "R2Gen"
         raise InputError(f"these are not the weights of {title}: {'; '.join(faults[:3])}{more} ({len(faults)} in all)")
     return {ours: tensor.reshape(wanted[ours].shape) for ours, tensor in joined.items()}
 
@@ -106,14 +108,15 @@ def _trunk(ours: str) -> str:
     return f"visual_extractor.model.{_TRUNK[first]}.{rest}"
 
 
-def _sources(model: ModelConfig) -> Sources:
+def _sources(run: RunConfig[Any]) -> Sources:
+    model = run.model
     norms = [
         f"encoder_decoder.model.decoder.layers.{i}.sublayer.{j}.norm"
         for i in range(model.decoder_layers)
         for j in range(3)
     ]
     yield from _linear("stages.0.project", "encoder_decoder.att_embed.0")
-    if model.method == "r2gen_cmn":
+    if isinstance(run.method, R2GenCmnSettings):
         yield from _cross_modal_memory("stages.1.patches")
         yield from _encoder("stages.2", model.encoder_layers)
     else:

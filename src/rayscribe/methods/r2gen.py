@@ -12,11 +12,49 @@ Shapes: B studies, T positions, K beams, R = rows of both, G memory slots, D wid
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rayscribe.config import BackboneConfig, ImageConfig, ModelConfig, RunConfig, TrainConfig
+from rayscribe.drafts import DecodingConfig
+from rayscribe.methods.method import Method, Published
 from rayscribe.models.layers import Affine, Linear, is_for_onednn, linear, xavier_blocks_
+from rayscribe.settings import need
+
+RELEASED_ORDER = (
+    Published(setting="text.legacy_ids", value=True, source="released code: one id for pad, begin and end"),
+    Published(setting="train.bucket", value=False, source="released code: batches of any report length"),
+)
+"In what R2Gen's released trainer, which later papers took over, differs from our defaults."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class R2GenSettings:
+    """The relational memory; sizes of the paper, section 3.2."""
+
+    memory_slots: int = 3
+    "rows of the relational memory"
+    memory_heads: int = 8
+
+    def check(self, run: RunConfig[Any]) -> None:
+        need_own_decoder(run)
+        need(self.memory_slots >= 1, "--method.memory-slots", self.memory_slots, "at least 1")
+        need_heads(run, self.memory_heads)
+
+
+def need_own_decoder(run: RunConfig[Any]) -> None:
+    """Raises InputError for a BERT decoder, whose norms and words cannot be reached."""
+    need(run.model.decoder == "own", "--model.decoder", run.model.decoder, f"{run.system} needs our own decoder")
+
+
+def need_heads(run: RunConfig[Any], heads: int) -> None:
+    """Raises InputError unless the heads of a memory divide the model's width."""
+    width = run.model.width
+    need(heads >= 1 and width % heads == 0, "--method.memory-heads", heads, f"must divide --model.width {width}")
 
 
 class RelationalMemory(nn.Module):
@@ -119,3 +157,75 @@ class MemoryNorms(nn.Module):
         gains = self.gains_SD[:, None, None] + shifts_SBTD[0::2]
         biases = self.biases_SD[:, None, None] + shifts_SBTD[1::2]
         return [Affine(gain, bias) for gain, bias in zip(gains, biases, strict=True)]
+
+
+def r2gen_training() -> TrainConfig:
+    """The optimiser of R2Gen's released IU script (spec 2.4), from which later papers start."""
+    return TrainConfig(
+        epochs=100,
+        patience=50,
+        batch_size=16,
+        lr=1e-4,  # IU script: lr_ed
+        lr_backbone=5e-5,  # IU script: lr_ve
+        weight_decay=5e-5,
+        amsgrad=True,
+        clip_value=0.1,  # by value, in the trainer
+        schedule="step",
+        step_epochs=50,  # IU script; the paper says x 0.8 every epoch
+        gamma=0.1,
+    )
+
+
+def r2gen() -> RunConfig[R2GenSettings]:
+    """R2Gen on IU X-Ray, as its released script trains it (Chen et al., 2020; spec 2.4)."""
+    return RunConfig(system="r2gen", method=R2GenSettings(), train=r2gen_training(), seed=9223)  # IU script
+
+
+def demo() -> RunConfig[R2GenSettings]:
+    """A small R2Gen that learns to use drawn X-rays in a minute on two CPU cores; the sizes are ours.
+
+    No dropout and no patch encoder: with either, 400 studies teach it the wording long before they teach it to look.
+    """
+    return RunConfig(
+        system="r2gen",
+        method=R2GenSettings(memory_heads=4),
+        images=ImageConfig(size=96, resize=104),
+        backbone=BackboneConfig(name="test_resnet"),
+        model=ModelConfig(
+            width=128,
+            heads=4,
+            feedforward=256,
+            encoder_layers=0,
+            decoder_layers=1,
+            dropout=0.0,
+            patch_dropout=0.0,
+        ),
+        train=TrainConfig(
+            epochs=12,
+            optimizer="adamw",
+            lr=2e-3,
+            lr_backbone=2e-3,
+            weight_decay=0.01,
+            schedule="cosine",
+            warmup_steps=20,
+            clip_value=None,
+            clip_norm=1.0,
+        ),
+        decoding=DecodingConfig(beams=1),
+        seed=0,
+    )
+
+
+def _memory_norms(run: RunConfig[R2GenSettings]) -> nn.Module:
+    model, method = run.model, run.method
+    memory = RelationalMemory(model.width, method.memory_slots, method.memory_heads, model.dropout)
+    return MemoryNorms(memory, 3 * model.decoder_layers)
+
+
+METHOD = Method(
+    name="r2gen",
+    settings=R2GenSettings,
+    recipes={"r2gen": r2gen, "demo": demo},
+    published=RELEASED_ORDER,
+    norms=_memory_norms,
+)

@@ -5,8 +5,8 @@ asked (section 2.2 of the paper). One memory with one set of weights serves both
 come the plain encoder and decoder; the patches have sinusoidal positions here, unlike in R2Gen.
 
 Where paper and released code differ we follow the code, which the published numbers are from: responses are added (the paper's
-text feeds the responses alone: `--model.no-memory-residual`), and values are projected before the weighting.
-`--model.memory-queries` gives the ablations: a memory for each, for the patches or for the words only.
+text feeds the responses alone: `--method.no-memory-residual`), and values are projected before the weighting.
+`--method.memory-queries` gives the ablations: a memory for each, for the patches or for the words only.
 
 The same numbers as the released code at a fraction of the cost: the weights of the best rows are scattered into a matrix of
 zeros, so the product with the values is dense and the backward pass holds no copy of the memory for every query
@@ -19,15 +19,41 @@ N patches, H heads, D width, E = D / H.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rayscribe.config import RunConfig, TrainConfig
+from rayscribe.methods.method import Method, Resources, patch_embedding
+from rayscribe.methods.r2gen import RELEASED_ORDER, need_heads, need_own_decoder
 from rayscribe.models.layers import Encoded, Linear, waves_PD, xavier_blocks_
-from rayscribe.models.report_model import Recall
+from rayscribe.models.report_model import Recall, WordMemory
+from rayscribe.settings import need
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class R2GenCmnSettings:
+    """The cross-modal memory; sizes of the paper, section 3.2."""
+
+    memory_heads: int = 8
+    memory_size: int = 2048
+    "rows of the cross-modal memory"
+    memory_top: int = 32
+    "rows that answer a query, for each head"
+    memory_queries: Literal["shared", "separate", "visual", "text"] = "shared"
+    "one memory for patches and words, one for each, or for one of them only"
+    memory_residual: bool = True
+    "responses are added to what asked (released code); false: they replace it (paper)"
+
+    def check(self, run: RunConfig[Any]) -> None:
+        need_own_decoder(run)
+        need_heads(run, self.memory_heads)
+        fits = 1 <= self.memory_top <= self.memory_size
+        need(fits, "--method.memory-top", self.memory_top, f"between 1 and --method.memory-size {self.memory_size}")
 
 
 class CrossModalMemory(nn.Module):
@@ -63,7 +89,7 @@ class CrossModalMemory(nn.Module):
         return x_RD.unflatten(-1, (self.heads, -1)).transpose(0, 1)
 
 
-class CrossModalStage(nn.Module):
+class CrossModalStage(WordMemory):
     """Patches ask the memory, then get their positions. Holds the words' memory too, where that is another one."""
 
     def __init__(self, patches: CrossModalMemory | None, words: CrossModalMemory | None, dropout: float) -> None:
@@ -80,3 +106,56 @@ class CrossModalStage(nn.Module):
         patches, width = features_BND.shape[1:]
         waves_ND = waves_PD(patches, width, features_BND.device).to(features_BND.dtype)
         return replace(encoded, features_BND=self.drop(features_BND + waves_ND))
+
+
+def r2gen_cmn_training() -> TrainConfig:
+    """The optimiser of R2GenCMN's released IU script (spec 3.4)."""
+    return TrainConfig(
+        epochs=100,
+        patience=50,
+        batch_size=16,
+        lr=5e-4,  # IU script: lr_ed
+        lr_backbone=1e-4,  # IU script: lr_ve
+        betas=(0.9, 0.98),  # IU script
+        eps=1e-9,
+        weight_decay=5e-5,
+        amsgrad=True,
+        clip_value=None,  # its trainer does not clip, unlike R2Gen's
+        schedule="step",
+        step_epochs=10,  # IU script; MIMIC: 3
+        gamma=0.8,
+    )
+
+
+def r2gen_cmn() -> RunConfig[R2GenCmnSettings]:
+    """R2GenCMN on IU X-Ray, as its released script trains it (Chen et al., 2021; spec 3.4)."""
+    return RunConfig(system="r2gen_cmn", method=R2GenCmnSettings(), train=r2gen_cmn_training(), seed=7580)  # IU script
+
+
+def _stages(run: RunConfig[R2GenCmnSettings], channels: int, words: int, resources: Resources) -> list[nn.Module]:
+    method, model = run.method, run.model
+
+    def memory() -> CrossModalMemory:
+        return CrossModalMemory(
+            model.width,
+            rows=method.memory_size,
+            top=method.memory_top,
+            heads=method.memory_heads,
+            dropout=model.dropout,
+            residual=method.memory_residual,
+        )
+
+    embedding = patch_embedding(run, channels, words, resources)
+    queries = method.memory_queries
+    patches = None if queries == "text" else memory()
+    asked_by_words = patches if queries == "shared" else None if queries == "visual" else memory()
+    return [*embedding, CrossModalStage(patches, asked_by_words, model.dropout)]
+
+
+METHOD = Method(
+    name="r2gen_cmn",
+    settings=R2GenCmnSettings,
+    recipes={"r2gen_cmn": r2gen_cmn},
+    published=RELEASED_ORDER,
+    stages=_stages,
+)

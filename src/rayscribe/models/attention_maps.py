@@ -55,9 +55,8 @@ def _only(encoded: Encoded, place: int) -> Encoded:
         encoded,
         features_BND=encoded.features_BND[here, encoded.has_patch_BN[place]],
         has_patch_BN=encoded.has_patch_BN[here, encoded.has_patch_BN[place]],
-        retrieved_BKM=None if encoded.retrieved_BKM is None else encoded.retrieved_BKM[here],
-        states_BO=None if encoded.states_BO is None else encoded.states_BO[here],
-        state_scores_BSO=None if encoded.state_scores_BSO is None else encoded.state_scores_BSO[here],
+        extras={name: tensor[here] for name, tensor in encoded.extras.items()},
+        prompt_BO=None if encoded.prompt_BO is None else encoded.prompt_BO[here],
     )
 
 

@@ -1,4 +1,4 @@
-"""A BERT decoder in the place of ours: transformers' `BlipTextLMHeadModel`, as PromptMRG and KIF-ISD use it (spec part B).
+"""A BERT decoder in the place of ours: transformers' `BlipTextLMHeadModel`, as PromptMRG uses it (spec part B).
 
 Causal self-attention, then attention to the image encoder's own features, then feed-forward; post-norm; words and positions
 learned; the output layer is the word embedding. Words are those of our vocabulary and not word pieces, so that all methods are
@@ -90,8 +90,8 @@ class BertDecoder(nn.Module):
     def _prompt(self, encoded: Encoded) -> Tensor:
         if self.states is None:
             return encoded.features_BND.new_zeros(len(encoded.features_BND), 0, self.head.in_features)
-        assert encoded.states_BO is not None
-        states_BOD: Tensor = self.states(encoded.states_BO)
+        assert encoded.prompt_BO is not None
+        states_BOD: Tensor = self.states(encoded.prompt_BO)
         return states_BOD
 
     def _words(self, tokens_BT: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from rayscribe.config import DecodingConfig
+from rayscribe.drafts import DecodingConfig
 from rayscribe.errors import InputError
 from rayscribe.models.layers import Encoded
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,18 @@ from rayscribe.files import sha256_of, whole_file
 WEIGHTS = "model.safetensors"
 VISION_LLM = "rayscribe-vision-llm-1"
 "Format of a vision LLM's folder, which is told from the others before transformers is imported."
+FITTED = "rayscribe-fitted-1"
+"Format of the folder of a method that fits without gradient steps."
 
 
 def write_weights(path: Path, model: nn.Module, **metadata: str) -> None:
     """Replaced as a whole, so that an interrupted save leaves a folder that loads."""
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in _tensors(model).items()}
+    write_tensors(path, _tensors(model), **metadata)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], **metadata: str) -> None:
+    """The same for tensors by name."""
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     try:
         with whole_file(path) as temporary:
             save_file(state, temporary, metadata={"format": "pt", **metadata})

@@ -9,7 +9,8 @@ gains.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -22,19 +23,17 @@ _HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn,
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """What the decoder looks at: one feature a patch, and which patches exist; and what a diagnosis adds (PromptMRG).
+    """What the decoder looks at: one feature a patch, and which patches exist.
 
     A stage replaces what it changes and hands on the rest.
     """
 
     features_BND: Tensor
     has_patch_BN: Tensor
-    retrieved_BKM: Tensor | None = None
-    "vectors of the K most similar training reports"
-    states_BO: Tensor | None = None
-    "state of every condition, which stands as a prompt in front of the report: given, or filled in by the disease head"
-    state_scores_BSO: Tensor | None = None
-    "the disease head's logits of the S states"
+    extras: Mapping[str, Tensor] = field(default_factory=dict)
+    "those of the batch, and what the stages of a method hand on"
+    prompt_BO: Tensor | None = None
+    "states that stand in front of the report; a stage fills them in for decoders that read a prompt"
 
 
 def pooled(features: Encoded) -> Tensor:
@@ -236,8 +235,8 @@ class WordEmbedding(nn.Module):
         """The states from position 0 on (B, O, D); none of them where this decoder reads no prompt."""
         if self.states is None:
             return encoded.features_BND.new_zeros(len(encoded.features_BND), 0, self.words.embedding_dim)
-        assert encoded.states_BO is not None
-        return self._placed(self.states(encoded.states_BO), slice(0, encoded.states_BO.shape[1]))
+        assert encoded.prompt_BO is not None
+        return self._placed(self.states(encoded.prompt_BO), slice(0, encoded.prompt_BO.shape[1]))
 
     def _placed(self, x_BTD: Tensor, positions: slice) -> Tensor:
         return self.drop(x_BTD * math.sqrt(self.words.embedding_dim) + self.positions_PD[positions])

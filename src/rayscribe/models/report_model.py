@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from rayscribe.models.bert_decoder import BertDecoder
 
 
+Recall = Callable[[Tensor], Tensor]
+"(B, T, D) to (B, T, D), position by position: what a memory makes of embedded words."
+
+
 @dataclass(frozen=True, slots=True)
 class Reading:
     """A study's images and report as the model sees them, without scores."""
@@ -71,8 +75,7 @@ class ReportModel(nn.Module):
         return Encoded(
             maps_BVNC.flatten(1, 2).to(self.decoder.head.weight.dtype),
             batch.has_view_BV.repeat_interleave(patches, dim=1),
-            batch.retrieved_BKM,
-            batch.states_BO,
+            batch.extras,
         )
 
     def encode(self, batch: Batch) -> Encoded:
@@ -127,6 +130,13 @@ class PatchEncoder(nn.Module):
         return replace(encoded, features_BND=self.norm(features_BND))
 
 
+class WordMemory(nn.Module):
+    """A stage whose memory embedded words pass through as well: `recall` projects it and returns what it makes of words."""
+
+    recall: Callable[[], Recall] | None
+    "None where the memory is for the patches alone"
+
+
 class Norms(Protocol):
     """Where the decoder's layer norms get their gains and biases: fixed, or driven by a memory of the words so far."""
 
@@ -157,10 +167,6 @@ class FixedNorms(nn.Module):
 
     def step(self, words_BKD: Tensor, state_BKM: Tensor) -> tuple[list[Affine], Tensor]:
         return self(words_BKD)[0], state_BKM
-
-
-Recall = Callable[[Tensor], Tensor]
-"(B, T, D) to (B, T, D), position by position: what a memory makes of embedded words."
 
 
 @dataclass(slots=True)

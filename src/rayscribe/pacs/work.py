@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pydicom
 
-from rayscribe.config import DecodingConfig
 from rayscribe.data.dicom_decoding import damage
 from rayscribe.data.images import Upload
+from rayscribe.drafts import DecodingConfig
 from rayscribe.errors import InputError
 from rayscribe.inference.writer import Writer
 from rayscribe.pacs.fetch import AT_ONCE, Fetcher

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rayscribe import __version__
+from rayscribe.drafts import Draft
 from rayscribe.errors import InputError
-from rayscribe.inference.reporter import Draft
 from rayscribe.labels import NEGATIVE, POSITIVE, UNCERTAIN
 from rayscribe.metrics.labeler import mentions
 from rayscribe.metrics.sentences import sentences

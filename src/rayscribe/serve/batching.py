@@ -13,10 +13,9 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
-from rayscribe.config import DecodingConfig
+from rayscribe.drafts import DecodingConfig, Draft
 from rayscribe.errors import InputError
 from rayscribe.inference.images import LooseStudy
-from rayscribe.inference.reporter import Draft
 from rayscribe.models.decoding import Steps
 
 

@@ -11,9 +11,9 @@ from typing import Any
 from rayscribe.classifiers.folder import TrainedClassifier
 from rayscribe.classifiers.predict import Classified, classified, evidence
 from rayscribe.data.images import Upload
+from rayscribe.drafts import Draft
 from rayscribe.errors import DISCLAIMER
 from rayscribe.inference.images import LooseStudy
-from rayscribe.inference.reporter import Draft
 from rayscribe.models.decoding import Steps
 from rayscribe.reports.document import Document, Finding
 from rayscribe.reports.drafting import document_of, grids_of

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
+from rayscribe.api import open_reporter
 from rayscribe.classifiers.folder import FORMAT as CLASSIFIER
 from rayscribe.classifiers.folder import TrainedClassifier, load_classifier
 from rayscribe.errors import InputError
-from rayscribe.inference.writer import Writer, open_writer
+from rayscribe.inference.writer import Writer
 from rayscribe.models.folder import VISION_LLM, facts_of
 from rayscribe.reports.document import Author
 from rayscribe.reports.drafting import author_of
@@ -67,7 +68,7 @@ class ModelStore:
         return self.shelf[name]
 
     def writer(self, model: Shelved) -> Writer:
-        return self._opened(model, open_writer)
+        return self._opened(model, open_reporter)
 
     def classifier(self, model: Shelved) -> TrainedClassifier:
         return self._opened(model, load_classifier)

@@ -16,10 +16,10 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
-from rayscribe.config import DecodingConfig
 from rayscribe.data.dicom import dicom_pixels
 from rayscribe.data.dicom_streams import has_many_scans
 from rayscribe.data.images import DAMAGE, Upload
+from rayscribe.drafts import DecodingConfig
 from rayscribe.errors import InputError
 from rayscribe.serve.problems import Problem
 from rayscribe.serve.settings import ServeConfig

@@ -4,7 +4,7 @@ config.yaml      what the run was started with
 data.sha256      digest of the manifest it was started on
 log.csv          every step: epoch, step, losses, gradient norm, rate, seconds
 validation.csv   every epoch: validation scores
-training-images.txt  see `seen.py`
+training-images.txt  see `provenance.py`
 tensorboard/     the same, where TensorBoard is installed
 state.pt         what `--resume` goes on from (read with weights_only)
 model.*          the best model so far; see `checkpoint.py`
@@ -16,6 +16,7 @@ import csv
 import importlib.util
 import pickle
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +24,22 @@ import torch
 
 from rayscribe.errors import InputError
 from rayscribe.files import whole_file, write_text
-from rayscribe.seen import SEEN
+from rayscribe.provenance import SEEN
 from rayscribe.settings import settings_from_yaml, to_yaml
 
 # What a start that failed before its first step leaves behind.
-_BEFORE_TRAINING = {"config.yaml", "data.sha256", "tensorboard", "retrieval", "graph.json", SEEN}
+_BEFORE_TRAINING = {"config.yaml", "data.sha256", "tensorboard", SEEN}
+
+Parse = Callable[[str, Path], Any]
 
 
 class RunFolder:
     """Logs and state of one run. Only the first process of a run writes."""
 
-    def __init__(self, path: Path, config: Any, *, data_digest: str, resume: bool, writes: bool) -> None:
+    def __init__(
+        self, path: Path, config: Any, *, data_digest: str, resume: bool, writes: bool, parse: Parse | None = None
+    ) -> None:
+        """`parse`: see `check_same_run`."""
         self.path, self.writes = path, writes
         self.resumes = resume and (path / "state.pt").exists()
         self._board = None
@@ -41,7 +47,7 @@ class RunFolder:
             return
         stored, data = path / "config.yaml", path / "data.sha256"
         if resume:
-            check_same_run(path, config, data_digest)
+            check_same_run(path, config, data_digest, parse)
         elif path.exists() and not {entry.name for entry in path.iterdir()} <= _BEFORE_TRAINING:
             raise InputError(f"{path}: already holds a run; continue it with --resume, or give another --run folder")
         path.mkdir(parents=True, exist_ok=True)
@@ -125,19 +131,23 @@ class RunFolder:
                     self._board.add_scalar(f"{group}/{name}", value, values["step"])
 
 
-def check_same_run(path: Path, config: Any, data_digest: str) -> None:
-    """Raises InputError unless the folder's run was started with these settings and on these data."""
+def check_same_run(path: Path, config: Any, data_digest: str, parse: Parse | None = None) -> None:
+    """Raises InputError unless the folder's run was started with these settings and on these data.
+
+    `parse` reads config.yaml: its text and path to settings; None: settings of the same class.
+    """
     stored, data = path / "config.yaml", path / "data.sha256"
     if not stored.exists():
         raise InputError(f"{path}: no run to resume (no config.yaml); start it without --resume")
-    if settings_from_yaml(type(config), stored.read_text(), stored) != config:
+    text = stored.read_text()
+    if (parse(text, stored) if parse else settings_from_yaml(type(config), text, stored)) != config:
         raise InputError(
             f"{stored}: the run was started with other settings; resume it with the same ones, "
             "or start another run folder"
         )
     if data.exists() and data.read_text().strip() != data_digest:
         raise InputError(
-            f"{path}: the run was started on other data; resume it with the same manifest and the same entities"
+            f"{path}: the run was started on other data; resume it with the same manifest and the same files beside it"
         )
 
 

@@ -51,33 +51,52 @@ class Progress:
     "plateau: how often the rates fell"
 
 
-def fit(
-    task: Task[Any],
-    data: StudyDataset,
-    order: Sampler,
-    *,
-    config: TrainConfig,
-    seed: int,
-    run: RunFolder,
-    processes: Processes,
-    validate: Callable[[], dict[str, float]],
-    keep: Callable[[int, dict[str, float]], None],
-) -> Progress:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fitting:
+    """What is fitted, on what, and what happens after every epoch."""
+
+    task: Task[Any]
+    data: StudyDataset
+    order: Sampler
+    validate: Callable[[], dict[str, float]]
+    "scores the task on the validation split"
+    keep: Callable[[int, dict[str, float]], None]
+    "called with epoch and scores whenever they are the best so far"
+
+
+def fit(fitting: Fitting, config: TrainConfig, *, seed: int, run: RunFolder, processes: Processes) -> Progress:
     """Trains until the epochs or the patience are used up.
 
-    `validate` scores the task on the validation split; `keep` is called with epoch and scores whenever they are the best so
-    far. Raises InputError when the loss stops being a number; the last state stays.
+    Raises InputError when the loss stops being a number; the last state stays.
     """
-    optimizer = build_optimizer(task, config)
-    scaler = torch.amp.GradScaler(enabled=config.precision == "float16" and processes.device.type == "cuda")
-    progress = _resume(task, optimizer, scaler, run, processes)
-    module = task if processes.count == 1 else _parallel(task)
-    saved = time.monotonic()
+    loop = _Loop(fitting, config, seed, run, processes)
+    progress = loop.resume()
     while progress.epoch < config.epochs and not _is_patience_used_up(progress, config):
-        task.train()
-        task.start_epoch(progress.epoch, progress.scores)
-        rows = order.rows(progress.epoch, accumulate=config.accumulate, rank=processes.rank, processes=processes.count)
-        batches = load_batches(data, rows[progress.batch :], workers=config.workers)
+        loop.train_epoch(progress)
+        loop.finish_epoch(progress)
+    return progress
+
+
+class _Loop:
+    """One run's optimiser and what it works on."""
+
+    def __init__(self, fitting: Fitting, config: TrainConfig, seed: int, run: RunFolder, processes: Processes) -> None:
+        self.fitting, self.config, self.seed, self.run, self.processes = fitting, config, seed, run, processes
+        self.task = fitting.task
+        self.optimizer = build_optimizer(self.task, config)
+        self.scaler = torch.amp.GradScaler(enabled=config.precision == "float16" and processes.device.type == "cuda")
+        self.module: nn.Module = self.task
+        self.saved = time.monotonic()
+
+    def train_epoch(self, progress: Progress) -> None:
+        """The batches that are left of the epoch."""
+        config, processes = self.config, self.processes
+        self.task.train()
+        self.task.start_epoch(progress.epoch, progress.scores)
+        rows = self.fitting.order.rows(
+            progress.epoch, accumulate=config.accumulate, rank=processes.rank, processes=processes.count
+        )
+        batches = load_batches(self.fitting.data, rows[progress.batch :], workers=config.workers)
         bar = tqdm(
             total=len(rows),
             initial=progress.batch,
@@ -91,35 +110,106 @@ def fit(
                 next(batches) for _ in range(min(config.accumulate, len(rows) - progress.batch))
             ]
             factor = lr_factor(config, progress.step, progress.epoch + progress.batch / len(rows), progress.drops)
-            torch.manual_seed((seed * 1_000_003 + progress.step) * processes.count + processes.rank)
-            losses = _step(module, optimizer, scaler, group, config, factor, processes, data)
+            torch.manual_seed((self.seed * 1_000_003 + progress.step) * processes.count + processes.rank)
+            losses = self.step(group, factor)
             progress.batch += len(group)
             progress.step += 1
             bar.update(len(group))
             bar.set_postfix(loss=f"{losses['loss']:.3f}")
-            seconds = time.monotonic() - began
-            run.log_step({"epoch": progress.epoch, "step": progress.step, **losses, "lr": config.lr * factor}, seconds)
-            if time.monotonic() - saved > 60 * config.checkpoint_minutes and progress.batch < len(rows):
-                _save(task, optimizer, scaler, progress, run, processes)
-                saved = time.monotonic()
+            place = {"epoch": progress.epoch, "step": progress.step}
+            self.run.log_step({**place, **losses, "lr": config.lr * factor}, time.monotonic() - began)
+            if time.monotonic() - self.saved > 60 * config.checkpoint_minutes and progress.batch < len(rows):
+                self.save(progress)
         bar.close()
-        _check_weights(task, progress)
-        task.eval()
-        progress.scores = validate()
-        run.log_epoch({"epoch": progress.epoch, "step": progress.step, **progress.scores})
-        _wait_on_plateau(progress, config)
-        score = progress.scores[config.metric] * (-1 if config.metric == "loss" else 1)
-        if score > progress.best and progress.epoch + 1 >= config.min_epochs:
+
+    def finish_epoch(self, progress: Progress) -> None:
+        """Validation, and the state after it."""
+        _check_weights(self.task, progress)
+        self.task.eval()
+        progress.scores = self.fitting.validate()
+        self.run.log_epoch({"epoch": progress.epoch, "step": progress.step, **progress.scores})
+        _wait_on_plateau(progress, self.config)
+        score = progress.scores[self.config.metric] * (-1 if self.config.metric == "loss" else 1)
+        if score > progress.best and progress.epoch + 1 >= self.config.min_epochs:
             progress.best, progress.best_epoch = score, progress.epoch
-            keep(progress.epoch, progress.scores)
+            self.fitting.keep(progress.epoch, progress.scores)
         progress.epoch, progress.batch = progress.epoch + 1, 0
-        _save(task, optimizer, scaler, progress, run, processes)
-        saved = time.monotonic()
-    return progress
+        self.save(progress)
 
+    def step(self, group: Sequence[Batch | Pair[Any, Any]], factor: float) -> dict[str, float]:
+        """One optimiser step over the batches of `group`. Returns the losses and the norm of the gradient."""
+        sums = self._backward(group)
+        self.scaler.unscale_(self.optimizer)
+        parameters = [parameter for one in self.optimizer.param_groups for parameter in one["params"]]
+        norm = float(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
+        if not (math.isfinite(sums["loss"]) and (math.isfinite(norm) or self.scaler.is_enabled())):
+            names = [self.fitting.data.studies[row].id for draw in group for row in rows_of(draw)]
+            raise InputError(
+                f"the loss is {sums['loss']} and the gradient's norm {norm}; the studies of this step: "
+                f"{', '.join(names)}. Look at these studies; {_CALMER}"
+            )
+        if self.config.clip_value is not None:
+            nn.utils.clip_grad_value_(parameters, self.config.clip_value)
+        if self.config.clip_norm is not None:
+            nn.utils.clip_grads_with_norm_(parameters, self.config.clip_norm, torch.tensor(norm))
+        for one in self.optimizer.param_groups:
+            one["lr"] = one["base_lr"] * factor
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        return sums | {"gradient_norm": norm}
 
-def _parallel(task: Task[Any]) -> nn.Module:
-    return DistributedDataParallel(task, find_unused_parameters=task.leaves_out_parameters)
+    def _backward(self, group: Sequence[Batch | Pair[Any, Any]]) -> dict[str, float]:
+        """Gradients of the mean loss; the means of all losses, over all processes."""
+        device, module = self.processes.device, self.module
+        kind = _PRECISIONS[self.config.precision]
+        precision = torch.autocast(device.type, kind, enabled=self.config.precision != "float32")
+        sums: dict[str, float] = {}
+        for index, batch in enumerate(group):
+            waits = isinstance(module, DistributedDataParallel) and index < len(group) - 1
+            with module.no_sync() if waits else nullcontext(), precision:  # type: ignore[operator]
+                losses = module(batch.to(device))
+                self.scaler.scale(losses["loss"] / len(group)).backward()
+            for name, loss in losses.items():
+                sums[name] = sums.get(name, 0.0) + float(loss.detach()) / len(group)
+        # Every process divides by the mean count of the step, so the mean of what they hold is the loss of the step.
+        return {name: self.processes.mean(value) for name, value in sums.items()}
+
+    def save(self, progress: Progress) -> None:
+        """The training state; none with weights that are no numbers."""
+        _check_weights(self.task, progress)
+        if self.processes.rank == 0:
+            self.run.save_state(
+                {
+                    "task": self.task.state_dict(),
+                    "optimizer": self.optimizer.state_dict(),
+                    "scaler": self.scaler.state_dict(),
+                    "progress": asdict(progress),
+                }
+            )
+        self.processes.wait()
+        self.saved = time.monotonic()
+
+    def resume(self) -> Progress:
+        """Where the run stands, with the state that it was left in."""
+        state: dict[str, Any] | None = self.run.load_state(self.processes.device)
+        progress = Progress()
+        if state is not None:
+            try:
+                self.task.load_state_dict(state["task"])
+            except RuntimeError as error:
+                raise InputError(
+                    f"{self.run.path}: the training state is of another version of rayscribe; finish the run with that "
+                    "one, or start anew"
+                ) from error
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.scaler.load_state_dict(state["scaler"])
+            progress = Progress(**state["progress"])
+            if self.processes.rank == 0:
+                self.run.forget_after(progress.step)
+        if self.processes.count > 1:  # after the weights are what they shall be
+            self.module = DistributedDataParallel(self.task, find_unused_parameters=self.task.leaves_out_parameters)
+        return progress
 
 
 def lr_factor(config: TrainConfig, step: int, epochs: float, drops: int = 0) -> float:
@@ -142,51 +232,6 @@ def _wait_on_plateau(progress: Progress, config: TrainConfig) -> None:
     progress.waited += 1
     if progress.waited > config.plateau_epochs:
         progress.drops, progress.waited = progress.drops + 1, 0
-
-
-def _step(
-    module: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
-    group: Sequence[Batch | Pair[Any, Any]],
-    config: TrainConfig,
-    factor: float,
-    processes: Processes,
-    data: StudyDataset,
-) -> dict[str, float]:
-    """One optimiser step over the batches of `group`. Returns the losses and the norm of the gradient."""
-    precision = torch.autocast(
-        processes.device.type, _PRECISIONS[config.precision], enabled=config.precision != "float32"
-    )
-    sums: dict[str, float] = {}
-    for index, batch in enumerate(group):
-        waits = isinstance(module, DistributedDataParallel) and index < len(group) - 1
-        with module.no_sync() if waits else nullcontext(), precision:  # type: ignore[operator]
-            losses = module(batch.to(processes.device))
-            scaler.scale(losses["loss"] / len(group)).backward()
-        for name, loss in losses.items():
-            sums[name] = sums.get(name, 0.0) + float(loss.detach()) / len(group)
-    # Every process divides by the mean count of the step, so the mean of what they hold is the loss of the step.
-    sums = {name: processes.mean(value) for name, value in sums.items()}
-    scaler.unscale_(optimizer)
-    parameters = [parameter for group_ in optimizer.param_groups for parameter in group_["params"]]
-    norm = float(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
-    if not (math.isfinite(sums["loss"]) and (math.isfinite(norm) or scaler.is_enabled())):
-        names = [data.studies[row].id for draw in group for row in rows_of(draw)]
-        raise InputError(
-            f"the loss is {sums['loss']} and the gradient's norm {norm}; the studies of this step: {', '.join(names)}. "
-            f"Look at these studies; {_CALMER}"
-        )
-    if config.clip_value is not None:
-        nn.utils.clip_grad_value_(parameters, config.clip_value)
-    if config.clip_norm is not None:
-        nn.utils.clip_grads_with_norm_(parameters, config.clip_norm, torch.tensor(norm))
-    for group_ in optimizer.param_groups:
-        group_["lr"] = group_["base_lr"] * factor
-    scaler.step(optimizer)
-    scaler.update()
-    optimizer.zero_grad(set_to_none=True)
-    return sums | {"gradient_norm": norm}
 
 
 def build_optimizer(task: Task[Any], config: TrainConfig) -> torch.optim.Optimizer:
@@ -215,48 +260,3 @@ def _is_patience_used_up(progress: Progress, config: TrainConfig) -> bool:
 def _check_weights(task: Task[Any], progress: Progress) -> None:
     if not all(parameter.isfinite().all() for parameter in task.parameters()):
         raise InputError(f"the weights are no longer numbers after step {progress.step}; {_CALMER}")
-
-
-def _save(
-    task: Task[Any],
-    optimizer: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
-    progress: Progress,
-    run: RunFolder,
-    processes: Processes,
-) -> None:
-    _check_weights(task, progress)
-    if processes.rank == 0:
-        run.save_state(
-            {
-                "task": task.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "scaler": scaler.state_dict(),
-                "progress": asdict(progress),
-            }
-        )
-    processes.wait()
-
-
-def _resume(
-    task: Task[Any],
-    optimizer: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
-    run: RunFolder,
-    processes: Processes,
-) -> Progress:
-    state: dict[str, Any] | None = run.load_state(processes.device)
-    if state is None:
-        return Progress()
-    try:
-        task.load_state_dict(state["task"])
-    except RuntimeError as error:
-        raise InputError(
-            f"{run.path}: the training state is of another version of rayscribe; finish the run with that one, or start anew"
-        ) from error
-    optimizer.load_state_dict(state["optimizer"])
-    scaler.load_state_dict(state["scaler"])
-    progress = Progress(**state["progress"])
-    if processes.rank == 0:
-        run.forget_after(progress.step)
-    return progress

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from rayscribe.config import DecodingConfig
 from rayscribe.data.dataset import Row, StudyDataset, load_batches
 from rayscribe.data.tokenizer import Tokenizer
+from rayscribe.drafts import DecodingConfig
 from rayscribe.inference.reporter import BATCH, generate_reports
 from rayscribe.metrics.clinical import clinical
 from rayscribe.metrics.diversity import diversity

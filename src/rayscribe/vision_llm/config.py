@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from rayscribe.config_methods import need
+from rayscribe.settings import need
 from rayscribe.vision_llm.lora import LoraSettings
 
 LLAMA = "meta-llama/Llama-3.2-11B-Vision-Instruct"

@@ -22,8 +22,7 @@ from rayscribe import __version__
 from rayscribe.errors import DISCLAIMER, InputError
 from rayscribe.files import beside, check_new, sha256_of, write_text
 from rayscribe.models.folder import VISION_LLM, origin_of, read_facts
-from rayscribe.provenance import inherited, terms_of
-from rayscribe.seen import write_seen
+from rayscribe.provenance import inherited, terms_of, write_seen
 from rayscribe.settings import from_plain, to_plain
 from rayscribe.vision_llm.base import DTYPES, base_digest, base_folder, load_base, load_conversation
 from rayscribe.vision_llm.config import LlmConfig

@@ -17,7 +17,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from rayscribe.data.conditions import given_states
 from rayscribe.errors import InputError
 from rayscribe.files import sha256_of, whole_file, write_text
-from rayscribe.seen import SEEN
+from rayscribe.provenance import SEEN
 from rayscribe.settings import to_yaml
 from rayscribe.study import Study
 from rayscribe.training.folder import check_same_run

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from rayscribe.config_methods import need
+from rayscribe.settings import need
 
 if TYPE_CHECKING:
     from peft import LoraConfig

@@ -11,10 +11,9 @@ from PIL import Image, ImageOps
 from torch.utils.data import Dataset
 
 from rayscribe.data.cleaning import CLEANINGS
-from rayscribe.data.conditions import CONDITIONS
 from rayscribe.data.images import Grey, read_checked_image
 from rayscribe.data.sections import section_text
-from rayscribe.labels import NEGATIVE, POSITIVE, UNCERTAIN
+from rayscribe.labels import CONDITIONS, NEGATIVE, POSITIVE, UNCERTAIN
 from rayscribe.study import Study, is_frontal
 from rayscribe.vision_llm.config import LlmConfig, PictureConfig, PromptConfig, ResponseConfig
 

@@ -12,7 +12,7 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from rayscribe.config_methods import need
+from rayscribe.settings import need
 from rayscribe.vision_llm import costs
 from rayscribe.vision_llm.costs import BF16, FLOAT32, Checkpointing, Precision
 from rayscribe.vision_llm.lora import LoraSettings

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
 
-from rayscribe.config import DecodingConfig
+from rayscribe.drafts import DecodingConfig, Draft
 from rayscribe.errors import InputError
 from rayscribe.models.decoding import Steps
 from rayscribe.study import Study
@@ -31,7 +31,7 @@ class VisionLlmReporter:
     states: States | None = None
     "a classifier's findings by study id, where the prompt names them"
 
-    def generate(self, studies: Sequence[Study], decoding: DecodingConfig) -> list[str]:
+    def draft(self, studies: Sequence[Study], decoding: DecodingConfig) -> list[Draft]:
         examples = Examples(studies, self.trained.config, self.states)
         reports = [""] * len(studies)
         for start in range(0, len(studies), BATCH):
@@ -41,7 +41,7 @@ class VisionLlmReporter:
                 own = replace(decoding, seed=decoding.seed + rows[0])
                 for row, best in zip(rows, written(self.trained, [batch[row] for row in rows], own), strict=True):
                     reports[row] = best[0]
-        return reports
+        return [Draft(reports=[report]) for report in reports]
 
 
 def as_many_pictures(batch: Mapping[int, Example]) -> list[list[int]]:

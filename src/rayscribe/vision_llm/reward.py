@@ -14,7 +14,6 @@ from typing import Literal
 
 import numpy as np
 
-from rayscribe.config_methods import need
 from rayscribe.data.cleaning import CLEANINGS, words_only
 from rayscribe.errors import InputError
 from rayscribe.labels import Labeler
@@ -22,6 +21,7 @@ from rayscribe.metrics.clinical import clinical, is_positive
 from rayscribe.metrics.labeler import RuleLabeler
 from rayscribe.metrics.overlap import overlap
 from rayscribe.metrics.statistics import Floats
+from rayscribe.settings import need
 
 _F1 = "example_f1_14_uncertain_negative"
 _RANGE = "a weight from 0 to 1"

@@ -20,8 +20,7 @@ from rayscribe.data.manifest import Manifest, read_manifest
 from rayscribe.errors import InputError, need_packages
 from rayscribe.files import sha256_of
 from rayscribe.models.folder import origin_of
-from rayscribe.provenance import inherited
-from rayscribe.seen import check_unseen, write_seen
+from rayscribe.provenance import check_unseen, inherited, write_seen
 from rayscribe.settings import to_plain
 from rayscribe.study import Study
 from rayscribe.vision_llm.folder import ADAPTERS, TrainedLlm, load_llm, save_llm

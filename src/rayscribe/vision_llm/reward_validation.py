@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from rayscribe.config import DecodingConfig
+from rayscribe.drafts import DecodingConfig
 from rayscribe.files import whole_file
 from rayscribe.vision_llm.conversation import on_device
 from rayscribe.vision_llm.folder import TrainedLlm

@@ -30,8 +30,7 @@ from rayscribe.errors import InputError
 from rayscribe.files import beside, check_new, write_text
 from rayscribe.models.backbones import Backbone
 from rayscribe.models.folder import origin_of
-from rayscribe.provenance import inherited
-from rayscribe.seen import write_seen
+from rayscribe.provenance import inherited, write_seen
 
 IMAGE_TOKEN = "<image>"
 

@@ -24,8 +24,7 @@ from transformers import (
 from rayscribe.data.manifest import Manifest, read_manifest
 from rayscribe.errors import InputError
 from rayscribe.models.folder import origin_of
-from rayscribe.provenance import inherited
-from rayscribe.seen import check_unseen, write_seen
+from rayscribe.provenance import check_unseen, inherited, write_seen
 from rayscribe.study import Study
 from rayscribe.vision_llm.base import base_digest, base_folder, load_base, load_conversation
 from rayscribe.vision_llm.checkpointing import recompute_layers

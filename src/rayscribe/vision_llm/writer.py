@@ -9,13 +9,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from rayscribe.config import DecodingConfig
-from rayscribe.data.conditions import CONDITIONS, UNLABELLED
 from rayscribe.data.images import ImageFile
 from rayscribe.data.manifest import Manifest
+from rayscribe.drafts import DecodingConfig, Draft, Reporter
 from rayscribe.errors import InputError
 from rayscribe.inference.images import LooseStudy, read_loose
-from rayscribe.inference.reporter import Draft, Reporter
+from rayscribe.labels import CONDITIONS, UNLABELLED
 from rayscribe.models.decoding import Steps
 from rayscribe.study import Study
 from rayscribe.vision_llm.folder import TrainedLlm, load_llm

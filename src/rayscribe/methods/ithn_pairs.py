@@ -1,20 +1,18 @@
-"""Draws of two things for one step: a study beside one of its mined negatives (ITHN); two tasks' own choices of studies (JIMA).
+"""What ITHN draws for a step: every study beside one of its mined negatives.
 
-Functions of seed and epoch like the order itself, and of what the task chose for the epoch, which is part of the training
-state; so a run with pairs resumes to the same result.
+A function of seed and epoch like the order itself, so a run with pairs resumes to the same result.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, zip_longest
 from pathlib import Path
 
 import numpy as np
 
 from rayscribe.config import TextConfig
-from rayscribe.data.dataset import Index, Order, Row, Sampler
+from rayscribe.data.dataset import Index, Row, Sampler
 from rayscribe.data.manifest import Manifest
 from rayscribe.errors import InputError
 from rayscribe.study import Study
@@ -48,60 +46,6 @@ class MinedPairs:
         return replace(row, study=partners[int(place)])
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TwoTasks:
-    """Batches of the studies that each of two tasks chose for the epoch: (first task's, second task's).
-
-    An epoch is one visit to every study of the larger choice; those of the smaller one are drawn equally often. Joint steps
-    hold a batch of each; alternating ones a batch of one, in turn.
-    """
-
-    order: Order
-    "of the first task: batches of similar report length, counted in tokens"
-    chosen: Callable[[], tuple[Sequence[int], Sequence[int]]]
-    "asked at the start of every epoch"
-    alternating: bool
-
-    def rows(
-        self, epoch: int, *, accumulate: int, rank: int, processes: int
-    ) -> list[list[tuple[Row | None, Row | None]]]:
-        second = replace(
-            self.order,
-            lengths=[2] * len(self.order.lengths),  # one answer a study, whatever the length of its report
-            bucket=False,
-            seed=self.order.seed + 1,
-        )
-        orders, chosen = (self.order, second), self.chosen()
-        draws = max(map(len, chosen))
-        first, other = (
-            order.shares(
-                order.batches(epoch, _repeated(studies, draws, [order.seed, epoch, 2])),
-                epoch,
-                accumulate=accumulate,
-                rank=rank,
-                processes=processes,
-            )
-            for order, studies in zip(orders, chosen, strict=True)
-        )
-        if self.alternating:
-            return list(chain.from_iterable(zip(_paired(first, None), _paired(None, other))))
-        return [list(zip_longest(*pair)) for pair in zip(first, other, strict=True)]
-
-
-def _repeated(studies: Sequence[int], draws: int, seed: Sequence[int]) -> Sequence[int]:
-    """As many draws as asked for, every study equally often, or once more than another."""
-    shuffled = np.random.default_rng(seed).permutation(np.asarray(studies))
-    return [int(study) for study in np.resize(shuffled, draws)]
-
-
-def _paired(
-    first: Iterable[list[Row]] | None, second: Iterable[list[Row]] | None
-) -> Iterable[list[tuple[Row | None, Row | None]]]:
-    """Batches of one task, the other one left empty."""
-    for batch in first or second or ():
-        yield [(row, None) if second is None else (None, row) for row in batch]
-
-
 def mined_partners(
     manifest: Manifest, studies: Sequence[Study], text: TextConfig, *, candidates: int, data: Path
 ) -> list[list[int]]:
@@ -121,7 +65,7 @@ def mined_partners(
         )
     if candidates > about["top"]:
         raise InputError(
-            f"{data}: {about['top']} negatives a study were mined; --ithn.candidates {candidates} needs more"
+            f"{data}: {about['top']} negatives a study were mined; --method.ithn.candidates {candidates} needs more"
         )
     rows = {study.id: row for row, study in enumerate(studies)}
     partners = [[rows[id_] for id_ in study.negatives if id_ in rows] for study in studies]

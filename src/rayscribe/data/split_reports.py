@@ -1,0 +1,39 @@
+"""The studies of one split that have a section, with their cleaned reports."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from rayscribe.config import TextConfig
+from rayscribe.data.dataset import cleaned_report
+from rayscribe.data.manifest import Manifest
+from rayscribe.errors import InputError
+from rayscribe.study import Study
+
+
+@dataclass(frozen=True, slots=True)
+class SplitReports:
+    """Studies beside their reports, in the manifest's order."""
+
+    studies: Sequence[Study]
+    reports: Sequence[str]
+
+    @classmethod
+    def read(cls, manifest: Manifest, split: str, text: TextConfig, say: Callable[[str], None]) -> SplitReports:
+        """Raises InputError where no study of the split has the section."""
+        pairs = [(study, cleaned_report(study, text)) for study in manifest.split(split)]
+        kept = [(study, report) for study, report in pairs if report]
+        if not kept:
+            raise InputError(f"no study in split {split} has the section {text.section!r} (--text.section)")
+        lacking = f", {len(pairs) - len(kept)} left out without {text.section}" if len(kept) < len(pairs) else ""
+        say(f"{split}: {len(kept)} studies{lacking}")
+        return cls([study for study, _ in kept], [report for _, report in kept])
+
+    @property
+    def ids(self) -> list[str]:
+        return [study.id for study in self.studies]
+
+    def share(self, rank: int, count: int) -> SplitReports:
+        """What one of `count` processes reads."""
+        return SplitReports(self.studies[rank::count], self.reports[rank::count])

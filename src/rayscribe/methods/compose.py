@@ -1,0 +1,154 @@
+"""A method with a plug-in around its training: `r2gen+isd` is one record made of two."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Generic, TypeVar, get_args
+
+from tyro.conf import arg
+
+from rayscribe.config import MethodSettings, RunConfig
+from rayscribe.errors import InputError
+from rayscribe.methods.method import CardLine, Feed, Host, Inputs, Known, Method, Source, Start, TrainedModel
+from rayscribe.models.report_model import ReportModel
+
+H = TypeVar("H", bound=MethodSettings)
+P = TypeVar("P", bound=MethodSettings)
+PLUS = "+"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plugged(Generic[H, P]):
+    """Settings of a host and of what is plugged into its training."""
+
+    host: H
+    plug_in: P
+
+    def check(self, run: RunConfig[Any]) -> None:
+        host_run(run)
+        self.plug_in.check(run)
+
+
+def host_run(run: RunConfig[Any]) -> RunConfig[Any]:
+    """The same run without its last plug-in."""
+    return replace(run, system=run.system.rpartition(PLUS)[0], method=run.method.host)
+
+
+def innermost(settings: MethodSettings) -> MethodSettings:
+    """Of the method that all plug-ins go around."""
+    return innermost(settings.host) if isinstance(settings, Plugged) else settings
+
+
+def plugged(host: Method[Any], plug_in: Method[Any]) -> Method[Any]:
+    """The record of `host` trained with `plug_in` around it. Raises InputError where the host is no host."""
+    if plug_in.around is None:
+        raise InputError(f"{host.name}{PLUS}{plug_in.name}: {plug_in.name} is a method of its own, not a plug-in")
+    if host.fit is not None:
+        raise InputError(
+            f"{host.name}{PLUS}{plug_in.name}: {host.name} has no training steps that losses can be added to"
+        )
+    if host.is_last:
+        swapped = PLUS.join([*host.name.split(PLUS)[:-1], plug_in.name, host.name.split(PLUS)[-1]])
+        raise InputError(f"{host.name}{PLUS}{plug_in.name}: no plug-in goes around the last one; write {swapped}")
+    parts = _Parts(host, plug_in)
+    return replace(
+        host,
+        name=parts.name,
+        settings=Plugged[host.settings, plug_in.settings],  # type: ignore[name-defined]
+        recipes={parts.name: parts.recipe},
+        host=host,
+        published=[
+            replace(one, setting=_within(one.setting, part))
+            for part, method in (("host", host), ("plug_in", plug_in))
+            for one in method.published
+        ],
+        stages=lambda run, channels, words, resources: host.stages(host_run(run), channels, words, resources),
+        norms=lambda run: host.norms(host_run(run)),
+        prompt=lambda run: host.prompt(host_run(run)),
+        start=lambda run, model, vectors: host.start(host_run(run), model, vectors),
+        task=parts.task,
+        is_last=plug_in.is_last,
+        generation=parts.generation if host.generation or plug_in.generation else None,
+        inputs=parts.inputs,
+        resources=lambda run, folder: host.resources(host_run(run), folder),
+        card=parts.card,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    host: Method[Any]
+    plug_in: Method[Any]
+
+    @property
+    def name(self) -> str:
+        return f"{self.host.name}{PLUS}{self.plug_in.name}"
+
+    def recipe(self) -> RunConfig[Any]:
+        """The host's own settings, with the plug-in's defaults."""
+        run = self.host.recipes[self.host.name]()
+        return replace(run, system=self.name, method=Plugged(host=run.method, plug_in=self.plug_in.settings()))
+
+    def inputs(self, run: RunConfig[Any], source: Source) -> Inputs:
+        first, second = self.host.inputs(host_run(run), source), self.plug_in.inputs(run, source)
+
+        def known(start: Start) -> Known:
+            both = first.known(start), second.known(start)
+            return Known(
+                value=(both[0].value, both[1].value),
+                facts={**both[0].facts, **both[1].facts},
+                origins=[*both[0].origins, *both[1].origins],
+            )
+
+        return Inputs(
+            digests=[*first.digests, *second.digests],
+            with_negatives=first.with_negatives or second.with_negatives,
+            known=known,
+        )
+
+    def task(self, run: RunConfig[Any], model: ReportModel, known: Any, feed: Feed) -> Any:
+        inner = host_run(run)
+        task = self.host.task(inner, model, known[0], feed)
+        assert self.plug_in.around is not None
+        host = Host(method=self.host, task=task, known=known[0])
+        return self.plug_in.around(inner, run.method.plug_in, host, known[1], feed)
+
+    def generation(self, run: RunConfig[Any], teacher: Path | None) -> RunConfig[Any]:
+        if self.plug_in.generation is not None:
+            return self.plug_in.generation(run, teacher)
+        assert self.host.generation is not None
+        inner = self.host.generation(host_run(run), teacher)
+        system = f"{inner.system}{PLUS}{self.plug_in.name}"
+        return replace(run, system=system, method=replace(run.method, host=inner.method))
+
+    def card(self, trained: TrainedModel) -> list[CardLine]:
+        inner = replace(trained, config=host_run(trained.config))
+        return [*self.host.card(inner), *self.plug_in.card(trained)]
+
+
+def _within(setting: str, part: str) -> str:
+    """The path of a method's setting when the method is a part of a composed one."""
+    head, _, rest = setting.partition(".")
+    return f"method.{part}.{rest}" if head == "method" else setting
+
+
+def flat_settings(method: Method[Any]) -> Any:
+    """The settings' type for the command line: those of the host stand flat, those of a plug-in under its name."""
+    if method.host is None:
+        return method.settings
+    host, plug_in = flat_settings(method.host), method.name.rpartition(PLUS)[2]
+    _, settings = get_args(method.settings)
+    return Plugged[Annotated[host, arg(name="")], Annotated[settings, arg(name=plug_in)]]  # type: ignore[valid-type]
+
+
+def compose(name: str, known: Mapping[str, Method[Any]]) -> Method[Any]:
+    """`known` methods by name joined with +, the host first. KeyError names the part that is not known."""
+    first, *plug_ins = name.split(PLUS)
+    method = known[first]
+    if method.is_plug_in:
+        raise InputError(f"{name}: {first} is plugged into a method: METHOD{PLUS}{first}, such as r2gen{PLUS}{first}")
+    for plug_in in plug_ins:
+        method = plugged(method, known[plug_in])
+    return method

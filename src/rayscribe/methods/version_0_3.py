@@ -1,0 +1,86 @@
+"""What version 0.3 wrote and took: its settings in today's form, and today's names of its flags and recipes.
+
+Then a run had one settings object for all methods, with a part for each of them. Weights had the names that they have now.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rayscribe.errors import InputError
+
+_MEMORIES = {
+    "r2gen": ("memory_slots", "memory_heads"),
+    "r2gen_cmn": ("memory_heads", "memory_size", "memory_top", "memory_queries", "memory_residual"),
+}
+
+RECIPES = {
+    "ithn": "r2gen_cmn+ithn",
+    "kif_isd": "kif` or `kif+isd --generations 2",
+    "kif_isd_bert": "kif_bert` or `kif_bert+isd --generations 2",
+}
+"Recipes that have another name now."
+
+FLAGS = {
+    "--ithn.enabled": "train RECIPE+ithn",
+    "--ithn.": "--method.ithn. of train RECIPE+ithn",
+    "--distill.": "--method.isd. of train RECIPE+isd",
+    "--jima.": "--method.",
+    "--diagnosis.": "--method.",
+    "--kif.": "--method.",
+    "--model.memory-": "--method.memory-",
+    "--model.no-memory-residual": "--method.no-memory-residual",
+    "--model.method": "train METHOD",
+}
+"Starts of flags that have another name now; `--no-` may stand before the last part."
+
+
+def is_old(plain: Mapping[str, Any]) -> bool:
+    """Whether these settings of a run are of version 0.3."""
+    return "system" not in plain and "method" in plain.get("model", {})
+
+
+def upgraded(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a run of version 0.3 in today's form, both as plain dictionaries. Others are returned as they are."""
+    if not is_old(plain):
+        return dict(plain)
+    model = dict(plain["model"])
+    name = str(model.pop("method"))
+    memories = {key: model.pop(key) for key in list(model) if key.startswith("memory_")}
+    parts = {key: dict(plain.get(key, {})) for key in ("jima", "diagnosis", "kif", "distill", "ithn")}
+    if name == "kif":
+        method: dict[str, Any] = {"diagnosis": parts["diagnosis"], **parts["kif"]}
+    elif name == "promptmrg":
+        method = parts["diagnosis"]
+    elif name == "jima":
+        method = parts["jima"]
+    else:
+        method = {key: memories[key] for key in _MEMORIES.get(name, ()) if key in memories}
+    system = name
+    if parts["distill"].get("teacher"):
+        system, method = f"{system}+isd", {"host": method, "plug_in": parts["distill"]}
+    if parts["ithn"].pop("enabled", False):
+        system, method = f"{system}+ithn", {"host": method, "plug_in": parts["ithn"]}
+    kept = {key: value for key, value in plain.items() if key not in {*parts, "model"}}
+    return {"system": system, "method": method, "model": model, **kept}
+
+
+def refuse_old_names(recipe: str, arguments: Sequence[str]) -> None:
+    """Raises InputError that gives today's name of a recipe or a flag of version 0.3."""
+    if recipe in RECIPES:
+        raise InputError(
+            f"the recipe {recipe} is now `{RECIPES[recipe]}`: rayscribe train {RECIPES[recipe].split('`')[0]} ..."
+        )
+    for argument in arguments:
+        flag = argument.partition("=")[0].replace("_", "-")
+        for old, new in FLAGS.items():
+            if flag.startswith(old) and (old.endswith((".", "-")) or flag == old):
+                raise InputError(f"{flag} is now {_new(flag, old, new)}; see Upgrading in CHANGELOG.md")
+
+
+def _new(flag: str, old: str, new: str) -> str:
+    if not new.startswith("--") or not old.endswith((".", "-")):
+        return new
+    prefix, _, where = new.partition(" ")
+    return f"{prefix}{flag.removeprefix(old)} {where}".strip()

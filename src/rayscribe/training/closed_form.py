@@ -1,0 +1,72 @@
+"""A run of a method that fits without gradient steps: features of a frozen image encoder in, weights out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from rayscribe.checkpoint import FittedModel, save_fitted
+from rayscribe.config import RunConfig
+from rayscribe.data.features import cached_features
+from rayscribe.data.manifest import read_manifest
+from rayscribe.data.split_reports import SplitReports
+from rayscribe.errors import InputError
+from rayscribe.methods import find_method, run_from_yaml
+from rayscribe.methods.method import Features, Material, Source
+from rayscribe.models.backbones import Backbone
+from rayscribe.provenance import check_unseen, write_seen
+from rayscribe.study import Study
+from rayscribe.training.folder import RunFolder
+from rayscribe.training.learner import Place, model_data, say_weights
+from rayscribe.training.loop import Progress
+from rayscribe.training.processes import Processes
+
+
+def fit_in_closed_form(config: RunConfig[Any], place: Place, group: Processes) -> Progress:
+    """One fit into the folder of `place`, which then is a model folder. What was interrupted starts again; features are kept.
+
+    Raises InputError for a trained image encoder and for several processes.
+    """
+    method = find_method(config.system)
+    assert method.fit is not None
+    if config.backbone.trainable:
+        raise InputError(f"{config.system} fits on features of a frozen image encoder; give --backbone.no-trainable")
+    if group.count > 1:
+        raise InputError(f"{config.system} fits in one process; start it without torchrun")
+    manifest = read_manifest(place.data)
+    inputs = method.inputs(config, Source(manifest=manifest, path=place.data))
+    digest = " ".join([manifest.digest(), *inputs.digests])
+    RunFolder(place.run, config, data_digest=digest, resume=place.resume, writes=True, parse=run_from_yaml)
+    if place.resume and (place.run / "model.safetensors").exists():
+        place.say(f"{place.run}: the fit is complete")
+        return Progress(epoch=1, best_epoch=0)
+    training, validation = (SplitReports.read(manifest, split, config.text, place.say) for split in ("train", "val"))
+    if config.backbone.weights:
+        apart = [study for study in manifest.studies if study.split in ("val", "test")]
+        check_unseen(Path(config.backbone.weights), apart, "val and test")
+    write_seen(place.run, training.studies, config.backbone.weights)
+    torch.manual_seed(config.seed)
+    backbone = Backbone(config.backbone).to(group.device).eval()
+    say_weights(config, place.say)
+
+    def features(studies: Sequence[Study]) -> list[Features]:
+        found = cached_features(studies, backbone, config.images, folder=place.features, device=group.device)
+        return [np.stack([found[sha256] for sha256 in study.sha256]) for study in studies]
+
+    fitted = method.fit(config, Material(training=training, validation=validation, features=features, say=place.say))
+    trained = FittedModel(
+        method=method,
+        config=config,
+        backbone=backbone,
+        fitted=fitted,
+        data=model_data(manifest.provenance, config, (), manifest.digest()),
+        training={"epoch": 1, "validation": dict(fitted.scores), "processes": 1},
+    )
+    save_fitted(place.run, trained)
+    scores = ", ".join(f"{name} {value:.4f}" for name, value in fitted.scores.items())
+    place.say(f"fitted{f', validation {scores}' if scores else ''}; {place.run}")
+    return Progress(epoch=1, best_epoch=0, scores=dict(fitted.scores))

@@ -1,0 +1,156 @@
+"""The one order of a run, whatever it trains: folder, splits, model, features, loop."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from rayscribe.config import BackboneConfig, ImageConfig, TrainConfig
+from rayscribe.data.features import FeatureCache, cached_features
+from rayscribe.models.backbones import Backbone
+from rayscribe.models.folder import origin_of
+from rayscribe.provenance import check_unseen, inherited, write_seen
+from rayscribe.study import Study
+from rayscribe.training.folder import RunFolder
+from rayscribe.training.loop import Fitting, Progress, fit
+from rayscribe.training.processes import Processes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a run reads and writes, and whom it tells."""
+
+    data: Path
+    "the manifest"
+    run: Path
+    resume: bool = False
+    features: Path | None = None
+    "folder of the feature cache; the user's cache folder when None"
+    say: Callable[[str], None] = print
+
+    def of(self, group: Processes) -> Place:
+        """The same, silent in all processes but the first."""
+        return self if group.rank == 0 else replace(self, say=_silent)
+
+
+class LearnerConfig(Protocol):
+    """What the settings of every run have."""
+
+    @property
+    def images(self) -> ImageConfig: ...
+    @property
+    def backbone(self) -> BackboneConfig: ...
+    @property
+    def train(self) -> TrainConfig: ...
+    @property
+    def seed(self) -> int: ...
+
+
+class Sighted(Protocol):
+    """A model that looks through an image encoder."""
+
+    @property
+    def backbone(self) -> Backbone: ...
+
+    def parameters(self) -> Iterable[nn.Parameter]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Splits:
+    """The studies of a run."""
+
+    training: Sequence[Study]
+    validation: Sequence[Study]
+    kept_apart: Sequence[Study]
+    "no model that this one starts from may have learned from them"
+    apart: str
+    "their splits, for messages"
+
+
+class Learner(ABC):
+    """What differs between report models and classifiers. `run_learner` asks in the order of these methods."""
+
+    config: Any
+    "in the form of `LearnerConfig`"
+
+    @abstractmethod
+    def digest(self) -> str:
+        """Of all data that the training reads."""
+
+    @abstractmethod
+    def parse(self, text: str, source: Path) -> Any:
+        """The settings in a run folder's config.yaml."""
+
+    @abstractmethod
+    def splits(self) -> Splits:
+        """Raises InputError where one is empty."""
+
+    @abstractmethod
+    def model(self) -> Sighted:
+        """With the weights that it starts from."""
+
+    @abstractmethod
+    def fitting(self, cache: FeatureCache | None, progress: Callable[[Iterable[Any]], Iterable[Any]]) -> Fitting:
+        """Task, data and order; `cache` holds the features of a frozen image encoder."""
+
+
+def run_learner(learner: Learner, place: Place, group: Processes) -> Progress:
+    """Trains into the folder of `place`, which then is a model folder as well. The test split is never read."""
+    config, is_first = learner.config, group.rank == 0
+    folder = RunFolder(
+        place.run,
+        config,
+        data_digest=learner.digest(),
+        resume=place.resume,
+        writes=is_first,
+        parse=learner.parse,
+    )
+    group.wait()
+    splits = learner.splits()
+    if config.backbone.weights:
+        check_unseen(Path(config.backbone.weights), splits.kept_apart, splits.apart)
+    if is_first:
+        write_seen(place.run, splits.training, config.backbone.weights)
+    torch.manual_seed(config.seed)
+    model = learner.model()
+    bar: Callable[[Iterable[Any]], Iterable[Any]] = partial(
+        tqdm, desc="image features", unit="block", disable=not is_first
+    )
+    cache = None
+    if not config.backbone.trainable:
+        cache = cached_features(
+            [*splits.training, *splits.validation],
+            model.backbone,
+            config.images,
+            folder=place.features,
+            device=group.device,
+            progress=bar,
+        )
+    fitting = learner.fitting(cache, bar)
+    progress = fit(fitting, config.train, seed=config.seed, run=folder, processes=group)
+    score = abs(progress.best)
+    place.say(f"best: epoch {progress.best_epoch + 1}, validation {config.train.metric} {score:.4f}; {place.run}")
+    return progress
+
+
+def say_weights(config: LearnerConfig, say: Callable[[str], None]) -> None:
+    """What the user may not have meant: an image encoder that starts from nothing."""
+    if not config.backbone.weights:
+        say(f"note: {config.backbone.name} starts from random weights; --backbone.weights takes a file or `pretrained`")
+
+
+def model_data(provenance: dict[str, Any], config: LearnerConfig, others: Sequence[Any], digest: str) -> dict[str, Any]:
+    """What a model folder says of the data behind it, those of the models that it starts or learns from included."""
+    return inherited(provenance, [*origin_of(config.backbone.weights), *others]) | {"digest": digest}
+
+
+def _silent(text: str) -> None:
+    return None
