@@ -139,7 +139,7 @@ def rayscribe(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
 
 
 def small_settings(method: str, *, epochs: int = 2) -> MethodSettings:
-    """A method's own settings for a model of a few thousand weights. Curricula begin in the second epoch; nothing is retrieved."""
+    """Of a method, for a model of a few thousand weights. Curricula begin in the second epoch; nothing is retrieved."""
     begins = epochs > 1
     return {
         "baseline": NoSettings(),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,16 +14,20 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from conftest import small_config
-from rayscribe.checkpoint import TrainedModel, load_model, save_model
-from rayscribe.config import BackboneConfig, ModelConfig, RunConfig
+from rayscribe.checkpoint import load_model, save_model
+from rayscribe.config import BackboneConfig
 from rayscribe.data.manifest import read_manifest
 from rayscribe.data.tokenizer import Tokenizer
-from rayscribe.drafts import DecodingConfig
+from rayscribe.drafts import DecodingConfig, first_reports
 from rayscribe.errors import InputError
-from rayscribe.inference.reporter import ModelReporter, draft_reports, read_study
+from rayscribe.inference.reporter import draft_reports, read_study
+from rayscribe.inference.writer import ModelWriter
+from rayscribe.methods import find_method, recipe, run_from_yaml
 from rayscribe.methods.build import build_model
+from rayscribe.methods.method import TrainedModel
 from rayscribe.models.backbones import Backbone
-from rayscribe.settings import from_yaml, to_yaml
+from rayscribe.settings import to_yaml
+from rayscribe.study import Study
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     model = build_model(small_config(), tokenizer.size).eval()
     trained = TrainedModel(
+        method=find_method("r2gen"),
         model=model,
         tokenizer=tokenizer,
         config=small_config(),
@@ -43,13 +48,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def written(trained: TrainedModel, studies: Sequence[Study]) -> list[str]:
+    writer = ModelWriter(trained=trained, device=torch.device("cpu"))
+    return first_reports(writer.reporter(studies, states=None, features=None).draft(studies, DecodingConfig()))
+
+
 def test_a_loaded_model_writes_what_the_saved_one_wrote(folder: Path, world: Path, tmp_path: Path) -> None:
     studies = read_manifest(world).studies[:3]
     first = load_model(folder)
     moved = shutil.copytree(folder, tmp_path / "elsewhere")
     second = load_model(moved)
     assert first.config == second.config
-    reports = [ModelReporter(trained=one).generate(studies, DecodingConfig()) for one in (first, second)]
+    reports = [written(one, studies) for one in (first, second)]
     assert reports[0] == reports[1]
     assert sorted(path.name for path in folder.iterdir()) == [
         "README.md",
@@ -62,7 +72,7 @@ def test_a_loaded_model_writes_what_the_saved_one_wrote(folder: Path, world: Pat
 def test_one_study_drafts_as_it_does_in_a_batch(folder: Path, world: Path) -> None:
     trained = load_model(folder)
     studies = read_manifest(world).studies[:4]
-    reports = ModelReporter(trained=trained).generate(studies, DecodingConfig())
+    reports = written(trained, studies)
     for study, report in zip(studies, reports, strict=True):
         (draft,) = draft_reports(trained, [read_study(trained, study.images)], DecodingConfig())
         assert draft.reports == [report]
@@ -126,9 +136,9 @@ def test_a_folder_that_does_not_fit_says_what_differs(
 
 def test_settings_survive_yaml() -> None:
     config = small_config()
-    assert from_yaml(to_yaml(config), "text") == config
+    assert run_from_yaml(to_yaml(config), "text") == config
     with pytest.raises(InputError, match="unknown setting 'wings'"):
-        from_yaml("wings: 2", "config.yaml")
+        run_from_yaml(to_yaml(config) + "wings: 2", "config.yaml")
 
 
 def test_backbone_weights_come_from_a_local_file_only(tmp_path: Path) -> None:
@@ -165,7 +175,7 @@ def test_a_pickle_with_code_is_never_run(tmp_path: Path) -> None:
 )
 def test_r2gen_has_the_published_parameter_counts(vocabulary: int, encoder_decoder: int) -> None:
     """Specification 7.3; resnet101 as published."""
-    model = build_model(RunConfig(model=ModelConfig(method="r2gen")), vocabulary)
+    model = build_model(recipe("r2gen"), vocabulary)
 
     def count(module: torch.nn.Module) -> int:
         return sum(parameter.numel() for parameter in module.parameters())

@@ -20,7 +20,7 @@ import os, signal, sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from rayscribe.settings import from_yaml
+from rayscribe.methods import run_from_yaml
 from rayscribe.training.run import train
 from rayscribe.training.folder import RunFolder
 config, data, run, step, features = sys.argv[1:]
@@ -30,7 +30,7 @@ def log_and_die(self, values, seconds):
     if values["step"] == int(step):
         os.kill(os.getpid(), signal.SIGKILL)
 RunFolder.log_step = log_and_die
-train(from_yaml(Path(config).read_text(), config), Path(data), Path(run), features=Path(features))
+train(run_from_yaml(Path(config).read_text(), config), Path(data), Path(run), features=Path(features))
 """
 
 
@@ -59,8 +59,8 @@ def logs_of_one_and_two_processes(
     (tmp_path / "config.yaml").write_text(to_yaml(config))
     script = (
         "import sys, torch\nfrom pathlib import Path\ntorch.set_num_threads(1)\n"
-        "from rayscribe.settings import from_yaml\nfrom rayscribe.training.run import train\n"
-        f"train(from_yaml(Path({str(tmp_path / 'config.yaml')!r}).read_text(), 'config'), Path({str(world)!r}), "
+        "from rayscribe.methods import run_from_yaml\nfrom rayscribe.training.run import train\n"
+        f"train(run_from_yaml(Path({str(tmp_path / 'config.yaml')!r}).read_text(), 'config'), Path({str(world)!r}), "
         f"Path({str(tmp_path / 'two')!r}), features=Path({str(features)!r}))\n"
     )
     run_by_two_processes(script, tmp_path, port=29581)

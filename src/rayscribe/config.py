@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from typing import Annotated, Any, Generic, Literal, Protocol, TypeVar
+
+from tyro.conf import Suppress
 
 from rayscribe.drafts import DecodingConfig
 from rayscribe.settings import need
@@ -168,7 +170,7 @@ M = TypeVar("M", bound=MethodSettings)
 class RunConfig(Generic[M]):
     """Everything that decides a run's result, next to the manifest."""
 
-    system: str
+    system: Annotated[str, Suppress]  # chosen by name, never by a flag
     "the method, and behind every + what is plugged into its training"
     method: M
     text: TextConfig = field(default_factory=TextConfig)

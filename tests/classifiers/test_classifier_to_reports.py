@@ -22,7 +22,7 @@ from rayscribe.errors import InputError
 from rayscribe.evaluation.image_floors import filled_templates
 from rayscribe.labels import CONDITIONS, NEGATIVE, NOT_MENTIONED, OBSERVATIONS, POSITIVE, UNLABELLED
 from rayscribe.metrics.labeler import RuleLabeler
-from rayscribe.study import Batch
+from rayscribe.study import GIVEN_STATES, Batch
 from rayscribe.training.run import train
 
 
@@ -51,7 +51,7 @@ def test_a_blank_leaves_the_models_own_state_and_the_rest_is_given(tmp_path: Pat
         pixels_BVHW=torch.randint(0, 256, (2, 1, 64, 64), generator=torch.Generator().manual_seed(0)).byte(),
     )
     given = torch.from_numpy(np.stack([states["a"], states["b"]])).long()
-    own, told = model.encode(batch).states_BO, model.encode(replace(batch, states_BO=given)).states_BO
+    own, told = (model.encode(one).prompt_BO for one in (batch, replace(batch, extras={GIVEN_STATES: given})))
     assert own is not None and told is not None
     assert torch.equal(told[1], own[1]) and told[0, edema] == POSITIVE and told[0, fracture] == NEGATIVE
     kept = [place for place in range(len(CONDITIONS)) if place not in (edema, fracture)]

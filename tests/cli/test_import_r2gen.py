@@ -11,7 +11,7 @@ from PIL import Image
 from reference_cmn import TOP, ReferenceCMN
 from reference_r2gen import ReferenceR2Gen, randomised, reference_beam_search
 
-from rayscribe.checkpoint import TrainedModel, load_model
+from rayscribe.checkpoint import load_model
 from rayscribe.cli.import_r2gen import convert
 from rayscribe.config import BackboneConfig, RunConfig
 from rayscribe.data.manifest import Manifest, write_manifest
@@ -19,7 +19,8 @@ from rayscribe.errors import InputError
 from rayscribe.files import sha256_of
 from rayscribe.inference.reporter import hypotheses
 from rayscribe.methods.build import build_model
-from rayscribe.methods.published_names import converted, model_config
+from rayscribe.methods.method import TrainedModel
+from rayscribe.methods.published_names import converted, sizes_of
 from rayscribe.study import Batch, Study
 
 REPORTS = (
@@ -151,11 +152,11 @@ def test_an_imported_model_knows_where_it_comes_from(imported: TrainedModel) -> 
 
 
 def test_the_method_is_read_from_the_names(imported: TrainedModel, reference: Reference) -> None:
-    settings = imported.config.model
+    system, settings = imported.config.system, imported.config.method
     if isinstance(reference, ReferenceCMN):
-        assert (settings.method, settings.memory_size, settings.memory_top) == ("r2gen_cmn", MEMORY, TOP)
+        assert (system, settings.memory_size, settings.memory_top) == ("r2gen_cmn", MEMORY, TOP)
     else:
-        assert (settings.method, settings.memory_slots) == ("r2gen", 3)
+        assert (system, settings.memory_slots) == ("r2gen", 3)
 
 
 def test_a_wrong_threshold_is_refused_with_both_counts(published: Path, data: Path, tmp_path: Path) -> None:
@@ -216,11 +217,14 @@ def test_two_different_copies_of_the_cross_modal_weights_are_refused(data: Path,
 @pytest.mark.parametrize("left_out", ["encoder_decoder.cmn.", "encoder_decoder.model.cmn."])
 def test_one_copy_of_the_cross_modal_weights_is_enough(left_out: str) -> None:
     state = ReferenceCMN(ROWS, layers=1, memory=MEMORY).state_dict()
-    settings = model_config(state)
-    bare = build_model(RunConfig(backbone=BackboneConfig(name="resnet50"), model=settings), ROWS)
+    sizes, settings = sizes_of(state)
+    run: RunConfig = RunConfig(
+        system="r2gen_cmn", method=settings, backbone=BackboneConfig(name="resnet50"), model=sizes
+    )
+    bare = build_model(run, ROWS)
     wanted = {name: weight for name, weight in bare.state_dict().items() if not name.startswith("backbone.")}
     once = {name: weight for name, weight in state.items() if not name.startswith(left_out)}
-    first, second = converted(state, settings, wanted), converted(once, settings, wanted)
+    first, second = converted(state, run, wanted), converted(once, run, wanted)
     assert all(torch.equal(second[name], weight) for name, weight in first.items())
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from rayscribe.config_methods import DiagnosisConfig
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
@@ -25,6 +24,9 @@ from rayscribe.drafts import DecodingConfig
 from rayscribe.errors import InputError
 from rayscribe.inference.reporter import draft_reports, read_study
 from rayscribe.labels import CONDITIONS, STATE_NAMES
+from rayscribe.methods import find_method
+from rayscribe.methods.promptmrg import PromptMrgSettings
+from rayscribe.methods.promptmrg_reports import RETRIEVED, ReportBank
 from rayscribe.models.backbones import Backbone
 from rayscribe.training.run import train
 
@@ -227,12 +229,13 @@ def test_a_model_carries_its_index_and_writes_without_the_original(
     index: Path, world: Path, tmp_path: Path, encoder: list[str]
 ) -> None:
     config = small_config("promptmrg", epochs=1)
-    config = replace(config, diagnosis=DiagnosisConfig(retrieval=str(index), reports=5))
+    config = replace(config, method=PromptMrgSettings(retrieval=str(index), reports=5))
     run = tmp_path / "run"
     train(config, world, run, features=Path(encoder[-1]), say=lambda text: None)
     shutil.rmtree(index)
     trained = load_model(run)
-    assert trained.resources.retrieval is not None and trained.resources.retrieval.folder == run / "retrieval"
+    assert isinstance(trained.resources, ReportBank) and trained.resources.retrieval is not None
+    assert trained.resources.retrieval.folder == run / "retrieval"
     study = read_manifest(world).split("test")[0]
     (draft,) = draft_reports(trained, [read_study(trained, study.images)], DecodingConfig(beams=2))
     assert draft.reports[0]
@@ -243,19 +246,20 @@ def test_a_model_carries_its_index_and_writes_without_the_original(
 def test_what_is_retrieved_is_another_studys_and_is_learned_from(
     index: Path, world: Path, tmp_path: Path, encoder: list[str]
 ) -> None:
-    config = replace(small_config("promptmrg"), diagnosis=DiagnosisConfig(retrieval=str(index), reports=5))
+    config = replace(small_config("promptmrg"), method=PromptMrgSettings(retrieval=str(index), reports=5))
     studies = read_manifest(world).split("train")
-    from rayscribe.methods.resources import Resources
-
-    found = Resources.chosen(config).neighbours(studies, config, features=Path(encoder[-1]))
-    assert found is not None
+    bank = find_method("promptmrg").resources(config, None)
+    assert isinstance(bank, ReportBank) and bank.retrieval is not None
+    vectors_SM = bank.retrieval.study_vectors(studies, folder=Path(encoder[-1]))
+    rows_SK = bank.retrieval.nearest(vectors_SM, top=5, studies=studies)
+    of = bank.extras(studies, features=Path(encoder[-1]))[RETRIEVED]
     for row, study in enumerate(studies):
-        assert len(found.rows[study.id]) == 5 and row not in found.rows[study.id]
-        assert found.of(study).shape == (5, 16)
+        assert len(rows_SK[row]) == 5 and row not in rows_SK[row]
+        assert (of(study) == bank.retrieval.bank_RM[rows_SK[row]]).all() and of(study).shape == (5, 16)
 
 
 def test_an_index_of_other_data_or_sections_is_refused(index: Path, world: Path, tmp_path: Path) -> None:
-    config = replace(small_config("promptmrg"), diagnosis=DiagnosisConfig(retrieval=str(index), reports=5))
+    config = replace(small_config("promptmrg"), method=PromptMrgSettings(retrieval=str(index), reports=5))
     manifest = read_manifest(world)
     write_manifest(tmp_path / "fewer.parquet", Manifest(studies=manifest.studies[:-1], provenance=manifest.provenance))
     with pytest.raises(InputError, match=r"made from another manifest than .*fewer\.parquet; build it again"):

@@ -13,50 +13,66 @@ from typing import Any
 
 import pytest
 import torch
-from rayscribe.config_methods import DistillConfig, IthnConfig
-from rayscribe.methods.resources import NOTHING, Resources
 from safetensors.torch import load_file
 
-from conftest import small_config
+from conftest import plugged, small_config
 from methods.test_promptmrg import WORDS, batch_of, states
 from rayscribe.checkpoint import load_model
 from rayscribe.cli.main import run as run_verb
 from rayscribe.config import RunConfig
-from rayscribe.data.manifest import read_manifest
+from rayscribe.data.tokenizer import Tokenizer
 from rayscribe.errors import InputError
-from rayscribe.methods.build import Training, build_model, build_task
-from rayscribe.methods.distill import DistillTask, softened_kl
+from rayscribe.methods import find_method
+from rayscribe.methods.build import build_model
+from rayscribe.methods.compose import host_run
+from rayscribe.methods.distill import DistillTask, IsdSettings, softened_kl
+from rayscribe.methods.ithn import IthnSettings
+from rayscribe.methods.method import TrainedModel
 from rayscribe.methods.promptmrg import Diagnoses
 from rayscribe.settings import to_yaml
 from rayscribe.study import Batch
+from rayscribe.training.learner import Place
 from rayscribe.training.loop import build_optimizer
 from rayscribe.training.run import train, train_generations
+from tasks import build_task
 from training_runs import KILLED, assert_same, logged, logs_of_one_and_two_processes, weights
 
 METHODS = ("baseline", "r2gen", "r2gen_cmn", "promptmrg", "kif")
 
 
 def config_of(method: str, **distill: object) -> RunConfig:
-    return replace(small_config(method), distill=DistillConfig(teacher="somewhere", **distill))  # type: ignore[arg-type]
+    return plugged(small_config(method), "isd", IsdSettings(teacher="somewhere", **distill))  # type: ignore[arg-type]
 
 
-def resources_of(config: RunConfig) -> Resources:
-    return Resources.chosen(config)
+def taught_by(config: RunConfig, teacher: Path, **settings: object) -> RunConfig:
+    return plugged(config, "isd", IsdSettings(teacher=str(teacher), **settings))  # type: ignore[arg-type]
 
 
 def task_of(config: RunConfig, *, same: bool = False) -> DistillTask:
     """Student and teacher, of one set of weights or of two."""
     known = states()
-    diagnoses = Diagnoses(training=known, validation=known, validation_batches=list, rates_O=known.positive_rates_O())
+    diagnoses = Diagnoses(training=known, validation=known, rates_O=known.positive_rates_O())
+    plain = host_run(config)
+    method = find_method(plain.system)
+    resources = method.resources(plain, None)
     torch.manual_seed(0)
-    student = build_model(config, WORDS, resources_of(config))
+    student = build_model(config, WORDS, resources)
     torch.manual_seed(0 if same else 1)
-    teacher = build_model(config, WORDS, resources_of(config))
-    plain = replace(config, distill=DistillConfig())
-    training = Training(studies=6, batches_per_epoch=1, diagnoses=diagnoses, teacher=(plain, teacher))
-    task = build_task(config, student, training)
+    teacher = TrainedModel(
+        method=method,
+        model=build_model(plain, WORDS, resources),
+        tokenizer=Tokenizer(words=()),
+        config=plain,
+        data={},
+        training={},
+    )
+    task = build_task(config, student, (diagnoses, teacher))
     assert isinstance(task, DistillTask)
     return task
+
+
+def place(data: Path, run: Path, *, resume: bool = False) -> Place:
+    return Place(data=data, run=run, resume=resume, say=lambda text: None)
 
 
 def padded(batch: Batch) -> Batch:
@@ -130,7 +146,7 @@ def test_joined_similarities_are_those_of_the_features_alone() -> None:
     task = task_of(config_of("promptmrg", grams="joined")).eval()
     student, teacher = task.student.read(batch_of()), task.teacher.read(batch_of())
     whole = task._relation(student, teacher, batch_of())
-    bare = [replace(one, encoded=replace(one.encoded, state_scores_BSO=None)) for one in (student, teacher)]
+    bare = [replace(one, encoded=replace(one.encoded, extras={})) for one in (student, teacher)]
     assert torch.allclose(whole, task._relation(bare[0], bare[1], batch_of()), rtol=1e-2)
     separate = task_of(config_of("promptmrg")).eval()
     assert not torch.allclose(
@@ -157,31 +173,32 @@ def test_fillers_do_not_count() -> None:
 
 
 def test_generations_learn_from_one_another_and_say_so(world: Path, tmp_path: Path) -> None:
-    config = replace(small_config("baseline", epochs=1), distill=DistillConfig())
-    last = train_generations(config, world, tmp_path / "run", generations=3, say=lambda text: None)
+    config = plugged(small_config("baseline", epochs=1), "isd", IsdSettings())
+    last = train_generations(config, place(world, tmp_path / "run"), generations=3)
     assert last == tmp_path / "run" / "generation-3"
     lineage = json.loads((last / "model.json").read_text())["training"]["lineage"]
-    assert [one["system"] for one in lineage] == ["baseline", "baseline + ISD"]
+    assert [one["system"] for one in lineage] == ["baseline", "baseline+isd"]
     assert all(len(one["weights_sha256"]) == 64 and one["validation"] for one in lineage)
     first = json.loads((tmp_path / "run" / "generation-1" / "model.json").read_text())
-    assert first["training"]["lineage"] == []
-    assert load_model(last).config.system == "baseline + ISD"
+    assert "lineage" not in first["training"] and first["config"]["system"] == "baseline"
+    assert load_model(last).config.system == "baseline+isd"
     assert "2 generations before it: baseline " in (last / "README.md").read_text()
     steps = logged(tmp_path / "run" / "generation-2")
     assert steps and all(float(step["response"]) > 0 for step in steps)
 
 
 def test_generations_go_on_where_they_were_stopped(world: Path, tmp_path: Path) -> None:
-    config = replace(small_config("baseline", epochs=2), distill=DistillConfig())
+    plain = small_config("baseline", epochs=2)
+    config = plugged(plain, "isd", IsdSettings())
     quiet: Callable[[str], None] = lambda text: None  # noqa: E731
-    whole = train_generations(config, world, tmp_path / "whole", generations=2, say=quiet)
-    train(config, world, tmp_path / "cut" / "generation-1", say=quiet)
-    second = replace(config, distill=DistillConfig(teacher=str(tmp_path / "cut" / "generation-1")))
+    whole = train_generations(config, place(world, tmp_path / "whole"), generations=2)
+    train(plain, world, tmp_path / "cut" / "generation-1", say=quiet)
+    second = taught_by(plain, tmp_path / "cut" / "generation-1")
     with pytest.raises(_Stopped):
         train(second, world, tmp_path / "cut" / "generation-2", say=_stop_at_validation)
     with pytest.raises(InputError, match="already holds a run"):
-        train_generations(config, world, tmp_path / "cut", generations=2, say=quiet)
-    resumed = train_generations(config, world, tmp_path / "cut", generations=2, resume=True, say=quiet)
+        train_generations(config, place(world, tmp_path / "cut"), generations=2)
+    resumed = train_generations(config, place(world, tmp_path / "cut", resume=True), generations=2)
     assert_same(weights(whole), weights(resumed))
 
 
@@ -197,19 +214,18 @@ def _stop_at_validation(text: str) -> None:
 def test_a_teacher_that_does_not_fit_is_refused(world: Path, tmp_path: Path) -> None:
     quiet: Callable[[str], None] = lambda text: None  # noqa: E731
     train(small_config("r2gen_cmn", epochs=1), world, tmp_path / "teacher", say=quiet)
-    teacher = DistillConfig(teacher=str(tmp_path / "teacher"))
-    base = replace(small_config("baseline", epochs=1), distill=teacher)
+    base = taught_by(small_config("baseline", epochs=1), tmp_path / "teacher")
     cases: list[tuple[Any, str]] = [
         (replace(base, text=replace(base.text, threshold=3)), "vocabulary"),
         (replace(base, images=replace(base.images, size=32, resize=32)), "image size"),
         (replace(base, text=replace(base.text, max_length=20)), "ids a report"),
-        (replace(base, distill=DistillConfig(teacher=str(tmp_path / "none"))), "no rayscribe model"),
+        (taught_by(small_config("baseline"), tmp_path / "none"), "no rayscribe model"),
+        (plugged(small_config("baseline"), "isd", IsdSettings()), "nobody teaches it; give --generations"),
     ]
     for number, (config, message) in enumerate(cases):
         with pytest.raises(InputError, match=message):
             train(config, world, tmp_path / f"run-{number}", say=quiet)
     train(base, world, tmp_path / "other-method", say=quiet)  # a plain method may teach another
-    assert read_manifest(world) and NOTHING.digests() == []
 
 
 @pytest.mark.slow
@@ -219,12 +235,9 @@ def test_graph_distillation_and_hard_negatives_compose_and_resume(world: Path, t
     mined = tmp_path / "mined.parquet"
     run_verb(["mine-negatives", str(world), "--out", str(mined)])
     train(small_config("kif", epochs=1), mined, tmp_path / "teacher", say=quiet)
-    config = replace(
-        small_config("kif", checkpoint_minutes=0.0),
-        distill=DistillConfig(teacher=str(tmp_path / "teacher")),
-        ithn=IthnConfig(enabled=True, width=16),
-    )
-    assert config.system == "kif + ISD + ITHN"
+    config = taught_by(small_config("kif", checkpoint_minutes=0.0), tmp_path / "teacher")
+    config = plugged(config, "ithn", IthnSettings(width=16))
+    assert config.system == "kif+isd+ithn"
     train(config, mined, tmp_path / "unbroken", say=quiet)
     (tmp_path / "config.yaml").write_text(to_yaml(config))
     arguments = [tmp_path / "config.yaml", mined, tmp_path / "killed", 8, tmp_path / "features"]
@@ -238,19 +251,16 @@ def test_graph_distillation_and_hard_negatives_compose_and_resume(world: Path, t
         assert all(math.isfinite(float(step[name])) for step in steps), name
     exported = load_file(tmp_path / "unbroken" / "model.safetensors")
     assert not any("teacher" in name or "image.weight" in name for name in exported)
-    assert load_model(tmp_path / "unbroken").config.system == "kif + ISD + ITHN"
+    assert load_model(tmp_path / "unbroken").config.system == "kif+isd+ithn"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("training", ["joint", "alternating"])
 def test_jima_teaches_itself_where_a_step_holds_reports(training: str, world: Path, tmp_path: Path) -> None:
     base = small_config("jima", epochs=2)
-    config = replace(
-        base,
-        jima=replace(base.jima, training=training),  # type: ignore[arg-type]
-        distill=DistillConfig(features="encoded"),
-    )
-    last = train_generations(config, world, tmp_path / "run", generations=2, say=lambda text: None)
+    base = replace(base, method=replace(base.method, training=training))
+    config = plugged(base, "isd", IsdSettings(features="encoded"))
+    last = train_generations(config, place(world, tmp_path / "run"), generations=2)
     found = [float(step["response"]) for step in logged(last)]
     assert any(value > 0 for value in found)
     assert any(math.isnan(value) for value in found) == (training == "alternating")
@@ -258,12 +268,15 @@ def test_jima_teaches_itself_where_a_step_holds_reports(training: str, world: Pa
 
 @pytest.mark.slow
 def test_two_processes_train_generations(world: Path, tmp_path: Path) -> None:
-    (tmp_path / "config.yaml").write_text(to_yaml(small_config("baseline", epochs=1)))
+    (tmp_path / "config.yaml").write_text(to_yaml(plugged(small_config("baseline", epochs=1), "isd", IsdSettings())))
     (tmp_path / "script.py").write_text(
         "import torch\nfrom pathlib import Path\ntorch.set_num_threads(1)\n"
-        "from rayscribe.settings import from_yaml\nfrom rayscribe.training.run import train_generations\n"
-        f"config = from_yaml(Path({str(tmp_path / 'config.yaml')!r}).read_text(), 'config')\n"
-        f"train_generations(config, Path({str(world)!r}), Path({str(tmp_path / 'run')!r}), generations=2)\n"
+        "from rayscribe.methods import run_from_yaml\nfrom rayscribe.training.learner import Place\n"
+        "from rayscribe.training.run import train_generations\n"
+        f"config = run_from_yaml(Path({str(tmp_path / 'config.yaml')!r}).read_text(), 'config')\n"
+        f"data, run = Path({str(world)!r}), Path({str(tmp_path / 'run')!r})\n"
+        "place = Place(data=data, run=run)\n"
+        "train_generations(config, place, generations=2)\n"
     )
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29585"]
     done = subprocess.run(
@@ -288,7 +301,7 @@ def test_two_processes_distil_as_one_does(world: Path, tmp_path: Path) -> None:
     )
     train(config, world, tmp_path / "teacher", features=tmp_path / "features", say=lambda text: None)
     # The relation compares the studies of a process with one another, so it is left out.
-    taught = replace(config, distill=DistillConfig(teacher=str(tmp_path / "teacher"), relation=0.0))
+    taught = taught_by(config, tmp_path / "teacher", relation=0.0)
     one, two = logs_of_one_and_two_processes(taught, world, tmp_path)
     for step, (first, second) in enumerate(zip(one, two, strict=True)):
         tolerance = 1e-4 if step == 0 else 1e-2

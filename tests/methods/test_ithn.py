@@ -15,19 +15,20 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rayscribe.config_methods import IthnConfig
 from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from conftest import small_config, small_model
+from conftest import plugged, small_config, small_model
 from rayscribe.checkpoint import load_model
 from rayscribe.cli.main import run as run_verb
 from rayscribe.config import RunConfig
 from rayscribe.errors import InputError
-from rayscribe.methods.build import Training, build_model, build_task
+from rayscribe.methods import recipe
+from rayscribe.methods.build import build_model
 from rayscribe.methods.ithn import (
     HardNegativeTask,
+    IthnSettings,
     ascended,
     batch_mixed,
     column_loss,
@@ -38,6 +39,7 @@ from rayscribe.settings import to_yaml
 from rayscribe.study import Batch, Pair
 from rayscribe.task import ReportTask
 from rayscribe.training.run import train
+from tasks import build_task
 from training_runs import KILLED, assert_same, logged, weights
 
 METHODS = ("baseline", "r2gen", "r2gen_cmn")
@@ -72,7 +74,7 @@ def random_batch(seed: int, studies: int = 4, padding: int = 0) -> Batch:
 
 def small_task(method: str = "baseline", **ithn: object) -> HardNegativeTask:
     torch.manual_seed(5)
-    config = IthnConfig(enabled=True, width=16, **ithn)  # type: ignore[arg-type]
+    config = IthnSettings(width=16, **ithn)  # type: ignore[arg-type]
     return HardNegativeTask(ReportTask(small_model(method)), config, studies=4, batches_per_epoch=10)
 
 
@@ -85,8 +87,14 @@ def mined(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def small_run(method: str = "baseline", negative: str = "line", **train_settings: object) -> RunConfig:
-    ithn = IthnConfig(enabled=True, width=16, negative=negative)  # type: ignore[arg-type]
-    return replace(small_config(method, **train_settings), ithn=ithn)
+    settings = IthnSettings(width=16, negative=negative)  # type: ignore[arg-type]
+    return plugged(small_config(method, **train_settings), "ithn", settings)
+
+
+def with_settings(config: RunConfig, **settings: object) -> RunConfig:
+    """The same run with other settings of the plug-in."""
+    plug_in = replace(config.method.plug_in, **settings)
+    return replace(config, method=replace(config.method, plug_in=plug_in))
 
 
 @settings(deadline=None)
@@ -270,7 +278,7 @@ def test_a_probe_leaves_no_trace_in_the_host(mined: Path, tmp_path: Path) -> Non
     plain = small_config("r2gen_cmn", epochs=1, clip_value=None, clip_norm=0.5)
     plain = replace(plain, model=replace(plain.model, dropout=0.0, patch_dropout=0.0))
     train(plain, mined, tmp_path / "plain")
-    train(replace(plain, ithn=IthnConfig(enabled=True, probe=True, width=16)), mined, tmp_path / "probed")
+    train(plugged(plain, "ithn", IthnSettings(probe=True, width=16)), mined, tmp_path / "probed")
     first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("plain", "probed"))
     for name, tensor in first.items():
         torch.testing.assert_close(second[name], tensor, rtol=1e-4, atol=1e-5)
@@ -283,22 +291,20 @@ def test_what_would_be_silently_wrong_is_refused(mined: Path, tmp_path: Path) ->
     config = small_run()
     with pytest.raises(InputError, match=r"--images\.flip.*left and right"):
         replace(config, images=replace(config.images, flip=True))
-    with pytest.raises(InputError, match=r"settings need --ithn\.enabled"):
-        replace(config, ithn=IthnConfig(alpha=0.5))
-    with pytest.raises(InputError, match=r"5 negatives a study were mined; --ithn\.candidates 6"):
-        train(replace(config, ithn=replace(config.ithn, candidates=6)), mined, tmp_path / "run")
+    with pytest.raises(InputError, match=r"5 negatives a study were mined; --method\.ithn\.candidates 6"):
+        train(with_settings(config, candidates=6), mined, tmp_path / "run")
     with pytest.raises(InputError, match=r"--train\.batch-size 1: .*at least 2"):
         train(replace(config, train=replace(config.train, batch_size=1)), mined, tmp_path / "run")
     for wrong in ({"width": 0}, {"align": -1.0}, {"temperature": math.inf}, {"ascent_radius": 2.0}):
-        with pytest.raises(InputError, match="--ithn"):
-            IthnConfig(**wrong)  # type: ignore[arg-type]
+        with pytest.raises(InputError, match=r"--method\.ithn"):
+            IthnSettings(**wrong)  # type: ignore[arg-type]
 
 
 @settings(deadline=None)
 @given(seed=st.integers(0, 1000))
 def test_ascent_stays_on_the_sphere_within_its_radius_and_climbs(seed: int) -> None:
     image, _, mined = triples(seed)
-    config = IthnConfig(ascent_steps=1, ascent_step=0.1, ascent_radius=0.4)
+    config = IthnSettings(ascent_steps=1, ascent_step=0.1, ascent_radius=0.4)
     at, last = mined, (image * mined).sum(-1)
     for _ in range(12):
         at = ascended(image, mined, at, config)
@@ -317,7 +323,7 @@ def test_ascent_goes_up_the_gradient_of_the_alignment_loss(loss: Callable[..., T
     loss(both, (image * at).sum(-1), torch.tensor([14.0, 14.0]), everybody(6)).backward()
     assert at.grad is not None
     tangent = at.grad - (at.grad * mined).sum(-1, keepdim=True) * mined
-    moved = ascended(image, mined, mined, IthnConfig(ascent_step=1e-3)) - mined
+    moved = ascended(image, mined, mined, IthnSettings(ascent_step=1e-3)) - mined
     assert F.cosine_similarity(moved, tangent, dim=-1).min() > 0.999
 
 
@@ -341,7 +347,7 @@ def test_wrapping_leaves_the_host_as_it_was(method: str) -> None:
     batch = random_batch(1)
     with torch.no_grad():
         alone = model(batch).logits_BTW
-        task = HardNegativeTask(ReportTask(model), IthnConfig(), studies=4, batches_per_epoch=1)
+        task = HardNegativeTask(ReportTask(model), IthnSettings(), studies=4, batches_per_epoch=1)
         task.eval()(Pair(first=batch, second=random_batch(2)))
         assert torch.equal(task.model(batch).logits_BTW, alone)
     assert_same(before, model.state_dict())
@@ -350,9 +356,9 @@ def test_wrapping_leaves_the_host_as_it_was(method: str) -> None:
 
 
 def test_the_plug_in_adds_the_published_number_of_weights() -> None:
-    config = RunConfig(ithn=IthnConfig(enabled=True))
+    config = plugged(recipe("baseline"), "ithn", IthnSettings())
     model = build_model(replace(config, backbone=replace(config.backbone, name="resnet50")), 761)
-    task = build_task(config, model, Training(studies=1, batches_per_epoch=1))
+    task = build_task(config, model, (None, []), studies=1)
     extra = sum(p.numel() for p in task.parameters()) - sum(p.numel() for p in model.parameters())
     assert extra == 1_310_722  # spec 5.2
 
@@ -364,14 +370,14 @@ def test_nothing_of_the_plug_in_is_exported(method: str, mined: Path, tmp_path: 
     train(small_config(method, epochs=1), mined, tmp_path / "without")
     ours, host = (load_file(tmp_path / name / "model.safetensors") for name in ("with", "without"))
     assert {name: tensor.shape for name, tensor in ours.items()} == {name: t.shape for name, t in host.items()}
-    assert load_model(tmp_path / "with").config.ithn.enabled
+    assert load_model(tmp_path / "with").config.system == f"{method}+ithn"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("negative", ["ascent", "line"])
 def test_a_run_killed_at_any_step_resumes_to_the_same_weights(negative: str, mined: Path, tmp_path: Path) -> None:
     config = small_run("r2gen_cmn", negative, checkpoint_minutes=0.0)
-    config = replace(config, ithn=replace(config.ithn, harden="step", candidates=3))
+    config = with_settings(config, harden="step", candidates=3)
     train(config, mined, tmp_path / "unbroken")
     (tmp_path / "config.yaml").write_text(to_yaml(config))
     arguments = [tmp_path / "config.yaml", mined, tmp_path / "killed", 8, tmp_path / "features"]
@@ -388,8 +394,8 @@ def test_two_processes_keep_the_negatives_of_both(mined: Path, tmp_path: Path) -
     (tmp_path / "config.yaml").write_text(to_yaml(config))
     (tmp_path / "script.py").write_text(
         "import torch\nfrom pathlib import Path\ntorch.set_num_threads(1)\n"
-        "from rayscribe.settings import from_yaml\nfrom rayscribe.training.run import train\n"
-        f"train(from_yaml(Path({str(tmp_path / 'config.yaml')!r}).read_text(), 'config'), Path({str(mined)!r}), "
+        "from rayscribe.methods import run_from_yaml\nfrom rayscribe.training.run import train\n"
+        f"train(run_from_yaml(Path({str(tmp_path / 'config.yaml')!r}).read_text(), 'config'), Path({str(mined)!r}), "
         f"Path({str(tmp_path / 'run')!r}))\n"
     )
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29583"]
@@ -407,7 +413,7 @@ def test_two_processes_keep_the_negatives_of_both(mined: Path, tmp_path: Path) -
 @pytest.mark.parametrize("contrast", ["diagonal", "column"])
 def test_true_reports_come_nearer_to_their_images_than_mined_ones(contrast: str, mined: Path, tmp_path: Path) -> None:
     config = small_run("r2gen_cmn", epochs=12, lr=5e-3, lr_backbone=5e-3, clip_norm=1.0, clip_value=None)
-    config = replace(config, ithn=replace(config.ithn, contrast=contrast))
+    config = with_settings(config, contrast=contrast)
     train(config, mined, tmp_path / "run")
     steps = logged(tmp_path / "run")
     last = steps[-12:]  # two epochs: six steps of eight epochs are .07 or .13 by the processor that adds them up

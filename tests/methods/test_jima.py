@@ -16,28 +16,27 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rayscribe.config_methods import IthnConfig, JimaConfig
-from rayscribe.data.pairs import TwoTasks
-from rayscribe.methods.recipes import jima
 from safetensors.torch import load_file
 from test_ithn import mined as mined  # the drawn world with negatives
 from test_ithn import random_batch
 from torch import Tensor
 from torch.nn import functional as F
 
-from conftest import small_config
+from conftest import plugged, small_config
 from rayscribe.checkpoint import load_model
 from rayscribe.config import RunConfig, TextConfig
 from rayscribe.data.dataset import Order
 from rayscribe.data.entities import EntityTargets
 from rayscribe.errors import InputError
-from rayscribe.methods.build import Training, build_model, build_task
-from rayscribe.methods.jima import CurriculumTask, EntityFusion, PatchEntityHead, fused
-from rayscribe.methods.jima_curriculum import chosen_S, entity_ranks, next_share, report_ranks
+from rayscribe.methods.build import build_model
+from rayscribe.methods.ithn import IthnSettings
+from rayscribe.methods.jima import CurriculumTask, EntityFusion, JimaSettings, PatchEntityHead, fused, jima
+from rayscribe.methods.jima_curriculum import TwoTasks, chosen_S, entity_ranks, next_share, report_ranks
 from rayscribe.models.layers import Encoded
 from rayscribe.settings import to_yaml
 from rayscribe.study import Pair
 from rayscribe.training.run import train
+from tasks import build_task
 from training_runs import KILLED, assert_same, logged, logs_of_one_and_two_processes, weights
 
 VOCABULARY = 12
@@ -45,7 +44,7 @@ VOCABULARY = 12
 
 def small_jima(epochs: int = 2, **settings: object) -> RunConfig:
     config = small_config("jima", epochs=epochs)
-    return replace(config, jima=replace(config.jima, **settings))  # type: ignore[arg-type]
+    return replace(config, method=replace(config.method, **settings))
 
 
 def small_task(batches: int = 2, **settings: object) -> CurriculumTask:
@@ -56,8 +55,7 @@ def small_task(batches: int = 2, **settings: object) -> CurriculumTask:
     names = [str(at) for at in range(words)]
     entities = EntityTargets.build([[names[at % words], names[(at + 3) % words]] for at in range(8)], names)
     read = [replace(random_batch(at), rows_B=torch.arange(4 * at, 4 * at + 4)) for at in range(batches)]
-    known = Training(studies=8, batches_per_epoch=1, entities=entities, batches=lambda: read)
-    task = build_task(config, build_model(config, VOCABULARY), known)
+    task = build_task(config, build_model(config, VOCABULARY), entities, studies=8, training=lambda: read)
     assert isinstance(task, CurriculumTask)
     return task
 
@@ -430,9 +428,7 @@ def test_other_entities_are_another_run(world: Path, tmp_path: Path) -> None:
     config = small_jima(epochs=1, entities=str(entities))
     train(config, world, tmp_path / "run")
     entities.write_text("id,entities\n" + "\n".join(line + " lungs" for line in lines) + "\n")
-    with pytest.raises(
-        InputError, match="started on other data; resume it with the same manifest and the same entities"
-    ):
+    with pytest.raises(InputError, match="started on other data; resume it with the same manifest and the same files"):
         train(config, world, tmp_path / "run", resume=True)
     entities.unlink()
     with pytest.raises(InputError, match=r"entities.csv: no such file of entities"):
@@ -443,11 +439,8 @@ def test_other_entities_are_another_run(world: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("training", ["joint", "alternating"])
 def test_ithn_goes_around_jima_and_resumes(training: str, mined: Path, tmp_path: Path) -> None:
     config = small_jima(training=training)
-    config = replace(
-        config,
-        ithn=IthnConfig(enabled=True, width=16, image="encoded"),
-        train=replace(config.train, checkpoint_minutes=0.0),
-    )
+    config = replace(config, train=replace(config.train, checkpoint_minutes=0.0))
+    config = plugged(config, "ithn", IthnSettings(width=16, image="encoded"))
     train(config, mined, tmp_path / "unbroken", features=tmp_path / "features")
     rows = logged(tmp_path / "unbroken")
     aligned = [row for row in rows if row["align"] != "nan"]
@@ -465,23 +458,33 @@ def test_ithn_goes_around_jima_and_resumes(training: str, mined: Path, tmp_path:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"model": replace(jima().model, method="r2gen"), "jima": JimaConfig(warmup=3)}, "need --model.method jima"),
-        ({"ithn": IthnConfig(enabled=True)}, "give --ithn.image encoded"),
+        ({"model": replace(jima().model, decoder="bert")}, "--model.decoder bert: jima needs our own decoder"),
         (
-            {"jima": JimaConfig(training="alternating"), "train": replace(jima().train, accumulate=2)},
+            {"method": JimaSettings(training="alternating"), "train": replace(jima().train, accumulate=2)},
             "alternating steps take one batch",
         ),
-        ({"images": replace(jima().images, flip=True)}, "--images.flip: JIMA's entities say left and right"),
-        ({"ithn": IthnConfig(enabled=True, image="encoded", harden="step")}, "epochs differ in length; give epoch"),
+        ({"images": replace(jima().images, flip=True)}, "--images.flip: entities say left and right"),
         (
             {"train": replace(jima().train, epochs=30)},
-            "--jima.warmup 30: no curriculum begins within --train.epochs 30",
+            "--method.warmup 30: no curriculum begins within --train.epochs 30",
         ),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(settings: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         replace(jima(), **settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (IthnSettings(), "give --method.ithn.image encoded"),
+        (IthnSettings(image="encoded", harden="step"), "epochs differ in length; give epoch"),
+    ],
+)
+def test_hard_negatives_reach_what_jima_trains(settings: IthnSettings, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        plugged(jima(), "ithn", settings)
 
 
 @pytest.mark.parametrize(
@@ -494,5 +497,5 @@ def test_settings_that_contradict_each_other_are_refused(settings: dict, message
     ],
 )
 def test_settings_out_of_range_are_named(settings: dict, flag: str) -> None:
-    with pytest.raises(InputError, match=f"--jima.{flag}"):
-        JimaConfig(**settings)
+    with pytest.raises(InputError, match=f"--method.{flag}"):
+        JimaSettings(**settings)

@@ -7,18 +7,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from rayscribe.config_methods import KifConfig
 from torch import Tensor
 
 from rayscribe.errors import InputError
-from rayscribe.methods.kif_isd import KnowledgeStage, node_words
+from rayscribe.methods.kif_isd import KifSettings, KnowledgeStage, node_words
 from rayscribe.methods.knowledge_graph import PUBLISHED, ROOT, Graph
+from rayscribe.methods.promptmrg import STATE_SCORES
+from rayscribe.methods.promptmrg_reports import RETRIEVED
 from rayscribe.models.layers import Attention, Encoded
 
-SMALL = KifConfig(width=24, hidden=16, node_heads=2, patch_heads=2)
+SMALL = KifSettings(width=24, hidden=16, node_heads=2, patch_heads=2)
 
 
-def stage_of(config: KifConfig = SMALL, graph: Graph = PUBLISHED, channels: int = 8, seed: int = 0) -> KnowledgeStage:
+def stage_of(config: KifSettings = SMALL, graph: Graph = PUBLISHED, channels: int = 8, seed: int = 0) -> KnowledgeStage:
     torch.manual_seed(seed)
     return KnowledgeStage(channels, graph, config).eval()
 
@@ -47,7 +48,7 @@ def test_the_published_graph_is_that_of_the_paper() -> None:
 
 
 def test_shapes_are_those_of_the_paper() -> None:
-    stage = stage_of(KifConfig(), channels=2048)
+    stage = stage_of(KifSettings(), channels=2048)
     seen = seen_of(2, 49, 2048)
     assert stage.nodes().shape == (28, 768)
     found, attention = stage.attend(seen)
@@ -65,7 +66,7 @@ def test_every_node_is_embedded_by_its_own_words() -> None:
     assert sorted(fractures[fractures > 0].tolist()) == [0.5, 0.5]
 
 
-def _nodes_that_change(config: KifConfig, graph: Graph, word: str) -> list[int]:
+def _nodes_that_change(config: KifSettings, graph: Graph, word: str) -> list[int]:
     stage = stage_of(config, graph)
     before = stage.nodes()
     with torch.no_grad():
@@ -115,13 +116,12 @@ def test_the_graph_replaces_the_patches_or_is_added_to_them() -> None:
 def test_what_else_was_seen_is_handed_on() -> None:
     seen = replace(
         seen_of(),
-        retrieved_BKM=torch.randn(3, 2, 4),
-        states_BO=torch.zeros(3, 18, dtype=torch.long),
-        state_scores_BSO=torch.randn(3, 4, 18),
+        extras={RETRIEVED: torch.randn(3, 2, 4), STATE_SCORES: torch.randn(3, 4, 18)},
+        prompt_BO=torch.zeros(3, 18, dtype=torch.long),
     )
     found = stage_of()(seen)
-    assert found.retrieved_BKM is seen.retrieved_BKM and found.states_BO is seen.states_BO
-    assert found.state_scores_BSO is seen.state_scores_BSO and found.has_patch_BN is seen.has_patch_BN
+    assert found.extras == seen.extras and found.prompt_BO is seen.prompt_BO
+    assert found.has_patch_BN is seen.has_patch_BN
 
 
 def test_gradients_reach_the_words_of_every_node() -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from rayscribe.config_methods import DiagnosisConfig
 from torch import Tensor
 
 from conftest import small_config
@@ -25,22 +24,25 @@ from rayscribe.labels import (
     UNCERTAIN,
     UNLABELLED,
 )
-from rayscribe.methods.build import Training, build_model, build_task
+from rayscribe.methods import find_method
+from rayscribe.methods.build import build_model
 from rayscribe.methods.promptmrg import (
+    STATE_SCORES,
     STATES,
     Diagnoses,
     DiagnosisStage,
     DiagnosisTask,
-    MemoryTransformer,
-    ReportMemory,
+    PromptMrgSettings,
     priors,
     state_loss_B,
 )
+from rayscribe.methods.promptmrg_reports import RETRIEVED, MemoryTransformer, ReportMemory
 from rayscribe.models.decoding import DecodingConfig, Vocabulary, decode
 from rayscribe.models.layers import Encoded
 from rayscribe.models.report_model import ReportModel
-from rayscribe.study import Batch
+from rayscribe.study import GIVEN_STATES, Batch
 from rayscribe.task import report_loss_B
+from tasks import build_task
 
 WORDS, WIDTH, REPORTS = 12, 16, 5
 CONDITION_COUNT = len(CONDITIONS)
@@ -49,7 +51,7 @@ VOCABULARY = Vocabulary(pad=0, begin=1, end=2)
 
 def without_memory(**diagnosis: object) -> RunConfig:
     config = small_config("promptmrg")
-    return replace(config, diagnosis=replace(config.diagnosis, memory=False, **diagnosis))  # type: ignore[arg-type]
+    return replace(config, method=replace(config.method, memory=False, **diagnosis))
 
 
 def states(studies: int = 6, labelled: int = 14, seed: int = 0) -> Conditions:
@@ -72,7 +74,7 @@ def batch_of(studies: int = 3, tokens: int = 7, seed: int = 0) -> Batch:
         ),
         has_token_BT=torch.ones(studies, tokens, dtype=torch.bool),
         pixels_BVHW=torch.randint(0, 256, (studies, 1, 64, 64), generator=generator, dtype=torch.uint8),
-        retrieved_BKM=torch.randn(studies, REPORTS, WIDTH, generator=generator).half(),
+        extras={RETRIEVED: torch.randn(studies, REPORTS, WIDTH, generator=generator).half()},
     )
 
 
@@ -81,15 +83,15 @@ def task_of(
 ) -> DiagnosisTask:
     torch.manual_seed(0)
     training = training or states()
-    known = Diagnoses(
-        training=training,
-        validation=training,
-        validation_batches=lambda: validation,
-        rates_O=training.positive_rates_O(),
-    )
-    task = build_task(config, build_model(config, WORDS), Training(studies=6, batches_per_epoch=1, diagnoses=known))
+    known = Diagnoses(training=training, validation=training, rates_O=training.positive_rates_O())
+    model = built(config)
+    task = build_task(config, model, known, validation=lambda: validation)
     assert isinstance(task, DiagnosisTask)
     return task
+
+
+def built(config: RunConfig) -> ReportModel:
+    return build_model(config, WORDS, find_method(config.system).resources(config, None))
 
 
 def stage_of(model: ReportModel) -> DiagnosisStage:
@@ -110,12 +112,12 @@ def test_the_memory_transformer_has_the_published_parameters() -> None:
 
 def test_shapes_are_those_of_the_paper() -> None:
     stage = DiagnosisStage(2048, ReportMemory(2048, 512)).eval()
-    seen = Encoded(torch.randn(2, 49, 2048), torch.ones(2, 49, dtype=torch.bool), torch.randn(2, 21, 512))
+    seen = Encoded(torch.randn(2, 49, 2048), torch.ones(2, 49, dtype=torch.bool), {RETRIEVED: torch.randn(2, 21, 512)})
     assert stage.memory is not None
     assert stage.memory(torch.randn(2, 2048), torch.randn(2, 21, 512)).shape == (2, 512)
     found = stage(seen)
-    assert found.state_scores_BSO is not None and found.state_scores_BSO.shape == (2, 4, 18)
-    assert found.states_BO is not None and found.states_BO.shape == (2, 18)
+    assert found.extras[STATE_SCORES].shape == (2, 4, 18)
+    assert found.prompt_BO is not None and found.prompt_BO.shape == (2, 18)
     assert stage.classify.in_features == 2560 and stage.classify.out_features == 72
 
 
@@ -125,11 +127,11 @@ def test_a_study_depends_on_itself_alone(findings: Tensor | None) -> None:
     stage = DiagnosisStage(8, ReportMemory(8, WIDTH, findings_FM=findings)).eval()
     exists = torch.ones(3, 4, dtype=torch.bool)
     features, retrieved = torch.randn(3, 4, 8), torch.randn(3, REPORTS, WIDTH)
-    before = stage.scores(Encoded(features, exists, retrieved))
+    before = stage.scores(Encoded(features, exists, {RETRIEVED: retrieved}))
     features[1], retrieved[1] = torch.randn(4, 8), torch.randn(REPORTS, WIDTH)
-    after = stage.scores(Encoded(features, exists, retrieved))
+    after = stage.scores(Encoded(features, exists, {RETRIEVED: retrieved}))
     assert torch.equal(before[[0, 2]], after[[0, 2]]) and not torch.equal(before[1], after[1])
-    alone = stage.scores(Encoded(features[:1], exists[:1], retrieved[:1]))
+    alone = stage.scores(Encoded(features[:1], exists[:1], {RETRIEVED: retrieved[:1]}))
     assert torch.allclose(alone, after[:1], atol=1e-6)
 
 
@@ -170,41 +172,40 @@ def test_unlabelled_conditions_are_left_out_of_loss_and_prompt() -> None:
     task = task_of(without_memory())
     batch = batch_of()
     reading = task.read(batch)
-    assert reading.encoded.states_BO is not None
-    assert (reading.encoded.states_BO[:, 14:] == NOT_MENTIONED).all()
-    scores = reading.encoded.state_scores_BSO
-    assert scores is not None
+    assert reading.encoded.prompt_BO is not None
+    assert (reading.encoded.prompt_BO[:, 14:] == NOT_MENTIONED).all()
+    scores = reading.encoded.extras[STATE_SCORES]
     loss = state_loss_B(scores, task.states_RO[batch.rows_B].long(), torch.zeros(CONDITION_COUNT))
     grad = torch.autograd.grad(loss.sum(), scores)[0]
     assert (grad[:, :, 14:] == 0).all() and (grad[:, :, :14] != 0).any()
     with torch.no_grad():  # a head that is sure of an unlabelled condition is not asked
         stage_of(task.model).classify.bias.view(STATES, CONDITION_COUNT)[POSITIVE] = 100.0
     encoded = task.model.encode(batch)
-    assert encoded.states_BO is not None
-    assert (encoded.states_BO[:, :14] == POSITIVE).all() and (encoded.states_BO[:, 14:] == NOT_MENTIONED).all()
+    assert encoded.prompt_BO is not None
+    assert (encoded.prompt_BO[:, :14] == POSITIVE).all() and (encoded.prompt_BO[:, 14:] == NOT_MENTIONED).all()
 
 
 def test_training_reads_the_gold_states_and_writing_the_heads_own() -> None:
     task = task_of(without_memory())
     batch = batch_of()
-    gold = task.read(batch).encoded.states_BO
+    gold = task.read(batch).encoded.prompt_BO
     wanted = torch.from_numpy(task.known.training.states_RO[:3]).long()
     assert gold is not None and torch.equal(gold[:, :14], wanted[:, :14])
     own = task.model.read(batch).encoded
-    assert own.states_BO is not None and own.state_scores_BSO is not None
-    assert torch.equal(own.states_BO[:, :14], own.state_scores_BSO.argmax(1)[:, :14])
-    predicted = task_of(without_memory(training_prompt="predicted")).read(batch).encoded.states_BO
-    assert predicted is not None and torch.equal(predicted, own.states_BO)
+    assert own.prompt_BO is not None
+    assert torch.equal(own.prompt_BO[:, :14], own.extras[STATE_SCORES].argmax(1)[:, :14])
+    predicted = task_of(without_memory(training_prompt="predicted")).read(batch).encoded.prompt_BO
+    assert predicted is not None and torch.equal(predicted, own.prompt_BO)
 
 
 def test_the_prompt_changes_what_is_written_unless_it_is_switched_off() -> None:
     torch.manual_seed(0)
     batch = batch_of()
     for prompt in (True, False):
-        model = build_model(without_memory(prompt=prompt), WORDS).eval()
+        model = built(without_memory(prompt=prompt)).eval()
         seen = model.see(batch)
         few, many = (
-            model.read(batch, replace(seen, states_BO=torch.full((3, CONDITION_COUNT), state))).hidden_BTD
+            model.read(batch, replace(seen, extras={GIVEN_STATES: torch.full((3, CONDITION_COUNT), state)})).hidden_BTD
             for state in (NEGATIVE, POSITIVE)
         )
         assert torch.equal(few, many) != prompt
@@ -212,7 +213,7 @@ def test_the_prompt_changes_what_is_written_unless_it_is_switched_off() -> None:
 
 def test_only_words_are_learned_never_the_prompt() -> None:
     """The loss is over the words after the begin token; no score is asked for at a position of the prompt."""
-    model = build_model(without_memory(), WORDS).eval()
+    model = built(without_memory()).eval()
     batch = batch_of(tokens=7)
     output = model(batch)
     assert output.logits_BTW.shape == (3, 6, WORDS)
@@ -227,13 +228,13 @@ def test_writing_behind_a_cached_prompt_equals_reading_everything_anew(decoder: 
     config = without_memory()
     config = replace(config, model=replace(config.model, decoder=decoder))  # type: ignore[arg-type]
     torch.manual_seed(3)
-    model = build_model(config, WORDS).eval()
+    model = built(config).eval()
     with torch.no_grad():
         for parameter in model.decoder.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))
     batch = batch_of()
     given = torch.from_numpy(states(3).states_RO).long().clamp(min=0)
-    encoded = model.read(batch, replace(model.see(batch), states_BO=given)).encoded
+    encoded = model.read(batch, replace(model.see(batch), extras={GIVEN_STATES: given})).encoded
     with torch.inference_mode():
         cache = model.decoder.start(encoded, beams=2, positions=6)
         tokens_BK = torch.ones(3, 2, dtype=torch.long)
@@ -255,11 +256,11 @@ def test_no_prompt_is_ever_written(decoder: str) -> None:
     """States have no word in the vocabulary, so whatever is decoded is words."""
     config = without_memory()
     config = replace(config, model=replace(config.model, decoder=decoder))  # type: ignore[arg-type]
-    model = build_model(config, WORDS).eval()
+    model = built(config).eval()
     with torch.inference_mode():
         encoded = model.encode(batch_of())
         found = decode(model.decoder, encoded, VOCABULARY, DecodingConfig(beams=3), max_tokens=9)
-    assert encoded.states_BO is not None
+    assert encoded.prompt_BO is not None
     for best in found:
         assert all(3 <= token < WORDS for token in best[0].tokens) and len(best[0].tokens) <= 9
     assert model.decoder.head.out_features == WORDS
@@ -354,30 +355,31 @@ def test_a_run_without_an_index_says_how_to_make_one(
     world: Path, tmp_path: Path, rayscribe: Callable[..., str]
 ) -> None:
     message = rayscribe("train", "promptmrg", "--data", world, "--run", tmp_path / "run", code=1)
-    assert "rayscribe build-retrieval" in message and "--diagnosis.no-memory" in message
+    assert "rayscribe build-retrieval" in message and "--method.no-memory" in message
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"weight": 0.0}, "--diagnosis.weight 0.0: above 0"),
-        ({"reports": 0}, "--diagnosis.reports 0: at least 1"),
-        ({"memory": False, "retrieval": "x"}, "is not read with --diagnosis.no-memory"),
+        ({"weight": 0.0}, "--method.weight 0.0: above 0"),
+        ({"reports": 0}, "--method.reports 0: at least 1"),
+        ({"memory": False, "retrieval": "x"}, "is not read with --method.no-memory"),
     ],
 )
 def test_settings_out_of_range_are_named(settings: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        DiagnosisConfig(**settings)  # type: ignore[arg-type]
+        PromptMrgSettings(**settings)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--kif.residual"], "--kif: its settings need --model.method kif"),
+        (["--kif.residual"], "--kif.residual is now --method.residual"),
         (["--images.flip"], "reports are retrieved for the image as it is"),
-        (["--distill.temperature", "2"], "its settings need --distill.teacher, or --generations"),
-        (["--diagnosis.no-memory", "--generations", "0"], "--generations 0: at least 1"),
+        (["--distill.temperature", "2"], "--distill.temperature is now --method.isd.temperature of train RECIPE+isd"),
+        (["--method.no-memory", "--generations", "2"], "learns nothing from an earlier run; train promptmrg+isd"),
+        (["--method.no-memory", "--generations", "0"], "--generations 0: at least 1"),
     ],
 )
 def test_settings_that_do_not_fit_together_are_named(

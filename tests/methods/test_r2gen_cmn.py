@@ -9,13 +9,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from rayscribe.methods.recipes import r2gen_cmn
 from torch import Tensor, nn
 
 from conftest import small_config, small_model
-from rayscribe.config import ModelConfig, RunConfig
+from rayscribe.config import ModelConfig
 from rayscribe.methods.build import build_model
-from rayscribe.methods.r2gen_cmn import CrossModalMemory
+from rayscribe.methods.r2gen_cmn import CrossModalMemory, R2GenCmnSettings, r2gen_cmn
 from rayscribe.models.layers import Encoded
 from rayscribe.models.report_model import ReportModel
 from rayscribe.study import Batch
@@ -34,8 +33,8 @@ def count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def small(**model: object) -> ReportModel:
-    return small_model("r2gen_cmn", **model)  # type: ignore[arg-type]
+def small(**settings: object) -> ReportModel:
+    return small_model("r2gen_cmn", settings=replace(small_config("r2gen_cmn").method, **settings))
 
 
 def random_batch(model: ReportModel, studies: int = 3) -> Batch:
@@ -149,7 +148,7 @@ def test_every_ablation_trains(model: dict[str, object]) -> None:
     """After a step every weight of the encoder-decoder has moved, so nothing is built that nothing uses."""
     torch.manual_seed(0)
     config = small_config("r2gen_cmn")
-    built = build_model(replace(config, model=replace(config.model, **model)), 12)  # type: ignore[arg-type]
+    built = build_model(replace(config, method=replace(config.method, **model)), 12)
     task = ReportTask(built).train()
     before = {name: weight.detach().clone() for name, weight in built.named_parameters()}
     optimizer = torch.optim.Adam(task.parameters(), lr=1e-3)
@@ -204,9 +203,8 @@ def test_patches_have_positions() -> None:
 def test_the_recipe_is_the_published_one() -> None:
     """Specification 3.4, IU X-Ray."""
     config = r2gen_cmn()
-    assert config.model == ModelConfig(method="r2gen_cmn") and config.model == replace(
-        RunConfig().model, method="r2gen_cmn", memory_size=2048, memory_top=32, memory_heads=8
-    )
+    assert config.model == ModelConfig()
+    assert config.method == R2GenCmnSettings(memory_size=2048, memory_top=32, memory_heads=8)
     train = config.train
     assert (config.seed, train.epochs, train.batch_size, train.lr_backbone, train.lr) == (7580, 100, 16, 1e-4, 5e-4)
     assert (train.betas, train.eps, train.amsgrad, train.weight_decay) == ((0.9, 0.98), 1e-9, True, 5e-5)

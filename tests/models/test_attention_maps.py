@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from rayscribe.methods.resources import Resources
 from torch import Tensor
 
 from conftest import small_config, small_model
 from rayscribe.drafts import Draft
+from rayscribe.methods import find_method
 from rayscribe.methods.build import build_model
 from rayscribe.models.attention_maps import where_it_looked
 from rayscribe.models.layers import Encoded
@@ -33,9 +33,9 @@ def encoded_of(model: ReportModel, views: list[int], *, seed: int = 0) -> tuple[
     prompts = getattr(model.decoder, "states", None) or getattr(
         getattr(model.decoder, "embedding", None), "states", None
     )
-    states_BO = torch.randint(0, 4, (len(views), 18), generator=generator) if prompts is not None else None
+    prompt_BO = torch.randint(0, 4, (len(views), 18), generator=generator) if prompts is not None else None
     has_patch_BN = has_view_BV.repeat_interleave(SIDE * SIDE, dim=1)
-    return Encoded(features_BND, has_patch_BN, states_BO=states_BO), has_view_BV
+    return Encoded(features_BND, has_patch_BN, prompt_BO=prompt_BO), has_view_BV
 
 
 def bert_model(method: str) -> ReportModel:
@@ -43,7 +43,7 @@ def bert_model(method: str) -> ReportModel:
     torch.manual_seed(0)
     config = small_config(method)
     config = replace(config, model=replace(config.model, decoder="bert", encoder_layers=0))
-    return build_model(config, 12, Resources.chosen(config)).eval()
+    return build_model(config, 12, find_method(config.system).resources(config, None)).eval()
 
 
 def looks_of(model: ReportModel, views: list[int], *reports: tuple[int, ...]) -> list[list[NDArray[np.float32]]]:
@@ -129,7 +129,7 @@ def test_a_study_looks_the_same_beside_a_wider_one(method: str) -> None:
         alone = Encoded(
             encoded.features_BND[own, : views * SIDE * SIDE],
             encoded.has_patch_BN[own, : views * SIDE * SIDE],
-            states_BO=None if encoded.states_BO is None else encoded.states_BO[own],
+            prompt_BO=None if encoded.prompt_BO is None else encoded.prompt_BO[own],
         )
         ((look_TVSS,),) = where_it_looked(model.decoder, alone, has_view_BV[own, :views], [[REPORT]], begin=BEGIN)
         assert together[place][0].shape == (len(REPORT), views, SIDE, SIDE)

@@ -6,8 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from rayscribe.methods.recipes import promptmrg_bert
-from rayscribe.methods.resources import Resources
 
 from conftest import small_config
 from methods.test_promptmrg import batch_of
@@ -16,7 +14,9 @@ from rayscribe.config import RunConfig
 from rayscribe.data.tokenizer import Tokenizer
 from rayscribe.drafts import DecodingConfig
 from rayscribe.errors import InputError
+from rayscribe.methods import find_method
 from rayscribe.methods.build import build_model
+from rayscribe.methods.promptmrg import promptmrg_bert
 from rayscribe.models.bert_decoder import BertDecoder, start_from_bert, word_vectors
 from rayscribe.models.decoding import Vocabulary, decode
 from rayscribe.models.layers import Encoded
@@ -127,24 +127,24 @@ def test_a_bert_of_other_sizes_or_no_bert_is_refused(bert: Path, tmp_path: Path)
 @pytest.mark.slow
 def test_a_run_from_bert_needs_nothing_of_it_afterwards(bert: Path, world: Path, tmp_path: Path) -> None:
     config = bert_config("kif", decoder_weights=str(bert))
-    config = replace(config, kif=replace(config.kif, width=32))
+    config = replace(config, method=replace(config.method, width=32))
     said: list[str] = []
     train(config, world, tmp_path / "run", say=said.append)
     assert any("of the graph, too" in line for line in said)
     shutil.rmtree(bert)
     trained = load_model(tmp_path / "run")
-    assert isinstance(trained.model.decoder, BertDecoder) and trained.resources.graph is not None
+    assert isinstance(trained.model.decoder, BertDecoder) and (tmp_path / "run" / "graph.json").is_file()
 
 
-@pytest.mark.parametrize("method", ["baseline", "r2gen"])
-def test_other_methods_have_our_decoder(method: str) -> None:
-    with pytest.raises(InputError, match=r"--model.decoder bert: for promptmrg and kif only"):
+@pytest.mark.parametrize("method", ["jima", "r2gen", "r2gen_cmn"])
+def test_methods_that_reach_into_the_decoder_have_ours(method: str) -> None:
+    with pytest.raises(InputError, match=rf"--model.decoder bert: {method} needs our own decoder"):
         bert_config(method)
 
 
 def test_the_decoder_learns_through_image_prompt_and_words() -> None:
     config = bert_config("kif")
-    model = build_model(config, 12, Resources.chosen(config)).train()
+    model = build_model(config, 12, find_method(config.system).resources(config, None)).train()
     model(batch_of()).logits_BTW.square().sum().backward()
     grads = {name: parameter.grad for name, parameter in model.decoder.named_parameters()}
     assert all(grad is not None and grad.isfinite().all() for grad in grads.values())
@@ -153,10 +153,10 @@ def test_the_decoder_learns_through_image_prompt_and_words() -> None:
 
 def test_more_words_than_places_are_refused() -> None:
     config = bert_config()
-    model = build_model(config, 12, Resources.chosen(config)).eval()
+    model = build_model(config, 12, find_method(config.system).resources(config, None)).eval()
     channels = model.decoder.language.config.encoder_hidden_size
     encoded = Encoded(
-        torch.randn(1, 4, channels), torch.ones(1, 4, dtype=torch.bool), states_BO=torch.zeros(1, 18, dtype=torch.long)
+        torch.randn(1, 4, channels), torch.ones(1, 4, dtype=torch.bool), prompt_BO=torch.zeros(1, 18, dtype=torch.long)
     )
     most = model.decoder.language.config.max_position_embeddings - 18
     own = Vocabulary(pad=0, begin=1, end=2)

@@ -21,10 +21,10 @@ import pytest
 from serving import ended, form, problem, service, views_of
 from sqlalchemy.exc import OperationalError
 
+from rayscribe.api import open_reporter
 from rayscribe.data.images import Upload
 from rayscribe.drafts import Draft
 from rayscribe.errors import InputError
-from rayscribe.inference.writer import open_writer
 from rayscribe.models.decoding import Steps
 from rayscribe.serve import jobs as jobs_module
 from rayscribe.serve import store
@@ -341,11 +341,11 @@ def test_studies_that_wait_hold_no_model_in_memory(
     alive = weakref.WeakSet[Any]()
 
     def opened(folder: Path) -> Any:
-        writer = open_writer(folder)
+        writer = open_reporter(folder)
         alive.add(writer.trained.model)  # type: ignore[attr-defined]
         return writer
 
-    monkeypatch.setattr(store, "open_writer", opened)
+    monkeypatch.setattr(store, "open_reporter", opened)
     largest = max(path.stat().st_size for name in ("r2gen", "baseline") for path in served[name].glob("*.safetensors"))
     with (
         service(served, "r2gen", "baseline", database=url, memory_gib=1.2 * largest / 2**30) as client,

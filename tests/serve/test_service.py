@@ -22,11 +22,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from serving import ended, form, problem, service, views_of
 
+from rayscribe.api import open_reporter
 from rayscribe.classifiers.folder import load_classifier
 from rayscribe.classifiers.predict import classified
 from rayscribe.drafts import DecodingConfig
 from rayscribe.errors import DISCLAIMER, InputError
-from rayscribe.inference.writer import open_writer
 from rayscribe.reports.document import read_document
 from rayscribe.serve import guard
 from rayscribe.serve.answers import DraftAnswer, FindingsAnswer, LabelsAnswer, ProblemAnswer, StudyAnswer
@@ -66,7 +66,7 @@ def test_a_draft_is_the_report_that_predict_writes(
     answer = client.post("/v1/reports", files=form(images), data={"options": json.dumps({"best": 2})})
     assert answer.status_code == 200, answer.text
     document = read_document(answer.content, "answer")
-    writer = open_writer(served["r2gen"])
+    writer = open_reporter(served["r2gen"])
     (draft,) = writer.draft([writer.read(images)], DecodingConfig(), best=2)
     assert [letters(report.text) for report in document.reports] == [letters(text) for text in draft.reports]
     assert answer.json()["disclaimer"] == DISCLAIMER and answer.json()["status"] == "preliminary"

@@ -8,20 +8,19 @@ from __future__ import annotations
 import csv
 import sys
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from rayscribe.config_methods import IthnConfig
 
-from conftest import small_config
+from conftest import plugged, small_config
 from rayscribe.cli.main import run as run_verb
 from rayscribe.data import iu_xray
 from rayscribe.data.manifest import write_manifest
 from rayscribe.data.phantom import write_phantom
 from rayscribe.data.phantom_truth import PhantomConfig
 from rayscribe.data.prepare import check
+from rayscribe.methods.ithn import IthnSettings
 from rayscribe.training.run import train
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -32,7 +31,7 @@ CONFIGS = {
     "jima": small_config("jima"),
     "promptmrg": small_config("promptmrg"),
     "kif": small_config("kif"),
-    "ithn": replace(small_config("r2gen_cmn"), ithn=IthnConfig(enabled=True, width=16)),
+    "ithn": plugged(small_config("r2gen_cmn"), "ithn", IthnSettings(width=16)),
 }
 
 

@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from rayscribe.methods.recipes import r2gen
 from safetensors.torch import load_file
 
 from conftest import small_config
 from rayscribe.checkpoint import load_model
-from rayscribe.config import RunConfig
+from rayscribe.config import TrainConfig
 from rayscribe.data.dataset import Order
 from rayscribe.data.manifest import read_manifest, write_manifest
 from rayscribe.errors import InputError
 from rayscribe.methods.build import build_model
+from rayscribe.methods.r2gen import r2gen
 from rayscribe.settings import to_yaml
 from rayscribe.task import ReportTask
 from rayscribe.training.loop import build_optimizer, lr_factor
@@ -60,7 +60,7 @@ def test_two_processes_take_the_steps_of_one(method: str, world: Path, tmp_path:
     config = replace(
         config,
         model=replace(config.model, dropout=0.0, patch_dropout=0.0),
-        kif=replace(config.kif, dropout=0.0) if method == "kif" else config.kif,
+        method=replace(config.method, dropout=0.0) if method == "kif" else config.method,
         # Frozen, because batch normalisation sees half of the batch in each of two processes.
         backbone=replace(config.backbone, trainable=False),
     )
@@ -181,10 +181,11 @@ def test_a_full_disk_is_named_and_leaves_no_half_written_state(
     (tmp_path / "config.yaml").write_text(to_yaml(small_config("baseline", epochs=1)))
     script = (
         "import resource, sys\nimport torch\ntorch.set_num_threads(1)\nfrom rayscribe.cli import main as cli\n"
-        "from rayscribe.settings import from_yaml\nfrom pathlib import Path\n"
-        "import rayscribe.methods.recipes as recipes\n"
-        f"config = from_yaml(Path({str(tmp_path / 'config.yaml')!r}).read_text(), 'config')\n"
-        "recipes.RECIPES['baseline'] = lambda: config\n"
+        "from rayscribe.methods import run_from_yaml\nfrom pathlib import Path\n"
+        "from dataclasses import replace\nfrom rayscribe import methods\n"
+        f"config = run_from_yaml(Path({str(tmp_path / 'config.yaml')!r}).read_text(), 'config')\n"
+        "table = methods.methods()\n"
+        "table['baseline'] = replace(table['baseline'], recipes={'baseline': lambda: config})\n"
         f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))\n"
         f"sys.argv = ['rayscribe', 'train', 'baseline', '--data', {str(world)!r}, '--run', {str(tmp_path / 'run')!r}]\n"
         "cli.main()\n"
@@ -223,7 +224,7 @@ def test_the_processes_share_every_batch_without_overlap(processes: int) -> None
 
 
 def test_the_schedules_are_functions_of_the_step() -> None:
-    config = RunConfig().train
+    config = TrainConfig()
     assert lr_factor(config, 0, 49.9) == 1.0
     assert lr_factor(config, 0, 50.0) == pytest.approx(0.1)
     cosine = replace(config, schedule="cosine", warmup_steps=10)

@@ -17,7 +17,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from vision_llm_settings import short
 
 from rayscribe.data.manifest import read_manifest
-from rayscribe.drafts import DecodingConfig
+from rayscribe.drafts import DecodingConfig, first_reports
 from rayscribe.errors import InputError
 from rayscribe.files import beside
 from rayscribe.inference.split import generate
@@ -206,11 +206,11 @@ def test_writing_is_repeatable_and_leaves_the_generator_alone(
     trained = load_llm(tuned, CPU)
     studies = read_manifest(handful).split("test")
     torch.manual_seed(7)
-    first = VisionLlmReporter(trained=trained).generate(studies, decoding)
+    first = first_reports(VisionLlmReporter(trained=trained).draft(studies, decoding))
     after = torch.rand(1)
     torch.manual_seed(7)
     assert after == torch.rand(1)
-    assert VisionLlmReporter(trained=trained).generate(studies, decoding) == first
+    assert first_reports(VisionLlmReporter(trained=trained).draft(studies, decoding)) == first
     assert not any("Describe it" in text or "assistant" in text for text in first)
 
 
@@ -230,9 +230,9 @@ def test_a_report_does_not_depend_on_its_batch_and_samples_are_drawn_apart(
     monkeypatch.setattr(reporter_module, "written", noted)
     reporter = VisionLlmReporter(trained=trained)
     greedy = DecodingConfig(beams=1, max_tokens=12)
-    assert reporter.generate([one, two, one], greedy) == [reporter.generate([s], greedy)[0] for s in (one, two, one)]
+    assert reporter.draft([one, two, one], greedy) == [reporter.draft([s], greedy)[0] for s in (one, two, one)]
     assert all(len(numbers) == 1 for numbers in pictures)
-    drawn = reporter.generate([one] * 16, DecodingConfig(strategy="sample", temperature=3.0, max_tokens=12))
+    drawn = first_reports(reporter.draft([one] * 16, DecodingConfig(strategy="sample", temperature=3.0, max_tokens=12)))
     assert drawn[:8] != drawn[8:]
 
 
@@ -268,7 +268,7 @@ def test_a_quantised_run_is_merged_into_whole_weights(bases: dict[str, Path], ha
     merge(run, tmp_path / "merged", dtype="float32")
     with_adapters, whole = load_llm(run, CPU), load_llm(tmp_path / "merged", CPU)
     assert with_adapters.model.get_base_model().config.quantization_config.load_in_8bit
-    written = [VisionLlmReporter(trained=one).generate(studies, greedy) for one in (with_adapters, whole)]
+    written = [first_reports(VisionLlmReporter(trained=one).draft(studies, greedy)) for one in (with_adapters, whole)]
     assert written[0] == written[1] and len(set(written[0])) > 1
     assert not hasattr(whole.model.config, "quantization_config")
 

@@ -15,7 +15,7 @@ from vision_llm_settings import REPORTS, short
 
 from rayscribe.config import BackboneConfig
 from rayscribe.data.manifest import read_manifest, write_manifest
-from rayscribe.drafts import DecodingConfig
+from rayscribe.drafts import DecodingConfig, first_reports
 from rayscribe.labels import OBSERVATIONS
 from rayscribe.models.folder import weights_sha256
 from rayscribe.reports.document import read_document
@@ -293,5 +293,5 @@ def test_a_composed_model_learns_reports_by_heart_from_the_images(handful: Path,
     )
     trained = load_llm(tmp_path / "run", torch.device("cpu"))
     studies = read_manifest(handful).split("test")
-    written = VisionLlmReporter(trained=trained).generate(studies, DecodingConfig(beams=1, max_tokens=40))
+    written = first_reports(VisionLlmReporter(trained=trained).draft(studies, DecodingConfig(beams=1, max_tokens=40)))
     assert written == list(REPORTS)

@@ -21,7 +21,7 @@ pytest.importorskip("trl")
 transformers = pytest.importorskip("transformers")
 
 from rayscribe.data.manifest import read_manifest, write_manifest  # noqa: E402
-from rayscribe.drafts import DecodingConfig  # noqa: E402
+from rayscribe.drafts import DecodingConfig, first_reports  # noqa: E402
 from rayscribe.errors import InputError  # noqa: E402
 from rayscribe.labels import OBSERVATIONS, POSITIVE  # noqa: E402
 from rayscribe.metrics.labeler import states  # noqa: E402
@@ -248,10 +248,10 @@ def test_the_command_moves_the_adapters_alone_and_leaves_an_ordinary_model_folde
     assert moved.keys() == start.keys()
     assert sum(not torch.equal(moved[name], start[name]) for name in start) > len(start) / 2
     assert not (run / "ref").exists()
-    reports = VisionLlmReporter(trained=load_llm(run, CPU)).generate(
+    drafts = VisionLlmReporter(trained=load_llm(run, CPU)).draft(
         read_manifest(two_kinds).split("val"), DecodingConfig(beams=1)
     )
-    assert all(reports)
+    assert all(first_reports(drafts))
 
 
 @pytest.mark.slow
@@ -317,7 +317,7 @@ def test_validation_reports_are_those_of_generate(tuned: Path, two_kinds: Path) 
     trained = load_llm(tuned, CPU)
     studies = read_manifest(two_kinds).split("val")
     reports, cut = greedy_reports(trained, Examples(studies, trained.config), tokens=None)  # type: ignore[arg-type]
-    assert reports == VisionLlmReporter(trained=trained).generate(studies, DecodingConfig(beams=1))
+    assert reports == first_reports(VisionLlmReporter(trained=trained).draft(studies, DecodingConfig(beams=1)))
     assert greedy_reports(trained, Examples(studies, trained.config), tokens=2)[1] == [True] * 4  # type: ignore[arg-type]
     assert not all(cut)
 

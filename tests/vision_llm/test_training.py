@@ -21,7 +21,7 @@ from vision_llm_settings import REPORTS, short
 
 from rayscribe.data.conditions import given_states
 from rayscribe.data.manifest import read_manifest, write_manifest
-from rayscribe.drafts import DecodingConfig
+from rayscribe.drafts import DecodingConfig, first_reports
 from rayscribe.errors import InputError
 from rayscribe.labels import OBSERVATIONS, POSITIVE
 from rayscribe.models.folder import read_weights
@@ -64,10 +64,10 @@ def test_it_learns_reports_by_heart_from_the_images_and_writes_them_after_loadin
     assert all("lora_" in key for key in adapters(tmp_path / "run"))
     studies = read_manifest(handful).split("test")
     reporter = VisionLlmReporter(trained=load_llm(tmp_path / "run", CPU))
-    assert reporter.generate(studies, GREEDY) == list(REPORTS)  # a batch, padded on the left
-    assert [reporter.generate([study], GREEDY)[0] for study in studies] == list(REPORTS)
+    assert first_reports(reporter.draft(studies, GREEDY)) == list(REPORTS)  # a batch, padded on the left
+    assert [reporter.draft([study], GREEDY)[0].reports[0] for study in studies] == list(REPORTS)
     others = [replace(study, images=studies[0].images, sha256=studies[0].sha256) for study in studies]
-    assert reporter.generate(others, GREEDY) == [REPORTS[0]] * 3
+    assert first_reports(reporter.draft(others, GREEDY)) == [REPORTS[0]] * 3
     facts = json.loads((tmp_path / "run" / "model.json").read_text())
     assert facts["training"]["validation"]["loss"] < 3 and facts["data"]["digest"]
     assert "Not a medical device" in (tmp_path / "run" / "README.md").read_text()
@@ -153,7 +153,7 @@ def test_findings_and_picture_settings_reach_every_prompt_of_training_and_use(
     writer = VisionLlmWriter.load(tmp_path / "run", CPU, base=None, download=False)
     test = read_manifest(handful).split("test")
     states = given_states(table, [study.id for study in test])
-    writer.reporter(test, states=states, features=None).generate(test, GREEDY)
+    writer.reporter(test, states=states, features=None).draft(test, GREEDY)
     assert all_told(3)
     writer.draft([writer.read([test[0].images[0]], states={"Edema": POSITIVE})], GREEDY)
     assert all_told(1)
@@ -272,7 +272,7 @@ def test_nothing_is_asked_of_the_network(
     monkeypatch.setattr(socket.socket, "connect", lambda self, where: asked.append(where))
     train_llm(short(bases["llava"], max_steps=1), handful, tmp_path / "run")
     reporter = VisionLlmReporter(trained=load_llm(tmp_path / "run", CPU))
-    assert len(reporter.generate(read_manifest(handful).split("test"), GREEDY)) == 3
+    assert len(reporter.draft(read_manifest(handful).split("test"), GREEDY)) == 3
     with pytest.raises(InputError, match="not on this disk"):
         base_folder("nobody/no-model")
     assert not asked

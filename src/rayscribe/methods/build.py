@@ -9,7 +9,7 @@ from rayscribe.config import RunConfig
 from rayscribe.data.tokenizer import reserved_ids
 from rayscribe.labels import CONDITIONS
 from rayscribe.methods import find_method
-from rayscribe.methods.method import NoResources, Resources
+from rayscribe.methods.method import Resources
 from rayscribe.models.backbones import Backbone
 from rayscribe.models.bert_decoder import BertDecoder
 from rayscribe.models.layers import DecoderLayer, WordEmbedding
@@ -17,11 +17,15 @@ from rayscribe.models.report_model import Decoder, PatchEncoder, ReportModel, Wo
 
 
 def build_model(run: RunConfig[Any], vocabulary: int, resources: Resources | None = None) -> ReportModel:
-    """The model of `run.system` for a vocabulary of that many ids, with random weights unless the settings name some."""
+    """The model of `run.system` for a vocabulary of that many ids, with random weights unless the settings name some.
+
+    `resources`: those that the settings name when None.
+    """
     method, sizes = find_method(run.system), run.model
+    resources = resources or method.resources(run, None)
     backbone = Backbone(run.backbone)
     words = vocabulary - reserved_ids(run.text.legacy_ids)
-    stages = method.stages(run, backbone.channels, words, resources or NoResources())
+    stages = method.stages(run, backbone.channels, words, resources)
     states = method.prompt(run).states
     if sizes.decoder == "bert":
         bert = BertDecoder(

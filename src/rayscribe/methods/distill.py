@@ -76,10 +76,13 @@ class IsdSettings:
     features: Literal["backbone", "encoded"] = "backbone"
     "which features are compared: the image encoder's, or what the decoder looks at (for frozen image encoders)"
 
-    def check(self, run: RunConfig[Any]) -> None:
+    def __post_init__(self) -> None:
         need(self.temperature > 0, "--method.isd.temperature", self.temperature, "above 0")
         for flag, weight in (("response", self.response), ("relation", self.relation)):
             need(weight >= 0, f"--method.isd.{flag}", weight, "a weight is not negative")
+
+    def check(self, run: RunConfig[Any]) -> None:
+        return None
 
 
 class DistillTask(HostTask[Any]):

@@ -13,8 +13,8 @@ it contradicts them (spec 5.3 and 5.9; `--method.ithn.negative released` gives t
 * words are averaged without the padding, and both temperatures are held at a scale of at most 100.
 
 `--method.ithn.contrast column` mends a fault of the published loss, see `diagonal_loss`. `--method.ithn.read-before own_image`
-mends another: the decoder's states carry the image that it looks at, so a mined report that is read before its own image can be told apart
-without its words.
+mends another: the decoder's states carry the image that it looks at, so a mined report that is read before its own image can
+be told apart without its words.
 `mined` keeps the mined negative as it is (a control). `ascent` is the general form of the max step: steps of gradient ascent on
 the sphere, from where the study's last negative was, within a radius of the mined one.
 
@@ -94,7 +94,7 @@ class IthnSettings:
     probe: bool = False
     "a control: the host learns as without ITHN and the alignment beside it, without reaching it; `report` does not count"
 
-    def check(self, run: RunConfig[Any]) -> None:
+    def __post_init__(self) -> None:
         for flag, weight in (("report", self.report), ("align", self.align), ("apart", self.apart)):
             need(weight >= 0, f"--method.ithn.{flag}", weight, "a weight is not negative")
         need(self.width >= 1, "--method.ithn.width", self.width, "at least 1")
@@ -104,6 +104,8 @@ class IthnSettings:
         need(self.ascent_steps >= 1, "--method.ithn.ascent-steps", self.ascent_steps, "at least 1")
         need(self.ascent_step > 0, "--method.ithn.ascent-step", self.ascent_step, "above 0")
         need(0 < self.ascent_radius < 2, "--method.ithn.ascent-radius", self.ascent_radius, "above 0, below 2")
+
+    def check(self, run: RunConfig[Any]) -> None:
         flip = "with mined reports a flip could turn one into the true one: left and right change places in its words"
         need(not run.images.flip, "--images.flip", "", flip)
         if isinstance(innermost(run.method), JimaSettings):

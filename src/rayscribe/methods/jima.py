@@ -95,7 +95,7 @@ class JimaSettings:
     split_entity_rank: bool = True
     "a report's difficulty is the mean of its entities' and of its other words' (paper); false: of all words (released code)"
 
-    def check(self, run: RunConfig[Any]) -> None:
+    def __post_init__(self) -> None:
         need(0 <= self.head_dropout < 1, "--method.head-dropout", self.head_dropout, "at least 0, below 1")
         need(self.adapter >= 0, "--method.adapter", self.adapter, "not negative; 0 is none")
         need(self.entity_weight > 0, "--method.entity-weight", self.entity_weight, "above 0")
@@ -103,6 +103,8 @@ class JimaSettings:
         need(self.warmup >= 1, "--method.warmup", self.warmup, "at least 1")
         need(0 <= self.smoothing < 1, "--method.smoothing", self.smoothing, "at least 0, below 1")
         need(0 < self.floor <= 1, "--method.floor", self.floor, "above 0, at most 1")
+
+    def check(self, run: RunConfig[Any]) -> None:
         need_own_decoder(run)
         need(
             not run.images.flip,

@@ -82,14 +82,16 @@ class KifSettings:
     query: Literal["none", "findings"] = "none"
     "what joins the image's query to the retrieved reports: nothing (the released inference), or the names of 20 findings"
 
-    def check(self, run: RunConfig[Any]) -> None:
-        self.diagnosis.check(run)
+    def __post_init__(self) -> None:
         for flag, heads in (("--method.node-heads", self.node_heads), ("--method.patch-heads", self.patch_heads)):
             need(heads >= 1 and self.width % heads == 0, flag, heads, f"must divide --method.width {self.width}")
         need(self.width % 2 == 0, "--method.width", self.width, "must be even, for the sines and cosines of groups")
         need(self.hidden >= 1, "--method.hidden", self.hidden, "at least 1")
         need(self.layers >= 1, "--method.layers", self.layers, "at least 1")
         need(0 <= self.dropout < 1, "--method.dropout", self.dropout, "at least 0, below 1")
+
+    def check(self, run: RunConfig[Any]) -> None:
+        self.diagnosis.check(run)
         fits = self.query == "none" or self.diagnosis.memory
         need(fits, "--method.query", self.query, "is the query of the retrieved reports; it needs --method.memory")
 

@@ -90,11 +90,13 @@ class PromptMrgSettings:
     training_prompt: Literal["gold", "predicted"] = "gold"
     "which states the decoder sees in training; gold in the released code"
 
-    def check(self, run: RunConfig[Any]) -> None:
+    def __post_init__(self) -> None:
         need(self.reports >= 1, "--method.reports", self.reports, "at least 1")
         need(self.weight > 0, "--method.weight", self.weight, "above 0")
         unused = self.retrieval and not self.memory
         need(not unused, "--method.retrieval", self.retrieval, "is not read with --method.no-memory")
+
+    def check(self, run: RunConfig[Any]) -> None:
         flips = self.memory and run.images.flip
         need(not flips, "--images.flip", "", "reports are retrieved for the image as it is")
 
