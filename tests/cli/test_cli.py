@@ -191,7 +191,7 @@ def test_training_from_the_command_line_takes_nested_settings(
     tmp_path: Path,
 ) -> None:
     settings = ["--backbone.name", "test_resnet", "--images.size", 64, "--images.resize", 68, "--model.width", 32]
-    settings += ["--model.heads", 4, "--model.memory-heads", 4, "--model.encoder-layers", 1, "--text.threshold", 1]
+    settings += ["--model.heads", 4, "--method.memory-heads", 4, "--model.encoder-layers", 1, "--text.threshold", 1]
     settings += ["--model.decoder-layers", 1, "--train.epochs", 1, "--train.workers", 1, "--decoding.beams", 1]
     printed = rayscribe("train", "r2gen", "--data", world, "--run", tmp_path / "run", *settings)
     assert "next: rayscribe generate" in printed

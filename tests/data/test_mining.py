@@ -116,7 +116,7 @@ def test_the_manifest_holds_negatives_of_the_training_split_alone(
 ) -> None:
     out = tmp_path / "mined.parquet"
     printed = rayscribe("mine-negatives", world, "--out", out, "--top", 3)
-    assert "42 training studies" in printed and "rayscribe train ithn" in printed
+    assert "42 training studies" in printed and "rayscribe train r2gen_cmn+ithn" in printed
     before, after = read_manifest(world), read_manifest(out)
     assert after.digest() == before.digest(), "negatives are no data: scores stay comparable"
     assert after.digest_with_negatives() != before.digest_with_negatives()

@@ -59,7 +59,7 @@ def test_the_verb_says_what_the_index_is_worth(
 ) -> None:
     said = rayscribe("build-retrieval", world, "--out", tmp_path / "index", *encoder)
     assert "42 training reports, width 16" in said and "(chance: 50.0%)" in said
-    assert "by maps that were fitted without them" in said and "--diagnosis.retrieval" in said
+    assert "by maps that were fitted without them" in said and "--method.retrieval" in said
     again = rayscribe("build-retrieval", world, "--out", tmp_path / "index", *encoder, code=1)
     assert "is not empty" in again
 
@@ -104,7 +104,7 @@ def test_nearest_is_the_whole_search_without_own_study_and_patient(index: Path, 
     assert np.allclose(
         found.bank_RM[own[:, 0]], found.bank_RM, atol=1e-3
     )  # its own, or that of a report with the same words
-    with pytest.raises(InputError, match=r"42 training reports, 41 are wanted beside 2 .* give --diagnosis.reports 40"):
+    with pytest.raises(InputError, match=r"42 training reports, 41 are wanted beside 2 .* give --method.reports 40"):
         found.nearest(vectors, top=41, studies=studies)
 
 

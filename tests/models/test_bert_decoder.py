@@ -84,7 +84,17 @@ def test_a_model_with_words_used_twice_is_saved_and_loaded(tmp_path: Path) -> No
     config = bert_config()
     torch.manual_seed(0)
     model = build_model(config, tokenizer.size).eval()
-    save_model(tmp_path, TrainedModel(model=model, tokenizer=tokenizer, config=config, data={}, training={}))
+    save_model(
+        tmp_path,
+        TrainedModel(
+            method=find_method(config.system),
+            model=model,
+            tokenizer=tokenizer,
+            config=config,
+            data={},
+            training={},
+        ),
+    )
     loaded = load_model(tmp_path).model
     batch = replace(batch_of(), tokens_BT=batch_of().tokens_BT.clamp(max=tokenizer.size - 1))
     with torch.no_grad():

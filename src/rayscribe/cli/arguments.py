@@ -31,13 +31,6 @@ def choice(arguments: list[str], known: Sequence[str], what: str, usage: str) ->
     raise InputError(f"{given}; there are {', '.join(known)}. Usage: {usage}")
 
 
-def trained_by(setting: str) -> str:
-    """The methods that take a file by this setting, for the next command: `a`, or `a or b`."""
-    from rayscribe.methods import methods_with
-
-    return " or ".join(methods_with(setting))
-
-
 def chosen_labeler(checkpoint: Path | None, bert: Path | None, reading: Reading) -> Labeler:
     """CheXbert where a checkpoint is named, otherwise the built-in rules."""
     if checkpoint is None:

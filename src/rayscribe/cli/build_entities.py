@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from rayscribe.cli.arguments import parsed, trained_by
+from rayscribe.cli.arguments import parsed
 from rayscribe.config import TextConfig
 from rayscribe.errors import InputError
 from rayscribe.files import write_text
@@ -42,7 +42,9 @@ def extract_entities(arguments: list[str]) -> None:
             raise InputError(f"{out}: JSON lines are written; give --out a name that ends with .jsonl")
         count, name = _write(data, out, radgraph, replace(_USUAL, section=section, cleaning=cleaning))
         print(f"{count} studies by {name}; wrote {out}")
-        print(f"next: rayscribe train {trained_by('entities')} --data {data} --method.entities {out} --run RUN")
+        from rayscribe.methods import recipe_with
+
+        print(f"next: rayscribe train {recipe_with('entities')} --data {data} --method.entities {out} --run RUN")
 
     parsed(extract, arguments, "extract-entities")
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from rayscribe.cli.arguments import parsed, trained_by
+from rayscribe.cli.arguments import parsed
 from rayscribe.config import TextConfig
 from rayscribe.errors import InputError
 from rayscribe.files import write_text
@@ -54,6 +54,7 @@ def _build_graph(wanted: Any) -> None:
             raise InputError(f"{flag}: too small")
     _check_new(wanted.out)
     from rayscribe.data.entities import study_entities
+    from rayscribe.methods import recipe_with
     from rayscribe.methods.knowledge_graph import PUBLISHED, cooccurrence_graph
 
     text = replace(_USUAL, section=wanted.section, cleaning=wanted.cleaning)
@@ -65,7 +66,7 @@ def _build_graph(wanted: Any) -> None:
         f"{len(graph.names)} nodes, {len(graph.counts['edges'])} edges beside the root's in {len(ids)} reports; "
         f"{graph.density:.0%} of all pairs (published graph: {PUBLISHED.density:.0%}); wrote {wanted.out}"
     )
-    name = trained_by("graph")
+    name = recipe_with("graph")
     print(
         f"next: rayscribe train {name} --data {wanted.data} --method.graph {wanted.out} --method.retrieval FOLDER --run RUN"
     )

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from rayscribe.cli.arguments import parsed, trained_by
+from rayscribe.cli.arguments import parsed
 from rayscribe.config import BackboneConfig, ImageConfig, TextConfig
 from rayscribe.errors import InputError
 
@@ -51,6 +51,8 @@ def mine_negatives(arguments: list[str]) -> None:
 
 
 def _mine(wanted: Any) -> None:
+    from rayscribe.methods import recipe_with
+
     backbone, by = wanted.backbone, wanted.by
     if wanted.top < 1:
         raise InputError(f"--top {wanted.top}: at least 1")
@@ -62,12 +64,14 @@ def _mine(wanted: Any) -> None:
         about["images"] = asdict(wanted.images)
     count, lacking = _write(wanted, about)
     print(f"{count} training studies with up to {wanted.top} negatives each by {by}; wrote {wanted.out}")
-    plug_in = trained_by("candidates")
+    name = recipe_with("candidates")
     if lacking:
-        print(f"warning: {len(lacking)} of them have none, e.g. {lacking[0]}; +{plug_in} will refuse this manifest")
+        print(
+            f"warning: {len(lacking)} of them have none, e.g. {lacking[0]}; training on this manifest will refuse them"
+        )
     flags = "" if wanted.section == _USUAL.section else f" --text.section {wanted.section}"
     flags += "" if wanted.cleaning == _USUAL.cleaning else f" --text.cleaning {wanted.cleaning}"
-    print(f"next: rayscribe train RECIPE+{plug_in} --data {wanted.out} --run RUN{flags}")
+    print(f"next: rayscribe train {name} --data {wanted.out} --run runs/{name}{flags}")
 
 
 def _write(wanted: Any, about: dict[str, Any]) -> tuple[int, list[str]]:

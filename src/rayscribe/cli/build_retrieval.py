@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from rayscribe.cli.arguments import parsed, trained_by
+from rayscribe.cli.arguments import parsed
 from rayscribe.config import BackboneConfig, ImageConfig, TextConfig
 from rayscribe.errors import InputError
 from rayscribe.files import check_new
@@ -61,6 +61,7 @@ def _build(wanted: Any) -> None:
         raise InputError("--by aligned: name trained weights with --backbone.weights (a file, or `pretrained`)")
     check_new(wanted.out)
     from rayscribe.data.retrieval import Retrieval
+    from rayscribe.methods import recipe_with
 
     recall = _built(wanted)
     index = Retrieval.load(wanted.out)
@@ -74,10 +75,9 @@ def _build(wanted: Any) -> None:
     )
     flags = "" if wanted.section == _USUAL.section else f" --text.section {wanted.section}"
     flags += "" if wanted.cleaning == _USUAL.cleaning else f" --text.cleaning {wanted.cleaning}"
-    name = trained_by("retrieval")
-    print(
-        f"next: rayscribe train RECIPE --data {wanted.data} --method.retrieval {wanted.out} --run RUN{flags} ({name})"
-    )
+    name = recipe_with("retrieval")
+    command = f"rayscribe train {name} --data {wanted.data} --method.retrieval {wanted.out} --run runs/{name}{flags}"
+    print(f"next: {command}")
 
 
 def _built(wanted: Any) -> Any:

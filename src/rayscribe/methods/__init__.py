@@ -128,9 +128,10 @@ def run_from_yaml(text: str, source: Path | str) -> RunConfig[Any]:
         raise InputError(f"{source}: not a rayscribe configuration ({error})") from error
 
 
-def methods_with(setting: str) -> list[str]:
-    """Names of the methods that have a setting of this name."""
-    return [name for name, method in methods().items() if setting in _names(method.settings)]
+def recipe_with(setting: str) -> str:
+    """A recipe of the first method that has a setting of this name, to show how a file that it reads is used."""
+    users = [method for method in methods().values() if setting in _names(method.settings)]
+    return next(name for method in users for name in method.recipes)
 
 
 def _names(settings: type[Any]) -> set[str]:

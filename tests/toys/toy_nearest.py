@@ -1,0 +1,66 @@
+"""A toy method that fits in closed form: ridge regression from mean features to words, and the nearest training report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from rayscribe.config import BackboneConfig, ImageConfig, RunConfig, TextConfig
+from rayscribe.drafts import DecodingConfig, Draft
+from rayscribe.methods.method import Features, Fitted, Material, Method
+from rayscribe.settings import need
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NearestSettings:
+    ridge: float = 1.0
+
+    def check(self, run: RunConfig[Any]) -> None:
+        need(self.ridge > 0, "--method.ridge", self.ridge, "above 0")
+
+
+def toy_nearest() -> RunConfig[NearestSettings]:
+    backbone, text = BackboneConfig(name="test_resnet", trainable=False), TextConfig(threshold=1)
+    return RunConfig(
+        system="toy_nearest",
+        method=NearestSettings(),
+        backbone=backbone,
+        images=ImageConfig(size=64, resize=68),
+        text=text,
+    )
+
+
+def means(studies: Sequence[Features]) -> torch.Tensor:
+    return torch.from_numpy(np.stack([maps_VNC.astype(np.float32).mean((0, 1)) for maps_VNC in studies]))
+
+
+def fit(run: RunConfig[NearestSettings], material: Material) -> Fitted:
+    reports = list(material.training.reports)
+    words = sorted({word for report in reports for word in report.split()})
+    has_RW = torch.tensor([[float(word in report.split()) for word in words] for report in reports])
+    x_RC = means(material.features(material.training.studies))
+    inner_CC = x_RC.T @ x_RC + run.method.ridge * torch.eye(x_RC.shape[1])
+    weights_CW = torch.linalg.solve(inner_CC, x_RC.T @ has_RW)
+    return Fitted(
+        weights={"words": weights_CW, "has": has_RW}, texts={"reports": reports}, scores={"words": len(words)}
+    )
+
+
+@dataclass(frozen=True)
+class Nearest:
+    run: RunConfig[NearestSettings]
+    fitted: Fitted
+
+    def draft(self, studies: Sequence[Features], decoding: DecodingConfig) -> list[Draft]:
+        found_BW = means(studies) @ self.fitted.weights["words"]
+        best_B = torch.cdist(found_BW, self.fitted.weights["has"]).argmin(1)
+        return [Draft(reports=[self.fitted.texts["reports"][row]]) for row in best_B.tolist()]
+
+
+METHOD = Method(
+    name="toy_nearest", settings=NearestSettings, recipes={"toy_nearest": toy_nearest}, fit=fit, reporter=Nearest
+)
