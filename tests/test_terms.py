@@ -14,9 +14,9 @@ from safetensors.torch import load_file
 from conftest import small_config
 from rayscribe.checkpoint import load_model
 from rayscribe.cli.main import main
-from rayscribe.data import table
 from rayscribe.data.label_tables import state_of
 from rayscribe.data.manifest import read_manifest, write_manifest
+from rayscribe.data.table import read_table
 from rayscribe.errors import InputError
 from rayscribe.provenance import inherited, is_restricted, terms_of
 from rayscribe.training.run import train
@@ -173,7 +173,7 @@ def test_messages_about_wrong_columns_do_not_quote_reports(tmp_path: Path) -> No
         json.dumps({"id": "1", "images": report, "findings": "x", "split": "test"}) + "\n"
     )
     with pytest.raises(InputError) as two:
-        table.read(tmp_path / "t.jsonl")
+        read_table(tmp_path / "t.jsonl")
     assert "JSON list" in str(two.value) and "clear" not in str(one.value) + str(two.value)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rayscribe.checkpoint import load_model
-from rayscribe.classifiers.folder import FORMAT, load_classifier
+from rayscribe.classifiers.folder import CLASSIFIER_FORMAT, load_classifier
 from rayscribe.errors import InputError
 from rayscribe.files import write_text
 from rayscribe.models.folder import VISION_LLM
@@ -59,7 +59,7 @@ def export_model(model: Path, out: Path, *, terms_allow_it: bool) -> None:
         if kind == VISION_LLM:
             _check_llm(temporary, str(about["config"]["base"]))
         else:
-            (load_classifier if kind == FORMAT else load_model)(temporary)
+            (load_classifier if kind == CLASSIFIER_FORMAT else load_model)(temporary)
         temporary.rename(out)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

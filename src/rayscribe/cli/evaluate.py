@@ -9,13 +9,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from rayscribe.cli.arguments import Reading, chosen_labeler, parsed
+from rayscribe.cli.arguments import RuleReading, chosen_labeler, parsed
 from rayscribe.errors import InputError
 from rayscribe.files import write_text
 from rayscribe.seen import note_test
 
 
-def evaluate(arguments: list[str]) -> None:
+def evaluate_verb(arguments: list[str]) -> None:
     import tyro
 
     from rayscribe.evaluation.protocol import Protocol
@@ -37,7 +37,7 @@ def evaluate(arguments: list[str]) -> None:
         "write a page there"
         plots: Path | None = None
         "write the page's drawings into this folder, as SVG and PNG"
-        reading: Reading = "plain"
+        reading: RuleReading = "plain"
         "plain, or chexpert: the built-in rules with the CheXpert labeler's misreadings, for numbers made with its output"
         chexbert: Path | None = None
         "label with this CheXbert checkpoint instead of the built-in rules"
@@ -143,7 +143,7 @@ def _note_scored(predictions: Path, result: dict[str, Any]) -> None:
         note_test(folder, {"scored": predictions.name, "signature": result["signature"]})
 
 
-def compare(arguments: list[str]) -> None:
+def compare_verb(arguments: list[str]) -> None:
     import tyro
 
     def compare_scores(

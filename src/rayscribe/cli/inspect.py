@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from rayscribe.cli.arguments import Reading, chosen_labeler, parsed
+from rayscribe.cli.arguments import RuleReading, chosen_labeler, parsed
 from rayscribe.errors import DISCLAIMER, InputError
 from rayscribe.files import write_text
 
@@ -19,7 +19,7 @@ def label(arguments: list[str]) -> None:
         table: tyro.conf.Positional[Path],
         out: Path,
         column: tuple[str, ...] = ("report",),
-        reading: Reading = "chexpert",
+        reading: RuleReading = "chexpert",
         evidence: Path | None = None,
         chexbert: Path | None = None,
         bert: Path | None = None,
@@ -82,7 +82,7 @@ def _label(
         print(f"wrote {evidence}")
 
 
-def audit(arguments: list[str]) -> None:
+def audit_verb(arguments: list[str]) -> None:
     import tyro
 
     def audit_split(

@@ -30,7 +30,7 @@ def prepare(arguments: list[str]) -> None:
     def from_iu_xray(
         root: tyro.conf.Positional[Path],
         out: Path,
-        layout: iu_xray.Layout | None = None,
+        layout: iu_xray.IuXrayLayout | None = None,
         splits: Path | None = None,
         leave_out_faulty: bool = False,
     ) -> None:
@@ -43,12 +43,12 @@ def prepare(arguments: list[str]) -> None:
             splits: a table of id and split that takes the place of the source's, such as `rayscribe audit --resplit` writes
             leave_out_faulty: write the manifest although some input is broken
         """
-        studies = resplit(iu_xray.read(root, layout=layout), splits)
+        studies = resplit(iu_xray.read_iu_xray(root, layout=layout), splits)
         about = {
             "source": "iu-xray",
             "root": str(root),
             "layout": layout or iu_xray.find_layout(root),
-            "terms": iu_xray.TERMS,
+            "terms": iu_xray.IU_XRAY_TERMS,
         }
         write_checked(studies, about, out, missing_is_fault=False, leave_out_faulty=leave_out_faulty)
 
@@ -78,7 +78,7 @@ def prepare(arguments: list[str]) -> None:
             without_reports: keep studies without a report, for classifiers; labels may be codes (--columns.problems)
             leave_out_faulty: write the manifest although some input is broken
         """
-        read = table.read(file, columns=columns, image_root=image_root, needs_text=not without_reports)
+        read = table.read_table(file, columns=columns, image_root=image_root, needs_text=not without_reports)
         studies = resplit(read, splits)
         about = {"source": "table", "root": str(file), "terms": terms, "images_may_be_shown": images_may_be_shown}
         about |= {RESTRICTED: True} if restricted else {}
@@ -128,7 +128,7 @@ def write_phantom_manifest(out: Path, phantom: Any) -> None:
         "terms": "synthetic; no restriction",
         "images_may_be_shown": True,
     }
-    write_checked(iu_xray.read(root), about, out, missing_is_fault=True, leave_out_faulty=False)
+    write_checked(iu_xray.read_iu_xray(root), about, out, missing_is_fault=True, leave_out_faulty=False)
 
 
 def resplit(studies: list[Study], splits: Path | None) -> list[Study]:

@@ -98,7 +98,7 @@ def without_patient(data: Dataset, pseudonyms: Pseudonyms) -> Dataset:
 
 
 @cache
-def table() -> dict[tuple[int, int], Action]:
+def profile_actions() -> dict[tuple[int, int], Action]:
     """Table E.1-1 by group and element. Raises InputError where the package that holds it is not installed."""
     try:
         from dicomanonymizer.dicomfields_selector import dicom_anonymization_database_selector  # of the extra `dicom`
@@ -133,13 +133,15 @@ def _cleaned(data: Dataset, pseudonyms: Pseudonyms) -> Dataset:
 
 def _goes(tag: BaseTag) -> bool:
     is_drawing = tag.group & 0xFF00 in (0x5000, 0x6000)  # curves, overlays
-    return tag.is_private or is_drawing or tag.element == 0 or table().get((tag.group, tag.element)) == "remove"
+    return (
+        tag.is_private or is_drawing or tag.element == 0 or profile_actions().get((tag.group, tag.element)) == "remove"
+    )
 
 
 def _keep(element: DataElement, into: Dataset, pseudonyms: Pseudonyms) -> None:
     """Puts what may be kept of an element into the new data set."""
     tag, vr, keyword = element.tag, element.VR, element.keyword
-    action = table().get((tag.group, tag.element))
+    action = profile_actions().get((tag.group, tag.element))
     if keyword == "PatientID":
         into.PatientID = pseudonyms.patient(str(element.value)) if element.value else ""
     elif vr == "SQ":

@@ -10,7 +10,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from rayscribe.data.mimic_files import METADATA, RECORDS, SPLIT, STUDIES, Files, rows
+from rayscribe.data.mimic_files import METADATA, RECORDS, SPLIT, STUDIES, Files, csv_rows
 from rayscribe.errors import InputError
 
 _SPLITS = {"train": "train", "validate": "val", "test": "test"}
@@ -50,7 +50,7 @@ def read_records(files: Files) -> Records:
     ids = _Ids()
     seen = {name: _read(path, name, ids) for name, path in tables.items()}
     if STUDIES in files.named:
-        for line, (subject, study) in rows(files.named[STUDIES], ("subject_id", "study_id")):
+        for line, (subject, study) in csv_rows(files.named[STUDIES], ("subject_id", "study_id")):
             ids.add_study(study, subject, files.named[STUDIES], line)
     common = set.intersection(*(set(table) for table in seen.values()))
     if not common:
@@ -95,7 +95,7 @@ def _read(path: Path, name: str, ids: _Ids) -> dict[str, str]:
     """The split or the view of every image of a table; empty texts for the list of records."""
     further = {SPLIT: ("split",), METADATA: ("ViewPosition",), RECORDS: ()}[name]
     found: dict[str, str] = {}
-    for line, (dicom, study, subject, *rest) in rows(path, ("dicom_id", "study_id", "subject_id", *further)):
+    for line, (dicom, study, subject, *rest) in csv_rows(path, ("dicom_id", "study_id", "subject_id", *further)):
         if not (dicom and study and subject):
             raise InputError(f"{path}, line {line}: dicom_id, study_id or subject_id is empty")
         dicom = sys.intern(dicom)  # the same texts in three tables

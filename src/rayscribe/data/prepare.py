@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 from rayscribe import __version__
 from rayscribe.data.looks import look_at
 from rayscribe.data.manifest import Manifest
+from rayscribe.progress import ProgressBar
 from rayscribe.study import SPLITS, Study
 
 
@@ -36,7 +37,7 @@ def check(
     missing_is_fault: bool,
     needs_text: bool = True,
     journal: Path | None = None,
-    progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
+    progress: ProgressBar = iter,
 ) -> Checked:
     """Read every image once, hash it, and sort the studies into kept, left out and broken.
 

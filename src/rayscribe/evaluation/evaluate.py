@@ -6,7 +6,7 @@ Needs no model and no torch. The path: references and reports -> systems (the mo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -29,11 +29,11 @@ from rayscribe.metrics.imbalance import by_frequency, published_word_bins, word_
 from rayscribe.metrics.meteor import find_resources, meteor_name
 from rayscribe.metrics.similarity import distribution
 from rayscribe.metrics.statistics import Rows, differences, intervals
+from rayscribe.progress import ProgressBar
 from rayscribe.provenance import is_restricted
 from rayscribe.study import Study
 
 Stage = Callable[[str], None]
-Progress = Callable[[Iterable[Any]], Iterable[Any]]
 STAGES = 8
 "How often `evaluate` calls its stage, for a progress bar."
 
@@ -46,7 +46,7 @@ def evaluate(
     protocol: Protocol,
     tools: Tools | None = None,
     stage: Stage = lambda name: None,
-    progress: Progress = iter,
+    progress: ProgressBar = iter,
 ) -> dict[str, Any]:
     """The content of scores.json. Every study of the split that has the section must have a prediction.
 

@@ -5,8 +5,7 @@ The test split is never used to choose anything.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -17,6 +16,7 @@ from rayscribe.evaluation.protocol import Protocol, reference_reports
 from rayscribe.labels import POSITIVE, Labeler
 from rayscribe.metrics.floors import best_constant, most_frequent, most_similar, random_reports, shuffled
 from rayscribe.metrics.similarity import SentenceEncoder
+from rayscribe.progress import ProgressBar
 from rayscribe.study import Study
 
 MOST_TRAINING_IMAGES = 5_000
@@ -36,7 +36,7 @@ def floor_reports(
     findings: Mapping[str, Sequence[int]] | None = None,
     sentences: SentenceEncoder | None = None,
     read_images: bool = True,
-    progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
+    progress: ProgressBar = iter,
 ) -> tuple[dict[str, list[str]], list[str]]:
     """What every floor writes for the studies, in their order; why some floors are not there. `own`: the system's reports;
     `findings`: a classifier's states of the 14 observations by study id, for a floor of its own; so is `sentences`."""

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from rayscribe.data.label_tables import LabelTables
 from rayscribe.errors import InputError
@@ -18,6 +17,7 @@ from rayscribe.metrics.meteor import MeteorResources
 from rayscribe.metrics.radgraph import Annotation, RadGraph
 from rayscribe.metrics.similarity import SentenceEncoder
 from rayscribe.metrics.statistics import RESAMPLES
+from rayscribe.progress import ProgressBar
 
 Annotations = Sequence[Annotation | None] | None
 
@@ -67,7 +67,7 @@ class Tools:
         wanted: tuple[Sequence[str], Labels],
         floors: Mapping[str, Sequence[str]],
         *,
-        progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
+        progress: ProgressBar = iter,
     ) -> tuple[dict[str, System], System]:
         """The model and its floors, and the references, with all that these tools say of each. `own`, `wanted`: reports and
         labels."""

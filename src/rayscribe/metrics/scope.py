@@ -12,7 +12,7 @@ from rayscribe.metrics.organs import Reach
 from rayscribe.metrics.phrases import longest, phrase_table
 
 
-class Named(NamedTuple):
+class NamedFinding(NamedTuple):
     """A finding that a sentence names with the words `first` to `end`."""
 
     first: int
@@ -25,7 +25,7 @@ class Named(NamedTuple):
 class Sweep:
     """From left to right with the cue in force; cues that look back change what was already judged."""
 
-    def __init__(self, texts: Sequence[str], named: Sequence[Named]) -> None:
+    def __init__(self, texts: Sequence[str], named: Sequence[NamedFinding]) -> None:
         self.texts = texts
         self.named = named
         self.verdicts: list[Reach] = []

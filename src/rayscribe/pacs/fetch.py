@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from rayscribe.data.dicom_decoding import damage
-from rayscribe.pacs.receive import NOT_UNDERSTOOD, OUT_OF_RESOURCES, SUCCESS, Say, kept
+from rayscribe.pacs.receive import NOT_UNDERSTOOD, OUT_OF_RESOURCES, SUCCESS, kept
 from rayscribe.pacs.send import Unreachable, web_client
 from rayscribe.pacs.spool import Spool
 
@@ -28,7 +28,7 @@ class Fetcher:
     days: int
     "how many days before today a study may be dated"
 
-    def fetch(self, spool: Spool, say: Say) -> int:
+    def fetch(self, spool: Spool, say: Callable[[str], None]) -> int:
         """Puts new images into the spool; how many. Raises Unreachable, and goes on where it stopped the next time."""
         import requests
 
@@ -60,7 +60,7 @@ class Fetcher:
                             yield study_uid, series_uid, uid
 
 
-def _taken(client: Any, spool: Spool, say: Say, *uids: str) -> int:
+def _taken(client: Any, spool: Spool, say: Callable[[str], None], *uids: str) -> int:
     """As `kept`. An image that the service cannot give, or gives damaged, keeps no other from coming."""
     import requests
 

@@ -25,7 +25,7 @@ class Cancelled(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wish:
+class BatchKey:
     """What studies must have in common to be written together."""
 
     model: str
@@ -38,7 +38,7 @@ class Wish:
 class Ticket:
     """One study that waits."""
 
-    wish: Wish
+    key: BatchKey
     study: LooseStudy
     stop: threading.Event
     "set by whoever no longer wants the draft"
@@ -47,7 +47,7 @@ class Ticket:
     draft: Future[Draft] = field(default_factory=Future)
 
 
-Write = Callable[[Wish, Sequence[LooseStudy], Steps], list[Draft]]
+Write = Callable[[BatchKey, Sequence[LooseStudy], Steps], list[Draft]]
 
 
 class Batcher:
@@ -94,15 +94,15 @@ class Batcher:
                 return []
             first = self._waiting[0]
             # The draws of a sampled batch depend on all of its studies, and a draft must not depend on other requests.
-            most = 1 if first.wish.decoding.strategy == "sample" else self._size
-            batch = [ticket for ticket in self._waiting if ticket.wish == first.wish][:most]
+            most = 1 if first.key.decoding.strategy == "sample" else self._size
+            batch = [ticket for ticket in self._waiting if ticket.key == first.key][:most]
             for ticket in batch:
                 self._waiting.remove(ticket)
             return batch
 
     def _serve(self, batch: Sequence[Ticket]) -> None:
         try:
-            drafts = self._write(batch[0].wish, [ticket.study for ticket in batch], _watched(batch))
+            drafts = self._write(batch[0].key, [ticket.study for ticket in batch], _watched(batch))
         except InputError:
             if len(batch) == 1:
                 raise

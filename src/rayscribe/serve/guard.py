@@ -32,7 +32,7 @@ _SAFE = {
 }
 
 
-class Guard:
+class AccessGuard:
     """Around the application."""
 
     def __init__(self, app: ASGIApp, *, config: ServeConfig, keys: Mapping[str, str], measures: Measures) -> None:

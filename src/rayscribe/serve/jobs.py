@@ -21,7 +21,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModu
 from rayscribe.data.images import Upload
 from rayscribe.errors import InputError
 
-State = Literal["queued", "running", "done", "failed", "cancelled"]
+JobState = Literal["queued", "running", "done", "failed", "cancelled"]
 AWAY = (DBAPIError, TimeoutError)
 "What is raised where the database does not answer: it is locked, full, gone, damaged, or has no connection left."
 CLAIM_SECONDS = 10.0
@@ -63,7 +63,7 @@ class Job:
     """One asynchronous study as the database has it."""
 
     id: str
-    state: State
+    state: JobState
     options: str
     progress: float
     stage: str
@@ -184,7 +184,7 @@ class Jobs:
                 connection.execute(_JOBS.update().where(_JOBS.c.id == id_).values(progress=share, stage=stage))
         return held
 
-    def end(self, id_: str, holder: str, state: State, *, draft: str | None = None, problem: Any = None) -> bool:
+    def end(self, id_: str, holder: str, state: JobState, *, draft: str | None = None, problem: Any = None) -> bool:
         """Keeps the result and drops the images, where the holder still has the job; false where it has not."""
         mine = sql.and_(_JOBS.c.id == id_, _JOBS.c.holder == holder, _JOBS.c.state == "running")
         told = None if problem is None else json.dumps(problem)

@@ -25,11 +25,11 @@ from rayscribe.reports.drafting import sentences_of
 from rayscribe.reports.exports import KINDS, exported
 from rayscribe.reports.source_images import read_originals
 from rayscribe.serve.answers import PROBLEMS, DraftAnswer, FindingsAnswer, LabelsAnswer, answers
-from rayscribe.serve.desk import Desk
 from rayscribe.serve.forms import form
 from rayscribe.serve.jobs import AWAY, Jobs
 from rayscribe.serve.measures import CONTENT_TYPE, Measures
 from rayscribe.serve.problems import Problem
+from rayscribe.serve.service import DraftService
 from rayscribe.serve.settings import ServeConfig
 from rayscribe.serve.uploads import DraftOptions, FindingOptions, options_of, read_form
 from rayscribe.serve.waiting import while_awaited
@@ -38,13 +38,13 @@ _LONGEST = 2048
 "Side of an image that the page shows, in pixels."
 
 
-class Words(BaseModel):
+class LabelRequest(BaseModel):
     """A text to be read by the labeler."""
 
     text: str = Field(max_length=20_000)
 
 
-def add_routes(app: FastAPI, desk: Desk, jobs: Jobs, measures: Measures, config: ServeConfig) -> None:
+def add_routes(app: FastAPI, service: DraftService, jobs: Jobs, measures: Measures, config: ServeConfig) -> None:
     threads = ThreadPoolExecutor(config.queue + (os.cpu_count() or 1), thread_name_prefix="request")
 
     @app.post("/v1/reports", responses=answers(DraftAnswer), openapi_extra=form("images", DraftOptions))
@@ -55,7 +55,7 @@ def add_routes(app: FastAPI, desk: Desk, jobs: Jobs, measures: Measures, config:
         document = await while_awaited(
             request,
             threads,
-            lambda stop: desk.draft(sent.images, options, stop, lambda share, stage: None),
+            lambda stop: service.draft(sent.images, options, stop, lambda share, stage: None),
             seconds=config.max_seconds,
         )
         return JSONResponse(document.plain())
@@ -66,7 +66,7 @@ def add_routes(app: FastAPI, desk: Desk, jobs: Jobs, measures: Measures, config:
         sent = await read_form(request, config)
         options: FindingOptions = options_of(FindingOptions, sent.texts.get("options", ""))
         found = await while_awaited(
-            request, threads, lambda stop: desk.findings(sent.images, options), seconds=config.max_seconds
+            request, threads, lambda stop: service.findings(sent.images, options), seconds=config.max_seconds
         )
         found["findings"] = [dataclasses.asdict(finding) for finding in found["findings"]]
         return JSONResponse(found)
@@ -81,7 +81,7 @@ def add_routes(app: FastAPI, desk: Desk, jobs: Jobs, measures: Measures, config:
         return Response(shown, media_type="image/png")
 
     @app.post("/v1/labels", responses=answers(LabelsAnswer))
-    def labels(words: Words) -> dict[str, Any]:
+    def labels(words: LabelRequest) -> dict[str, Any]:
         """What a text says of the 14 observations, sentence by sentence, by the built-in rules."""
         found = [dataclasses.asdict(sentence) for sentence in sentences_of(words.text)]
         named = zip(OBSERVATIONS, states(words.text), strict=True)
@@ -111,8 +111,8 @@ def add_routes(app: FastAPI, desk: Desk, jobs: Jobs, measures: Measures, config:
     @app.get("/v1/models", responses=PROBLEMS)
     def models() -> dict[str, Any]:
         """What can be asked for, and the limits."""
-        loaded, shelf = desk.store.loaded(), desk.store.shelf.values()
-        chosen = desk.store.chosen(None), desk.store.chosen(None, classifier=True)
+        loaded, entries = service.store.loaded(), service.store.entries.values()
+        chosen = service.store.chosen(None), service.store.chosen(None, classifier=True)
         return {
             "models": [
                 {
@@ -123,7 +123,7 @@ def add_routes(app: FastAPI, desk: Desk, jobs: Jobs, measures: Measures, config:
                     "is_loaded": one.name in loaded,
                     "has_evidence": one.kind != "vision-llm",
                 }
-                for one in shelf
+                for one in entries
             ],
             "default": dict(zip(("model", "classifier"), [one and one.name for one in chosen], strict=True)),
             "limits": {"images": config.max_images, "megabytes": config.max_megabytes},
@@ -147,7 +147,7 @@ def add_routes(app: FastAPI, desk: Desk, jobs: Jobs, measures: Measures, config:
     def measured() -> Response:
         """For Prometheus."""
         measures.waiting.set(_waiting(jobs))
-        measures.loaded.set(len(desk.store.loaded()))
+        measures.loaded.set(len(service.store.loaded()))
         return Response(measures.text(), media_type=CONTENT_TYPE)
 
 

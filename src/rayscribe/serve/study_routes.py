@@ -11,11 +11,11 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 
 from rayscribe.serve.answers import StudyAnswer, answers
-from rayscribe.serve.desk import Desk
 from rayscribe.serve.forms import form
 from rayscribe.serve.jobs import AWAY, Jobs, Repeated
 from rayscribe.serve.problems import Problem
 from rayscribe.serve.runner import Runner
+from rayscribe.serve.service import DraftService
 from rayscribe.serve.settings import ServeConfig
 from rayscribe.serve.uploads import DraftOptions, Sent, options_of, read_form
 
@@ -27,7 +27,7 @@ _REPEAT = {
 }
 
 
-def add_study_routes(app: FastAPI, desk: Desk, jobs: Jobs, runner: Runner, config: ServeConfig) -> None:
+def add_study_routes(app: FastAPI, service: DraftService, jobs: Jobs, runner: Runner, config: ServeConfig) -> None:
     @app.post(
         "/v1/studies",
         status_code=202,
@@ -38,7 +38,7 @@ def add_study_routes(app: FastAPI, desk: Desk, jobs: Jobs, runner: Runner, confi
         """Accepts one study; it is on the disk when this answers, and is drafted whatever happens to the service."""
         sent = await read_form(request, config)
         options: DraftOptions = options_of(DraftOptions, sent.texts.get("options", ""))
-        desk.check(options)
+        service.check(options)
         repeat_key = request.headers.get("idempotency-key")
         if repeat_key is not None and not 1 <= len(repeat_key) <= 200:
             raise Problem(400, "Idempotency-Key: between 1 and 200 characters")

@@ -13,12 +13,12 @@ from starlette.requests import Request
 
 from rayscribe.serve.problems import Problem
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
 async def while_awaited(
-    request: Request, threads: ThreadPoolExecutor, work: Callable[[threading.Event], T], *, seconds: float
-) -> T:
+    request: Request, threads: ThreadPoolExecutor, work: Callable[[threading.Event], _T], *, seconds: float
+) -> _T:
     """What `work` returns. Its event is set when the client is gone or the time is over, which raises Problem."""
     stop, end = threading.Event(), time.monotonic() + seconds
     done = asyncio.get_running_loop().run_in_executor(threads, work, stop)
@@ -37,7 +37,7 @@ async def while_awaited(
         done.add_done_callback(_dropped)
 
 
-def _dropped(done: asyncio.Future[T]) -> None:
+def _dropped(done: asyncio.Future[_T]) -> None:
     """What nobody waits for any more is looked at, so that it is not reported as forgotten."""
     if not done.cancelled():
         done.exception()

@@ -39,8 +39,6 @@ from rayscribe.vision_llm.reward import RewardTrainConfig
 from rayscribe.vision_llm.reward_trainer import check_trainable, reward_trainer
 from rayscribe.vision_llm.reward_validation import VALIDATION, Validation
 
-Say = Callable[[str], None]
-
 _PARTS = ("reward", "clinical", "overlap", "repeated", "unfinished")
 _OF_BATCH = ("loss", "grad_norm", "kl", *_PARTS, "reward_std", "completions/mean_length")
 _LOGGED = (*_OF_BATCH, *(f"{VALIDATION}{part}" for part in _PARTS))
@@ -54,7 +52,7 @@ def train_reward(
     *,
     base: str | None = None,
     resume: bool = False,
-    say: Say = print,
+    say: Callable[[str], None] = print,
 ) -> None:
     """Learns on the split train, keeps the adapters with the highest reward on val, and never reads the split test.
 

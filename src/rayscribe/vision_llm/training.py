@@ -45,13 +45,17 @@ from rayscribe.vision_llm.llm_run import (
 from rayscribe.vision_llm.lora import lora_config
 from rayscribe.vision_llm.pictures import Examples, learnable
 
-Say = Callable[[str], None]
-
 _LOGGED = {"loss": "loss", "lr": "learning_rate", "val_loss": "eval_loss"}
 
 
 def train_llm(
-    config: LlmConfig, data: Path, run: Path, *, resume: bool = False, download: bool = False, say: Say = print
+    config: LlmConfig,
+    data: Path,
+    run: Path,
+    *,
+    resume: bool = False,
+    download: bool = False,
+    say: Callable[[str], None] = print,
 ) -> None:
     """Tunes on the split train, keeps the adapters with the lowest loss on val, and never reads the split test.
 
@@ -146,7 +150,7 @@ def total_steps(studies: int, train: LlmTrainConfig) -> int:
     return train.max_steps or max(1, math.ceil(train.epochs * math.ceil(studies / train.studies_per_step)))
 
 
-def _studies(manifest: Manifest, split: str, config: LlmConfig, say: Say) -> list[Study]:
+def _studies(manifest: Manifest, split: str, config: LlmConfig, say: Callable[[str], None]) -> list[Study]:
     studies = manifest.split(split)
     kept = learnable(studies, config.text)
     if not kept:

@@ -18,16 +18,16 @@ from rayscribe.models.decoding import Steps
 from rayscribe.reports.document import Document, Finding
 from rayscribe.reports.drafting import document_of, grids_of
 from rayscribe.reports.likelihood import wording
-from rayscribe.serve.batching import Batcher, Cancelled, Ticket, Wish
+from rayscribe.serve.batching import Batcher, BatchKey, Cancelled, Ticket
 from rayscribe.serve.problems import Problem
-from rayscribe.serve.store import ModelStore, Shelved
+from rayscribe.serve.store import ModelEntry, ModelStore
 from rayscribe.serve.uploads import DraftOptions, FindingOptions
 
 Tell = Callable[[float, str], None]
 "Share of the work, and what is being done."
 
 
-class Desk:
+class DraftService:
     """Models, and the thread that writes. Its methods block, and may be called from many threads."""
 
     def __init__(self, store: ModelStore, *, batch: int, note: Callable[[int], None]) -> None:
@@ -58,8 +58,8 @@ class Desk:
         tell(0.02, "reading the images")
         study, found = self._read(images, model, options.classifier, stop)
         tell(0.1, "waiting for the model")
-        wish = Wish(model=model.name, decoding=decoding, best=options.best, with_states=study.states is not None)
-        ticket = Ticket(wish=wish, study=study, stop=stop, tell=lambda share: tell(0.1 + 0.85 * share, "writing"))
+        key = BatchKey(model=model.name, decoding=decoding, best=options.best, with_states=study.states is not None)
+        ticket = Ticket(key=key, study=study, stop=stop, tell=lambda share: tell(0.1 + 0.85 * share, "writing"))
         draft = self._batcher.submit(ticket)
         tell(0.97, "reading the draft")
         assert model.author is not None
@@ -73,22 +73,22 @@ class Desk:
 
     def findings(self, images: Sequence[Upload], options: FindingOptions) -> dict[str, Any]:
         """What a classifier finds, and where the images speak for one finding. For JSON."""
-        shelved = self._classifier(options.classifier)
-        trained = self.store.classifier(shelved)
+        entry = self._classifier(options.classifier)
+        trained = self.store.classifier(entry)
         with self._reading:
             found = classified(trained, images)
             told = self._evidence(trained, found, options.evidence) if options.evidence else None
         return {
             "format": "rayscribe-findings-1",
             "disclaimer": DISCLAIMER,
-            "classifier": shelved.name,
+            "classifier": entry.name,
             "findings": findings_of(found),
             "evidence": told,
             "warnings": found.warnings,
         }
 
     def _read(
-        self, images: Sequence[Upload], model: Shelved, classifier: str | None, stop: threading.Event
+        self, images: Sequence[Upload], model: ModelEntry, classifier: str | None, stop: threading.Event
     ) -> tuple[LooseStudy, Classified | None]:
         """No model is held beyond this: while a study waits for its batch, the store may drop it for another."""
         with self._reading:
@@ -103,11 +103,11 @@ class Desk:
             return None
         return classified(self.store.classifier(self._classifier(name)), images)
 
-    def _classifier(self, name: str | None) -> Shelved:
-        shelved = self.store.chosen(name, classifier=True)
-        if shelved is None:
+    def _classifier(self, name: str | None) -> ModelEntry:
+        entry = self.store.chosen(name, classifier=True)
+        if entry is None:
             raise Problem(422, "this service has no classifier; start it with --model CLASSIFIER_FOLDER as well")
-        return shelved
+        return entry
 
     def _evidence(self, trained: TrainedClassifier, found: Classified, finding: str) -> dict[str, Any]:
         if finding not in trained.findings:
@@ -115,9 +115,9 @@ class Desk:
         name, map_VSS = evidence(trained, found, finding)
         return {"finding": name, "grids": grids_of(map_VSS)}
 
-    def _write(self, wish: Wish, studies: Sequence[LooseStudy], steps: Steps) -> list[Draft]:
-        shelved = self.store.shelf[wish.model]
-        return self.store.writer(shelved).draft(studies, wish.decoding, best=wish.best, steps=steps)
+    def _write(self, key: BatchKey, studies: Sequence[LooseStudy], steps: Steps) -> list[Draft]:
+        entry = self.store.entries[key.model]
+        return self.store.writer(entry).draft(studies, key.decoding, best=key.best, steps=steps)
 
 
 def findings_of(found: Classified) -> tuple[Finding, ...]:
