@@ -45,7 +45,15 @@ class LabelRequest(BaseModel):
 
 
 def add_routes(app: FastAPI, service: DraftService, jobs: Jobs, measures: Measures, config: ServeConfig) -> None:
+    """The routes of the synchronous interface, and those that an operator asks."""
     threads = ThreadPoolExecutor(config.queue + (os.cpu_count() or 1), thread_name_prefix="request")
+    _add_model_routes(app, service, threads, config)
+    _add_file_routes(app, threads, config)
+    _add_operator_routes(app, service, jobs, measures, config)
+
+
+def _add_model_routes(app: FastAPI, service: DraftService, threads: ThreadPoolExecutor, config: ServeConfig) -> None:
+    """What a model answers: drafts and findings."""
 
     @app.post("/v1/reports", responses=answers(DraftAnswer), openapi_extra=form("images", DraftOptions))
     async def report(request: Request) -> Response:
@@ -71,6 +79,10 @@ def add_routes(app: FastAPI, service: DraftService, jobs: Jobs, measures: Measur
         found["findings"] = [dataclasses.asdict(finding) for finding in found["findings"]]
         return JSONResponse(found)
 
+
+def _add_file_routes(app: FastAPI, threads: ThreadPoolExecutor, config: ServeConfig) -> None:
+    """What needs no model: images as a model reads them, the labels of a text, a draft in another format."""
+
     @app.post("/v1/images", responses={200: {"content": {"image/png": {}}}, **PROBLEMS}, openapi_extra=form("image"))
     async def image(request: Request) -> Response:
         """One image as the model reads it: 8-bit grey, black where least is attenuated."""
@@ -81,10 +93,10 @@ def add_routes(app: FastAPI, service: DraftService, jobs: Jobs, measures: Measur
         return Response(shown, media_type="image/png")
 
     @app.post("/v1/labels", responses=answers(LabelsAnswer))
-    def labels(words: LabelRequest) -> dict[str, Any]:
+    def labels(asked: LabelRequest) -> dict[str, Any]:
         """What a text says of the 14 observations, sentence by sentence, by the built-in rules."""
-        found = [dataclasses.asdict(sentence) for sentence in sentences_of(words.text)]
-        named = zip(OBSERVATIONS, states(words.text), strict=True)
+        found = [dataclasses.asdict(sentence) for sentence in sentences_of(asked.text)]
+        named = zip(OBSERVATIONS, states(asked.text), strict=True)
         said = {name: STATE_NAMES[state] for name, state in named if state != NOT_MENTIONED}
         return {"sentences": found, "states": said, "disclaimer": DISCLAIMER}
 
@@ -108,29 +120,16 @@ def add_routes(app: FastAPI, service: DraftService, jobs: Jobs, measures: Measur
         named = {"Content-Disposition": f'attachment; filename="draft-report{made.suffix}"'}
         return Response(made.content, media_type=made.media_type, headers=named)
 
+
+def _add_operator_routes(
+    app: FastAPI, service: DraftService, jobs: Jobs, measures: Measures, config: ServeConfig
+) -> None:
+    """What can be asked for, and how the service is."""
+
     @app.get("/v1/models", responses=PROBLEMS)
     def models() -> dict[str, Any]:
         """What can be asked for, and the limits."""
-        loaded, entries = service.store.loaded(), service.store.entries.values()
-        chosen = service.store.chosen(None), service.store.chosen(None, classifier=True)
-        return {
-            "models": [
-                {
-                    "name": one.name,
-                    "kind": one.kind,
-                    "system": one.system,
-                    "findings": one.findings,
-                    "is_loaded": one.name in loaded,
-                    "has_evidence": one.kind != "vision-llm",
-                }
-                for one in entries
-            ],
-            "default": dict(zip(("model", "classifier"), [one and one.name for one in chosen], strict=True)),
-            "limits": {"images": config.max_images, "megabytes": config.max_megabytes},
-            "exports": list(KINDS),
-            "version": __version__,
-            "disclaimer": DISCLAIMER,
-        }
+        return _models(service, config)
 
     @app.get("/healthz")
     async def alive() -> dict[str, str]:
@@ -149,6 +148,29 @@ def add_routes(app: FastAPI, service: DraftService, jobs: Jobs, measures: Measur
         measures.waiting.set(_waiting(jobs))
         measures.loaded.set(len(service.store.loaded()))
         return Response(measures.text(), media_type=CONTENT_TYPE)
+
+
+def _models(service: DraftService, config: ServeConfig) -> dict[str, Any]:
+    loaded = service.store.loaded()
+    chosen = service.store.chosen(None), service.store.chosen(None, classifier=True)
+    return {
+        "models": [
+            {
+                "name": one.name,
+                "kind": one.kind,
+                "system": one.system,
+                "findings": one.findings,
+                "is_loaded": one.name in loaded,
+                "has_evidence": one.kind != "vision-llm",
+            }
+            for one in service.store.entries.values()
+        ],
+        "default": dict(zip(("model", "classifier"), [one and one.name for one in chosen], strict=True)),
+        "limits": {"images": config.max_images, "megabytes": config.max_megabytes},
+        "exports": list(KINDS),
+        "version": __version__,
+        "disclaimer": DISCLAIMER,
+    }
 
 
 def _waiting(jobs: Jobs) -> int:
