@@ -113,7 +113,7 @@ def _audit(
 ) -> None:
     from tqdm import tqdm
 
-    from rayscribe.data.audit import audit as audited
+    from rayscribe.data.audit import audit
     from rayscribe.data.manifest import read_manifest
     from rayscribe.data.resplit import stratified_split, write_split
     from rayscribe.metrics.labeler import RuleLabeler
@@ -121,7 +121,7 @@ def _audit(
 
     manifest = read_manifest(data)
     total = len({path for study in manifest.studies for path in study.images})
-    result, copies = audited(
+    result, copies = audit(
         manifest,
         RuleLabeler(),
         read_images=read_images,
