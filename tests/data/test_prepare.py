@@ -49,7 +49,7 @@ def test_all_faults_are_reported_together(studies: list[Study], tmp_path: Path) 
         "cut.png: damaged or truncated",
         "nowhere.png: listed for study",
         "is in the splits test and train",
-        "stands 2 times",
+        "duplicate study id CXR5_IM-0005 (2 rows)",
     ):
         assert message in text
     assert [study.id for study in result.manifest.studies] == [studies[5].id]

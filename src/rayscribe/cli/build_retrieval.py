@@ -63,7 +63,7 @@ def build_retrieval(arguments: list[str]) -> None:
         check_new(out)
         from rayscribe.data.manifest import read_manifest
         from rayscribe.data.retrieval import Retrieval
-        from rayscribe.data.retrieval_building import build_aligned, build_clip
+        from rayscribe.data.retrieval_building import AlignedConfig, build_aligned, build_clip
 
         bar: Callable[[Iterable[Any]], Iterable[Any]] = partial(tqdm, desc="images and reports", unit="block")
         manifest = read_manifest(data)
@@ -71,9 +71,8 @@ def build_retrieval(arguments: list[str]) -> None:
             recall = build_clip(manifest, text, clip, out, top=_TOP, progress=bar)
         else:
             encoder = replace(backbone, trainable=False)
-            recall = build_aligned(
-                manifest, text, encoder, images, out, width=width, top=_TOP, features=features, progress=bar
-            )
+            aligned = AlignedConfig(encoder=encoder, images=images, width=width, features=features)
+            recall = build_aligned(manifest, text, aligned, out, top=_TOP, progress=bar)
         index = Retrieval.load(out)
         held_out = " by maps that were fitted without them" if clip is None else ""
         fewer = f" (not {width}: the reports allow no more)" if clip is None and index.width < width else ""

@@ -64,23 +64,26 @@ def training_part(manifest: Manifest, text: TextConfig) -> tuple[list[Study], li
     return [study for study, _ in pairs], [report for _, report in pairs]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlignedConfig:
+    """How images and reports get into one space: a frozen encoder, and a linear map fitted to the reports' vectors."""
+
+    encoder: BackboneConfig
+    images: ImageConfig
+    width: int
+    "of the reports' vectors"
+    features: Path | None = None
+    "folder of the feature cache; the user's cache folder when empty"
+
+
 def build_aligned(
-    manifest: Manifest,
-    text: TextConfig,
-    encoder: BackboneConfig,
-    images: ImageConfig,
-    out: Path,
-    *,
-    width: int,
-    top: int,
-    features: Path | None,
-    progress: ProgressBar,
+    manifest: Manifest, text: TextConfig, config: AlignedConfig, out: Path, *, top: int, progress: ProgressBar
 ) -> RetrievalRecall:
     """Writes the index of the aligned kind. Raises InputError where the reports have too few words for a space."""
     studies, reports = training_part(manifest, text)
-    bank_RM, findings_FM = report_vectors(reports, _FINDINGS, width)
-    backbone = Backbone(encoder).eval()
-    means_RC = study_features(studies, backbone, images, features, None, progress)
+    bank_RM, findings_FM = report_vectors(reports, _FINDINGS, config.width)
+    backbone = Backbone(config.encoder).eval()
+    means_RC = study_features(studies, backbone, config.images, config.features, None, progress)
     centre_C = means_RC.mean(0)
     x_RC = F.normalize(means_RC - centre_C, dim=-1)
     strength, queries_RM = held_out_queries(x_RC, bank_RM, top)
@@ -88,8 +91,8 @@ def build_aligned(
     net = {f"net.{name}": tensor.contiguous() for name, tensor in backbone.net.state_dict().items()}
     with whole_file(out / ENCODER) as temporary:
         save_file(net | {"centre": centre_C, "map": map_CM.contiguous()}, temporary)
-    kept = asdict(encoder) | {"weights": "", "trainable": False}
-    about = {"kind": "aligned", "ridge": strength, "backbone": kept, "images": asdict(images)}
+    kept = asdict(config.encoder) | {"weights": "", "trainable": False}
+    about = {"kind": "aligned", "ridge": strength, "backbone": kept, "images": asdict(config.images)}
     _write(out, about, manifest, text, studies, {"bank": bank_RM, "findings": findings_FM, "queries": queries_RM})
     return recall_of(queries_RM, bank_RM, top)
 

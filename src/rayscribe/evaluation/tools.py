@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from rayscribe.data.label_tables import LabelTables
 from rayscribe.errors import InputError
-from rayscribe.evaluation.floors import ONE_REPORT
+from rayscribe.evaluation.floors import ONE_REPORT, FloorTools
 from rayscribe.labels import Labeler, Labels
 from rayscribe.metrics.families import System
 from rayscribe.metrics.labeler import RuleLabeler
@@ -53,6 +53,15 @@ class Tools:
         if self.sentences:
             found["sentences"] = self.sentences.name
         return found
+
+    def of_floors(self) -> FloorTools:
+        """Those that the floors are made with."""
+        return FloorTools(
+            labeler=self.labeler,
+            findings=self.template_findings,
+            sentences=self.sentences,
+            read_images=self.image_floors,
+        )
 
     def labels(self, ids: Sequence[str], own: Sequence[str], wanted: Sequence[str]) -> tuple[Labels, Labels]:
         """Of the model's reports and of the references."""
