@@ -66,7 +66,7 @@ def export_model(model: Path, out: Path, *, terms_allow_it: bool) -> None:
 
 
 def _without_places(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Paths become names: where a file lay is nobody's business, and what it held is in the folder."""
+    """Paths become names: where a file lay is private, and what it held is in the folder."""
     found: dict[str, Any] = {}
     for name, value in settings.items():
         if isinstance(value, Mapping):

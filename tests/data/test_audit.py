@@ -77,7 +77,7 @@ def test_every_fault_of_a_split_is_found(tmp_path: Path) -> None:
     assert result["images"]["unreadable"] == 1
     text = audit_text(result)
     for words in (
-        "33 % of reports stand word for word",
+        "33 % of reports occur word for word",
         "share an image file",
         "1 patients",
         "cannot be read",
@@ -127,7 +127,7 @@ def test_a_split_table_with_other_names_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="line 2: split 'dev'"):
         read_split(tmp_path / "split.csv")
     (tmp_path / "split.csv").write_text("id,split\na,train\na,test\n")
-    with pytest.raises(InputError, match="study a stands several times"):
+    with pytest.raises(InputError, match="duplicate study a"):
         read_split(tmp_path / "split.csv")
 
 

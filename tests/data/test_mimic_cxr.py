@@ -233,7 +233,7 @@ def _other_split(rows: list[dict[str, str]], *, same_study: bool) -> None:
         ),
         ("cxr-record-list.csv", _set(0, subject_id="19999999"), r"line 2: study \d+ belongs to one patient here"),
         ("cxr-study-list.csv", _set(2, subject_id="19999999"), r"line 4: study \d+ belongs to one patient here"),
-        ("mimic-cxr-2.0.0-split.csv", lambda rows: rows.append(rows[0]), r"line 101: image \S+ stands twice"),
+        ("mimic-cxr-2.0.0-split.csv", lambda rows: rows.append(rows[0]), r"line 101: duplicate image \S+"),
         ("mimic-cxr-2.0.0-split.csv", _set(1, split="dev"), r"line 3: split 'dev' of image .* train, validate, test"),
         ("mimic-cxr-2.0.0-split.csv", _set(1, study_id=""), r"line 3: dicom_id, study_id or subject_id is empty"),
         (
@@ -458,7 +458,7 @@ def test_label_tables_of_other_patients_or_with_a_study_twice_are_refused(
     assert "line 3: study" in rayscribe("prepare", "mimic-cxr", root, "--out", out, code=1)
     table.write_text(whole)
     edit(table, lambda rows: rows.append(rows[0]))
-    assert "stands twice" in rayscribe("prepare", "mimic-cxr", root, "--out", out, code=1)
+    assert "duplicate study" in rayscribe("prepare", "mimic-cxr", root, "--out", out, code=1)
     table.write_text(whole)
     edit(table, _set(0, Edema="7"))
     assert "line 2, Edema: '7' is none of 1" in rayscribe("prepare", "mimic-cxr", root, "--out", out, code=1)

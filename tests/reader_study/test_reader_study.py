@@ -610,7 +610,7 @@ def test_votes_that_do_not_belong_together_are_refused(make: Run, rayscribe: Run
     twice = json.loads(one.read_text())
     twice["votes"].append(twice["votes"][0])
     (tmp_path / "5.json").write_text(json.dumps(twice))
-    assert "stands twice" in rayscribe(*score, tmp_path / "5.json", code=1)
+    assert "duplicate item" in rayscribe(*score, tmp_path / "5.json", code=1)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Studies and what is known of their findings: 1 present, 0 absent, not a number where nobody knows.
+"""Studies and what is known of their findings: 1 present, 0 absent, not a number where unknown.
 
 Shapes: R studies, L findings.
 """
@@ -72,7 +72,7 @@ def read_cohort(manifest: Manifest, split: str, config: CohortConfig) -> Cohort:
     if config.labels == RULE_LABELS:
         names, states_RL, source = _by_rules(studies)
     elif config.labels == CODES:
-        studies = [study for study in studies if study.problems]  # without any code nobody knows
+        studies = [study for study in studies if study.problems]  # without any code the findings are unknown
         names, states_RL, source = _coded(studies, manifest)
     else:
         path = Path(config.labels)

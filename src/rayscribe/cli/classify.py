@@ -147,7 +147,7 @@ def _tune(arguments: list[str]) -> None:
         Args:
             data: the manifest
             run: the search's folder: study.db (SQLite, Optuna's), trial-0, trial-1, ...
-            trials: how many there shall be in all
+            trials: how many to run in all
             space: what is searched
             config: where the rest comes from
             features: folder of the feature cache of frozen backbones; the user's cache folder when empty

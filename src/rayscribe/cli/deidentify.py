@@ -63,7 +63,7 @@ def _deidentify(inputs: tuple[Path, ...], out: Path, key: Path | None, burnt_in:
     print(f"{written} of {len(found.files)} DICOM files de-identified into {out}{others}\n{_BURNT_IN}")
     if faults:
         print("\n".join(faults), file=sys.stderr)
-        raise InputError(f"{len(faults)} files have no copy; the reasons stand above")
+        raise InputError(f"{len(faults)} files have no copy; see the reasons above")
 
 
 def _secret(key: Path) -> bytes:

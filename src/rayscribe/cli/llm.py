@@ -71,7 +71,7 @@ def _wrap(arguments: list[str]) -> None:
         config: Annotated[LlmConfig, tyro.conf.arg(name="")] = LLM_RECIPES[recipe](),  # noqa: B008  # frozen
         download: bool = False,
     ) -> None:
-        """Makes a model folder of a base model as it comes, to stand beside a tuned one; nothing is trained or copied.
+        """Makes a model folder of a base model as it comes, to compare with a tuned one; nothing is trained or copied.
 
         Args:
             out: the folder to write

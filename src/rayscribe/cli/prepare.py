@@ -127,7 +127,7 @@ def _phantom(arguments: list[str]) -> None:
         out: Path,
         phantom: Annotated[PhantomConfig, tyro.conf.arg(name="")] = PhantomConfig(),  # noqa: B008  # frozen
     ) -> None:
-        """Draws chest X-rays with reports; the images stand beside the manifest.
+        """Draws chest X-rays with reports; the images go beside the manifest.
 
         Args:
             out: the manifest to write; the folder has its name without the suffix

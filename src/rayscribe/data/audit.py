@@ -27,7 +27,7 @@ from rayscribe.progress import ProgressBar
 from rayscribe.study import SPLITS, Study, is_frontal
 
 COPIED = 0.05
-"A share of a split's reports that stand in train as well, from which it is worth a warning."
+"Warn when at least this share of a split's reports occurs in train as well."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,7 +197,7 @@ def _warnings(result: Mapping[str, Any]) -> list[str]:
     found = []
     for split, kinds in result["copies_of_train"].items():
         for kind, words in (
-            ("same_report", "reports stand word for word in train"),
+            ("same_report", "reports occur word for word in train"),
             ("same_image", "studies share an image file with train"),
             ("same_patient", "studies are of patients in train"),
         ):

@@ -1,7 +1,7 @@
 """A DICOM image without its patient: the Basic Application Level Confidentiality Profile of PS3.15, and stricter.
 
 Table E.1-1 says what happens to the attributes that it names. What it does not name keeps its numbers and a few codes of
-fixed vocabulary; every other text is emptied, because a text that nobody thought of is where a name is found.
+fixed vocabulary; every other text is emptied, because names turn up in the texts that no list names.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ _BULK = ("PixelData", "LUTData")
 
 @dataclass(frozen=True, slots=True)
 class Pseudonyms:
-    """One secret; the same key gives the same replacements, and without it nobody can go back or guess forward."""
+    """One secret; the same key gives the same replacements, and without it they cannot be inverted or guessed."""
 
     key: bytes
 
@@ -122,7 +122,7 @@ def _cleaned(data: Dataset, pseudonyms: Pseudonyms) -> Dataset:
             continue
         try:
             element = data[tag]
-        except damage():  # a value against its type's rules; nobody knows what it is
+        except damage():  # the value breaks the rules of its type
             continue
         _keep(element, cleaned, pseudonyms)
     if "CodeValue" in data and (meant := _public_code(data)):

@@ -45,7 +45,7 @@ def write_label_tables(out: Path, cohort: MimicCohort, studies: Sequence[Study])
 def read_states(path: Path, subject_of: dict[str, str]) -> dict[str, tuple[int, ...]]:
     """States in the order of `OBSERVATIONS` by study number, for the studies of `subject_of`.
 
-    Refused: a study that stands twice or belongs to another patient.
+    Raises InputError for a duplicate study, and for one that belongs to another patient.
     """
     names = _names(path)
     present = [name for name in names if name]
@@ -56,7 +56,7 @@ def read_states(path: Path, subject_of: dict[str, str]) -> dict[str, tuple[int, 
         if study not in subject_of:
             continue
         if study in found:
-            raise InputError(f"{path}, line {line}: study {study} stands twice")
+            raise InputError(f"{path}, line {line}: duplicate study {study}")
         if has_subject and cells.pop(0) != subject_of[study]:
             raise InputError(
                 f"{path}, line {line}: study {study} belongs to one patient here and to another one elsewhere"

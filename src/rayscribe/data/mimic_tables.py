@@ -101,7 +101,7 @@ def _read(path: Path, name: str, ids: _Ids) -> dict[str, str]:
         dicom = sys.intern(dicom)  # the same texts in three tables
         ids.add_image(dicom, sys.intern(study), sys.intern(subject), path, line)
         if dicom in found:
-            raise InputError(f"{path}, line {line}: image {dicom} stands twice")
+            raise InputError(f"{path}, line {line}: duplicate image {dicom}")
         if name == SPLIT and rest[0] not in _SPLITS:
             raise InputError(f"{path}, line {line}: split {rest[0]!r} of image {dicom}; there are {', '.join(_SPLITS)}")
         found[dicom] = _SPLITS[rest[0]] if name == SPLIT else _VIEWS.get(rest[0].strip().upper(), "") if rest else ""

@@ -91,7 +91,7 @@ def _ridge(pixels_RP: Singles, wanted_RO: NDArray[np.bool_]) -> tuple[Singles, S
 
 
 def _thresholds(scores_RO: Singles, wanted_RO: NDArray[np.bool_]) -> Singles:
-    """By observation, what as many studies pass as have it. (The best F1 would give rare findings to nearly everybody.)"""
+    """By observation, what as many studies pass as have it. (The best F1 would give rare findings to nearly every study.)"""
     found = []
     for scores_R, wanted_R in zip(np.sort(scores_RO, axis=0).T, wanted_RO.T):
         count = int(wanted_R.sum())

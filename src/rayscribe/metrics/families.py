@@ -44,11 +44,11 @@ class System:
 
     reports: Sequence[str]
     labels: Labels | None
-    "states (R, 14); None where nobody labelled these reports"
+    "states (R, 14); None where these reports have no labels"
     graphs: Sequence[Annotation | None] | None = None
-    "RadGraph's annotations; None where nobody annotated these reports"
+    "RadGraph's annotations; None where these reports have none"
     vectors: Vectors | None = None
-    "sentence embeddings (R, D); None where nobody embedded these reports"
+    "sentence embeddings (R, D); None where these reports have none"
 
 
 def measured(
@@ -58,7 +58,7 @@ def measured(
     *,
     progress: ProgressBar = iter,
 ) -> dict[str, Families]:
-    """Every system's families of statistics; a family that some of them lack needs what nobody made of their reports.
+    """Every system's families of statistics; a system without labels, graphs or vectors lacks the families that need them.
 
     METEOR reads its large tables once for all of them.
     """
@@ -108,7 +108,7 @@ def stored(ids: Sequence[str], groups: Sequence[str] | None, families: Families)
 
 
 def restored(place: str, statistics: Any, meteor: str) -> Families:
-    """The families that `stored` wrote. `meteor`: the name under which METEOR stands in the scores."""
+    """The families that `stored` wrote. `meteor`: the name under which METEOR is in the scores."""
     scores: dict[str, Score] = {
         "overlap": overlap_score,
         "meteor": _meteor_scores(meteor),

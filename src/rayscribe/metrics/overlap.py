@@ -3,7 +3,7 @@
 Equal to pycocoevalcap 1.2 without its PTB tokeniser, which is how the papers of this field score: words are what stands
 between spaces, so "." is a word. What that package calls CIDEr is CIDEr-D (clipped, with a length penalty, sigma 6): `cider` is
 the name that the field reports, `cider_d` the same number under its own name, `cider_plain` the unclipped cosine without the
-length penalty (Vedantam et al., 2015, equation 1, words as they stand instead of stems).
+length penalty (Vedantam et al., 2015, equation 1, words instead of stems).
 
 Shapes: R reports, S samples, K columns, P positions of all reports together, U distinct (report, n-gram) pairs.
 """

@@ -76,7 +76,7 @@ def _taken(client: Any, spool: Spool, say: Callable[[str], None], *uids: str) ->
 
 
 def _pages(search: Callable[..., list[dict[str, Any]]], tag: str, wanted: dict[str, str]) -> list[str]:
-    """All UIDs that a search finds. A server may answer with fewer at once than there are, or send the same page for ever."""
+    """All UIDs that a search finds. A server may answer with fewer at once than there are, or repeat a page endlessly."""
     found: dict[str, None] = {}
     offset = 0
     while True:

@@ -54,7 +54,7 @@ def plots(result: Mapping[str, Any]) -> dict[str, tuple[Figure, str]]:
 
 
 def svg(figure: Figure) -> str:
-    """The drawing as an SVG element that can stand in a page."""
+    """The drawing as an SVG element to embed in a page."""
     target = io.StringIO()
     figure.savefig(target, format="svg", bbox_inches="tight", metadata={"Date": None})
     text = target.getvalue()

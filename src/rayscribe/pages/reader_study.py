@@ -62,7 +62,7 @@ def _sealed(document: str) -> str:
     )
     head, rest = document.split("</head>", 1)
     start, encoding, head = head.partition('<meta charset="utf-8">')
-    assert encoding, "the policy stands in the head, before anything that it governs"
+    assert encoding, "the policy belongs in the head, before anything that it governs"
     meta = f'<meta http-equiv="Content-Security-Policy" content="{policy}"><meta name="referrer" content="no-referrer">'
     body, end, _ = rest.rpartition("</body>")
     assert end

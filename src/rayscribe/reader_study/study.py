@@ -38,7 +38,7 @@ class ReportPair:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReaderStudy:
-    """A drawn study: the pairs for the page, the key for whoever counts the votes, and what is to be known of the draw."""
+    """A drawn study: the pairs for the page, the key for whoever counts the votes, and notes on the draw."""
 
     items: tuple[ReportPair, ...]
     key: dict[str, Any]
@@ -63,7 +63,7 @@ def drawn_study(manifest: Manifest, systems: Sequence[ComparedSystem], config: R
     if config.studies < 1 or config.seed < 0:
         raise InputError(f"--studies {config.studies} --seed {config.seed}: at least 1 study, and no negative seed")
     usable, texts, notes, held = _usable(manifest, systems, config)
-    # The files' hashes go into the seed, so that nobody can work out the sides from the page and a guessed seed. The tokens,
+    # The files' hashes go into the seed, so that the sides cannot be worked out from the page and a guessed seed. The tokens,
     # which are on the page, are drawn from a stream of their own.
     seeds = np.random.SeedSequence([config.seed, *(int(system.sha256[:16], 16) for system in systems)])
     random, naming = (np.random.default_rng(seed) for seed in seeds.spawn(2))

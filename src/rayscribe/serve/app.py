@@ -1,4 +1,4 @@
-"""`create_app`: the parts of the service put together, and what it answers. OpenAPI at /openapi.json.
+"""`create_app` puts the parts of the service together. OpenAPI at /openapi.json.
 
 A request: AccessGuard (guard.py) -> form (uploads.py) -> DraftService (service.py) -> Batcher (batching.py) -> model -> draft.
 An asynchronous study: the same form -> Jobs (jobs.py) -> Runner (runner.py) -> DraftService.
@@ -47,7 +47,7 @@ def create_app(config: ServeConfig) -> ASGIApp:
         service.start()
         runner.start()
         yield
-        runner.stop()  # finishes what it has begun, which the draft service writes
+        runner.stop()  # first: the draft service writes what the runner has begun
         service.stop()
         jobs.close()
 
@@ -56,7 +56,7 @@ def create_app(config: ServeConfig) -> ASGIApp:
         version=__version__,
         description=f"Chest X-rays to draft radiology reports. {DISCLAIMER}",
         lifespan=lifespan,
-        docs_url=None,  # their scripts come from elsewhere
+        docs_url=None,  # their scripts are external
         redoc_url=None,
     )
     add_pages(app)

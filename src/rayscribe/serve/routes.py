@@ -1,4 +1,4 @@
-"""The synchronous part of the interface, and what an operator asks: models, health, measures."""
+"""The synchronous routes, and those for operators: models, health, metrics."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class LabelRequest(BaseModel):
 
 
 def add_routes(app: FastAPI, service: DraftService, jobs: Jobs, measures: Measures, config: ServeConfig) -> None:
-    """The routes of the synchronous interface, and those that an operator asks."""
+    """Adds the synchronous routes, and those for operators."""
     threads = ThreadPoolExecutor(config.queue + (os.cpu_count() or 1), thread_name_prefix="request")
     _add_model_routes(app, service, threads, config)
     _add_file_routes(app, threads, config)
@@ -53,7 +53,7 @@ def add_routes(app: FastAPI, service: DraftService, jobs: Jobs, measures: Measur
 
 
 def _add_model_routes(app: FastAPI, service: DraftService, threads: ThreadPoolExecutor, config: ServeConfig) -> None:
-    """What a model answers: drafts and findings."""
+    """Routes that ask a model: drafts and findings."""
 
     @app.post("/v1/reports", responses=answers(DraftAnswer), openapi_extra=form("images", DraftOptions))
     async def report(request: Request) -> Response:
@@ -81,7 +81,7 @@ def _add_model_routes(app: FastAPI, service: DraftService, threads: ThreadPoolEx
 
 
 def _add_file_routes(app: FastAPI, threads: ThreadPoolExecutor, config: ServeConfig) -> None:
-    """What needs no model: images as a model reads them, the labels of a text, a draft in another format."""
+    """Routes that need no model: an image as models read it, the labels of a text, a draft in another format."""
 
     @app.post("/v1/images", responses={200: {"content": {"image/png": {}}}, **PROBLEMS}, openapi_extra=form("image"))
     async def image(request: Request) -> Response:
@@ -124,11 +124,11 @@ def _add_file_routes(app: FastAPI, threads: ThreadPoolExecutor, config: ServeCon
 def _add_operator_routes(
     app: FastAPI, service: DraftService, jobs: Jobs, measures: Measures, config: ServeConfig
 ) -> None:
-    """What can be asked for, and how the service is."""
+    """Routes about the service itself: what it offers, and its health."""
 
     @app.get("/v1/models", responses=PROBLEMS)
     def models() -> dict[str, Any]:
-        """What can be asked for, and the limits."""
+        """The models, formats and limits of this service."""
         return _models(service, config)
 
     @app.get("/healthz")
@@ -181,7 +181,7 @@ def _waiting(jobs: Jobs) -> int:
 
 
 def _originals(kind: str, images: Sequence[Upload]) -> list[Dataset]:
-    """Headers, where the kind names the study: an SR must, FHIR does where the images are DICOM files."""
+    """DICOM headers for the kinds that name the study: an SR must, FHIR does when the images are DICOM files."""
     is_linked = kind in ("sr", "dicom-pdf") or (
         kind == "fhir" and images and all(image.content[128:132] == b"DICM" for image in images)
     )

@@ -1,4 +1,4 @@
-"""One study to one draft or to findings: what the synchronous and the asynchronous way share."""
+"""Drafts or classifies one study, for the synchronous and the asynchronous routes alike."""
 
 from __future__ import annotations
 
@@ -24,34 +24,34 @@ from rayscribe.serve.store import ModelEntry, ModelStore
 from rayscribe.serve.uploads import DraftOptions, FindingOptions
 
 Tell = Callable[[float, str], None]
-"Share of the work, and what is being done."
+"Receives the share of the work that is done, and the current stage."
 
 
 class DraftService:
-    """Models, and the thread that writes. Its methods block, and may be called from many threads."""
+    """The models and the thread that drafts. Methods block, and may be called from many threads."""
 
     def __init__(self, store: ModelStore, *, batch: int, note: Callable[[int], None]) -> None:
-        """`note` is told how many studies every batch has."""
+        """`note` receives the number of studies in every batch."""
         self.store = store
         self._batcher = Batcher(self._write, size=batch, note=note)
-        # Decoding an image takes many times its file's memory; more at a time than cores gains nothing.
+        # Decoding an image takes many times its file's memory; more in parallel than there are cores gains nothing.
         self._reading = threading.Semaphore(os.cpu_count() or 1)
 
     def start(self) -> None:
         self._batcher.start()
 
     def stop(self) -> None:
-        """Returns when everything that was asked for is written."""
+        """Returns when all submitted studies are drafted."""
         self._batcher.stop()
 
     def check(self, options: DraftOptions) -> None:
-        """Raises Problem for what is known to be wrong before an image is read."""
+        """Raises Problem for wrong options, before any image is read."""
         options.decoded()
         self.store.chosen(options.model)
         self.store.chosen(options.classifier, classifier=True)
 
     def draft(self, images: Sequence[Upload], options: DraftOptions, stop: threading.Event, tell: Tell) -> Document:
-        """Raises Problem or InputError for what the client can mend, Cancelled when `stop` is set."""
+        """Raises Problem or InputError for what the client can fix, Cancelled when `stop` is set."""
         decoding, model = options.decoded(), self.store.chosen(options.model)
         if model is None:
             raise Problem(422, "this service has no model that writes reports; it classifies: POST /v1/classify")
@@ -72,7 +72,7 @@ class DraftService:
         )
 
     def findings(self, images: Sequence[Upload], options: FindingOptions) -> dict[str, Any]:
-        """What a classifier finds, and where the images speak for one finding. For JSON."""
+        """A classifier's findings, and the evidence in the images for one of them, ready for JSON."""
         entry = self._classifier(options.classifier)
         trained = self.store.classifier(entry)
         with self._reading:
@@ -90,7 +90,7 @@ class DraftService:
     def _read(
         self, images: Sequence[Upload], model: ModelEntry, classifier: str | None, stop: threading.Event
     ) -> tuple[LooseStudy, Classified | None]:
-        """No model is held beyond this: while a study waits for its batch, the store may drop it for another."""
+        """Holds no model beyond this call: while a study waits for its batch, the store may drop the model for another."""
         with self._reading:
             if stop.is_set():
                 raise Cancelled

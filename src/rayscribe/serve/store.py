@@ -1,4 +1,4 @@
-"""The models of a service: folders that are opened when they are first asked for, within a bound of memory."""
+"""The models of a service: folders loaded on first use, within a memory limit."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Kind = Literal["report", "vision-llm", "classifier"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelEntry:
-    """A model folder that may be asked for."""
+    """A model folder that the service offers."""
 
     name: str
     folder: Path
@@ -33,16 +33,16 @@ class ModelEntry:
     findings: tuple[str, ...]
     "of a classifier"
     weights: int
-    "bytes on disk, which is about what they take in memory"
+    "bytes on disk, about the same in memory"
     author: Author | None
-    "of what it writes; a classifier writes nothing"
+    "of its drafts; None for a classifier"
 
 
 class ModelStore:
-    """Model folders by name. One at a time is loaded, and the least recently used ones are dropped for it."""
+    """Model folders by name, loaded one at a time; the least recently used ones make room."""
 
     def __init__(self, folders: Sequence[Path], *, memory: float, note: Callable[[str, str], None]) -> None:
-        """`memory` in bytes; `note` is told the name of a model and what happens to it."""
+        """`memory` in bytes; `note` receives a model's name and what happens to it."""
         self.entries = {one.name: one for one in map(_entry_of, folders)}
         if len(self.entries) < len(folders):
             raise InputError("two model folders have the same name; rename one of them, requests name models by it")
@@ -56,7 +56,7 @@ class ModelStore:
         self._books, self._loading = threading.Lock(), threading.Lock()
 
     def chosen(self, name: str | None, *, classifier: bool = False) -> ModelEntry | None:
-        """By name, or the first of its sort; None where there is none of the sort and none was named."""
+        """The named model, or without a name the first of its kind; None when the service has none of the kind."""
         fitting = [one for one in self.entries.values() if (one.kind == "classifier") == classifier]
         if name is None:
             return fitting[0] if fitting else None

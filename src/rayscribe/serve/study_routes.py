@@ -1,4 +1,4 @@
-"""The asynchronous part of the interface: a study is accepted, asked after, and cancelled or forgotten."""
+"""The asynchronous routes: accept a study, report its state, cancel or delete it."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def _add(jobs: Jobs, config: ServeConfig, sent: Sent, options: DraftOptions, own
 
 
 def _check_id(id_: str) -> None:
-    """Raises Problem for what no study can be called; PostgreSQL takes offence at a NUL."""
+    """Raises Problem for what cannot be an id; PostgreSQL rejects a NUL."""
     if not re.fullmatch(r"[0-9a-f]{32}", id_):
         raise _unknown()
 

@@ -63,7 +63,7 @@ def run_digest(parts: Iterable[str], prompt: PromptConfig) -> str:
 
 
 def start_run(run: Path, config: Any, digest: str, *, resume: bool) -> None:
-    """Raises InputError where the folder holds another run, or a run that nobody asked to go on with."""
+    """Raises InputError where the folder holds another run, or a run to be resumed without `resume`."""
     if resume:
         check_same_run(run, config, digest)
     elif run.exists() and (

@@ -1,4 +1,4 @@
-"""A study as what a vision LLM is shown and asked: pictures, an instruction, and the report it shall learn."""
+"""A study as what a vision LLM is shown and asked: pictures, an instruction, and the report to learn."""
 
 from __future__ import annotations
 
