@@ -126,9 +126,7 @@ def test_a_model_of_restricted_data_says_so_and_is_not_exported_unasked(
     assert "/tmp" not in about and is_restricted(json.loads(about)["data"])
     first, second = load_file(model / "model.safetensors"), load_file(tmp_path / "x" / "model.safetensors")
     assert first.keys() == second.keys() and all((first[name] == second[name]).all() for name in first)
-    assert "is there already" in rayscribe(
-        "export", "model", model, "--out", tmp_path / "x", "--terms-allow-it", code=1
-    )
+    assert "already exists" in rayscribe("export", "model", model, "--out", tmp_path / "x", "--terms-allow-it", code=1)
     assert "no rayscribe model" in rayscribe("export", "model", tmp_path, "--out", tmp_path / "y", code=1)
 
 

@@ -42,7 +42,7 @@ def export_model(model: Path, out: Path, *, terms_allow_it: bool) -> None:
         raise InputError(f"{model}: no rayscribe model ({error!r})") from error
     check_publishable(data, is_allowed=terms_allow_it)
     if out.exists():
-        raise InputError(f"{out}: is there already; give another --out")
+        raise InputError(f"{out}: already exists; give another --out")
     temporary = out.with_name(f".{out.name}.part")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""One study of loose image files to probabilities, and to a picture of where an image speaks for a finding.
+"""One study of loose image files to probabilities, and to a heat map of the evidence for a finding.
 
 Shapes: V views, N patches, S the side of a square in pixels.
 """

@@ -176,7 +176,7 @@ def _predict(arguments: list[str]) -> None:
             images: PNG, JPEG or DICOM files of one study
             model: the classifier's folder
             json: print JSON
-            heatmap: write the first image there with where it speaks for --finding (Grad-CAM); PNG
+            heatmap: write the first image there with the evidence for --finding (Grad-CAM) drawn in; PNG
             finding: whose heat map; the likeliest when empty
         """
         if not images:

@@ -62,7 +62,7 @@ def from_mimic_cxr(
 
 
 def counted(cohort: MimicCohort, options: MimicOptions) -> list[str]:
-    """What the copy holds, beside what was published, and what is not taken."""
+    """The counts of the copy next to the published ones, and what is left out."""
     records = " / ".join(f"{cohort.with_findings[split]:,}" for split in SPLITS)
     rows = [
         ("images", f"{cohort.images:,}", "377,110 (MIMIC-CXR-JPG 2.0.0 and 2.1.0)"),

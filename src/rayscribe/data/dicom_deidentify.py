@@ -61,7 +61,7 @@ def deidentified(path: Path, out: Path, pseudonyms: Pseudonyms, *, burnt_in: boo
             copy["PixelData"].is_undefined_length = data.file_meta.TransferSyntaxUID.is_encapsulated
             target = out / f"{copy.SOPInstanceUID}.dcm"
             if target.exists():
-                raise InputError(f"{path}: its copy {target} is there already; choose another --out, or remove it")
+                raise InputError(f"{path}: its copy {target} already exists; choose another --out, or delete it")
             with whole_file(target) as temporary:
                 copy.save_as(temporary, enforce_file_format=True)
         except InputError:

@@ -162,7 +162,7 @@ class _ImageIndex:
         return self.by_name(names[int(position)])
 
     def _names_by_study(self) -> dict[str, list[str]]:
-        """From Open-i's own image lists where they are at hand, because a partial copy would shift the count."""
+        """From Open-i's own image lists where available, because a partial copy would shift the count."""
         names = defaultdict(list)
         for stem in sorted(self._paths):
             names[_uid(stem)].append(stem)

@@ -25,7 +25,7 @@ class Record:
     study: str
     subject: str
     split: str
-    "empty where the split table is not at hand"
+    "empty without the split table"
     view: str
     "pa, ap, lateral, or empty for oblique, decubitus and unknown ones"
 

@@ -44,7 +44,7 @@ def check(
     `missing_is_fault`: whether a listed image that is not on disk is an error (a user's own table) or a partial copy of a
     published collection (the study is kept with its other views, or left out when it has none).
     `needs_text`: whether studies without a report are left out; images to write for or to classify need none.
-    `journal`: where to keep what was read until the manifest is written, so that a killed check goes on where it was.
+    `journal`: where to keep what was read until the manifest is written, so that a killed check can resume.
     """
     repeated = _repeated(studies)
     found = _Found(faults=[fault for _, fault in sorted(repeated.items())])

@@ -5,7 +5,7 @@
     data.parquet         the manifest of the shards, written last
 
 Every shard is a random draw of its split, so that reading a few shards at a time is still a shuffle. Shards that are there are
-kept, so an interrupted call goes on where it stopped and ends with the same bytes.
+kept, so an interrupted call resumes and ends with the same bytes.
 """
 
 from __future__ import annotations

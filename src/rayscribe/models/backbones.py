@@ -76,7 +76,7 @@ class Backbone(nn.Module):
         return self.features(pixels_I3HW * self.gain_C11 + self.shift_C11)
 
     def features(self, normalised_I3HW: Tensor) -> Tensor:
-        """Features (I, N, C) of images that somebody else has normalised."""
+        """Features (I, N, C) of images that are normalised already."""
         maps = self.net.forward_features(normalised_I3HW)
         if maps.ndim == 4 and maps.shape[1] == self.channels:
             return maps.flatten(2).transpose(1, 2)

@@ -22,14 +22,14 @@ _STUDY, _SERIES, _INSTANCE = "0020000D", "0020000E", "00080018"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fetcher:
-    """A DICOMweb service that is asked for new studies."""
+    """A DICOMweb service to query for new studies."""
 
     url: str
     days: int
     "how many days before today a study may be dated"
 
     def fetch(self, spool: Spool, say: Callable[[str], None]) -> int:
-        """Puts new images into the spool; how many. Raises Unreachable, and goes on where it stopped the next time."""
+        """Puts new images into the spool and returns how many. Raises Unreachable; the next call resumes."""
         import requests
 
         broken: tuple[type[Exception], ...] = (requests.RequestException, *damage())
@@ -44,7 +44,7 @@ class Fetcher:
             raise Unreachable(type(error).__name__) from None
         finally:
             if lost:
-                say(f"{lost} images cannot be fetched or kept; they are asked for again")
+                say(f"{lost} images cannot be fetched or kept; they will be requested again")
         return found
 
     def _new(self, client: Any, spool: Spool) -> Iterator[tuple[str, str, str]]:

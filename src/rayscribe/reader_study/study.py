@@ -158,7 +158,7 @@ def _chosen(order: list[Study], wanted: int) -> tuple[list[Study], bool]:
     """Normal studies first where every study is coded, half of the whole; whether it was so."""
     if len(order) < wanted:
         raise InputError(
-            f"{len(order)} studies can be compared, {wanted} are asked for; give --studies {len(order)} or fewer"
+            f"{len(order)} studies can be compared, but {wanted} were requested; give --studies {len(order)} or fewer"
         )
     if not all(study.problems for study in order):
         return order[:wanted], False

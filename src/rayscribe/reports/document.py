@@ -56,7 +56,7 @@ class Report:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """What a model holds of one finding, before or beside the report."""
+    """What a model says of one finding, apart from the text of the report."""
 
     name: str
     state: FindingState

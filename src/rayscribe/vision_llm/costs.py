@@ -60,7 +60,7 @@ def meta_model(config: PretrainedConfig) -> PreTrainedModel:
 
 
 def rows_of_study(config: PretrainedConfig, *, tokens: int, images: int = 1, patches: int | None = None) -> StudyRows:
-    """Rows of a study with so many images; `patches` of an image are asked for where the configuration fixes none."""
+    """Rows of a study with so many images; `patches` of an image are required where the configuration fixes none."""
     vision: dict[str, Any] = config.to_dict()["vision_config"]
     tiles = vision.get("max_num_tiles", 1)  # Llama 3.2 Vision pads every image to this many
     if patches is None:

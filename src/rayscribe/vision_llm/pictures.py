@@ -81,7 +81,7 @@ def instruction_text(prompt: PromptConfig, states_O: NDArray[np.int8] | None = N
 
 
 class Examples(Dataset[Example]):
-    """Studies that are read when they are asked for. `states`: a classifier's findings, for the prompt."""
+    """Studies, read lazily. `states`: a classifier's findings, for the prompt."""
 
     def __init__(self, studies: Sequence[Study], config: LlmConfig, states: PromptStates | None = None) -> None:
         self.studies, self.config, self.states = studies, config, states

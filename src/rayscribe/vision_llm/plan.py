@@ -1,4 +1,4 @@
-"""Memory and time of fine-tuning a vision language model, before anybody rents a GPU: from its configuration, no weights.
+"""Memory and time of fine-tuning a vision language model, before renting a GPU: from its configuration, no weights.
 
 Computed exactly: parameters, adapters, stored weights, gradients, optimiser states (`costs.py`). Estimated: activations
 (within a tenth of what small models of three kinds keep on the CPU), caches, FLOPs; of a GPU's memory `USABLE` is counted

@@ -113,7 +113,7 @@ def compose(language: Path, backbone: BackboneConfig, out: Path, *, size: int = 
         model.save_pretrained(made)
         processor.save_pretrained(made)
     if origin := origin_of(backbone.weights):
-        # What the encoder learned from is told to whatever is tuned on it.
+        # A model tuned on this one must know the encoder's training data.
         about = {"format": "composed", "data": inherited({}, origin)}
         write_text(out / "model.json", json.dumps(about, indent=2) + "\n")
         write_seen(out, [], backbone.weights)
