@@ -24,7 +24,7 @@ from rayscribe.config import (
     TextConfig,
     TrainConfig,
 )
-from rayscribe.data import iu_xray
+from rayscribe.data.iu_xray import read_iu_xray
 from rayscribe.data.manifest import write_manifest
 from rayscribe.data.phantom import write_phantom
 from rayscribe.data.phantom_truth import PhantomConfig
@@ -69,7 +69,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A manifest of 60 drawn studies at 64 pixels."""
     folder = tmp_path_factory.mktemp("world")
     write_phantom(folder / "phantom", PhantomConfig(studies=60, size=64))
-    checked = check(iu_xray.read(folder / "phantom"), source={"source": "phantom"}, missing_is_fault=True)
+    checked = check(read_iu_xray(folder / "phantom"), source={"source": "phantom"}, missing_is_fault=True)
     assert not checked.faults
     write_manifest(folder / "world.parquet", checked.manifest)
     return folder / "world.parquet"

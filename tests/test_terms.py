@@ -14,9 +14,9 @@ from safetensors.torch import load_file
 from conftest import small_config
 from rayscribe.checkpoint import load_model
 from rayscribe.cli.main import main
-from rayscribe.data import table
 from rayscribe.data.label_tables import state_of
 from rayscribe.data.manifest import read_manifest, write_manifest
+from rayscribe.data.table import read_table
 from rayscribe.errors import InputError
 from rayscribe.provenance import inherited, is_restricted, terms_of
 from rayscribe.training.run import train
@@ -126,9 +126,7 @@ def test_a_model_of_restricted_data_says_so_and_is_not_exported_unasked(
     assert "/tmp" not in about and is_restricted(json.loads(about)["data"])
     first, second = load_file(model / "model.safetensors"), load_file(tmp_path / "x" / "model.safetensors")
     assert first.keys() == second.keys() and all((first[name] == second[name]).all() for name in first)
-    assert "is there already" in rayscribe(
-        "export", "model", model, "--out", tmp_path / "x", "--terms-allow-it", code=1
-    )
+    assert "already exists" in rayscribe("export", "model", model, "--out", tmp_path / "x", "--terms-allow-it", code=1)
     assert "no rayscribe model" in rayscribe("export", "model", tmp_path, "--out", tmp_path / "y", code=1)
 
 
@@ -173,7 +171,7 @@ def test_messages_about_wrong_columns_do_not_quote_reports(tmp_path: Path) -> No
         json.dumps({"id": "1", "images": report, "findings": "x", "split": "test"}) + "\n"
     )
     with pytest.raises(InputError) as two:
-        table.read(tmp_path / "t.jsonl")
+        read_table(tmp_path / "t.jsonl")
     assert "JSON list" in str(two.value) and "clear" not in str(one.value) + str(two.value)
 
 

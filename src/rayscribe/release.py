@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rayscribe.checkpoint import load_model
-from rayscribe.classifiers.folder import FORMAT, load_classifier
+from rayscribe.classifiers.folder import CLASSIFIER_FORMAT, load_classifier
 from rayscribe.errors import InputError
 from rayscribe.files import write_text
 from rayscribe.models.folder import VISION_LLM
@@ -41,7 +41,7 @@ def export_model(model: Path, out: Path, *, terms_allow_it: bool) -> None:
         raise InputError(f"{model}: no rayscribe model ({error!r})") from error
     check_publishable(data, is_allowed=terms_allow_it)
     if out.exists():
-        raise InputError(f"{out}: is there already; give another --out")
+        raise InputError(f"{out}: already exists; give another --out")
     temporary = out.with_name(f".{out.name}.part")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
@@ -58,14 +58,14 @@ def export_model(model: Path, out: Path, *, terms_allow_it: bool) -> None:
         if kind == VISION_LLM:
             _check_llm(temporary, str(about["config"]["base"]))
         else:
-            (load_classifier if kind == FORMAT else load_model)(temporary)
+            (load_classifier if kind == CLASSIFIER_FORMAT else load_model)(temporary)
         temporary.rename(out)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _without_places(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Paths become names: where a file lay is nobody's business, and what it held is in the folder."""
+    """Paths become names: where a file lay is private, and what it held is in the folder."""
     found: dict[str, Any] = {}
     for name, value in settings.items():
         if isinstance(value, Mapping):

@@ -27,9 +27,9 @@ from rayscribe.classifiers.scores import score_classifiers, study_logits
 from rayscribe.classifiers.task import ClassifierTask, finding_loss_B
 from rayscribe.cli.classify import _text
 from rayscribe.config import BackboneConfig, ImageConfig, TrainConfig
-from rayscribe.data import iu_xray
 from rayscribe.data.features import cached_features
 from rayscribe.data.images import evaluation_square, training_square
+from rayscribe.data.iu_xray import read_iu_xray
 from rayscribe.data.manifest import Manifest, read_manifest, write_manifest
 from rayscribe.data.phantom import write_phantom
 from rayscribe.data.phantom_truth import PhantomConfig
@@ -68,7 +68,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """240 drawn studies, so that every split has some with each finding and some without."""
     folder = tmp_path_factory.mktemp("classes")
     write_phantom(folder / "phantom", PhantomConfig(studies=240, size=64, seed=5))
-    checked = check(iu_xray.read(folder / "phantom"), source={"source": "phantom"}, missing_is_fault=True)
+    checked = check(read_iu_xray(folder / "phantom"), source={"source": "phantom"}, missing_is_fault=True)
     write_manifest(folder / "world.parquet", checked.manifest)
     return folder / "world.parquet"
 

@@ -156,7 +156,7 @@ def test_scores_need_every_study(rayscribe: Callable[..., str], world: Path, tmp
     path.write_text(json.dumps({"id": first.id, "report": "clear ."}) + "\n")
     assert "have no prediction" in rayscribe("evaluate", path, "--data", world, code=1)
     path.write_text(path.read_text() * 2)
-    assert "line 2: study" in rayscribe("evaluate", path, "--data", world, code=1)
+    assert "line 2: duplicate study" in rayscribe("evaluate", path, "--data", world, code=1)
     path.write_text("{}\n")
     assert "line 1: not" in rayscribe("evaluate", path, "--data", world, code=1)
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.stats import chi2_contingency
 
-from rayscribe.data import iu_xray
 from rayscribe.data.audit import _equal_rates_p, audit
+from rayscribe.data.iu_xray import read_iu_xray
 from rayscribe.data.manifest import Manifest
 from rayscribe.data.near_duplicates import near_duplicates
 from rayscribe.data.resplit import read_split, stratified_split, write_split
@@ -77,7 +77,7 @@ def test_every_fault_of_a_split_is_found(tmp_path: Path) -> None:
     assert result["images"]["unreadable"] == 1
     text = audit_text(result)
     for words in (
-        "33 % of reports stand word for word",
+        "33 % of reports occur word for word",
         "share an image file",
         "1 patients",
         "cannot be read",
@@ -88,7 +88,7 @@ def test_every_fault_of_a_split_is_found(tmp_path: Path) -> None:
 
 
 def test_the_published_iu_split_shows_its_copies_and_its_shift(iu_root: Path) -> None:
-    studies = iu_xray.read(iu_root, layout="r2gen")
+    studies = read_iu_xray(iu_root, layout="r2gen")
     result, _ = audit(Manifest(studies=tuple(studies), provenance={}), RuleLabeler(), read_images=False)
     same = result["copies_of_train"]["test"]["same_report"]
     assert (same["studies"], round(same["share"], 2)) == (277, 0.47)
@@ -99,7 +99,7 @@ def test_the_published_iu_split_shows_its_copies_and_its_shift(iu_root: Path) ->
 
 
 def test_a_new_split_keeps_copies_together_and_labels_even(iu_root: Path, tmp_path: Path) -> None:
-    studies = iu_xray.read(iu_root, layout="r2gen")
+    studies = read_iu_xray(iu_root, layout="r2gen")
     manifest = Manifest(studies=tuple(studies), provenance={})
     _, copies = audit(manifest, RuleLabeler(), read_images=False)
     labels = RuleLabeler().label([one.findings for one in studies])
@@ -127,12 +127,12 @@ def test_a_split_table_with_other_names_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="line 2: split 'dev'"):
         read_split(tmp_path / "split.csv")
     (tmp_path / "split.csv").write_text("id,split\na,train\na,test\n")
-    with pytest.raises(InputError, match="study a stands several times"):
+    with pytest.raises(InputError, match="duplicate study a"):
         read_split(tmp_path / "split.csv")
 
 
 def test_kaggle_and_open_i_code_the_same_problems(iu_root: Path) -> None:
-    kaggle = {one.id: one.problems for one in iu_xray.read(iu_root, layout="kaggle")}
-    openi = {one.id: one.problems for one in iu_xray.read(iu_root, layout="openi")}
+    kaggle = {one.id: one.problems for one in read_iu_xray(iu_root, layout="kaggle")}
+    openi = {one.id: one.problems for one in read_iu_xray(iu_root, layout="openi")}
     assert len(kaggle) == len(json.loads((iu_root / "annotation.json").read_text())["train"]) + 296 + 590
     assert all(set(kaggle[name]) == set(openi[name]) for name in kaggle)

@@ -20,7 +20,7 @@ from pydicom.uid import UID, JPEG2000Lossless, JPEGBaseline8Bit, RLELossless
 
 from dicom_files import radiograph, ramp, saved
 from rayscribe.data.dicom_deidentify import deidentified
-from rayscribe.data.dicom_profile import Pseudonyms, table
+from rayscribe.data.dicom_profile import Pseudonyms, profile_actions
 from rayscribe.data.dicom_streams import without_comments
 from rayscribe.data.images import read_image
 from rayscribe.errors import InputError
@@ -99,8 +99,8 @@ def test_no_canary_of_any_attribute_is_in_the_bytes_or_the_messages(
 
 
 def test_every_action_of_the_table_is_carried_out() -> None:
-    assert len(table()) > 600
-    names = {keyword_for_tag(tag): action for tag, action in table().items()}
+    assert len(profile_actions()) > 600
+    names = {keyword_for_tag(tag): action for tag, action in profile_actions().items()}
     assert (names["PatientName"], names["PatientAge"], names["SOPInstanceUID"]) == ("empty", "remove", "uid")
     assert names["ClinicalTrialSubjectID"] == "replace"
 

@@ -13,7 +13,7 @@ import torch
 from rayscribe.config import TextConfig
 from rayscribe.data.dataset import cleaned_report
 from rayscribe.data.entities import EntityTargets, LexiconEntities, read_entities, study_entities, words_of
-from rayscribe.data.iu_xray import read
+from rayscribe.data.iu_xray import read_iu_xray
 from rayscribe.data.manifest import read_manifest
 from rayscribe.data.tokenizer import Tokenizer
 from rayscribe.errors import InputError
@@ -86,7 +86,7 @@ def test_every_form_of_file_is_read(name: str, content: str, tmp_path: Path) -> 
     [
         ("a.jsonl", '{"id": "s1", "words": []}\n', "line 1: not an id with its entities"),
         ("a.jsonl", '{"id": "s1", "entities": [1]}\n', "line 1: not an id with its entities"),
-        ("a.jsonl", '{"id": "s1", "entities": []}\n' * 2, "line 2: study s1 stands twice"),
+        ("a.jsonl", '{"id": "s1", "entities": []}\n' * 2, "line 2: duplicate study s1"),
         ("a.jsonl", "no json\n", "not a file of entities"),
         ("a.jsonl", '\n{"id": "s1", "section": "impression", "entities": []}\n', "line 2: of the section impression"),
         ("a.csv", f"id,entities\ns1,{'x' * 200_000}\n", "field larger than field limit"),
@@ -133,7 +133,7 @@ def test_extraction_goes_on_where_it_was_interrupted(
 
 
 def test_the_rules_name_about_as_many_words_of_iu_x_ray_as_radgraph(iu_root: Path) -> None:
-    reports = [cleaned_report(study, TextConfig()) for study in read(iu_root) if study.split == "train"]
+    reports = [cleaned_report(study, TextConfig()) for study in read_iu_xray(iu_root) if study.split == "train"]
     tokenizer = Tokenizer.build(reports, threshold=3)
     found = LexiconEntities().words(reports)
     targets = EntityTargets.build(found, tokenizer.words)

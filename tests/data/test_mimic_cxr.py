@@ -21,7 +21,7 @@ from mimic_rehearsal import Drawn, write_layout
 
 from rayscribe.data.label_tables import read_columns, read_labels
 from rayscribe.data.manifest import read_manifest
-from rayscribe.data.mimic_cxr import MimicOptions, read, read_cohort
+from rayscribe.data.mimic_cxr import MimicOptions, read_mimic_cohort, read_mimic_cxr
 from rayscribe.data.mimic_reports import mimic_sections, system_text
 from rayscribe.errors import InputError
 from rayscribe.labels import AUXILIARY, CONDITIONS, CSV_STATES, OBSERVATIONS
@@ -63,7 +63,7 @@ def edit(path: Path, change: Callable[[list[dict[str, str]]], Any]) -> None:
 
 def test_a_study_has_its_images_views_split_patient_and_text(copy: tuple[Path, list[Drawn]]) -> None:
     root, drawn = copy
-    studies = {study.id: study for study in read(root)}
+    studies = {study.id: study for study in read_mimic_cxr(root)}
     for one in drawn:
         findings, impression = mimic_sections(one.report)
         if not findings and not impression:
@@ -91,7 +91,9 @@ def test_zip_is_files_and_gz_is_csv_wherever_they_are(
     copy: tuple[Path, list[Drawn]], options: dict[str, Any], tmp_path: Path
 ) -> None:
     write_layout(tmp_path / "other", studies=STUDIES, **options)
-    assert relative(read(tmp_path / "other"), tmp_path / "other") == relative(read(copy[0]), copy[0])
+    assert relative(read_mimic_cxr(tmp_path / "other"), tmp_path / "other") == relative(
+        read_mimic_cxr(copy[0]), copy[0]
+    )
 
 
 def test_tables_reports_and_images_may_lie_in_folders_of_their_own(
@@ -103,12 +105,12 @@ def test_tables_reports_and_images_may_lie_in_folders_of_their_own(
     shutil.move(root / "mimic-cxr-reports", tmp_path / "all" / "cxr")
     for path in root.glob("*.csv"):
         shutil.move(path, tmp_path / "all" / ("cxr" if path.name.startswith("cxr") else "jpg"))
-    moved = relative(read(tmp_path / "all"), tmp_path / "all" / "jpg" / "2.1.0")
-    assert moved == relative(read(copy[0]), copy[0])
+    moved = relative(read_mimic_cxr(tmp_path / "all"), tmp_path / "all" / "jpg" / "2.1.0")
+    assert moved == relative(read_mimic_cxr(copy[0]), copy[0])
 
 
 def test_what_macos_adds_to_a_zip_is_no_report(root: Path, tmp_path: Path) -> None:
-    before = read(root)
+    before = read_mimic_cxr(root)
     with zipfile.ZipFile(root / "mimic-cxr-reports.zip", "w") as archive:
         for path in (root / "mimic-cxr-reports").rglob("s*.txt"):
             name = path.relative_to(root / "mimic-cxr-reports")
@@ -118,24 +120,24 @@ def test_what_macos_adds_to_a_zip_is_no_report(root: Path, tmp_path: Path) -> No
             archive.writestr(f"__MACOSX/{name.with_name(f'._{name.name}')}", b"\0\5\x16\7 junk")
     for path in list((root / "mimic-cxr-reports").rglob("s*.txt")):
         path.with_name(f"._{path.name}").write_bytes(b"\0\5\x16\7 junk")
-    assert read(root) == before
+    assert read_mimic_cxr(root) == before
     shutil.rmtree(root / "mimic-cxr-reports")
-    assert read(root) == before
+    assert read_mimic_cxr(root) == before
 
 
 def test_dicom_is_read_where_there_is_no_jpeg_and_on_demand(root: Path) -> None:
-    first = read(root)[0].images[0]
+    first = read_mimic_cxr(root)[0].images[0]
     os.link(first, first.with_suffix(".dcm"))
-    assert read(root)[0].images[0].suffix == ".jpg"
-    assert read(root, MimicOptions(images="dcm"))[0].images[0].suffix == ".dcm"
+    assert read_mimic_cxr(root)[0].images[0].suffix == ".jpg"
+    assert read_mimic_cxr(root, MimicOptions(images="dcm"))[0].images[0].suffix == ".dcm"
     first.unlink()
-    assert read(root)[0].images[0].suffix == ".dcm"
-    assert read(root, MimicOptions(images="jpg"))[0].images[0] == first
+    assert read_mimic_cxr(root)[0].images[0].suffix == ".dcm"
+    assert read_mimic_cxr(root, MimicOptions(images="jpg"))[0].images[0] == first
 
 
 def test_image_level_is_r2gens_counting(copy: tuple[Path, list[Drawn]]) -> None:
     root, drawn = copy
-    cohort = read_cohort(root, MimicOptions(level="image", sections="findings"))
+    cohort = read_mimic_cohort(root, MimicOptions(level="image", sections="findings"))
     expected = [
         (dicom, findings) for one in drawn if (findings := mimic_sections(one.report)[0]) for dicom in one.dicoms
     ]
@@ -150,7 +152,7 @@ def test_image_level_is_r2gens_counting(copy: tuple[Path, list[Drawn]]) -> None:
 @pytest.mark.parametrize("sections", ["either", "findings", "impression", "both", "system"])
 def test_reports_that_lack_what_is_asked_for_are_counted(copy: tuple[Path, list[Drawn]], sections: Any) -> None:
     root, drawn = copy
-    cohort = read_cohort(root, MimicOptions(sections=sections))
+    cohort = read_mimic_cohort(root, MimicOptions(sections=sections))
     texts = [mimic_sections(one.report) for one in drawn]
     wanted = {
         "either": sum(bool(findings or impression) for findings, impression in texts),
@@ -168,40 +170,40 @@ def test_reports_that_lack_what_is_asked_for_are_counted(copy: tuple[Path, list[
 
 
 def test_views_choose_images_and_one_per_subject_takes_the_first_that_is_there(root: Path) -> None:
-    front = read(root, MimicOptions(views=("pa",)))
+    front = read_mimic_cxr(root, MimicOptions(views=("pa",)))
     assert {view for study in front for view in study.views} == {"pa"}
     assert 0 < len(front) < STUDIES
     options = MimicOptions(level="image", views=("pa", "ap"), one_per_subject=True, without_reports=True)
-    single = read(root, options)
-    every = read(root, replace(options, one_per_subject=False))
+    single = read_mimic_cxr(root, options)
+    every = read_mimic_cxr(root, replace(options, one_per_subject=False))
     assert len({study.subject for study in single}) == len(single) == len({study.subject for study in every})
     for study in single:
         same = [(other.images[0].parent.name, other.id) for other in every if other.subject == study.subject]
         assert (study.images[0].parent.name, study.id) == min(same)
     gone = next(study for study in single if sum(other.subject == study.subject for other in every) > 1)
     gone.images[0].unlink()
-    assert gone.id not in {study.id for study in read(root, options)}
-    assert gone.subject in {study.subject for study in read(root, options)}
+    assert gone.id not in {study.id for study in read_mimic_cxr(root, options)}
+    assert gone.subject in {study.subject for study in read_mimic_cxr(root, options)}
 
 
 def test_reports_and_splits_may_be_missing(root: Path) -> None:
     shutil.rmtree(root / "mimic-cxr-reports")
     with pytest.raises(InputError, match=r"no report of any study; .* mimic-cxr-reports\.zip"):
-        read(root)
-    assert len(read(root, MimicOptions(without_reports=True))) == STUDIES
+        read_mimic_cxr(root)
+    assert len(read_mimic_cxr(root, MimicOptions(without_reports=True))) == STUDIES
     (root / "mimic-cxr-2.0.0-split.csv").unlink()
-    assert {study.split for study in read(root, MimicOptions(without_reports=True))} == {""}
+    assert {study.split for study in read_mimic_cxr(root, MimicOptions(without_reports=True))} == {""}
     (root / "mimic-cxr-2.0.0-metadata.csv").unlink()
     with pytest.raises(InputError, match=r"no mimic-cxr-2\.0\.0-metadata\.csv, which --views needs"):
-        read(root, MimicOptions(without_reports=True, views=("pa",)))
+        read_mimic_cxr(root, MimicOptions(without_reports=True, views=("pa",)))
     (root / "cxr-record-list.csv").unlink()
     with pytest.raises(InputError, match=r"none of mimic-cxr-2\.0\.0-split\.csv"):
-        read(root)
+        read_mimic_cxr(root)
 
 
 def test_images_that_a_table_lacks_are_counted(root: Path) -> None:
     edit(root / "mimic-cxr-2.0.0-metadata.csv", lambda rows: rows.pop())
-    cohort = read_cohort(root)
+    cohort = read_mimic_cohort(root)
     assert cohort.partial == 1
     assert cohort.images == STUDIES * 377_110 // 227_835 - 1
 
@@ -230,7 +232,7 @@ def _other_split(rows: list[dict[str, str]], *, same_study: bool) -> None:
         ),
         ("cxr-record-list.csv", _set(0, subject_id="19999999"), r"line 2: study \d+ belongs to one patient here"),
         ("cxr-study-list.csv", _set(2, subject_id="19999999"), r"line 4: study \d+ belongs to one patient here"),
-        ("mimic-cxr-2.0.0-split.csv", lambda rows: rows.append(rows[0]), r"line 101: image \S+ stands twice"),
+        ("mimic-cxr-2.0.0-split.csv", lambda rows: rows.append(rows[0]), r"line 101: duplicate image \S+"),
         ("mimic-cxr-2.0.0-split.csv", _set(1, split="dev"), r"line 3: split 'dev' of image .* train, validate, test"),
         ("mimic-cxr-2.0.0-split.csv", _set(1, study_id=""), r"line 3: dicom_id, study_id or subject_id is empty"),
         (
@@ -250,7 +252,7 @@ def test_tables_that_contradict_each_other_are_refused_with_the_row(
 ) -> None:
     edit(root / table, change)
     with pytest.raises(InputError, match=message) as error:
-        read(root)
+        read_mimic_cxr(root)
     assert table in str(error.value)
     assert not any(study.subject in str(error.value) for study in read_patients(root))
 
@@ -266,19 +268,19 @@ def test_damaged_files_are_named(root: Path) -> None:
     (root / f"{split.name}.gz").write_bytes(gzip.compress(split.read_bytes())[:-20])
     split.rename(root / "kept")
     with pytest.raises(InputError, match=r"split\.csv\.gz: not a readable table"):
-        read(root)
+        read_mimic_cxr(root)
     split.write_text((root / "kept").read_text().replace("split", "fold", 1))
     with pytest.raises(InputError, match=r"split\.csv: no column split"):
-        read(root)
+        read_mimic_cxr(root)
     split.write_text((root / "kept").read_text() + "a,b\n")
     with pytest.raises(InputError, match=r"split\.csv, line 101: not as many fields"):
-        read(root)
+        read_mimic_cxr(root)
     split.write_text((root / "kept").read_text())
     (root / "mimic-cxr-reports.zip").write_bytes(b"PK no")
     with pytest.raises(InputError, match=r"reports\.zip: not a readable zip"):
-        read(root)
+        read_mimic_cxr(root)
     with pytest.raises(InputError, match="no such folder"):
-        read(root / "nowhere")
+        read_mimic_cxr(root / "nowhere")
 
 
 @pytest.mark.parametrize(
@@ -345,14 +347,14 @@ def bare(root: Path) -> None:
 
 def test_r2gens_annotation_gives_the_same_images_studies_and_splits(root: Path) -> None:
     drawn = write_layout(root.parent / "drawn", studies=STUDIES)
-    level_image = {study.id: study for study in read(root, MimicOptions(level="image", without_reports=True))}
+    level_image = {study.id: study for study in read_mimic_cxr(root, MimicOptions(level="image", without_reports=True))}
     records = annotation(drawn)
     records["train"][0]["report"] = " "
     (root / "annotation.json").write_text(json.dumps(records))
     with pytest.raises(InputError, match="holds the layouts r2gen and physionet; name one with --layout"):
-        read(root)
+        read_mimic_cxr(root)
     bare(root)
-    cohort = read_cohort(root)
+    cohort = read_mimic_cohort(root)
     assert cohort.layout == "r2gen"
     assert cohort.left_out == {"no findings": 1}
     assert len(cohort.studies) == len(level_image) - 1
@@ -362,11 +364,11 @@ def test_r2gens_annotation_gives_the_same_images_studies_and_splits(root: Path) 
         assert study.findings == "Clear\n lungs."
     (root / "images").mkdir()
     shutil.move(root / "files" / "p10", root / "images" / "p10")
-    assert all(study.images[0].exists() for study in read(root))
+    assert all(study.images[0].exists() for study in read_mimic_cxr(root))
     for options in (MimicOptions(level="study"), MimicOptions(views=("pa",)), MimicOptions(sections="system")):
         with pytest.raises(InputError, match="lists images with findings and no views"):
-            read(root, options)
-    single = read(root, MimicOptions(one_per_subject=True))
+            read_mimic_cxr(root, options)
+    single = read_mimic_cxr(root, MimicOptions(one_per_subject=True))
     assert len({study.subject for study in single}) == len(single)
 
 
@@ -403,7 +405,7 @@ def test_an_annotation_that_is_none_says_where(
     spoil(records)
     (tmp_path / "annotation.json").write_text(json.dumps(records))
     with pytest.raises(InputError, match=message):
-        read(tmp_path)
+        read_mimic_cxr(tmp_path)
 
 
 @pytest.mark.parametrize("level", ["study", "image"])
@@ -455,14 +457,14 @@ def test_label_tables_of_other_patients_or_with_a_study_twice_are_refused(
     assert "line 3: study" in rayscribe("prepare", "mimic-cxr", root, "--out", out, code=1)
     table.write_text(whole)
     edit(table, lambda rows: rows.append(rows[0]))
-    assert "stands twice" in rayscribe("prepare", "mimic-cxr", root, "--out", out, code=1)
+    assert "duplicate study" in rayscribe("prepare", "mimic-cxr", root, "--out", out, code=1)
     table.write_text(whole)
     edit(table, _set(0, Edema="7"))
     assert "line 2, Edema: '7' is none of 1" in rayscribe("prepare", "mimic-cxr", root, "--out", out, code=1)
 
 
 def test_faults_name_images_and_no_patients(root: Path) -> None:
-    study = read(root)[0]
+    study = read_mimic_cxr(root)[0]
     study.images[0].unlink()
     study.images[0].write_bytes(b"")
     command = [

@@ -181,9 +181,9 @@ def test_mining_by_image_finds_the_same_picture_again(
 
 def test_iu_reports_never_meet_their_copies(iu_root: Path) -> None:
     """2,069 training reports are 1,726 texts."""
-    from rayscribe.data import iu_xray
+    from rayscribe.data.iu_xray import read_iu_xray
 
-    train = [study for study in iu_xray.read(iu_root) if study.split == "train"]
+    train = [study for study in read_iu_xray(iu_root) if study.split == "train"]
     texts = [cleaned_report(study, TextConfig()) for study in train]
     assert (len(texts), len(set(texts))) == (2069, 1726)
     for row, negatives in enumerate(mine(train, texts, top=5)):

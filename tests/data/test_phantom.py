@@ -11,36 +11,36 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rayscribe.data import iu_xray
+from rayscribe.data.iu_xray import read_iu_xray
 from rayscribe.data.phantom import draw_films, draw_study, write_phantom
 from rayscribe.data.phantom_drawing import draw_frontal
-from rayscribe.data.phantom_truth import Finding, PhantomConfig, PhantomStudy, Truth
+from rayscribe.data.phantom_truth import PhantomConfig, PhantomFinding, PhantomStudy, Truth
 from rayscribe.errors import InputError
 from rayscribe.labels import OBSERVATIONS
 
 NORMAL = Truth(id="CXR1_IM-0001", seed=5)
 
 FINDINGS = [
-    Finding(observation="Enlarged Cardiomediastinum", size="small"),
-    Finding(observation="Cardiomegaly", size="small"),
-    Finding(observation="Lung Lesion", side="left", size="small", zone="lower", kind="nodule"),
-    Finding(observation="Lung Lesion", side="left", size="large", zone="middle", kind="mass"),
-    Finding(observation="Lung Lesion", side="right", size="small", zone="upper", kind="granuloma"),
-    Finding(observation="Lung Lesion", side="right", size="moderate", zone="middle", kind="cavity"),
-    Finding(observation="Lung Opacity", side="left", size="small", zone="middle"),
-    Finding(observation="Edema", side="both", size="small"),
-    Finding(observation="Consolidation", side="right", size="small", zone="lower"),
-    Finding(observation="Atelectasis", side="left", size="small"),
-    Finding(observation="Pneumothorax", side="right", size="small"),
-    Finding(observation="Pleural Effusion", side="left", size="small"),
-    Finding(observation="Pleural Other", side="right", size="small", kind="lateral"),
-    Finding(observation="Pleural Other", side="left", size="small", kind="apical"),
-    Finding(observation="Fracture", side="left", kind="rib"),
-    Finding(observation="Fracture", side="right", kind="clavicle"),
-    Finding(observation="Support Devices", side="left", kind="pacemaker"),
-    Finding(observation="Support Devices", side="right", kind="central line"),
-    Finding(observation="Support Devices", kind="wires"),
-    Finding(observation="Support Devices", kind="tube"),
+    PhantomFinding(observation="Enlarged Cardiomediastinum", size="small"),
+    PhantomFinding(observation="Cardiomegaly", size="small"),
+    PhantomFinding(observation="Lung Lesion", side="left", size="small", zone="lower", kind="nodule"),
+    PhantomFinding(observation="Lung Lesion", side="left", size="large", zone="middle", kind="mass"),
+    PhantomFinding(observation="Lung Lesion", side="right", size="small", zone="upper", kind="granuloma"),
+    PhantomFinding(observation="Lung Lesion", side="right", size="moderate", zone="middle", kind="cavity"),
+    PhantomFinding(observation="Lung Opacity", side="left", size="small", zone="middle"),
+    PhantomFinding(observation="Edema", side="both", size="small"),
+    PhantomFinding(observation="Consolidation", side="right", size="small", zone="lower"),
+    PhantomFinding(observation="Atelectasis", side="left", size="small"),
+    PhantomFinding(observation="Pneumothorax", side="right", size="small"),
+    PhantomFinding(observation="Pleural Effusion", side="left", size="small"),
+    PhantomFinding(observation="Pleural Other", side="right", size="small", kind="lateral"),
+    PhantomFinding(observation="Pleural Other", side="left", size="small", kind="apical"),
+    PhantomFinding(observation="Fracture", side="left", kind="rib"),
+    PhantomFinding(observation="Fracture", side="right", kind="clavicle"),
+    PhantomFinding(observation="Support Devices", side="left", kind="pacemaker"),
+    PhantomFinding(observation="Support Devices", side="right", kind="central line"),
+    PhantomFinding(observation="Support Devices", kind="wires"),
+    PhantomFinding(observation="Support Devices", kind="tube"),
 ]
 
 WORDS = {
@@ -66,7 +66,7 @@ def studies() -> list[PhantomStudy]:
     return [draw_study(index, config) for index in range(400)]
 
 
-def frontal(*findings: Finding, size: int = 128) -> np.ndarray:
+def frontal(*findings: PhantomFinding, size: int = 128) -> np.ndarray:
     return draw_films(replace(NORMAL, findings=findings), size=size, noise=0.0)[0].astype(int)
 
 
@@ -102,7 +102,7 @@ def test_a_study_does_not_depend_on_how_many_there_are() -> None:
 @pytest.mark.parametrize("size", ["small", "moderate", "large"])
 @pytest.mark.parametrize("side", ["right", "left"])
 def test_an_effusion_on_the_right_is_bright_on_the_left_of_the_film(side, size) -> None:
-    change = frontal(Finding(observation="Pleural Effusion", side=side, size=size)) - frontal()
+    change = frontal(PhantomFinding(observation="Pleural Effusion", side=side, size=size)) - frontal()
     low = change[70:88]
     image_left, image_right = low[:, 14:36].mean(), low[:, 92:114].mean()
     here, there = (image_left, image_right) if side == "right" else (image_right, image_left)
@@ -113,7 +113,7 @@ def test_an_effusion_on_the_right_is_bright_on_the_left_of_the_film(side, size) 
 @pytest.mark.parametrize("side", ["right", "left"])
 @pytest.mark.parametrize("zone", ["upper", "middle", "lower"])
 def test_a_consolidation_is_bright_in_its_zone_of_its_side(side, zone) -> None:
-    change = frontal(Finding(observation="Consolidation", side=side, size="moderate", zone=zone)) - frontal()
+    change = frontal(PhantomFinding(observation="Consolidation", side=side, size="moderate", zone=zone)) - frontal()
     rows, columns = np.nonzero(change > 25)
     assert (columns.mean() < 64) == (side == "right")
     middle = {"upper": (24, 50), "middle": (46, 70), "lower": (64, 90)}[zone]
@@ -121,7 +121,10 @@ def test_a_consolidation_is_bright_in_its_zone_of_its_side(side, zone) -> None:
 
 
 def test_a_larger_heart_is_wider() -> None:
-    hearts = [(), *((Finding(observation="Cardiomegaly", size=size),) for size in ("small", "moderate", "large"))]
+    hearts = [
+        (),
+        *((PhantomFinding(observation="Cardiomegaly", size=size),) for size in ("small", "moderate", "large")),
+    ]
     widths = [heart_width(frontal(*heart)) for heart in hearts]
     assert widths == sorted(set(widths))
     assert widths[-1] > 1.25 * widths[0]
@@ -146,7 +149,7 @@ def test_no_finding_of_a_study_hides_another(studies) -> None:
 
 
 def test_air_bronchograms_tell_pneumonia_from_consolidation() -> None:
-    consolidation = Finding(observation="Consolidation", side="left", size="large", zone="upper")
+    consolidation = PhantomFinding(observation="Consolidation", side="left", size="large", zone="upper")
     pneumonia = replace(consolidation, observation="Pneumonia")
     assert (frontal(consolidation) - frontal(consolidation, pneumonia) > 12).sum() >= 25
 
@@ -233,7 +236,7 @@ def test_shares_that_cannot_be_are_refused() -> None:
 def test_every_layout_is_read_back_as_it_was_drawn(layout, tmp_path) -> None:
     config = PhantomConfig(studies=10, size=24, layout=layout)
     write_phantom(tmp_path, config)
-    read = iu_xray.read(tmp_path)
+    read = read_iu_xray(tmp_path)
     assert len(read) == 10
     with open(tmp_path / "truth.csv", newline="", encoding="utf-8") as file:
         rows = {row["id"]: row for row in csv.DictReader(file)}
@@ -244,7 +247,7 @@ def test_every_layout_is_read_back_as_it_was_drawn(layout, tmp_path) -> None:
         assert [np.asarray(Image.open(path)).tolist() for path in study.images] == [i.tolist() for i in drawn.images]
         assert tuple(int(rows[study.id][name]) for name in OBSERVATIONS) == drawn.truth.labels
         details = json.loads(rows[study.id]["details"])
-        assert tuple(Finding(**finding) for finding in details) == drawn.truth.findings
+        assert tuple(PhantomFinding(**finding) for finding in details) == drawn.truth.findings
     if layout == "r2gen":
         assert [study.split for study in read] == ["train"] * 7 + ["val"] + ["test"] * 2
 

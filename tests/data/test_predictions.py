@@ -47,7 +47,7 @@ def test_every_form_gives_the_same_reports(tmp_path: Path, name: str) -> None:
     ("name", "content", "message"),
     [
         ("a.csv", "name,words\nx,y\n", "the columns are name, words; it needs one of id"),
-        ("a.csv", "id,report\nx,one\nx,two\n", "line 3: study x stands twice"),
+        ("a.csv", "id,report\nx,one\nx,two\n", "line 3: duplicate study x"),
         ("a.csv", "id,report\nx,one, two\n", "line 2: not as many fields"),
         ("a.csv", "id,report\nx\n", "line 2: not as many fields"),
         ("a.csv", "id,report\n", "holds no report"),

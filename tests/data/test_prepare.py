@@ -10,11 +10,12 @@ import pyarrow as arrow
 import pyarrow.parquet as parquet
 import pytest
 
-from rayscribe.data import iu_xray, table
+from rayscribe.data.iu_xray import read_iu_xray
 from rayscribe.data.manifest import Manifest, read_manifest, write_manifest
 from rayscribe.data.phantom import write_phantom
 from rayscribe.data.phantom_truth import PhantomConfig
 from rayscribe.data.prepare import Checked, check
+from rayscribe.data.table import Columns, read_table
 from rayscribe.errors import InputError
 from rayscribe.study import Study
 
@@ -48,7 +49,7 @@ def test_all_faults_are_reported_together(studies: list[Study], tmp_path: Path) 
         "cut.png: damaged or truncated",
         "nowhere.png: listed for study",
         "is in the splits test and train",
-        "stands 2 times",
+        "duplicate study id CXR5_IM-0005 (2 rows)",
     ):
         assert message in text
     assert [study.id for study in result.manifest.studies] == [studies[5].id]
@@ -99,7 +100,7 @@ def test_a_manifest_survives_its_file(world: Path, tmp_path: Path) -> None:
 
 def test_a_folder_with_its_manifest_can_be_moved(tmp_path: Path) -> None:
     write_phantom(tmp_path / "old" / "phantom", PhantomConfig(studies=3, size=48))
-    result = checked(iu_xray.read(tmp_path / "old" / "phantom"))
+    result = checked(read_iu_xray(tmp_path / "old" / "phantom"))
     write_manifest(tmp_path / "old" / "m.parquet", result.manifest)
     (tmp_path / "old").rename(tmp_path / "new")
     assert all(
@@ -143,8 +144,8 @@ def test_tables_of_every_kind_give_the_same_studies(studies: list[Study], suffix
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     else:
         parquet.write_table(arrow.Table.from_pylist(rows), path)
-    columns = table.Columns(id="study", images="files", report="text", subject="patient")
-    read = table.read(path, columns=columns)
+    columns = Columns(id="study", images="files", report="text", subject="patient")
+    read = read_table(path, columns=columns)
     assert [study.images for study in read] == [study.images for study in studies]
     assert [study.findings for study in read] == [study.findings for study in studies]
     assert [study.impression for study in read] == [study.impression for study in studies]
@@ -183,14 +184,14 @@ def test_images_without_reports_are_kept_when_asked_for(
 def test_a_table_that_cannot_be_used_says_why(content: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "data.csv").write_text(content)
     with pytest.raises(InputError, match=message):
-        table.read(tmp_path / "data.csv")
+        read_table(tmp_path / "data.csv")
 
 
 def test_the_three_iu_layouts_hold_the_same_reports(tmp_path: Path) -> None:
     texts = []
     for layout in ("r2gen", "kaggle", "openi"):
         write_phantom(tmp_path / layout, PhantomConfig(studies=5, size=48, layout=layout))  # type: ignore[arg-type]
-        read = iu_xray.read(tmp_path / layout)
+        read = read_iu_xray(tmp_path / layout)
         assert all(image.exists() for study in read for image in study.images)
         texts.append([(study.findings, len(study.images)) for study in read])
     assert texts[0] == texts[1] == texts[2]
@@ -198,15 +199,15 @@ def test_the_three_iu_layouts_hold_the_same_reports(tmp_path: Path) -> None:
 
 def test_a_folder_without_a_known_layout_says_what_it_needs(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"annotation\.json"):
-        iu_xray.read(tmp_path)
+        read_iu_xray(tmp_path)
     (tmp_path / "annotation.json").write_text('{"train": []}')
     with pytest.raises(InputError, match="train, val and test"):
-        iu_xray.read(tmp_path)
+        read_iu_xray(tmp_path)
 
 
 @pytest.mark.slow
 def test_the_real_iu_files_give_the_published_split_in_every_layout(iu_root: Path) -> None:
-    result = checked(iu_xray.read(iu_root), missing_is_fault=False)
+    result = checked(read_iu_xray(iu_root), missing_is_fault=False)
     assert dict(result.manifest.counts()) == {"train": 2069, "val": 296, "test": 590}
     assert not result.faults
     assert len(result.notes) == 2  # uids 2084 and 3809 lack one of R2Gen's two views
@@ -217,6 +218,6 @@ def test_the_real_iu_files_give_the_published_split_in_every_layout(iu_root: Pat
     for study in result.manifest.studies:
         assert [path.name for path in study.images] == by_file[study.id]
     for layout in ("kaggle", "openi"):
-        other = iu_xray.read(iu_root, layout=layout)  # type: ignore[arg-type]
+        other = read_iu_xray(iu_root, layout=layout)  # type: ignore[arg-type]
         assert len(other) == 2955
         assert all(any(image.exists() for image in study.images) for study in other)

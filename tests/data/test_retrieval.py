@@ -19,7 +19,7 @@ from rayscribe.data.dataset import cleaned_report
 from rayscribe.data.images import read_image
 from rayscribe.data.manifest import Manifest, read_manifest, write_manifest
 from rayscribe.data.retrieval import Retrieval
-from rayscribe.data.retrieval_building import FINDINGS, held_out_queries, recall_of, report_vectors, ridge
+from rayscribe.data.retrieval_building import _FINDINGS, held_out_queries, recall_of, report_vectors, ridge
 from rayscribe.drafts import DecodingConfig
 from rayscribe.errors import InputError
 from rayscribe.inference.reporter import draft_reports, read_study
@@ -67,7 +67,7 @@ def test_the_verb_says_what_the_index_is_worth(
 def test_rows_are_the_training_reports_in_their_order(world: Path, index: Path) -> None:
     found = bank_of(index)
     assert found.ids == [study.id for study in read_manifest(world).split("train")]
-    assert found.bank_RM.shape == (42, 16) and found.findings_FM.shape == (20, 16) and len(FINDINGS) == 20
+    assert found.bank_RM.shape == (42, 16) and found.findings_FM.shape == (20, 16) and len(_FINDINGS) == 20
     lengths = np.linalg.norm(found.bank_RM.astype(np.float32), axis=1)
     assert np.allclose(lengths, 1, atol=1e-2)
     text = json.dumps(json.loads((index / "retrieval.json").read_text()))

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from rayscribe.data.cleaning import clean_r2gen_iu
 from rayscribe.errors import InputError
 from rayscribe.metrics.meteor import (
-    COLUMNS,
+    METEOR_COLUMNS,
     MeteorResources,
     find_resources,
     meteor_name,
@@ -58,7 +58,7 @@ def program() -> Iterator[Program]:
         def scored(hypotheses: list[str], references: list[str]) -> tuple[Floats, Floats, float]:
             lines = [answer(f"SCORE ||| {r} ||| {h}", 1)[0] for h, r in zip(hypotheses, references, strict=True)]
             *segments, corpus = answer(" ||| ".join(["EVAL", *lines]), len(lines) + 1)
-            rows = np.array([line.split() for line in lines], np.float64)[:, : len(COLUMNS)]
+            rows = np.array([line.split() for line in lines], np.float64)[:, : len(METEOR_COLUMNS)]
             complete = (rows[:, 4:20:2].sum(1) == rows[:, 0]) & (rows[:, 5:20:2].sum(1) == rows[:, 1])
             rows[complete & (rows[:, 20] == 1), 20] = 0  # its sums leave them out too
             return rows, np.array(segments, np.float64), float(corpus)
@@ -100,7 +100,7 @@ def test_real_reports_score_as_in_the_released_program(
     references = [clean(record["report"]) for split in ("test", "train") for record in annotation[split]][:pairs]
     hypotheses = [nearest(reference, generator.sample(train, generator.choice([1, 8, 30]))) for reference in references]
     rows = assert_equal_to(program, hypotheses, references)
-    matched = dict(zip(COLUMNS, rows.sum(0), strict=True))
+    matched = dict(zip(METEOR_COLUMNS, rows.sum(0), strict=True))
     assert all(matched[f"{matcher}_reference_content"] for matcher in ("exact", "stem", "synonym", "paraphrase"))
 
 
@@ -216,7 +216,7 @@ def test_progress_sees_every_pair_and_unequal_lengths_are_refused() -> None:
 
     meteor_statistics(["a", "a", "b"], ["a", "a", "c"], STEMS_ONLY, progress=progress)
     assert len(seen) == 3
-    assert meteor_statistics([], [], STEMS_ONLY).shape == (0, len(COLUMNS))
+    assert meteor_statistics([], [], STEMS_ONLY).shape == (0, len(METEOR_COLUMNS))
     with pytest.raises(InputError, match="1 hypotheses for 2 references"):
         meteor_statistics(["a"], ["a", "b"], STEMS_ONLY)
 

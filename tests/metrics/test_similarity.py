@@ -16,7 +16,7 @@ import torch
 
 from rayscribe.errors import InputError
 from rayscribe.metrics.floors import most_similar
-from rayscribe.metrics.similarity import INSTALL, PACKAGE, SentenceEncoder, distribution, similarity_rows
+from rayscribe.metrics.similarity import INSTALL_ENCODER, PACKAGE, SentenceEncoder, distribution, similarity_rows
 from sentence_standin import LONGEST, write_sentence_folder
 
 transformers = pytest.importorskip("transformers", reason="needs transformers")
@@ -42,7 +42,7 @@ def copied(sentence_folder: Path, tmp_path: Path) -> Path:
 @pytest.fixture(scope="module")
 def minilm() -> SentenceEncoder:
     if importlib.util.find_spec(PACKAGE.replace("-", "_")) is None:
-        pytest.skip(f"needs the weights of all-MiniLM-L6-v2: {INSTALL}")
+        pytest.skip(f"needs the weights of all-MiniLM-L6-v2: {INSTALL_ENCODER}")
     return SentenceEncoder.load()
 
 

@@ -52,7 +52,7 @@ def test_an_image_that_cannot_be_had_keeps_no_other_back(tmp_path: Path, monkeyp
     asking = fetcher(service, monkeypatch)
     with opened_spool(tmp_path) as spool:
         assert asking.fetch(spool, said.append) == 3
-        assert said == ["2 images cannot be fetched or kept; they are asked for again"]
+        assert said == ["2 images cannot be fetched or kept; they will be requested again"]
         service.errors.clear()
         assert asking.fetch(spool, said.append) == 2 and service.asked == [*"01234", *"02"]
         assert asking.fetch(spool, said.append) == 0 and len(said) == 1

@@ -25,7 +25,7 @@ from dicom_files import radiograph, ramp, saved
 from rayscribe.classifiers.config import ClassifyConfig, CohortConfig
 from rayscribe.classifiers.run import train_classifier
 from rayscribe.config import BackboneConfig, ImageConfig, TrainConfig
-from rayscribe.data import iu_xray
+from rayscribe.data.iu_xray import read_iu_xray
 from rayscribe.data.manifest import read_manifest, write_manifest
 from rayscribe.data.phantom import write_phantom
 from rayscribe.data.phantom_truth import PhantomConfig
@@ -54,7 +54,7 @@ def models(browser: Any, world: Path, tmp_path_factory: pytest.TempPathFactory) 
     for name, seed in (("model-a", 1), ("model-b", 2)):
         train(replace(small_config(epochs=1), seed=seed), world, root / name, say=lambda text: None)
     write_phantom(root / "phantom", PhantomConfig(studies=120, size=64, seed=5))
-    checked = check(iu_xray.read(root / "phantom"), source={"source": "phantom"}, missing_is_fault=True)
+    checked = check(read_iu_xray(root / "phantom"), source={"source": "phantom"}, missing_is_fault=True)
     write_manifest(root / "classes.parquet", checked.manifest)
     config = ClassifyConfig(
         cohort=CohortConfig(findings=FINDINGS),

@@ -192,7 +192,7 @@ def test_one_study_is_drawn_of_a_patient(make: Run, data: Path, tmp_path: Path) 
     assert "one study a patient; left out: 10 further studies of the same patients" in make("--studies", 12, name="all")
     drawn = [int(item["study"][-2:]) // 2 for item in key_of(tmp_path, "all")["items"]]
     assert len(set(drawn)) == len(drawn) == 12
-    assert "12 studies can be compared, 13 are asked for" in make("--studies", 13, name="more", code=1)
+    assert "12 studies can be compared, but 13 were requested" in make("--studies", 13, name="more", code=1)
 
 
 def test_when_one_kind_has_too_few_the_other_fills_up(make: Run, tmp_path: Path) -> None:
@@ -329,7 +329,9 @@ def test_images_are_embedded_where_the_terms_allow_it(rayscribe: Run, world: Pat
     assert "CXR" not in source.sub("", page)
     out = ["--out", tmp_path / "t.html", "--key", tmp_path / "l.json"]
     bare = [*files, "--no-reference", "--data", tmp_path / "free.parquet", *out]
-    assert "11 studies can be compared, 12 are asked for" in rayscribe("reader-study", *bare, "--studies", 12, code=1)
+    assert "11 studies can be compared, but 12 were requested" in rayscribe(
+        "reader-study", *bare, "--studies", 12, code=1
+    )
     message = rayscribe("reader-study", *files, "--data", world, *out, code=1)
     assert "do not allow copies of its images: leave out --images" in message
     assert not (tmp_path / "l.json").exists()
@@ -338,7 +340,7 @@ def test_images_are_embedded_where_the_terms_allow_it(rayscribe: Run, world: Pat
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--studies", 50], "22 studies can be compared, 50 are asked for; give --studies 22"),
+        (["--studies", 50], "22 studies can be compared, but 50 were requested; give --studies 22"),
         (["--studies", 0], "at least 1 study"),
         (["--seed", -1], "no negative seed"),
         (["--split", "train"], "no study in split 'train'"),
@@ -375,7 +377,7 @@ def test_nothing_is_overwritten_neither_what_is_read_nor_what_is_there(make: Run
             message = make("--studies", 5, option, path, name="new", code=1)
             assert f"{path.name}: is read by this study; name another {option}" in message
         message = make("--studies", 5, option, tmp_path / "study.json", name="new", code=1)
-        assert f"study.json: there already; {'without it' if option == '--key' else 'readers may'}" in message
+        assert f"study.json: already exists; {'without it' if option == '--key' else 'readers may'}" in message
         assert f"Name another {option}, or delete it" in message
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == kept
 
@@ -389,7 +391,7 @@ def test_of_two_runs_that_name_one_key_the_second_fails(
     make("--studies", 4)
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     message = make("--studies", 5, "--out", tmp_path / "other.html", code=1)
-    assert "study.json: there already" in message
+    assert "study.json: already exists" in message
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
@@ -610,7 +612,7 @@ def test_votes_that_do_not_belong_together_are_refused(make: Run, rayscribe: Run
     twice = json.loads(one.read_text())
     twice["votes"].append(twice["votes"][0])
     (tmp_path / "5.json").write_text(json.dumps(twice))
-    assert "stands twice" in rayscribe(*score, tmp_path / "5.json", code=1)
+    assert "duplicate item" in rayscribe(*score, tmp_path / "5.json", code=1)
 
 
 @pytest.mark.parametrize(

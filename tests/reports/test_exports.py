@@ -212,7 +212,7 @@ def test_a_picture_is_no_original() -> None:
     [
         (original(2, study="1.2.3"), "image 2: is of another DICOM study than image 1"),
         (original(2, patient="OTHER"), "image 2: has the study of image 1 and another patient's id"),
-        (original(1), "stands twice"),
+        (original(1), "duplicate image"),
         (original(2, StudyInstanceUID="no uid"), "no StudyInstanceUID, or a faulty one"),
         (original(2)[:200], "image 2: "),
         (b"", "image 2: no DICOM file"),

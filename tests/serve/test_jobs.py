@@ -28,9 +28,9 @@ from rayscribe.errors import InputError
 from rayscribe.models.decoding import Steps
 from rayscribe.serve import jobs as jobs_module
 from rayscribe.serve import store
-from rayscribe.serve.batching import Cancelled, Wish
-from rayscribe.serve.desk import Desk
+from rayscribe.serve.batching import BatchKey, Cancelled
 from rayscribe.serve.jobs import MOST_ATTEMPTS, Jobs
+from rayscribe.serve.service import DraftService
 from rayscribe.serve.uploads import DraftOptions
 
 
@@ -49,17 +49,17 @@ class Gate:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.open, self.reached, self.batches = threading.Event(), threading.Event(), list[int]()
-        write = Desk._write
+        write = DraftService._write
 
-        def held(desk: Desk, wish: Wish, studies: Sequence[Any], steps: Steps) -> list[Draft]:
+        def held(service: DraftService, key: BatchKey, studies: Sequence[Any], steps: Steps) -> list[Draft]:
             self.reached.set()
             for _ in steps(range(1200)):
                 if self.open.wait(0.05):
                     break
             self.batches.append(len(studies))
-            return write(desk, wish, studies, steps)
+            return write(service, key, studies, steps)
 
-        monkeypatch.setattr(Desk, "_write", held)
+        monkeypatch.setattr(DraftService, "_write", held)
 
 
 @pytest.fixture
@@ -326,13 +326,13 @@ def test_a_request_is_a_new_study_when_the_one_before_is_forgotten(url: str, mon
 def test_what_is_asked_for_after_the_end_is_not_waited_for(
     served: dict[str, Path], images: list[Path], url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    desks, start = list[Desk](), Desk.start
-    monkeypatch.setattr(Desk, "start", lambda desk: (desks.append(desk), start(desk)))
+    services, start = list[DraftService](), DraftService.start
+    monkeypatch.setattr(DraftService, "start", lambda service: (services.append(service), start(service)))
     with service(served, database=url):
         pass
     sent = [Upload(name="image 1", content=images[0].read_bytes())]
     with pytest.raises(Cancelled):
-        desks[0].draft(sent, DraftOptions(), threading.Event(), lambda share, stage: None)
+        services[0].draft(sent, DraftOptions(), threading.Event(), lambda share, stage: None)
 
 
 def test_studies_that_wait_hold_no_model_in_memory(

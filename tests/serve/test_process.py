@@ -19,8 +19,8 @@ import pytest
 from pydicom.datadict import dictionary_VR
 from serving import Process, ended, form, problem, service, views_of
 
-from rayscribe.serve.desk import Desk
 from rayscribe.serve.logs import QuietFormatter
+from rayscribe.serve.service import DraftService
 
 CANARY = "Canarybird"
 
@@ -127,7 +127,7 @@ def test_a_fault_of_ours_is_told_by_its_number_and_logged_without_words(
     def broken(*_: Any) -> None:
         raise RuntimeError(f"the patient is {CANARY}") from ValueError(CANARY)
 
-    monkeypatch.setattr(Desk, "_write", broken)
+    monkeypatch.setattr(DraftService, "_write", broken)
     written = io.StringIO()
     handler = logging.StreamHandler(written)
     handler.setFormatter(QuietFormatter("%(message)s"))

@@ -394,6 +394,8 @@ def test_a_request_that_never_ends_is_let_go(served: dict[str, Path], monkeypatc
     bounds, timeout = list[float](), asyncio.timeout
     monkeypatch.setattr(guard.asyncio, "timeout", lambda seconds: (bounds.append(seconds), timeout(0.05))[1])
     config = ServeConfig(models=(served["r2gen"],), max_seconds=20)
-    client = TestClient(guard.Guard(never, config=config, keys={}, measures=Measures()), base_url="http://localhost")
+    client = TestClient(
+        guard.AccessGuard(never, config=config, keys={}, measures=Measures()), base_url="http://localhost"
+    )
     problem(client.post("/v1/reports", content=b"x"), 408)
     assert bounds == [50]

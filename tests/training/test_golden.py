@@ -15,7 +15,7 @@ import torch
 
 from conftest import plugged, small_config
 from rayscribe.cli.main import run as run_verb
-from rayscribe.data import iu_xray
+from rayscribe.data.iu_xray import read_iu_xray
 from rayscribe.data.manifest import write_manifest
 from rayscribe.data.phantom import write_phantom
 from rayscribe.data.phantom_truth import PhantomConfig
@@ -38,7 +38,7 @@ CONFIGS = {
 def curve(name: str, folder: Path) -> list[float]:
     """The losses of the first two epochs on 60 drawn studies."""
     write_phantom(folder / "phantom", PhantomConfig(studies=60, size=64))
-    checked = check(iu_xray.read(folder / "phantom"), source={"source": "phantom"}, missing_is_fault=True)
+    checked = check(read_iu_xray(folder / "phantom"), source={"source": "phantom"}, missing_is_fault=True)
     write_manifest(folder / "drawn.parquet", checked.manifest)
     run_verb(["mine-negatives", str(folder / "drawn.parquet"), "--out", str(folder / "world.parquet")])
     train(CONFIGS[name], folder / "world.parquet", folder / "run")

@@ -21,14 +21,14 @@ from rayscribe.vision_llm import costs
 from rayscribe.vision_llm.checkpointing import recompute_layers
 from rayscribe.vision_llm.costs import Checkpointing, Precision
 from rayscribe.vision_llm.lora import LoraSettings, kept_whole, lora_config, numbered_layers
-from rayscribe.vision_llm.plan import GPUS, Plan, Workload, llama32_vision, plan, plan_table, read_config
+from rayscribe.vision_llm.plan import GPUS, Plan, Workload, base_config, llama32_vision_config, plan, plan_table
 
 MIDDLING = [middling.llama_vision, middling.llava]
 
 
 @pytest.fixture(scope="module")
 def eleven_billion() -> Plan:
-    return plan(llama32_vision(), LoraSettings(), Workload())
+    return plan(llama32_vision_config(), LoraSettings(), Workload())
 
 
 def test_the_default_is_the_published_model(eleven_billion: Plan) -> None:
@@ -50,7 +50,7 @@ def test_weights_take_the_bytes_that_bitsandbytes_and_torch_store(
 ) -> None:
     pytest.importorskip("bitsandbytes")
     write(tmp_path)
-    planned = costs.meta_model(read_config(tmp_path))
+    planned = costs.meta_model(base_config(tmp_path))
     skipped = kept_whole(planned)
     settings = {
         "nf4": transformers.BitsAndBytesConfig(
@@ -107,7 +107,7 @@ def test_eight_bit_adam_takes_the_bytes_that_bitsandbytes_allots() -> None:
 def test_flops_are_those_that_torch_counts_up_to_patches_and_projector(make: Callable) -> None:
     config, study = make()
     model = AutoModelForImageTextToText.from_config(config, attn_implementation="eager")  # sdpa is not counted on a CPU
-    rows = costs.rows(config, tokens=middling.TOKENS)
+    rows = costs.rows_of_study(config, tokens=middling.TOKENS)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(**study)
     assert costs.forward_flops(costs.meta_model(config), rows) == pytest.approx(counter.get_total_flops(), rel=0.02)
@@ -118,7 +118,7 @@ def test_flops_are_those_that_torch_counts_up_to_patches_and_projector(make: Cal
 def test_a_training_step_keeps_and_computes_about_what_is_planned(make: Callable, checkpointing: Checkpointing) -> None:
     config, study = make()
     planned, settings = costs.meta_model(config), LoraSettings(rank=4)
-    rows = costs.rows(config, tokens=middling.TOKENS)
+    rows = costs.rows_of_study(config, tokens=middling.TOKENS)
 
     model = adapted(config, settings, checkpointing)
     kept = kept_bytes(model, study)
@@ -205,8 +205,8 @@ def test_a_larger_gpu_or_fewer_bits_never_fit_fewer_studies(eleven_billion: Plan
 
 
 def test_caches_hold_words_in_self_attention_and_patches_in_cross_attention() -> None:
-    config = llama32_vision()
-    study = costs.rows(config, tokens=100)
+    config = llama32_vision_config()
+    study = costs.rows_of_study(config, tokens=100)
     kept = costs.cache_bytes(costs.meta_model(config), study, new_tokens=28)
     assert kept == 2 * 2 * 1024 * (32 * 128 + 8 * 6404)  # keys and values of 8 heads of 128, two bytes each
 

@@ -18,7 +18,7 @@ transformers = pytest.importorskip("transformers")
 from rayscribe.vision_llm import costs  # noqa: E402
 from rayscribe.vision_llm.checkpointing import recompute_layers  # noqa: E402
 from rayscribe.vision_llm.lora import LoraSettings, kept_whole, lora_config  # noqa: E402
-from rayscribe.vision_llm.plan import read_config  # noqa: E402
+from rayscribe.vision_llm.plan import base_config  # noqa: E402
 
 
 def four_bits(folder: Path) -> transformers.PreTrainedModel:
@@ -27,7 +27,7 @@ def four_bits(folder: Path) -> transformers.PreTrainedModel:
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=torch.float32,
-        llm_int8_skip_modules=kept_whole(costs.meta_model(read_config(folder))),
+        llm_int8_skip_modules=kept_whole(costs.meta_model(base_config(folder))),
     )
     model = transformers.AutoModelForImageTextToText.from_pretrained(folder, quantization_config=settings)
     return peft.prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
@@ -58,7 +58,7 @@ def test_a_step_on_4_bit_weights_moves_the_adapters_and_nothing_else(
     torch.manual_seed(0)
     base = four_bits(tmp_path)
     kinds = [type(module).__name__ for module in base.modules()]
-    assert kinds.count("Linear4bit") == len(costs.quantised(costs.meta_model(read_config(tmp_path))))
+    assert kinds.count("Linear4bit") == len(costs.quantised(costs.meta_model(base_config(tmp_path))))
     model = peft.get_peft_model(base, lora_config(base, LoraSettings(rank=4, alpha=4))).train()
     if recomputed:
         recompute_layers(model.get_base_model())
@@ -81,6 +81,6 @@ def test_a_step_on_4_bit_weights_moves_the_adapters_and_nothing_else(
 def test_4_bit_weights_and_their_float32_rest_take_the_planned_bytes(tmp_path: Path) -> None:
     tiny_mllama(tmp_path)
     rest = sum(weight.nbytes for weight in four_bits(tmp_path).parameters() if weight.dtype == torch.float32)
-    planned = costs.meta_model(read_config(tmp_path))
+    planned = costs.meta_model(base_config(tmp_path))
     quantised = sum(layer.weight.numel() for layer in costs.quantised(planned).values())
     assert rest == 4 * (costs.parameters(planned) - quantised)

@@ -1,4 +1,4 @@
-"""Studies and what is known of their findings: 1 present, 0 absent, not a number where nobody knows.
+"""Studies and what is known of their findings: 1 present, 0 absent, not a number where unknown.
 
 Shapes: R studies, L findings.
 """
@@ -25,7 +25,7 @@ from rayscribe.study import Study, is_frontal
 
 Known = NDArray[np.float32]
 
-RULES, CODES = "rules", "codes"
+RULE_LABELS, CODES = "rules", "codes"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,10 +69,10 @@ def read_cohort(manifest: Manifest, split: str, config: CohortConfig) -> Cohort:
             "--cohort.views and --cohort.one-per-subject"
         )
     studied = studies
-    if config.labels == RULES:
+    if config.labels == RULE_LABELS:
         names, states_RL, source = _by_rules(studies)
     elif config.labels == CODES:
-        studies = [study for study in studies if study.problems]  # without any code nobody knows
+        studies = [study for study in studies if study.problems]  # without any code the findings are unknown
         names, states_RL, source = _coded(studies, manifest)
     else:
         path = Path(config.labels)
@@ -105,7 +105,7 @@ def cohort_digest(manifest: Manifest, config: CohortConfig) -> str:
     """Over all that decides who is counted as what: images and texts, patients, views and codes, the table of labels."""
     about = [[one.id, one.subject, one.views, one.problems] for one in sorted(manifest.studies, key=lambda one: one.id)]
     digest = hashlib.sha256(json.dumps([manifest.digest(), about]).encode()).hexdigest()
-    if config.labels in (RULES, CODES):
+    if config.labels in (RULE_LABELS, CODES):
         return digest
     if not Path(config.labels).is_file():
         raise InputError(f"{config.labels}: no such table of labels (--cohort.labels)")

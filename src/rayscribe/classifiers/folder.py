@@ -24,7 +24,7 @@ from rayscribe.models.folder import WEIGHTS, load_weights, read_facts, read_weig
 from rayscribe.provenance import terms_of
 from rayscribe.settings import from_plain, to_plain
 
-FORMAT = "rayscribe-classifier-1"
+CLASSIFIER_FORMAT = "rayscribe-classifier-1"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +60,7 @@ def build_classifier(config: ClassifyConfig, findings: int) -> Classifier:
 def save_classifier(folder: Path, trained: TrainedClassifier) -> None:
     """Every file is replaced as a whole; the weights last, with a digest of the decisions that go with them."""
     about = {
-        "format": FORMAT,
+        "format": CLASSIFIER_FORMAT,
         "rayscribe": __version__,
         "disclaimer": DISCLAIMER,
         "config": to_plain(trained.config),
@@ -77,7 +77,7 @@ def save_classifier(folder: Path, trained: TrainedClassifier) -> None:
 
 def load_classifier(folder: Path, device: torch.device | str = "cpu") -> TrainedClassifier:
     """The classifier in evaluation mode. Raises InputError that says what is missing or what does not fit."""
-    about = read_facts(folder, FORMAT)
+    about = read_facts(folder, CLASSIFIER_FORMAT)
     try:
         config = from_plain(ClassifyConfig, about["config"])
         findings = tuple(about["findings"])

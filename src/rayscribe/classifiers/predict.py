@@ -1,4 +1,4 @@
-"""One study of loose image files to probabilities, and to a picture of where an image speaks for a finding.
+"""One study of loose image files to probabilities, and to a heat map of the evidence for a finding.
 
 Shapes: V views, N patches, S the side of a square in pixels.
 """
@@ -25,7 +25,7 @@ from rayscribe.models.backbones import grid_side
 from rayscribe.models.classifier import class_map
 from rayscribe.study import Batch
 
-SIDE = 512
+_SIDE = 512
 "Of the picture, in pixels."
 _MARGIN = 36
 
@@ -78,13 +78,13 @@ def write_heatmap(
         finding = max(found.probabilities, key=lambda one: found.probabilities[one])
     name, map_VSS = evidence(trained, found, finding)
     heat_SS = map_VSS[0] / max(1e-12, float(map_VSS[0].max()))
-    picture = _overlaid(read_image(images[0], at_least=SIDE), heat_SS)
+    picture = _overlaid(read_image(images[0], at_least=_SIDE), heat_SS)
     text = f"{name}, probability {found.probabilities[name]:.2f}. Grad-CAM: evidence of the model, not the place of a lesion."
-    canvas = Image.new("RGB", (SIDE, SIDE + _MARGIN), "black")
+    canvas = Image.new("RGB", (_SIDE, _SIDE + _MARGIN), "black")
     canvas.paste(picture, (0, 0))
     draw = ImageDraw.Draw(canvas)
-    draw.text((6, SIDE + 4), text, fill="white")
-    draw.text((6, SIDE + 20), DISCLAIMER, fill="white")
+    draw.text((6, _SIDE + 4), text, fill="white")
+    draw.text((6, _SIDE + 20), DISCLAIMER, fill="white")
     with whole_file(path) as temporary:
         canvas.save(temporary, "PNG")
     return name
@@ -105,8 +105,8 @@ def evidence(trained: TrainedClassifier, found: Classified, finding: str) -> tup
 
 def _overlaid(grey: NDArray[np.uint8], heat: NDArray[np.floating[Any]]) -> Image.Image:
     """Red where the map is high, half through; the image itself stays readable."""
-    base = np.asarray(Image.fromarray(grey).resize((SIDE, SIDE), Image.Resampling.BILINEAR), np.float32)
-    smooth = Image.fromarray((255 * heat).astype(np.uint8)).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+    base = np.asarray(Image.fromarray(grey).resize((_SIDE, _SIDE), Image.Resampling.BILINEAR), np.float32)
+    smooth = Image.fromarray((255 * heat).astype(np.uint8)).resize((_SIDE, _SIDE), Image.Resampling.BICUBIC)
     share = 0.5 * np.asarray(smooth, np.float32)[..., None] / 255
     colour = np.array([255.0, 60.0, 0.0], np.float32)
     return Image.fromarray((base[..., None] * (1 - share) + colour * share).astype(np.uint8))

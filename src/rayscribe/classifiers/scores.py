@@ -5,7 +5,7 @@ Shapes: R studies, L findings.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -25,12 +25,19 @@ from rayscribe.data.manifest import Manifest
 from rayscribe.errors import DISCLAIMER, InputError
 from rayscribe.files import sha256_of
 from rayscribe.labels import NEGATIVE, NOT_MENTIONED, OBSERVATIONS, POSITIVE
-from rayscribe.metrics.classification import RESAMPLES, finding_intervals, finding_scores, floors, macro, sigmoid
+from rayscribe.metrics.classification import (
+    CLASSIFICATION_RESAMPLES,
+    finding_intervals,
+    finding_scores,
+    floors,
+    macro,
+    sigmoid,
+)
 from rayscribe.models.folder import WEIGHTS
+from rayscribe.progress import ProgressBar
 from rayscribe.provenance import check_unseen, note_test
 from rayscribe.study import Study
 
-Progress = Callable[[Iterable[Any]], Iterable[Any]]
 LEAST = 2
 "Studies with and without a finding that a split must have before the finding is scored."
 
@@ -41,9 +48,9 @@ def score_classifiers(
     *,
     split: str,
     labels: str | None = None,
-    resamples: int = RESAMPLES,
+    resamples: int = CLASSIFICATION_RESAMPLES,
     features: Path | None = None,
-    progress: Progress = iter,
+    progress: ProgressBar = iter,
 ) -> dict[str, Any]:
     """The findings of one or several classifiers, each under its own rules of who is counted; `labels` replaces the source.
 
@@ -93,7 +100,7 @@ def study_logits(
     studies: Sequence[Study],
     *,
     features: Path | None = None,
-    progress: Progress = iter,
+    progress: ProgressBar = iter,
 ) -> Logits:
     """Of all findings (R, L), from files, or from the feature cache where the backbone is frozen."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from rayscribe.errors import InputError
 from rayscribe.labels import Labeler
 
-Reading = Literal["plain", "chexpert"]
+RuleReading = Literal["plain", "chexpert"]
 "How the built-in rules read: as a radiologist would, or with the habits of the CheXpert labeler's output."
 
 
@@ -31,7 +31,7 @@ def choice(arguments: list[str], known: Sequence[str], what: str, usage: str) ->
     raise InputError(f"{given}; there are {', '.join(known)}. Usage: {usage}")
 
 
-def chosen_labeler(checkpoint: Path | None, bert: Path | None, reading: Reading) -> Labeler:
+def chosen_labeler(checkpoint: Path | None, bert: Path | None, reading: RuleReading) -> Labeler:
     """CheXbert where a checkpoint is named, otherwise the built-in rules."""
     if checkpoint is None:
         from rayscribe.metrics.labeler import RuleLabeler

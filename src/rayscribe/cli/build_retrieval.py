@@ -85,22 +85,17 @@ def _built(wanted: Any) -> Any:
     from tqdm import tqdm
 
     from rayscribe.data.manifest import read_manifest
-    from rayscribe.data.retrieval_building import build_aligned, build_clip
+    from rayscribe.data.retrieval_building import AlignedConfig, build_aligned, build_clip
 
     text = replace(_USUAL, section=wanted.section, cleaning=wanted.cleaning)
     bar: Callable[[Iterable[Any]], Iterable[Any]] = partial(tqdm, desc="images and reports", unit="block")
     manifest = read_manifest(wanted.data)
     if wanted.clip is not None:
         return build_clip(manifest, text, wanted.clip, wanted.out, top=_TOP, progress=bar)
-    encoder = replace(wanted.backbone, trainable=False)
-    return build_aligned(
-        manifest,
-        text,
-        encoder,
-        wanted.images,
-        wanted.out,
+    aligned = AlignedConfig(
+        encoder=replace(wanted.backbone, trainable=False),
+        images=wanted.images,
         width=wanted.width,
-        top=_TOP,
         features=wanted.features,
-        progress=bar,
     )
+    return build_aligned(manifest, text, aligned, wanted.out, top=_TOP, progress=bar)

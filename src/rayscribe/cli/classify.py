@@ -7,6 +7,7 @@ import json
 import math
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -78,56 +79,52 @@ def _train(arguments: list[str]) -> None:
 def _test(arguments: list[str]) -> None:
     import tyro
 
-    def test(
-        models: tyro.conf.Positional[tuple[Path, ...]],
-        data: Path,
-        split: str = "test",
-        labels: str | None = None,
-        json: Path | None = None,
-        plots: Path | None = None,
-        resamples: int = 1000,
-        features: Path | None = None,
-    ) -> None:
-        """Scores classifiers on a split: every finding with its interval over patients, beside what needs no image.
+    @dataclass(frozen=True, kw_only=True)
+    class Test:
+        """Scores classifiers on a split: every finding with its interval over patients, beside what needs no image."""
 
-        Args:
-            models: classifiers' folders; several for findings that have a model each
-            data: the manifest
-            split: train, val or test
-            labels: `rules`, `codes` or a table, instead of the labels' source in training
-            json: write the scores there
-            plots: write ROC, precision-recall and calibration drawings into this folder, as SVG and PNG
-            resamples: of the bootstrap
-            features: folder of the feature cache of frozen backbones; the user's cache folder when empty
-        """
-        if not models:
-            raise InputError(
-                "name at least one classifier; usage: rayscribe classify test MODEL... --data data.parquet"
-            )
-        from rayscribe.classifiers.scores import score_classifiers
-        from rayscribe.data.manifest import read_manifest
-        from rayscribe.pages.classifier_plots import write_curves
-        from rayscribe.pages.classifier_table import score_table
-        from rayscribe.settings import need
+        models: tyro.conf.Positional[tuple[Path, ...]]
+        "classifiers' folders; several for findings that have a model each"
+        data: Path
+        "the manifest"
+        split: str = "test"
+        "train, val or test"
+        labels: str | None = None
+        "`rules`, `codes` or a table, instead of the labels' source in training"
+        json: Path | None = None
+        "write the scores there"
+        plots: Path | None = None
+        "write ROC, precision-recall and calibration drawings into this folder, as SVG and PNG"
+        resamples: int = 1000
+        "of the bootstrap"
+        features: Path | None = None
+        "folder of the feature cache of frozen backbones; the user's cache folder when empty"
 
-        need(resamples > 0, "--resamples", resamples, "at least 1")
-        result = score_classifiers(
-            models,
-            read_manifest(data),
-            split=split,
-            labels=labels,
-            resamples=resamples,
-            features=features,
-            progress=_bar("classifying"),
-        )
-        print(score_table(result))
-        if json is not None:
-            _write_json(json, result)
-        if plots is not None:
-            for path in write_curves(result, plots):
-                print(f"wrote {path}")
+    wanted = parsed(Test, arguments, "classify test")
+    if not wanted.models:
+        raise InputError("name at least one classifier; usage: rayscribe classify test MODEL... --data data.parquet")
+    from rayscribe.classifiers.scores import score_classifiers
+    from rayscribe.data.manifest import read_manifest
+    from rayscribe.pages.classifier_plots import write_curves
+    from rayscribe.pages.classifier_table import score_table
+    from rayscribe.settings import need
 
-    parsed(test, arguments, "classify test")
+    need(wanted.resamples > 0, "--resamples", wanted.resamples, "at least 1")
+    result = score_classifiers(
+        wanted.models,
+        read_manifest(wanted.data),
+        split=wanted.split,
+        labels=wanted.labels,
+        resamples=wanted.resamples,
+        features=wanted.features,
+        progress=_bar("classifying"),
+    )
+    print(score_table(result))
+    if wanted.json is not None:
+        _write_json(wanted.json, result)
+    if wanted.plots is not None:
+        for path in write_curves(result, wanted.plots):
+            print(f"wrote {path}")
 
 
 def _tune(arguments: list[str]) -> None:
@@ -151,7 +148,7 @@ def _tune(arguments: list[str]) -> None:
         Args:
             data: the manifest
             run: the search's folder: study.db (SQLite, Optuna's), trial-0, trial-1, ...
-            trials: how many there shall be in all
+            trials: how many to run in all
             space: what is searched
             config: where the rest comes from
             features: folder of the feature cache of frozen backbones; the user's cache folder when empty
@@ -180,7 +177,7 @@ def _predict(arguments: list[str]) -> None:
             images: PNG, JPEG or DICOM files of one study
             model: the classifier's folder
             json: print JSON
-            heatmap: write the first image there with where it speaks for --finding (Grad-CAM); PNG
+            heatmap: write the first image there with the evidence for --finding (Grad-CAM) drawn in; PNG
             finding: whose heat map; the likeliest when empty
         """
         if not images:

@@ -43,9 +43,9 @@ def _deidentify(inputs: tuple[Path, ...], out: Path, key: Path | None, burnt_in:
     from tqdm import tqdm
 
     from rayscribe.data.dicom_deidentify import deidentified, dicom_files
-    from rayscribe.data.dicom_profile import Pseudonyms, table
+    from rayscribe.data.dicom_profile import Pseudonyms, profile_actions
 
-    table()
+    profile_actions()
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out}: a file; name a folder")
     secret = secrets.token_bytes(32) if key is None else _secret(key)
@@ -63,7 +63,7 @@ def _deidentify(inputs: tuple[Path, ...], out: Path, key: Path | None, burnt_in:
     print(f"{written} of {len(found.files)} DICOM files de-identified into {out}{others}\n{_BURNT_IN}")
     if faults:
         print("\n".join(faults), file=sys.stderr)
-        raise InputError(f"{len(faults)} files have no copy; the reasons stand above")
+        raise InputError(f"{len(faults)} files have no copy; see the reasons above")
 
 
 def _secret(key: Path) -> bytes:

@@ -7,15 +7,19 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from rayscribe.cli.arguments import Reading, chosen_labeler, parsed
+from rayscribe.cli.arguments import RuleReading, chosen_labeler, parsed
 from rayscribe.errors import InputError
 from rayscribe.files import write_text
 from rayscribe.provenance import note_test
 
+if TYPE_CHECKING:
+    from rayscribe.data.manifest import Manifest
+    from rayscribe.evaluation.tools import Tools
 
-def evaluate(arguments: list[str]) -> None:
+
+def evaluate_verb(arguments: list[str]) -> None:
     import tyro
 
     from rayscribe.evaluation.protocol import Protocol
@@ -37,7 +41,7 @@ def evaluate(arguments: list[str]) -> None:
         "write a page there"
         plots: Path | None = None
         "write the page's drawings into this folder, as SVG and PNG"
-        reading: Reading = "plain"
+        reading: RuleReading = "plain"
         "plain, or chexpert: the built-in rules with the CheXpert labeler's misreadings, for numbers made with its output"
         chexbert: Path | None = None
         "label with this CheXbert checkpoint instead of the built-in rules"
@@ -60,32 +64,50 @@ def evaluate(arguments: list[str]) -> None:
         image_floors: bool = True
         "read the images for the floors that need them"
 
-    wanted = parsed(Evaluate, arguments, "evaluate")
-    _evaluate(wanted)
+    _evaluate(parsed(Evaluate, arguments, "evaluate"))
 
 
 def _evaluate(wanted: Any) -> None:
-    from tqdm import tqdm
-
-    from rayscribe.data.label_tables import LabelTables, read_labels
     from rayscribe.data.manifest import read_manifest
     from rayscribe.data.predictions import read_predictions
-    from rayscribe.evaluation.evaluate import STAGES
-    from rayscribe.evaluation.evaluate import evaluate as scored
-    from rayscribe.evaluation.protocol import check_protocol, reference_reports, written_reports
-    from rayscribe.evaluation.tools import Tools
-    from rayscribe.metrics.radgraph import RadGraph, read_annotations
-    from rayscribe.metrics.similarity import SentenceEncoder
+    from rayscribe.evaluation.protocol import check_protocol
     from rayscribe.pages.summary import summary
 
+    _check_pairs(wanted)
+    check_protocol(wanted.predictions, wanted.protocol)
+    predictions, manifest = read_predictions(wanted.predictions), read_manifest(wanted.data)
+    result = _scored(wanted, predictions, manifest, _tools(wanted))
+    print(summary(result))
+    if wanted.split == "test":
+        _note_scored(wanted.predictions, result)
+    if wanted.json is not None:
+        write_text(wanted.json, json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+        print(f"wrote {wanted.json}")
+    if wanted.plots is not None:
+        from rayscribe.pages.plots import write_plots
+
+        print(f"wrote {len(write_plots(result, wanted.plots))} drawings into {wanted.plots}")
+    if wanted.html is not None:
+        write_text(wanted.html, _page(wanted, predictions, manifest, result))
+        print(f"wrote {wanted.html}")
+
+
+def _check_pairs(wanted: Any) -> None:
     if (wanted.predicted_labels is None) != (wanted.reference_labels is None):
         raise InputError(
             "give both --predicted-labels and --reference-labels; labels of two labelers are not comparable"
         )
     if (wanted.predicted_graphs is None) != (wanted.reference_graphs is None):
         raise InputError("give both --predicted-graphs and --reference-graphs")
-    check_protocol(wanted.predictions, wanted.protocol)
-    predictions, manifest = read_predictions(wanted.predictions), read_manifest(wanted.data)
+
+
+def _tools(wanted: Any) -> "Tools":
+    """The labeler, models and tables that the options name."""
+    from rayscribe.data.label_tables import LabelTables, read_labels
+    from rayscribe.evaluation.tools import Tools
+    from rayscribe.metrics.radgraph import RadGraph, read_annotations
+    from rayscribe.metrics.similarity import SentenceEncoder
+
     tables = LabelTables.read(wanted.predicted_labels, wanted.reference_labels) if wanted.predicted_labels else None
     tools = Tools(
         labeler=chosen_labeler(wanted.chexbert, wanted.bert, wanted.reading),
@@ -101,13 +123,22 @@ def _evaluate(wanted: Any) -> None:
     if wanted.sentences is not None:
         folder = None if wanted.sentences == Path("installed") else wanted.sentences
         tools = replace(tools, sentences=SentenceEncoder.load(folder))
+    return tools
+
+
+def _scored(wanted: Any, predictions: dict[str, str], manifest: "Manifest", tools: "Tools") -> dict[str, Any]:
+    """The scores, with a bar that shows the stage."""
+    from tqdm import tqdm
+
+    from rayscribe.evaluation.evaluate import STAGES, evaluate
+
     with tqdm(total=STAGES, unit="stage") as bar:
 
         def stage(name: str) -> None:
             bar.set_description(name)
             bar.update()
 
-        result = scored(
+        return evaluate(
             predictions,
             manifest,
             split=wanted.split,
@@ -116,23 +147,15 @@ def _evaluate(wanted: Any) -> None:
             stage=stage,
             progress=lambda things: tqdm(things, leave=False),
         )
-    print(summary(result))
-    if wanted.split == "test":
-        _note_scored(wanted.predictions, result)
-    if wanted.json is not None:
-        write_text(wanted.json, json.dumps(result, indent=1, ensure_ascii=False) + "\n")
-        print(f"wrote {wanted.json}")
-    if wanted.plots is not None:
-        from rayscribe.pages.plots import write_plots
 
-        print(f"wrote {len(write_plots(result, wanted.plots))} drawings into {wanted.plots}")
-    if wanted.html is not None:
-        from rayscribe.pages.evaluation import evaluation_page
 
-        references = reference_reports(manifest, wanted.split, wanted.protocol)
-        reports = written_reports(predictions, references, wanted.split, wanted.protocol)
-        write_text(wanted.html, evaluation_page(result, manifest, reports, references))
-        print(f"wrote {wanted.html}")
+def _page(wanted: Any, predictions: dict[str, str], manifest: "Manifest", result: dict[str, Any]) -> str:
+    from rayscribe.evaluation.protocol import reference_reports, written_reports
+    from rayscribe.pages.evaluation import evaluation_page
+
+    references = reference_reports(manifest, wanted.split, wanted.protocol)
+    reports = written_reports(predictions, references, wanted.split, wanted.protocol)
+    return evaluation_page(result, manifest, reports, references)
 
 
 def _note_scored(predictions: Path, result: dict[str, Any]) -> None:
@@ -143,7 +166,7 @@ def _note_scored(predictions: Path, result: dict[str, Any]) -> None:
         note_test(folder, {"scored": predictions.name, "signature": result["signature"]})
 
 
-def compare(arguments: list[str]) -> None:
+def compare_verb(arguments: list[str]) -> None:
     import tyro
 
     def compare_scores(
@@ -167,11 +190,10 @@ def compare(arguments: list[str]) -> None:
 
 
 def _compare(scores: tuple[str, ...], page: Path | None, latex: Path | None, target: Path | None) -> None:
-    from rayscribe.evaluation.compare import compare as compared
-    from rayscribe.evaluation.compare import read_entry
+    from rayscribe.evaluation.compare import compare, read_entry
     from rayscribe.pages.compare import compare_latex, compare_page, compare_text
 
-    result = compared([read_entry(one) for one in scores])
+    result = compare([read_entry(one) for one in scores])
     print(compare_text(result))
     makers: list[tuple[Path | None, Callable[[dict[str, Any]], str]]] = [
         (page, compare_page),

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from rayscribe.cli.arguments import Reading, chosen_labeler, parsed
+from rayscribe.cli.arguments import RuleReading, chosen_labeler, parsed
 from rayscribe.errors import DISCLAIMER, InputError
 from rayscribe.files import write_text
 
@@ -19,7 +19,7 @@ def label(arguments: list[str]) -> None:
         table: tyro.conf.Positional[Path],
         out: Path,
         column: tuple[str, ...] = ("report",),
-        reading: Reading = "chexpert",
+        reading: RuleReading = "chexpert",
         evidence: Path | None = None,
         chexbert: Path | None = None,
         bert: Path | None = None,
@@ -82,7 +82,7 @@ def _label(
         print(f"wrote {evidence}")
 
 
-def audit(arguments: list[str]) -> None:
+def audit_verb(arguments: list[str]) -> None:
     import tyro
 
     def audit_split(
@@ -113,7 +113,7 @@ def _audit(
 ) -> None:
     from tqdm import tqdm
 
-    from rayscribe.data.audit import audit as audited
+    from rayscribe.data.audit import audit
     from rayscribe.data.manifest import read_manifest
     from rayscribe.data.resplit import stratified_split, write_split
     from rayscribe.metrics.labeler import RuleLabeler
@@ -121,7 +121,7 @@ def _audit(
 
     manifest = read_manifest(data)
     total = len({path for study in manifest.studies for path in study.images})
-    result, copies = audited(
+    result, copies = audit(
         manifest,
         RuleLabeler(),
         read_images=read_images,

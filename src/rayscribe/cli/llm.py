@@ -71,7 +71,7 @@ def _wrap(arguments: list[str]) -> None:
         config: Annotated[LlmConfig, tyro.conf.arg(name="")] = LLM_RECIPES[recipe](),  # noqa: B008  # frozen
         download: bool = False,
     ) -> None:
-        """Makes a model folder of a base model as it comes, to stand beside a tuned one; nothing is trained or copied.
+        """Makes a model folder of a base model as it comes, to compare with a tuned one; nothing is trained or copied.
 
         Args:
             out: the folder to write
@@ -147,10 +147,10 @@ def _plan(arguments: list[str]) -> None:
             lora: the adapters
             work: batch, tokens and steps
         """
-        from rayscribe.vision_llm.plan import llama32_vision, plan_table, read_config
+        from rayscribe.vision_llm.plan import base_config, llama32_vision_config, plan_table
         from rayscribe.vision_llm.plan import plan as planned
 
-        print(plan_table(planned(llama32_vision() if base is None else read_config(base), lora, work)))
+        print(plan_table(planned(llama32_vision_config() if base is None else base_config(base), lora, work)))
 
     parsed(plan, arguments, "llm plan")
 

@@ -129,15 +129,15 @@ def _generate(arguments: list[str]) -> None:
 
 
 def _evaluate(arguments: list[str]) -> None:
-    from rayscribe.cli.evaluate import evaluate
+    from rayscribe.cli.evaluate import evaluate_verb
 
-    evaluate(arguments)
+    evaluate_verb(arguments)
 
 
 def _compare(arguments: list[str]) -> None:
-    from rayscribe.cli.evaluate import compare
+    from rayscribe.cli.evaluate import compare_verb
 
-    compare(arguments)
+    compare_verb(arguments)
 
 
 def _reader_study(arguments: list[str]) -> None:
@@ -153,9 +153,9 @@ def _label(arguments: list[str]) -> None:
 
 
 def _audit(arguments: list[str]) -> None:
-    from rayscribe.cli.inspect import audit
+    from rayscribe.cli.inspect import audit_verb
 
-    audit(arguments)
+    audit_verb(arguments)
 
 
 def _classify(arguments: list[str]) -> None:

@@ -5,7 +5,7 @@ Annotations are evaluated here (no postponed ones), because tyro reads them from
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,18 +19,25 @@ if TYPE_CHECKING:
 
 
 def prepare(arguments: list[str]) -> None:
+    kinds: dict[str, Callable[[list[str]], None]] = {
+        "iu-xray": _iu_xray,
+        "mimic-cxr": _mimic_cxr,
+        "table": _table,
+        "phantom": _phantom,
+    }
+    source = choice(arguments, tuple(kinds), "source", "rayscribe prepare SOURCE [options] --out data.parquet")
+    kinds[source](arguments[1:])
+
+
+def _iu_xray(arguments: list[str]) -> None:
     import tyro
 
-    sources = ("iu-xray", "mimic-cxr", "table", "phantom")
-    source = choice(arguments, sources, "source", "rayscribe prepare SOURCE [options] --out data.parquet")
-    from rayscribe.cli.prepare_mimic import from_mimic_cxr
-    from rayscribe.data import iu_xray, table
-    from rayscribe.data.phantom_truth import PhantomConfig
+    from rayscribe.data import iu_xray
 
     def from_iu_xray(
         root: tyro.conf.Positional[Path],
         out: Path,
-        layout: iu_xray.Layout | None = None,
+        layout: iu_xray.IuXrayLayout | None = None,
         splits: Path | None = None,
         leave_out_faulty: bool = False,
     ) -> None:
@@ -43,72 +50,91 @@ def prepare(arguments: list[str]) -> None:
             splits: a table of id and split that takes the place of the source's, such as `rayscribe audit --resplit` writes
             leave_out_faulty: write the manifest although some input is broken
         """
-        studies = resplit(iu_xray.read(root, layout=layout), splits)
+        studies = resplit(iu_xray.read_iu_xray(root, layout=layout), splits)
         about = {
             "source": "iu-xray",
             "root": str(root),
             "layout": layout or iu_xray.find_layout(root),
-            "terms": iu_xray.TERMS,
+            "terms": iu_xray.IU_XRAY_TERMS,
         }
         write_checked(studies, about, out, missing_is_fault=False, leave_out_faulty=leave_out_faulty)
 
-    def from_table(
-        file: tyro.conf.Positional[Path],
-        out: Path,
-        columns: table.Columns = table.Columns(),  # noqa: B008  # frozen
-        image_root: Path | None = None,
-        terms: str = "not stated",
-        images_may_be_shown: bool = False,
-        restricted: bool = False,
-        splits: Path | None = None,
-        without_reports: bool = False,
-        leave_out_faulty: bool = False,
-    ) -> None:
-        """Any table (CSV, TSV, JSONL, Parquet) with an id, image paths and a report.
+    parsed(from_iu_xray, arguments, "prepare iu-xray")
 
-        Args:
-            file: the table
-            out: the manifest to write
-            columns: which column holds what
-            image_root: where relative image paths start; the table's folder when empty
-            terms: what the licence of the data allows; goes into every model trained on it
-            images_may_be_shown: the terms allow copies of the images, so pages may hold them
-            restricted: the data are under a use agreement: no text on pages, no export of models without your word
-            splits: a table of id and split that takes the place of the source's, such as `rayscribe audit --resplit` writes
-            without_reports: keep studies without a report, for classifiers; labels may be codes (--columns.problems)
-            leave_out_faulty: write the manifest although some input is broken
-        """
-        read = table.read(file, columns=columns, image_root=image_root, needs_text=not without_reports)
-        studies = resplit(read, splits)
-        about = {"source": "table", "root": str(file), "terms": terms, "images_may_be_shown": images_may_be_shown}
-        about |= {RESTRICTED: True} if restricted else {}
-        write_checked(
-            studies,
-            about,
-            out,
-            missing_is_fault=True,
-            needs_text=not without_reports,
-            leave_out_faulty=leave_out_faulty,
-        )
+
+def _mimic_cxr(arguments: list[str]) -> None:
+    from rayscribe.cli.prepare_mimic import from_mimic_cxr
+
+    parsed(from_mimic_cxr, arguments, "prepare mimic-cxr")
+
+
+def _table(arguments: list[str]) -> None:
+    import tyro
+
+    from rayscribe.data.table import Columns, read_table
+
+    @dataclass(frozen=True, kw_only=True)
+    class PrepareTable:
+        """Any table (CSV, TSV, JSONL, Parquet) with an id, image paths and a report."""
+
+        file: tyro.conf.Positional[Path]
+        "the table"
+        out: Path
+        "the manifest to write"
+        columns: Columns = field(default_factory=Columns)
+        "which column holds what"
+        image_root: Path | None = None
+        "where relative image paths start; the table's folder when empty"
+        terms: str = "not stated"
+        "what the licence of the data allows; goes into every model trained on it"
+        images_may_be_shown: bool = False
+        "the terms allow copies of the images, so pages may hold them"
+        restricted: bool = False
+        "the data are under a use agreement: no text on pages, no export of models without your word"
+        splits: Path | None = None
+        "a table of id and split that takes the place of the source's, such as `rayscribe audit --resplit` writes"
+        without_reports: bool = False
+        "keep studies without a report, for classifiers; labels may be codes (--columns.problems)"
+        leave_out_faulty: bool = False
+        "write the manifest although some input is broken"
+
+    wanted = parsed(PrepareTable, arguments, "prepare table")
+    needs_text = not wanted.without_reports
+    studies = read_table(wanted.file, columns=wanted.columns, image_root=wanted.image_root, needs_text=needs_text)
+    about = {
+        "source": "table",
+        "root": str(wanted.file),
+        "terms": wanted.terms,
+        "images_may_be_shown": wanted.images_may_be_shown,
+    }
+    about |= {RESTRICTED: True} if wanted.restricted else {}
+    write_checked(
+        resplit(studies, wanted.splits),
+        about,
+        wanted.out,
+        missing_is_fault=True,
+        needs_text=needs_text,
+        leave_out_faulty=wanted.leave_out_faulty,
+    )
+
+
+def _phantom(arguments: list[str]) -> None:
+    import tyro
+
+    from rayscribe.data.phantom_truth import PhantomConfig
 
     def from_phantom(
         out: Path,
         phantom: Annotated[PhantomConfig, tyro.conf.arg(name="")] = PhantomConfig(),  # noqa: B008  # frozen
     ) -> None:
-        """Draws chest X-rays with reports; the images stand beside the manifest.
+        """Draws chest X-rays with reports; the images go beside the manifest.
 
         Args:
             out: the manifest to write; the folder has its name without the suffix
         """
         write_phantom_manifest(out, phantom)
 
-    kinds: dict[str, Callable[..., None]] = {
-        "iu-xray": from_iu_xray,
-        "mimic-cxr": from_mimic_cxr,
-        "table": from_table,
-        "phantom": from_phantom,
-    }
-    parsed(kinds[source], arguments[1:], f"prepare {source}")
+    parsed(from_phantom, arguments, "prepare phantom")
 
 
 def write_phantom_manifest(out: Path, phantom: Any) -> None:
@@ -117,7 +143,7 @@ def write_phantom_manifest(out: Path, phantom: Any) -> None:
 
     from tqdm import tqdm
 
-    from rayscribe.data import iu_xray
+    from rayscribe.data.iu_xray import read_iu_xray
     from rayscribe.data.phantom import write_phantom
 
     root = out.with_suffix("")
@@ -128,7 +154,7 @@ def write_phantom_manifest(out: Path, phantom: Any) -> None:
         "terms": "synthetic; no restriction",
         "images_may_be_shown": True,
     }
-    write_checked(iu_xray.read(root), about, out, missing_is_fault=True, leave_out_faulty=False)
+    write_checked(read_iu_xray(root), about, out, missing_is_fault=True, leave_out_faulty=False)
 
 
 def resplit(studies: list[Study], splits: Path | None) -> list[Study]:

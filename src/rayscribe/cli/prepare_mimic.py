@@ -10,7 +10,7 @@ from typing import Annotated
 
 import tyro
 
-from rayscribe.data.mimic_cxr import TERMS, Cohort, MimicOptions, read_cohort
+from rayscribe.data.mimic_cxr import MIMIC_TERMS, MimicCohort, MimicOptions, read_mimic_cohort
 from rayscribe.data.mimic_labels import write_label_tables
 from rayscribe.study import SPLITS
 
@@ -35,14 +35,14 @@ def from_mimic_cxr(
     """
     from rayscribe.cli.prepare import resplit, write_checked
 
-    cohort = read_cohort(root, options)
+    cohort = read_mimic_cohort(root, options)
     for line in counted(cohort, options):
         print(line)
     about = {
         "source": "mimic-cxr",
         "root": str(root),
         "layout": cohort.layout,
-        "terms": TERMS,
+        "terms": MIMIC_TERMS,
         "restricted": True,
         "options": asdict(options) | {"layout": cohort.layout},
         "listed": {"images": cohort.images, "studies": cohort.examinations},
@@ -61,8 +61,8 @@ def from_mimic_cxr(
         print(f"wrote {path}: labels of {labelled} of {len(manifest.studies)} studies")
 
 
-def counted(cohort: Cohort, options: MimicOptions) -> list[str]:
-    """What the copy holds, beside what was published, and what is not taken."""
+def counted(cohort: MimicCohort, options: MimicOptions) -> list[str]:
+    """The counts of the copy next to the published ones, and what is left out."""
     records = " / ".join(f"{cohort.with_findings[split]:,}" for split in SPLITS)
     rows = [
         ("images", f"{cohort.images:,}", "377,110 (MIMIC-CXR-JPG 2.0.0 and 2.1.0)"),

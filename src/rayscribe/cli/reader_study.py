@@ -32,7 +32,7 @@ def _make_form(arguments: list[str]) -> None:
     class MakeStudy:
         """Makes a blind study of two systems: a page for readers, and its key.
 
-        Files that are there already are never overwritten.
+        Existing files are never overwritten.
         `rayscribe reader-study score KEY VOTES...` counts what they voted.
         """
 
@@ -100,7 +100,7 @@ def _taken(option: str, path: Path) -> InputError:
     reason = (
         "without it the votes of its study cannot be counted" if option == "--key" else "readers may be voting by it"
     )
-    return InputError(f"{path}: there already; {reason}. Name another {option}, or delete it when that study is over")
+    return InputError(f"{path}: already exists; {reason}. Name another {option}, or delete it when that study is over")
 
 
 def _write_all(wanted: Any, study: Any, page: str) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,12 +23,11 @@ from rayscribe.data.near_duplicates import ALIKE, near_duplicates
 from rayscribe.errors import DISCLAIMER, InputError
 from rayscribe.labels import OBSERVATIONS, POSITIVE, Labeler
 from rayscribe.metrics.statistics import holm
+from rayscribe.progress import ProgressBar
 from rayscribe.study import SPLITS, Study, is_frontal
 
-Progress = Callable[[Iterable[Any]], Iterable[Any]]
-
 COPIED = 0.05
-"A share of a split's reports that stand in train as well, from which it is worth a warning."
+"Warn when at least this share of a split's reports occurs in train as well."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +45,7 @@ class Copies:
 
 
 def audit(
-    manifest: Manifest, labeler: Labeler, *, read_images: bool = True, progress: Progress = iter
+    manifest: Manifest, labeler: Labeler, *, read_images: bool = True, progress: ProgressBar = iter
 ) -> tuple[dict[str, Any], Copies]:
     """Everything that the page and the JSON show, and the groups that a better split has to keep together."""
     studies = list(manifest.studies)
@@ -179,7 +178,7 @@ def _equal_rates_p(counts: Sequence[tuple[int, int]]) -> float:
     return math.exp(-statistic / 2) if len(counts) == 3 else math.erfc(math.sqrt(statistic / 2))
 
 
-def _images(studies: Sequence[Study], progress: Progress) -> dict[str, Any]:
+def _images(studies: Sequence[Study], progress: ProgressBar) -> dict[str, Any]:
     paths = sorted({path for study in studies for path in study.images})
     with ThreadPoolExecutor() as pool:
         faults = [fault for fault in progress(pool.map(_fault, paths)) if fault]
@@ -198,7 +197,7 @@ def _warnings(result: Mapping[str, Any]) -> list[str]:
     found = []
     for split, kinds in result["copies_of_train"].items():
         for kind, words in (
-            ("same_report", "reports stand word for word in train"),
+            ("same_report", "reports occur word for word in train"),
             ("same_image", "studies share an image file with train"),
             ("same_patient", "studies are of patients in train"),
         ):

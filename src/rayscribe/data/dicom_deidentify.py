@@ -14,7 +14,7 @@ import numpy as np
 
 from rayscribe.data.dicom import quiet_pydicom
 from rayscribe.data.dicom_decoding import damage
-from rayscribe.data.dicom_profile import Pseudonyms, table, without_patient
+from rayscribe.data.dicom_profile import Pseudonyms, profile_actions, without_patient
 from rayscribe.data.dicom_streams import without_comments
 from rayscribe.errors import InputError
 from rayscribe.files import whole_file
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class DicomInputs:
     """The DICOM files among the inputs, and how many files of the folders are none."""
 
     files: list[Path]
     others: int
 
 
-def dicom_files(inputs: Sequence[Path], out: Path) -> Found:
+def dicom_files(inputs: Sequence[Path], out: Path) -> DicomInputs:
     """Files as named, and all below folders except what lies in `out`. Raises InputError for a missing input."""
     named = [path for path in inputs if not path.is_dir()]
     if missing := [path for path in named if not path.is_file()]:
@@ -40,7 +40,7 @@ def dicom_files(inputs: Sequence[Path], out: Path) -> Found:
     below = [path for path in below if not path.resolve().is_relative_to(out.resolve())]
     images = [path for path in below if _is_dicom(path)]
     unique = {path.resolve(): path for path in [*named, *images]}
-    return Found(files=list(unique.values()), others=len(below) - len(images))
+    return DicomInputs(files=list(unique.values()), others=len(below) - len(images))
 
 
 def deidentified(path: Path, out: Path, pseudonyms: Pseudonyms, *, burnt_in: bool = False) -> Path:
@@ -50,7 +50,7 @@ def deidentified(path: Path, out: Path, pseudonyms: Pseudonyms, *, burnt_in: boo
     """
     import pydicom
 
-    table()  # a missing package is no fault of the file
+    profile_actions()  # a missing package is no fault of the file
     with quiet_pydicom():
         try:
             data = pydicom.dcmread(path)
@@ -61,7 +61,7 @@ def deidentified(path: Path, out: Path, pseudonyms: Pseudonyms, *, burnt_in: boo
             copy["PixelData"].is_undefined_length = data.file_meta.TransferSyntaxUID.is_encapsulated
             target = out / f"{copy.SOPInstanceUID}.dcm"
             if target.exists():
-                raise InputError(f"{path}: its copy {target} is there already; choose another --out, or remove it")
+                raise InputError(f"{path}: its copy {target} already exists; choose another --out, or delete it")
             with whole_file(target) as temporary:
                 copy.save_as(temporary, enforce_file_format=True)
         except InputError:

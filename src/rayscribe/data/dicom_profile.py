@@ -1,7 +1,7 @@
 """A DICOM image without its patient: the Basic Application Level Confidentiality Profile of PS3.15, and stricter.
 
 Table E.1-1 says what happens to the attributes that it names. What it does not name keeps its numbers and a few codes of
-fixed vocabulary; every other text is emptied, because a text that nobody thought of is where a name is found.
+fixed vocabulary; every other text is emptied, because names turn up in the texts that no list names.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ _BULK = ("PixelData", "LUTData")
 
 @dataclass(frozen=True, slots=True)
 class Pseudonyms:
-    """One secret; the same key gives the same replacements, and without it nobody can go back or guess forward."""
+    """One secret; the same key gives the same replacements, and without it they cannot be inverted or guessed."""
 
     key: bytes
 
@@ -98,7 +98,7 @@ def without_patient(data: Dataset, pseudonyms: Pseudonyms) -> Dataset:
 
 
 @cache
-def table() -> dict[tuple[int, int], Action]:
+def profile_actions() -> dict[tuple[int, int], Action]:
     """Table E.1-1 by group and element. Raises InputError where the package that holds it is not installed."""
     try:
         from dicomanonymizer.dicomfields_selector import dicom_anonymization_database_selector  # of the extra `dicom`
@@ -122,7 +122,7 @@ def _cleaned(data: Dataset, pseudonyms: Pseudonyms) -> Dataset:
             continue
         try:
             element = data[tag]
-        except damage():  # a value against its type's rules; nobody knows what it is
+        except damage():  # the value breaks the rules of its type
             continue
         _keep(element, cleaned, pseudonyms)
     if "CodeValue" in data and (meant := _public_code(data)):
@@ -133,13 +133,15 @@ def _cleaned(data: Dataset, pseudonyms: Pseudonyms) -> Dataset:
 
 def _goes(tag: BaseTag) -> bool:
     is_drawing = tag.group & 0xFF00 in (0x5000, 0x6000)  # curves, overlays
-    return tag.is_private or is_drawing or tag.element == 0 or table().get((tag.group, tag.element)) == "remove"
+    return (
+        tag.is_private or is_drawing or tag.element == 0 or profile_actions().get((tag.group, tag.element)) == "remove"
+    )
 
 
 def _keep(element: DataElement, into: Dataset, pseudonyms: Pseudonyms) -> None:
     """Puts what may be kept of an element into the new data set."""
     tag, vr, keyword = element.tag, element.VR, element.keyword
-    action = table().get((tag.group, tag.element))
+    action = profile_actions().get((tag.group, tag.element))
     if keyword == "PatientID":
         into.PatientID = pseudonyms.patient(str(element.value)) if element.value else ""
     elif vr == "SQ":

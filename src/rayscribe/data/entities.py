@@ -140,7 +140,7 @@ def read_entities(path: Path, *, section: str) -> dict[str, list[str]]:
             if id_ in (None, "") or not isinstance(words, list) or not all(isinstance(word, str) for word in words):
                 raise InputError(f"{path}, {place}: not an id with its entities, {' or '.join(_NAMES)}")
             if str(id_) in found:
-                raise InputError(f"{path}, {place}: study {id_} stands twice")
+                raise InputError(f"{path}, {place}: duplicate study {id_}")
             found[str(id_)] = [word.lower() for word in words]
     except (ValueError, KeyError, TypeError, AttributeError, csv.Error) as error:
         if isinstance(error, InputError):

@@ -18,10 +18,9 @@ import hashlib
 import json
 import os
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -32,9 +31,8 @@ from rayscribe.config import ImageConfig
 from rayscribe.data.images import evaluation_square, read_checked_image
 from rayscribe.errors import InputError
 from rayscribe.models.backbones import Backbone
+from rayscribe.progress import ProgressBar
 from rayscribe.study import Study
-
-Progress = Callable[[Iterable[Any]], Iterable[Any]]
 
 _BLOCK = 16
 
@@ -117,7 +115,7 @@ def cached_features(
     *,
     folder: Path | None = None,
     device: torch.device | None = None,
-    progress: Progress = iter,
+    progress: ProgressBar = iter,
 ) -> FeatureCache:
     """The cache of this backbone and transform, filled for every image of `studies`."""
     key = {"backbone": backbone.fingerprint(), "size": images.size, "transform": "evaluation_square"}

@@ -25,15 +25,15 @@ from typing import Any, Literal
 from rayscribe.errors import InputError
 from rayscribe.study import SPLITS, Study
 
-Layout = Literal["r2gen", "kaggle", "openi"]
+IuXrayLayout = Literal["r2gen", "kaggle", "openi"]
 
-TERMS = "IU X-Ray / Open-i: CC BY-NC-ND 4.0; research use, no redistribution of changed images or text"
+IU_XRAY_TERMS = "IU X-Ray / Open-i: CC BY-NC-ND 4.0; research use, no redistribution of changed images or text"
 
 _IMAGE_FOLDERS = ("images", "images/images_normalized", "images_normalized", "NLMCXR_png", ".")
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm")
 
 
-def read(root: Path, *, layout: Layout | None = None) -> list[Study]:
+def read_iu_xray(root: Path, *, layout: IuXrayLayout | None = None) -> list[Study]:
     """The studies under `root`; the layout is found from the files when it is not named. Images may be missing on disk."""
     if not root.is_dir():
         raise InputError(f"{root}: no such folder; give the folder that holds the reports and images")
@@ -41,7 +41,7 @@ def read(root: Path, *, layout: Layout | None = None) -> list[Study]:
     return {"r2gen": _read_r2gen, "kaggle": _read_kaggle, "openi": _read_openi}[layout](root)
 
 
-def find_layout(root: Path) -> Layout:
+def find_layout(root: Path) -> IuXrayLayout:
     """Which of the three layouts the files of `root` have."""
     if (root / "annotation.json").exists():
         return "r2gen"
@@ -162,7 +162,7 @@ class _ImageIndex:
         return self.by_name(names[int(position)])
 
     def _names_by_study(self) -> dict[str, list[str]]:
-        """From Open-i's own image lists where they are at hand, because a partial copy would shift the count."""
+        """From Open-i's own image lists where available, because a partial copy would shift the count."""
         names = defaultdict(list)
         for stem in sorted(self._paths):
             names[_uid(stem)].append(stem)

@@ -67,7 +67,7 @@ def read_columns(path: Path, further: Sequence[str] = ()) -> tuple[dict[str, tup
             if None in row or None in row.values():
                 raise InputError(f"{place}: not as many fields as the header has")
             if row[key] in found:
-                raise InputError(f"{place}: study {row[key]} stands twice")
+                raise InputError(f"{place}: duplicate study {row[key]}")
             found[row[key]] = tuple(state_of(row[name], f"{place}, {name}") for name in names)
     return found, names
 

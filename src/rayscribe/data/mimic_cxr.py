@@ -22,20 +22,20 @@ from rayscribe.data.mimic_tables import Record, read_records
 from rayscribe.errors import InputError
 from rayscribe.study import SPLITS, Study
 
-Layout = Literal["physionet", "r2gen", "promptmrg"]
+MimicLayout = Literal["physionet", "r2gen", "promptmrg"]
 
-TERMS = (
+MIMIC_TERMS = (
     "MIMIC-CXR: PhysioNet Credentialed Health Data License 1.5.0; credentialed users only, no sharing of the data, no attempt "
     "to identify anybody"
 )
-_ANNOTATIONS: dict[Layout, str] = {"r2gen": R2GEN, "promptmrg": PROMPTMRG}
+_ANNOTATIONS: dict[MimicLayout, str] = {"r2gen": R2GEN, "promptmrg": PROMPTMRG}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MimicOptions:
     """Which images and texts of MIMIC-CXR become studies."""
 
-    layout: Layout | None = None
+    layout: MimicLayout | None = None
     "which layout to read when the folder holds several"
     level: Literal["study", "image"] | None = None
     """study: one an examination, with all its images. image: one an image, with the report of its examination and the dicom id
@@ -54,14 +54,14 @@ class MimicOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cohort:
+class MimicCohort:
     """The studies that were taken, and the counts that show whether the copy is whole."""
 
     studies: tuple[Study, ...]
     numbers: tuple[str, ...]
     "the examination that each study is of or from, as the tables of labels name it"
     files: Files
-    layout: Layout
+    layout: MimicLayout
     left_out: dict[str, int] = field(default_factory=dict)
     images: int
     "that the tables or the annotation list"
@@ -76,12 +76,12 @@ class Cohort:
     "PromptMRG's states, study by study"
 
 
-def read(root: Path, options: MimicOptions | None = None) -> list[Study]:
+def read_mimic_cxr(root: Path, options: MimicOptions | None = None) -> list[Study]:
     """The studies under `root`. Images may be missing on disk."""
-    return list(read_cohort(root, options).studies)
+    return list(read_mimic_cohort(root, options).studies)
 
 
-def read_cohort(root: Path, options: MimicOptions | None = None) -> Cohort:
+def read_mimic_cohort(root: Path, options: MimicOptions | None = None) -> MimicCohort:
     """The same with the counts."""
     options = options or MimicOptions()
     files = find_files(root)
@@ -89,8 +89,8 @@ def read_cohort(root: Path, options: MimicOptions | None = None) -> Cohort:
     return _annotation(files, layout, options) if layout in _ANNOTATIONS else _physionet(files, options)
 
 
-def _layout(files: Files) -> Layout:
-    there: list[Layout] = [layout for layout, name in _ANNOTATIONS.items() if name in files.named]
+def _layout(files: Files) -> MimicLayout:
+    there: list[MimicLayout] = [layout for layout, name in _ANNOTATIONS.items() if name in files.named]
     if any(name in files.named for name in (SPLIT, METADATA, RECORDS)):
         there.append("physionet")
     if len(there) > 1:
@@ -98,7 +98,7 @@ def _layout(files: Files) -> Layout:
     return there[0] if there else "physionet"  # whose reader says what is missing
 
 
-def _physionet(files: Files, options: MimicOptions) -> Cohort:
+def _physionet(files: Files, options: MimicOptions) -> MimicCohort:
     listed = read_records(files)
     if options.views and METADATA not in files.named:
         raise InputError(f"{files.root}: no {METADATA}, which --views needs; it is part of MIMIC-CXR-JPG")
@@ -134,7 +134,7 @@ def _physionet(files: Files, options: MimicOptions) -> Cohort:
         )
     if options.one_per_subject:
         studies, numbers = _one_per_subject(studies, numbers, left_out)
-    return Cohort(
+    return MimicCohort(
         studies=tuple(studies),
         numbers=tuple(numbers),
         files=files,
@@ -180,7 +180,7 @@ def _lack(report: str | None, findings: str, impression: str, options: MimicOpti
     return ""
 
 
-def _annotation(files: Files, layout: Layout, options: MimicOptions) -> Cohort:
+def _annotation(files: Files, layout: MimicLayout, options: MimicOptions) -> MimicCohort:
     name = _ANNOTATIONS[layout]
     if name not in files.named:
         raise InputError(f"{files.root}: no {name}; give the folder that holds it, or another --layout")
@@ -202,7 +202,7 @@ def _annotation(files: Files, layout: Layout, options: MimicOptions) -> Cohort:
     with_findings = Counter(one.study.split for one in kept if one.study.findings)
     if options.without_reports:
         studies = [replace(study, findings="") for study in studies]
-    return Cohort(
+    return MimicCohort(
         studies=tuple(studies),
         numbers=tuple(numbers),
         files=files,

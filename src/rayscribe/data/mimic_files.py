@@ -74,7 +74,7 @@ def find_files(root: Path) -> Files:
     return Files(root=root, named=named, trees=tuple(trees))
 
 
-def rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
+def csv_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
     """Line number and the values of `columns` of every row of a .csv or .csv.gz."""
     with _table(path) as reader:
         header: list[str] = next(reader, [])

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from rayscribe.data.label_tables import state_of, write_labels
-from rayscribe.data.mimic_cxr import Cohort
-from rayscribe.data.mimic_files import CHEXPERT, NEGBIO, RADIOLOGISTS, columns_of, rows
+from rayscribe.data.mimic_cxr import MimicCohort
+from rayscribe.data.mimic_files import CHEXPERT, NEGBIO, RADIOLOGISTS, columns_of, csv_rows
 from rayscribe.errors import InputError
 from rayscribe.labels import AUXILIARY, CONDITIONS, CSV_STATES, NOT_MENTIONED, OBSERVATIONS
 from rayscribe.study import Study
@@ -18,7 +18,7 @@ _SOURCES = {"chexpert": CHEXPERT, "negbio": NEGBIO, "radiologists": RADIOLOGISTS
 _OTHER_NAMES = {"Lung Opacity": "Airspace Opacity"}  # in the radiologists' table
 
 
-def write_label_tables(out: Path, cohort: Cohort, studies: Sequence[Study]) -> dict[Path, int]:
+def write_label_tables(out: Path, cohort: MimicCohort, studies: Sequence[Study]) -> dict[Path, int]:
     """Beside the manifest `out`, for those of its `studies` that have labels: `<stem>.chexpert.csv` and so on, with their rows.
 
     Reports without labels (MIMIC-CXR-JPG has eight) have no row.
@@ -44,18 +44,18 @@ def write_label_tables(out: Path, cohort: Cohort, studies: Sequence[Study]) -> d
 def read_states(path: Path, subject_of: dict[str, str]) -> dict[str, tuple[int, ...]]:
     """States in the order of `OBSERVATIONS` by study number, for the studies of `subject_of`.
 
-    Refused: a study that stands twice or belongs to another patient.
+    Raises InputError for a duplicate study, and for one that belongs to another patient.
     """
     names = _names(path)
     present = [name for name in names if name]
     has_subject = "subject_id" in columns_of(path)
     found: dict[str, tuple[int, ...]] = {}
     state_by_text: dict[str, int] = {}  # a handful, for millions of cells
-    for line, (study, *cells) in rows(path, ("study_id", *(["subject_id"] if has_subject else []), *present)):
+    for line, (study, *cells) in csv_rows(path, ("study_id", *(["subject_id"] if has_subject else []), *present)):
         if study not in subject_of:
             continue
         if study in found:
-            raise InputError(f"{path}, line {line}: study {study} stands twice")
+            raise InputError(f"{path}, line {line}: duplicate study {study}")
         if has_subject and cells.pop(0) != subject_of[study]:
             raise InputError(
                 f"{path}, line {line}: study {study} belongs to one patient here and to another one elsewhere"
@@ -75,7 +75,7 @@ def _names(path: Path) -> list[str]:
     return ["" if name == "No Finding" and name not in columns else name for name in names]
 
 
-def _write_conditions(path: Path, cohort: Cohort, studies: Sequence[Study]) -> None:
+def _write_conditions(path: Path, cohort: MimicCohort, studies: Sequence[Study]) -> None:
     """PromptMRG's 14 and, before them, its four further columns."""
     labels_of = {study.id: labels for study, labels in zip(cohort.studies, cohort.labels, strict=True)}
     place = {name: CONDITIONS.index(name) for name in (*OBSERVATIONS, *AUXILIARY)}

@@ -62,7 +62,7 @@ def mimic_sections(report: str) -> tuple[str, str]:
     """Findings and impression of a report file, each in one line; both empty where it has neither.
 
     Text under FINDINGS AND IMPRESSION is findings, and so is text under the name of the views (CHEST, PA AND LATERAL:) where
-    nothing is called findings. A wet read is not taken, nor what stands after other headings. Of a section that stands twice,
+    nothing is called findings. A wet read is not taken, nor the text under other headings. Of a section that occurs twice,
     as in addenda, the last is taken.
     """
     final = _FINAL.search(report)

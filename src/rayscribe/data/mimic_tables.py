@@ -10,7 +10,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from rayscribe.data.mimic_files import METADATA, RECORDS, SPLIT, STUDIES, Files, rows
+from rayscribe.data.mimic_files import METADATA, RECORDS, SPLIT, STUDIES, Files, csv_rows
 from rayscribe.errors import InputError
 
 _SPLITS = {"train": "train", "validate": "val", "test": "test"}
@@ -25,7 +25,7 @@ class Record:
     study: str
     subject: str
     split: str
-    "empty where the split table is not at hand"
+    "empty without the split table"
     view: str
     "pa, ap, lateral, or empty for oblique, decubitus and unknown ones"
 
@@ -50,7 +50,7 @@ def read_records(files: Files) -> Records:
     ids = _Ids()
     seen = {name: _read(path, name, ids) for name, path in tables.items()}
     if STUDIES in files.named:
-        for line, (subject, study) in rows(files.named[STUDIES], ("subject_id", "study_id")):
+        for line, (subject, study) in csv_rows(files.named[STUDIES], ("subject_id", "study_id")):
             ids.add_study(study, subject, files.named[STUDIES], line)
     common = set.intersection(*(set(table) for table in seen.values()))
     if not common:
@@ -95,13 +95,13 @@ def _read(path: Path, name: str, ids: _Ids) -> dict[str, str]:
     """The split or the view of every image of a table; empty texts for the list of records."""
     further = {SPLIT: ("split",), METADATA: ("ViewPosition",), RECORDS: ()}[name]
     found: dict[str, str] = {}
-    for line, (dicom, study, subject, *rest) in rows(path, ("dicom_id", "study_id", "subject_id", *further)):
+    for line, (dicom, study, subject, *rest) in csv_rows(path, ("dicom_id", "study_id", "subject_id", *further)):
         if not (dicom and study and subject):
             raise InputError(f"{path}, line {line}: dicom_id, study_id or subject_id is empty")
         dicom = sys.intern(dicom)  # the same texts in three tables
         ids.add_image(dicom, sys.intern(study), sys.intern(subject), path, line)
         if dicom in found:
-            raise InputError(f"{path}, line {line}: image {dicom} stands twice")
+            raise InputError(f"{path}, line {line}: duplicate image {dicom}")
         if name == SPLIT and rest[0] not in _SPLITS:
             raise InputError(f"{path}, line {line}: split {rest[0]!r} of image {dicom}; there are {', '.join(_SPLITS)}")
         found[dicom] = _SPLITS[rest[0]] if name == SPLIT else _VIEWS.get(rest[0].strip().upper(), "") if rest else ""

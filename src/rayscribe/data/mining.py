@@ -11,7 +11,7 @@ Shapes: N studies, W words, G words of all reports one after another, D numbers 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,9 +21,8 @@ from torch.nn import functional as F
 
 from rayscribe.data.cleaning import words_only
 from rayscribe.data.features import FeatureCache, study_means
+from rayscribe.progress import ProgressBar
 from rayscribe.study import Study
-
-Progress = Callable[[Iterable[Any]], Iterable[Any]]
 
 _EXACT = 50_000_000  # numbers of a dense matrix: 200 MB
 _DIRECTIONS = 128
@@ -117,7 +116,7 @@ def mine(
     images: Tensor | None = None,
     with_text: bool = True,
     labels: Sequence[tuple[int, ...]] | None = None,
-    progress: Progress = iter,
+    progress: ProgressBar = iter,
 ) -> list[list[tuple[int, float]]]:
     """For every study up to `top` rows of `studies` with their similarity, the most alike first.
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rayscribe.data.phantom_truth import Finding, Truth
+from rayscribe.data.phantom_truth import PhantomFinding, Truth
 
 _REGIONS: dict[str, tuple[str, ...]] = {
     "heart": ("Cardiomegaly",),
@@ -240,7 +240,7 @@ def write_indication(rng: np.random.Generator) -> str:
     return _any(rng, _INDICATIONS)
 
 
-def _present(truth: Truth, region: str) -> list[tuple[str, Finding]]:
+def _present(truth: Truth, region: str) -> list[tuple[str, PhantomFinding]]:
     """The findings of a region, each with the name of its sentences."""
     present = []
     for finding in truth.findings:
@@ -252,7 +252,7 @@ def _present(truth: Truth, region: str) -> list[tuple[str, Finding]]:
     return present
 
 
-def _sentence(template: str, finding: Finding) -> str:
+def _sentence(template: str, finding: PhantomFinding) -> str:
     """The template with the words for this finding's side, size and place."""
     is_both = finding.side == "both"
     side = "bilateral" if is_both else finding.side

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from rayscribe.errors import InputError
 from rayscribe.labels import OBSERVATIONS
 
-Side = Literal["none", "right", "left", "both"]
+PhantomSide = Literal["none", "right", "left", "both"]
 Size = Literal["none", "small", "moderate", "large"]
 Zone = Literal["none", "upper", "middle", "lower"]
 
-_SIDES: tuple[Side, ...] = ("right", "left")
+_SIDES: tuple[PhantomSide, ...] = ("right", "left")
 _SIZES: tuple[Size, ...] = ("small", "moderate", "large")
 _ZONES: tuple[Zone, ...] = ("upper", "middle", "lower")
 
@@ -53,11 +53,11 @@ class PhantomConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
+class PhantomFinding:
     """One observation that is present, where it is and how much of it there is."""
 
     observation: str
-    side: Side = "none"
+    side: PhantomSide = "none"
     "of the patient"
     size: Size = "none"
     "for heart, edema and thickening the words are mild, moderate, severe"
@@ -84,11 +84,11 @@ class Truth:
     id: str
     seed: int
     "of what has no words: vessels, noise, how the patient stands"
-    findings: tuple[Finding, ...] = ()
+    findings: tuple[PhantomFinding, ...] = ()
     patient: Patient = Patient()
     has_lateral: bool = True
 
-    def find(self, observation: str) -> Finding | None:
+    def find(self, observation: str) -> PhantomFinding | None:
         """The finding of this observation, or None if it is absent."""
         return next((finding for finding in self.findings if finding.observation == observation), None)
 
@@ -117,36 +117,38 @@ class PhantomStudy:
     images: tuple[NDArray[np.uint8], ...] = ()
 
 
-def drawn_findings(rng: np.random.Generator, *, is_abnormal: bool, is_rare: bool) -> tuple[Finding, ...]:
+def drawn_findings(rng: np.random.Generator, *, is_abnormal: bool, is_rare: bool) -> tuple[PhantomFinding, ...]:
     """At most one finding for each of heart, lungs and pleura."""
     heart, lungs, pleura = rng.random(3) < (0.45, 0.60, 0.45)
     if not (heart or lungs or pleura):
         heart, lungs, pleura = np.arange(3) == rng.integers(3)
     size: list[Size] = [_SIZES[i] for i in rng.choice(3, 3, p=(0.36, 0.36, 0.28))]
-    found: list[Finding] = []
+    found: list[PhantomFinding] = []
     if is_abnormal and heart:
         name = "Enlarged Cardiomediastinum" if rng.random() < 0.2 else "Cardiomegaly"
-        found.append(Finding(observation=name, size=size[0]))
+        found.append(PhantomFinding(observation=name, size=size[0]))
     if is_rare:
         found.append(_rare_finding(rng))
     elif is_abnormal:
-        sides: tuple[Side, ...] = ("right", "left", "both")
+        sides: tuple[PhantomSide, ...] = ("right", "left", "both")
         side = sides[rng.choice(3, p=(0.4, 0.4, 0.2))] if pleura else "none"
         if lungs:
             found += _lung_findings(rng, size[1], effusion=side, is_heart_large=bool(heart))
         if pleura:
-            found.append(Finding(observation="Pleural Effusion", side=side, size=size[2]))
+            found.append(PhantomFinding(observation="Pleural Effusion", side=side, size=size[2]))
     if rng.random() < (0.25 if is_abnormal else 0.08):
         kind = ("pacemaker", "central line", "wires", "tube")[rng.integers(4)]
-        device_side: Side = "none"
+        device_side: PhantomSide = "none"
         if kind in ("pacemaker", "central line"):
             usual, other = _SIDES[::-1] if kind == "pacemaker" else _SIDES
             device_side = usual if rng.random() < 0.8 else other
-        found.append(Finding(observation="Support Devices", side=device_side, kind=kind))
+        found.append(PhantomFinding(observation="Support Devices", side=device_side, kind=kind))
     return tuple(found)
 
 
-def _lung_findings(rng: np.random.Generator, size: Size, *, effusion: Side, is_heart_large: bool) -> list[Finding]:
+def _lung_findings(
+    rng: np.random.Generator, size: Size, *, effusion: PhantomSide, is_heart_large: bool
+) -> list[PhantomFinding]:
     """A finding of the lung, where neither an effusion nor the heart hides it."""
     name = ("Lung Opacity", "Edema", "Consolidation", "Atelectasis")[rng.choice(4, p=(0.25, 0.22, 0.28, 0.25))]
     side, zone = _SIDES[rng.integers(2)], _ZONES[rng.integers(3)]
@@ -155,29 +157,31 @@ def _lung_findings(rng: np.random.Generator, size: Size, *, effusion: Side, is_h
     if effusion != "none" or (is_heart_large and side == "left"):
         zone = "upper"
     if name == "Edema" or (name == "Atelectasis" and effusion == "both"):
-        return [Finding(observation="Edema", side="both", size=size)]
+        return [PhantomFinding(observation="Edema", side="both", size=size)]
     if name == "Atelectasis":
         return [
-            Finding(observation=name, side="both" if effusion == "none" and rng.random() < 0.3 else side, size=size)
+            PhantomFinding(
+                observation=name, side="both" if effusion == "none" and rng.random() < 0.3 else side, size=size
+            )
         ]
-    found = [Finding(observation=name, side=side, size=size, zone=zone)]
+    found = [PhantomFinding(observation=name, side=side, size=size, zone=zone)]
     if name == "Consolidation" and rng.random() < 0.5:
         found.append(replace(found[0], observation="Pneumonia"))
     return found
 
 
-def _rare_finding(rng: np.random.Generator) -> Finding:
+def _rare_finding(rng: np.random.Generator) -> PhantomFinding:
     side, size = _SIDES[rng.integers(2)], _SIZES[rng.integers(3)]
     match rng.integers(4):
         case 0:
             zone: Zone = "middle" if size == "large" else _ZONES[rng.integers(3)]
             kinds = {"small": ("nodule", "granuloma"), "moderate": ("nodule", "cavity"), "large": ("mass", "cavity")}
             kind = kinds[size][rng.integers(2)]
-            return Finding(observation="Lung Lesion", side=side, size=size, zone=zone, kind=kind)
+            return PhantomFinding(observation="Lung Lesion", side=side, size=size, zone=zone, kind=kind)
         case 1:
-            return Finding(observation="Pneumothorax", side=side, size=size)
+            return PhantomFinding(observation="Pneumothorax", side=side, size=size)
         case 2:
-            return Finding(observation="Fracture", side=side, kind=("rib", "clavicle")[rng.integers(2)])
+            return PhantomFinding(observation="Fracture", side=side, kind=("rib", "clavicle")[rng.integers(2)])
         case _:
             kind = ("lateral", "apical")[rng.integers(2)]
-            return Finding(observation="Pleural Other", side=side, size=size, kind=kind)
+            return PhantomFinding(observation="Pleural Other", side=side, size=size, kind=kind)

@@ -43,7 +43,7 @@ def read_predictions(path: Path) -> dict[str, str]:
     for place, name, record in _records(path):
         study, report = _entry(f"{path}, {place}", name, record)
         if study in predictions:
-            raise InputError(f"{path}, {place}: study {study} stands twice")
+            raise InputError(f"{path}, {place}: duplicate study {study}")
         predictions[study] = report
     if not predictions:
         raise InputError(f"{path}: holds no report")

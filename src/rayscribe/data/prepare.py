@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from rayscribe import __version__
-from rayscribe.data.looks import look_at
+from rayscribe.data.looks import Look, look_at
 from rayscribe.data.manifest import Manifest
+from rayscribe.progress import ProgressBar
 from rayscribe.study import SPLITS, Study
 
 
@@ -36,73 +37,93 @@ def check(
     missing_is_fault: bool,
     needs_text: bool = True,
     journal: Path | None = None,
-    progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
+    progress: ProgressBar = iter,
 ) -> Checked:
     """Read every image once, hash it, and sort the studies into kept, left out and broken.
 
     `missing_is_fault`: whether a listed image that is not on disk is an error (a user's own table) or a partial copy of a
     published collection (the study is kept with its other views, or left out when it has none).
     `needs_text`: whether studies without a report are left out; images to write for or to classify need none.
-    `journal`: where to keep what was read until the manifest is written, so that a killed check goes on where it was.
+    `journal`: where to keep what was read until the manifest is written, so that a killed check can resume.
     """
-    faults, notes, kept = [], [], []
-    left_out: Counter[str] = Counter()
     repeated = _repeated(studies)
-    faults += [fault for _, fault in sorted(repeated.items())]
+    found = _Found(faults=[fault for _, fault in sorted(repeated.items())])
     names = sorted({str(path) for study in studies for path in study.images})
     looks = dict(zip(names, progress(look_at(names, journal=journal)), strict=True))
     for study in studies:
         if study.id in repeated:
             continue
         if needs_text and not (study.findings.strip() or study.impression.strip()):
-            left_out["no report text"] += 1
-            continue
-        seen = [(path, looks[str(path)]) for path in study.images]
-        missing = [path for path, look in seen if look.missing]
-        broken = [look.fault for _, look in seen if look.fault]
-        if missing and missing_is_fault:
-            broken += [f"{path}: listed for study {study.id}, but there is no such file" for path in missing]
-        if broken:
-            faults += broken
-            continue
-        if len(missing) == len(study.images):
-            left_out["no image file"] += 1
-            continue
-        notes += [f"study {study.id}: {path.name} is missing; kept with its other view" for path in missing]
-        notes += [
-            f"{path}: looks inverted (bright border); check MONOCHROME1/2" for path, look in seen if look.inverted
-        ]
-        views = study.views if len(study.views) == len(study.images) else ("",) * len(study.images)
-        good = [(path, look.sha256, view) for (path, look), view in zip(seen, views, strict=True) if not look.missing]
-        kept.append(
-            replace(
-                study,
-                images=tuple(path for path, _, _ in good),
-                sha256=tuple(sha256 for _, sha256, _ in good),
-                views=tuple(view for _, _, view in good),
-            )
-        )
-    if not any(study.split for study in kept):
-        kept = [replace(study, split=_split_of(study)) for study in kept]
+            found.left_out["no report text"] += 1
+        else:
+            _add_study(study, [looks[str(path)] for path in study.images], found, missing_is_fault=missing_is_fault)
+    if not any(study.split for study in found.kept):
         source = source | {"split": "by a hash of the subject or id: 70 % train, 10 % val, 20 % test"}
-    elif unsplit := [study.id for study in kept if not study.split]:
-        faults.append(f"study {unsplit[0]} and {len(unsplit) - 1} more have no split although others have one")
-        kept = [study for study in kept if study.split]
-    shared = _shared_subjects(kept)
-    if shared:
-        # The count only: a subject's name may be a patient's.
-        faults.append(f"{len(shared)} subjects have studies in more than one split; split by subject")
-        kept = [study for study in kept if study.subject not in shared]
+    _settle_splits(found)
+    kept, left_out = found.kept, dict(found.left_out)
     provenance = source | {
         "rayscribe": __version__,
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
         "counts": {name: sum(study.split == name for study in kept) for name in SPLITS},
         "images": sum(len(study.images) for study in kept),
-        "left_out": dict(left_out),
-        "faults": len(faults),
+        "left_out": left_out,
+        "faults": len(found.faults),
     }
     manifest = Manifest(studies=tuple(kept), provenance=provenance)
-    return Checked(manifest=manifest, faults=tuple(faults), left_out=dict(left_out), notes=tuple(notes))
+    return Checked(manifest=manifest, faults=tuple(found.faults), left_out=left_out, notes=tuple(found.notes))
+
+
+@dataclass(kw_only=True)
+class _Found:
+    """What a check has found so far."""
+
+    faults: list[str]
+    notes: list[str] = field(default_factory=list)
+    kept: list[Study] = field(default_factory=list)
+    left_out: Counter[str] = field(default_factory=Counter)
+
+
+def _add_study(study: Study, looks: Sequence[Look], found: _Found, *, missing_is_fault: bool) -> None:
+    """Keeps the study with the images that are there, leaves it out, or notes what is broken. `looks`: one an image."""
+    missing = [path for path, look in zip(study.images, looks, strict=True) if look.missing]
+    broken = [look.fault for look in looks if look.fault]
+    if missing and missing_is_fault:
+        broken += [f"{path}: listed for study {study.id}, but there is no such file" for path in missing]
+    if broken:
+        found.faults += broken
+        return
+    if len(missing) == len(study.images):
+        found.left_out["no image file"] += 1
+        return
+    found.notes += [f"study {study.id}: {path.name} is missing; kept with its other view" for path in missing]
+    found.notes += [
+        f"{path}: looks inverted (bright border); check MONOCHROME1/2"
+        for path, look in zip(study.images, looks, strict=True)
+        if look.inverted
+    ]
+    views = study.views if len(study.views) == len(study.images) else ("",) * len(study.images)
+    good = [one for one in zip(study.images, looks, views, strict=True) if not one[1].missing]
+    found.kept.append(
+        replace(
+            study,
+            images=tuple(path for path, _, _ in good),
+            sha256=tuple(look.sha256 for _, look, _ in good),
+            views=tuple(view for _, _, view in good),
+        )
+    )
+
+
+def _settle_splits(found: _Found) -> None:
+    """Every kept study gets a split, and no subject stays in two."""
+    if not any(study.split for study in found.kept):
+        found.kept = [replace(study, split=_split_of(study)) for study in found.kept]
+    elif unsplit := [study.id for study in found.kept if not study.split]:
+        found.faults.append(f"study {unsplit[0]} and {len(unsplit) - 1} more have no split although others have one")
+        found.kept = [study for study in found.kept if study.split]
+    if shared := _shared_subjects(found.kept):
+        # The count only: a subject's name may be a patient's.
+        found.faults.append(f"{len(shared)} subjects have studies in more than one split; split by subject")
+        found.kept = [study for study in found.kept if study.subject not in shared]
 
 
 def _repeated(studies: Sequence[Study]) -> dict[str, str]:
@@ -116,7 +137,7 @@ def _repeated(studies: Sequence[Study]) -> dict[str, str]:
             messages[name] = f"study {name} is in the splits {' and '.join(splits)}; keep it in one"
         elif len(same) > 1:
             messages[name] = (
-                f"study {name} stands {len(same)} times; ids must be unique (one row a study, all its images)"
+                f"duplicate study id {name} ({len(same)} rows); ids must be unique (one row a study, all its images)"
             )
     return messages
 

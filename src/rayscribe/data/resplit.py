@@ -63,7 +63,7 @@ def read_split(path: Path) -> dict[str, str]:
     if not rows or not {"id", "split"} <= set(rows[0]):
         raise InputError(f"{path}: needs the columns id and split")
     if repeated := [name for name, count in Counter(row["id"] for row in rows).items() if count > 1]:
-        raise InputError(f"{path}: study {repeated[0]} stands several times")
+        raise InputError(f"{path}: duplicate study {repeated[0]}")
     for number, row in enumerate(rows, start=2):
         if row["split"] not in SPLITS:
             raise InputError(f"{path}, line {number}: split {row['split']!r}; there are {', '.join(SPLITS)}")

@@ -19,7 +19,7 @@ import hashlib
 import importlib.util
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -36,11 +36,10 @@ from rayscribe.data.images import Grey
 from rayscribe.data.retrieval_encoders import AlignedEncoder, ClipEncoder
 from rayscribe.errors import InputError
 from rayscribe.files import sha256_of, whole_file
+from rayscribe.progress import ProgressBar
 from rayscribe.study import Study
 
-Progress = Callable[[Iterable[Any]], Iterable[Any]]
-
-FORMAT = "rayscribe-retrieval-1"
+RETRIEVAL_FORMAT = "rayscribe-retrieval-1"
 ABOUT, BANK = "retrieval.json", "bank.safetensors"
 _BLOCK = 256  # studies
 _MANY = 50_000  # reports, from which on FAISS searches where it is installed
@@ -113,14 +112,14 @@ class Retrieval:
         *,
         folder: Path | None = None,
         device: torch.device | None = None,
-        progress: Progress = iter,
+        progress: ProgressBar = iter,
     ) -> Tensor:
         """Queries of the studies' images (S, M), float32 of unit length; `folder` is that of the feature cache.
 
         Studies of the bank have the vectors by the maps that were fitted without them, so that what they retrieve is no better
         than what a new study retrieves.
         """
-        rows = [self._query_rows.get(identity(study.id, study.sha256)) for study in studies]
+        rows = [self._query_rows.get(study_hash(study.id, study.sha256)) for study in studies]
         vectors_SM = torch.zeros(len(studies), self.width)
         new = [at for at, row in enumerate(rows) if row is None]
         if new:
@@ -206,7 +205,7 @@ class Retrieval:
         return found
 
 
-def identity(id_: str, sha256: Sequence[str]) -> str:
+def study_hash(id_: str, sha256: Sequence[str]) -> str:
     """A hash of a study's id and images."""
     return hashlib.sha256("\n".join([id_, *sha256]).encode()).hexdigest()[:16]
 
@@ -219,8 +218,8 @@ def _read_about(folder: Path) -> dict[str, Any]:
         )
     try:
         about: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if about["format"] != FORMAT:
-            raise InputError(f"{path}: format {about['format']!r}; this version reads {FORMAT}")
+        if about["format"] != RETRIEVAL_FORMAT:
+            raise InputError(f"{path}: format {about['format']!r}; this version reads {RETRIEVAL_FORMAT}")
         if not isinstance(about["sha256"], dict):
             raise TypeError("sha256 is no table")
         wanted = ("kind", "ids", "subjects", "identities", "sha256", "digest", "section", "cleaning")

@@ -25,16 +25,17 @@ from rayscribe.config import BackboneConfig, ImageConfig, TextConfig
 from rayscribe.data.dataset import cleaned_report
 from rayscribe.data.manifest import Manifest
 from rayscribe.data.mining import Texts
-from rayscribe.data.retrieval import ABOUT, BANK, FORMAT, Progress, Retrieval, identity
-from rayscribe.data.retrieval_encoders import CLIP_FOLDER, ENCODER, INSTALL, study_features
+from rayscribe.data.retrieval import ABOUT, BANK, RETRIEVAL_FORMAT, Retrieval, study_hash
+from rayscribe.data.retrieval_encoders import CLIP_FOLDER, ENCODER, INSTALL_BERT, study_features
 from rayscribe.data.sections import section_text
 from rayscribe.errors import DISCLAIMER, InputError
 from rayscribe.files import sha256_of, whole_file, write_text
 from rayscribe.models.backbones import Backbone
+from rayscribe.progress import ProgressBar
 from rayscribe.study import Study
 
 # Spec A2.1; each is embedded on its own.
-FINDINGS = (
+_FINDINGS = (
     *("normal", "cardiomegaly", "scoliosis", "fractures", "effusion", "thickening", "pneumothorax", "hernia"),
     *("calcinosis", "emphysema", "pneumonia", "edema", "atelectasis", "cicatrix", "opacity", "lesion"),
     *("airspace disease", "hypoinflation", "medical device", "other"),
@@ -46,7 +47,7 @@ _ALIKE = 1e-5  # cosines of reports with the same words differ by rounding
 
 
 @dataclass(frozen=True, slots=True)
-class Recall:
+class RetrievalRecall:
     """How many held-out training images find their own report among the `top` nearest of all."""
 
     top: int
@@ -62,23 +63,26 @@ def training_part(manifest: Manifest, text: TextConfig) -> tuple[list[Study], li
     return [study for study, _ in pairs], [report for _, report in pairs]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlignedConfig:
+    """How images and reports get into one space: a frozen encoder, and a linear map fitted to the reports' vectors."""
+
+    encoder: BackboneConfig
+    images: ImageConfig
+    width: int
+    "of the reports' vectors"
+    features: Path | None = None
+    "folder of the feature cache; the user's cache folder when empty"
+
+
 def build_aligned(
-    manifest: Manifest,
-    text: TextConfig,
-    encoder: BackboneConfig,
-    images: ImageConfig,
-    out: Path,
-    *,
-    width: int,
-    top: int,
-    features: Path | None,
-    progress: Progress,
-) -> Recall:
+    manifest: Manifest, text: TextConfig, config: AlignedConfig, out: Path, *, top: int, progress: ProgressBar
+) -> RetrievalRecall:
     """Writes the index of the aligned kind. Raises InputError where the reports have too few words for a space."""
     studies, reports = training_part(manifest, text)
-    bank_RM, findings_FM = report_vectors(reports, FINDINGS, width)
-    backbone = Backbone(encoder).eval()
-    means_RC = study_features(studies, backbone, images, features, None, progress)
+    bank_RM, findings_FM = report_vectors(reports, _FINDINGS, config.width)
+    backbone = Backbone(config.encoder).eval()
+    means_RC = study_features(studies, backbone, config.images, config.features, None, progress)
     centre_C = means_RC.mean(0)
     x_RC = F.normalize(means_RC - centre_C, dim=-1)
     strength, queries_RM = held_out_queries(x_RC, bank_RM, top)
@@ -86,8 +90,8 @@ def build_aligned(
     net = {f"net.{name}": tensor.contiguous() for name, tensor in backbone.net.state_dict().items()}
     with whole_file(out / ENCODER) as temporary:
         save_file(net | {"centre": centre_C, "map": map_CM.contiguous()}, temporary)
-    kept = asdict(encoder) | {"weights": "", "trainable": False}
-    about = {"kind": "aligned", "ridge": strength, "backbone": kept, "images": asdict(images)}
+    kept = asdict(config.encoder) | {"weights": "", "trainable": False}
+    about = {"kind": "aligned", "ridge": strength, "backbone": kept, "images": asdict(config.images)}
     _write(out, about, manifest, text, studies, {"bank": bank_RM, "findings": findings_FM, "queries": queries_RM})
     return recall_of(queries_RM, bank_RM, top)
 
@@ -141,7 +145,7 @@ def held_out_queries(x_RC: Tensor, bank_RM: Tensor, top: int) -> tuple[float, Te
     return _STRENGTHS[best], queries(best)
 
 
-def recall_of(queries_RM: Tensor, bank_RM: Tensor, top: int, rows: Tensor | None = None) -> Recall:
+def recall_of(queries_RM: Tensor, bank_RM: Tensor, top: int, rows: Tensor | None = None) -> RetrievalRecall:
     """Of these studies, or of as many as a fixed sample holds. Equal reports count as if drawn by lot."""
     if rows is None:
         rows = torch.randperm(len(bank_RM), generator=torch.Generator().manual_seed(0))[:_JUDGED]
@@ -151,10 +155,12 @@ def recall_of(queries_RM: Tensor, bank_RM: Tensor, top: int, rows: Tensor | None
         own_B1 = scores_BR.gather(1, rows_B[:, None])
         better_B, alike_B = (scores_BR > own_B1 + _ALIKE).sum(1), (scores_BR >= own_B1 - _ALIKE).sum(1)
         found += float(((top - better_B) / (alike_B - better_B)).clamp(0, 1).sum())
-    return Recall(top=top, found=found / len(rows), chance=min(1.0, top / len(bank_RM)))
+    return RetrievalRecall(top=top, found=found / len(rows), chance=min(1.0, top / len(bank_RM)))
 
 
-def build_clip(manifest: Manifest, text: TextConfig, clip: Path, out: Path, *, top: int, progress: Progress) -> Recall:
+def build_clip(
+    manifest: Manifest, text: TextConfig, clip: Path, out: Path, *, top: int, progress: ProgressBar
+) -> RetrievalRecall:
     """Writes the index of a CLIP from the folder `clip`, as transformers saves one. Reports go in as they were written."""
     if not clip.is_dir():
         raise InputError(f"{clip}: no such folder of a CLIP (--clip)")
@@ -164,7 +170,7 @@ def build_clip(manifest: Manifest, text: TextConfig, clip: Path, out: Path, *, t
     try:
         from transformers import AutoTokenizer, CLIPImageProcessor, CLIPModel, CLIPVisionModelWithProjection
     except ImportError as error:
-        raise InputError(f"--by clip needs the library transformers ({error}); {INSTALL}") from error
+        raise InputError(f"--by clip needs the library transformers ({error}); {INSTALL_BERT}") from error
     studies, _ = training_part(manifest, text)
     read: Any = CLIPModel.from_pretrained  # its types know nothing of the second answer
     try:
@@ -197,7 +203,7 @@ def build_clip(manifest: Manifest, text: TextConfig, clip: Path, out: Path, *, t
     vision.save_pretrained(out / CLIP_FOLDER)
     processor.save_pretrained(out / CLIP_FOLDER)
     about = {"kind": "clip", "clip": clip.name}
-    _write(out, about, manifest, text, studies, {"bank": bank_RM, "findings": embedded(FINDINGS)})
+    _write(out, about, manifest, text, studies, {"bank": bank_RM, "findings": embedded(_FINDINGS)})
     queries_RM = Retrieval.load(out).study_vectors(studies, progress=progress)
     return recall_of(queries_RM, bank_RM, top)
 
@@ -222,7 +228,7 @@ def _write(
         save_file({name: tensor.half().contiguous() for name, tensor in vectors.items()}, temporary)
     files = sorted(path for path in out.rglob("*") if path.is_file() and path.name != ABOUT)
     record = {
-        "format": FORMAT,
+        "format": RETRIEVAL_FORMAT,
         "disclaimer": DISCLAIMER,
         **about,
         "reports": len(studies),
@@ -231,9 +237,9 @@ def _write(
         "cleaning": text.cleaning,
         "digest": manifest.digest(),
         "sha256": {path.relative_to(out).as_posix(): sha256_of(path) for path in files},
-        "findings": FINDINGS,
+        "findings": _FINDINGS,
         "ids": [study.id for study in studies],
         "subjects": [study.subject for study in studies],
-        "identities": [identity(study.id, study.sha256) for study in studies],
+        "identities": [study_hash(study.id, study.sha256) for study in studies],
     }
     write_text(out / ABOUT, json.dumps(record, indent=1) + "\n")

@@ -5,7 +5,7 @@ Shapes: S studies, I images, C channels of the encoder, M width of the space.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,14 +22,13 @@ from rayscribe.data.features import cached_features, study_means
 from rayscribe.data.images import Grey, evaluation_square, read_checked_image
 from rayscribe.errors import InputError
 from rayscribe.models.backbones import Backbone
+from rayscribe.progress import ProgressBar
 from rayscribe.settings import from_plain
 from rayscribe.study import Study
 
-Progress = Callable[[Iterable[Any]], Iterable[Any]]
-
 ENCODER = "encoder.safetensors"
 CLIP_FOLDER = "encoder"
-INSTALL = "install it: pip install 'rayscribe[bert]'"
+INSTALL_BERT = "install it: pip install 'rayscribe[bert]'"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +63,7 @@ class AlignedEncoder:
         return self.square.size
 
     def studies(
-        self, studies: Sequence[Study], *, folder: Path | None, device: torch.device | None, progress: Progress
+        self, studies: Sequence[Study], *, folder: Path | None, device: torch.device | None, progress: ProgressBar
     ) -> Tensor:
         """(S, M), by the feature cache."""
         self.backbone.to(device or "cpu")
@@ -87,7 +86,7 @@ def study_features(
     square: ImageConfig,
     folder: Path | None,
     device: torch.device | None,
-    progress: Progress,
+    progress: ProgressBar,
 ) -> Tensor:
     """The mean feature of every study (S, C) over patches, then over views."""
     cache = cached_features(studies, backbone, square, folder=folder, device=device, progress=progress)
@@ -106,7 +105,9 @@ class ClipEncoder:
         try:
             from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection  # seconds to import
         except ImportError as error:
-            raise InputError(f"{folder}: a CLIP index needs the library transformers ({error}); {INSTALL}") from error
+            raise InputError(
+                f"{folder}: a CLIP index needs the library transformers ({error}); {INSTALL_BERT}"
+            ) from error
 
         place = folder / CLIP_FOLDER
         try:
@@ -121,7 +122,7 @@ class ClipEncoder:
         return int(self.model.config.image_size)
 
     def studies(
-        self, studies: Sequence[Study], *, folder: Path | None, device: torch.device | None, progress: Progress
+        self, studies: Sequence[Study], *, folder: Path | None, device: torch.device | None, progress: ProgressBar
     ) -> Tensor:
         """(S, M)"""
         self.model.to(device or "cpu")

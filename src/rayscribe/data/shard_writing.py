@@ -5,7 +5,7 @@
     data.parquet         the manifest of the shards, written last
 
 Every shard is a random draw of its split, so that reading a few shards at a time is still a shuffle. Shards that are there are
-kept, so an interrupted call goes on where it stopped and ends with the same bytes.
+kept, so an interrupted call resumes and ends with the same bytes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import hashlib
 import io
 import json
 import tarfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -28,9 +28,8 @@ from rayscribe.data.manifest import Manifest, write_manifest
 from rayscribe.data.shards import SUFFIX, member_bytes
 from rayscribe.errors import InputError
 from rayscribe.files import whole_file, write_text
+from rayscribe.progress import ProgressBar
 from rayscribe.study import SPLITS, Study
-
-Progress = Callable[[Iterable[Any]], Iterable[Any]]
 
 
 def write_shards(
@@ -40,7 +39,7 @@ def write_shards(
     side: int = 256,
     studies_per_shard: int = 500,
     seed: int = 0,
-    progress: Progress = iter,
+    progress: ProgressBar = iter,
 ) -> Manifest:
     """Every image with its shorter side brought to `side` (never enlarged), lossless. Returns the shards' manifest."""
     if side < 32 or studies_per_shard < 1:

@@ -47,7 +47,7 @@ class Columns:
     "codes of the findings, separated like images"
 
 
-def read(
+def read_table(
     path: Path, *, columns: Columns | None = None, image_root: Path | None = None, needs_text: bool = True
 ) -> list[Study]:
     """The rows of `path`, one study each. `needs_text`: a table without any column of report text is refused."""

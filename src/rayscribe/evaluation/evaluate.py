@@ -6,7 +6,7 @@ Needs no model and no torch. The path: references and reports -> systems (the mo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -26,14 +26,14 @@ from rayscribe.metrics.diversity import against_references, diversity
 from rayscribe.metrics.families import Families, measured, stored, tested_names, together
 from rayscribe.metrics.grounding import finding_grounding, text_grounding
 from rayscribe.metrics.imbalance import by_frequency, published_word_bins, word_bins
-from rayscribe.metrics.meteor import find_resources, meteor_name
+from rayscribe.metrics.meteor import MeteorResources, find_resources, meteor_name
 from rayscribe.metrics.similarity import distribution
 from rayscribe.metrics.statistics import Rows, differences, intervals
+from rayscribe.progress import ProgressBar
 from rayscribe.provenance import is_restricted
 from rayscribe.study import Study
 
 Stage = Callable[[str], None]
-Progress = Callable[[Iterable[Any]], Iterable[Any]]
 STAGES = 8
 "How often `evaluate` calls its stage, for a progress bar."
 
@@ -46,7 +46,7 @@ def evaluate(
     protocol: Protocol,
     tools: Tools | None = None,
     stage: Stage = lambda name: None,
-    progress: Progress = iter,
+    progress: ProgressBar = iter,
 ) -> dict[str, Any]:
     """The content of scores.json. Every study of the split that has the section must have a prediction.
 
@@ -54,76 +54,116 @@ def evaluate(
     """
     tools = tools or Tools()
     resources = tools.meteor or find_resources()
+    part = _split_of(predictions, manifest, split, protocol)
+    found = _measured(part, manifest, protocol, tools, resources, stage=stage, progress=progress)
+    stage("resampling")
+    again = _Intervals(part.groups, tools.resamples)
+    scores = {name: again(together(families)) for name, families in found.tables.items()}
+    stage("subsets")
+    normal, by = _normal(part.studies, found.wanted_labels)
+    training = training_reports(manifest, protocol)
+    seen = _seen(manifest, split, protocol, training)
+    subsets = _subsets(together(found.tables["model"]), normal, seen, again)
+    stage("tests")
+    constant = _against(found.tables, "constant", part.groups, tools.resamples)
+    diverse = diversity(part.own) | against_references(part.own, part.wanted)
+    grounding = {
+        "text_similarity": text_grounding(part.own, part.wanted),
+        "shared_findings": finding_grounding(found.own_labels, found.wanted_labels),
+    }
+    stage("imbalance")
+    made_with = {"meteor": meteor_name(resources)} | tools.names()
+    unit = "patients" if part.groups else "studies"
+    return {
+        "disclaimer": DISCLAIMER,
+        "alarms": alarms(len(part.wanted), diverse, grounding, _below(scores)),
+        "notes": found.notes + part.notes,
+        "signature": signature(manifest, split, protocol, part.references) | made_with,
+        "interval": f"95 %, percentile bootstrap over {unit}, {tools.resamples} resamples",
+        "studies": len(part.wanted),
+        "scores": scores["model"],
+        "floors": _floors(found.floors, scores, may_quote=not is_restricted(manifest.provenance)),
+        "against_constant": constant,
+        "observations": _observations(found.tables["model"], again),
+        "normal_by": by,
+        "subsets": subsets,
+        "imbalance": _imbalance(part.own, part.wanted, training, again),
+        "diversity": diverse,
+        "grounding": grounding,
+        "sentence_similarity": _similarities(found.tables),
+        "statistics": stored(part.ids, part.groups, found.tables["model"]),
+    }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Split:
+    """The studies of the split that are scored, in the references' order, with both reports of each."""
+
+    studies: list[Study]
+    references: dict[str, str]
+    "by study id"
+    own: list[str]
+    "what the system wrote"
+    groups: list[str] | None
+    "the patients; None where some study names none"
+    notes: list[str]
+
+    @property
+    def ids(self) -> list[str]:
+        return list(self.references)
+
+    @property
+    def wanted(self) -> list[str]:
+        return list(self.references.values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Measured:
+    """What was measured on the reports of a split, the model's and the floors'."""
+
+    own_labels: Labels
+    wanted_labels: Labels
+    floors: dict[str, list[str]]
+    tables: dict[str, Families]
+    notes: list[str]
+
+
+def _split_of(predictions: Mapping[str, str], manifest: Manifest, split: str, protocol: Protocol) -> _Split:
     references = reference_reports(manifest, split, protocol)
-    wanted, own = list(references.values()), written_reports(predictions, references, split, protocol)
     studies = [study for study in manifest.split(split) if study.id in references]
-    stage("labelling reports")
-    own_labels, wanted_labels = tools.labels(list(references), own, wanted)
-    stage("writing the floors")
-    floors, notes = floor_reports(
-        manifest,
-        studies,
-        own,
-        protocol,
-        tools.labeler,
-        findings=tools.template_findings,
-        sentences=tools.sentences,
-        read_images=tools.image_floors,
-        progress=progress,
-    )
     unknown = len(set(predictions) - set(references))
-    if unknown:
-        notes.append(
-            f"{unknown} predictions are of no study in split {split} that has the section; they are not scored"
-        )
+    note = f"{unknown} predictions are of no study in split {split} that has the section; they are not scored"
+    return _Split(
+        studies=studies,
+        references=references,
+        own=written_reports(predictions, references, split, protocol),
+        groups=[study.subject for study in studies] if all(study.subject for study in studies) else None,
+        notes=[note] if unknown else [],
+    )
+
+
+def _measured(
+    part: _Split,
+    manifest: Manifest,
+    protocol: Protocol,
+    tools: Tools,
+    resources: MeteorResources,
+    *,
+    stage: Stage,
+    progress: ProgressBar,
+) -> _Measured:
+    """Labels and annotates the reports, writes the floors, and measures all of them."""
+    stage("labelling reports")
+    own_labels, wanted_labels = tools.labels(part.ids, part.own, part.wanted)
+    stage("writing the floors")
+    floors, notes = floor_reports(manifest, part.studies, part.own, protocol, tools.of_floors(), progress=progress)
     stage("annotating reports")
     systems, reference = tools.systems(
-        list(references), (own, own_labels), (wanted, wanted_labels), floors, progress=progress
+        part.ids, (part.own, own_labels), (part.wanted, wanted_labels), floors, progress=progress
     )
     stage("aligning words")
     tables = measured(systems, reference, resources, progress=progress)
-    groups = [study.subject for study in studies] if all(study.subject for study in studies) else None
-    stage("resampling")
-    again = _Intervals(groups, tools.resamples)
-    scores = {name: again(together(families)) for name, families in tables.items()}
-    stage("subsets")
-    normal, by = _normal(studies, wanted_labels)
-    training = training_reports(manifest, protocol)
-    subsets = _subsets(together(tables["model"]), normal, _seen(manifest, split, protocol, training), again)
-    stage("tests")
-    constant = _against(tables, "constant", groups, tools.resamples)
-    diverse = diversity(own) | against_references(own, wanted)
-    grounding = {
-        "text_similarity": text_grounding(own, wanted),
-        "shared_findings": finding_grounding(own_labels, wanted_labels),
-    }
-    stage("imbalance")
-    return {
-        "disclaimer": DISCLAIMER,
-        "alarms": alarms(len(wanted), diverse, grounding, _below(scores)),
-        "notes": notes,
-        "signature": signature(manifest, split, protocol, references)
-        | {"meteor": meteor_name(resources)}
-        | tools.names(),
-        "interval": f"95 %, percentile bootstrap over {'patients' if groups else 'studies'}, {tools.resamples} resamples",
-        "studies": len(wanted),
-        "scores": scores["model"],
-        "floors": {
-            name: about_floor(name, texts, may_quote=not is_restricted(manifest.provenance)) | {"scores": scores[name]}
-            for name, texts in floors.items()
-        },
-        "against_constant": constant,
-        "observations": _observations(tables["model"], again),
-        "normal_by": by,
-        "subsets": subsets,
-        "imbalance": _imbalance(own, wanted, training, again),
-        "diversity": diverse,
-        "grounding": grounding,
-        "sentence_similarity": {
-            name: distribution(families["sentences"]) for name, families in tables.items() if "sentences" in families
-        },
-        "statistics": stored(list(references), groups, tables["model"]),
-    }
+    return _Measured(own_labels=own_labels, wanted_labels=wanted_labels, floors=floors, tables=tables, notes=notes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +233,20 @@ def _below(scores: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[str]
         for name in tested_names(own)
         if any(name in floor and own[name]["value"] <= floor[name]["value"] for floor in single)
     ]
+
+
+def _floors(
+    floors: Mapping[str, list[str]], scores: Mapping[str, dict[str, dict[str, float]]], *, may_quote: bool
+) -> dict[str, Any]:
+    """What every floor is, with its scores."""
+    return {
+        name: about_floor(name, texts, may_quote=may_quote) | {"scores": scores[name]} for name, texts in floors.items()
+    }
+
+
+def _similarities(tables: Mapping[str, Families]) -> dict[str, Any]:
+    """The distribution of the sentence similarities of every system that has them."""
+    return {name: distribution(families["sentences"]) for name, families in tables.items() if "sentences" in families}
 
 
 def _observations(families: Families, again: _Intervals) -> dict[str, Any]:

@@ -5,10 +5,11 @@ The test split is never used to choose anything.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rayscribe.data.manifest import Manifest
 from rayscribe.errors import InputError
@@ -17,6 +18,7 @@ from rayscribe.evaluation.protocol import Protocol, reference_reports
 from rayscribe.labels import POSITIVE, Labeler
 from rayscribe.metrics.floors import best_constant, most_frequent, most_similar, random_reports, shuffled
 from rayscribe.metrics.similarity import SentenceEncoder
+from rayscribe.progress import ProgressBar
 from rayscribe.study import Study
 
 MOST_TRAINING_IMAGES = 5_000
@@ -26,52 +28,54 @@ ONE_REPORT = ("constant", "most_frequent", "most_similar")
 "Floors that write the same report for every study."
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FloorTools:
+    """What floors are made with beside the training reports."""
+
+    labeler: Labeler
+    findings: Mapping[str, Sequence[int]] | None = None
+    "a classifier's states of the 14 observations by study id, for a floor of its own"
+    sentences: SentenceEncoder | None = None
+    "for the floor that has the best sentence similarity"
+    read_images: bool = True
+
+
 def floor_reports(
     manifest: Manifest,
     studies: Sequence[Study],
     own: Sequence[str],
     protocol: Protocol,
-    labeler: Labeler,
+    tools: FloorTools,
     *,
-    findings: Mapping[str, Sequence[int]] | None = None,
-    sentences: SentenceEncoder | None = None,
-    read_images: bool = True,
-    progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
+    progress: ProgressBar = iter,
 ) -> tuple[dict[str, list[str]], list[str]]:
-    """What every floor writes for the studies, in their order; why some floors are not there. `own`: the system's reports;
-    `findings`: a classifier's states of the 14 observations by study id, for a floor of its own; so is `sentences`."""
-    floors: dict[str, list[str]] = {}
-    notes: list[str] = []
+    """What every floor writes for the studies, in their order; why some floors are missing. `own`: the system's reports."""
     if not (manifest.counts()["train"] and manifest.counts()["val"]):
         return {"shuffled": shuffled(own)}, ["no floor from training reports: the manifest lacks train or val"]
     train, val = (reference_reports(manifest, name, protocol) for name in ("train", "val"))
-    texts = list(train.values())
-    constant = best_constant(texts, list(val.values()))
-    floors["constant"] = [constant] * len(studies)
-    floors["most_frequent"] = [most_frequent(texts)] * len(studies)
-    if sentences is not None:
-        floors["most_similar"] = [most_similar(texts, list(val.values()), sentences)] * len(studies)
+    texts, val_texts = list(train.values()), list(val.values())
+    constant = best_constant(texts, val_texts)
+    floors = {"constant": [constant] * len(studies), "most_frequent": [most_frequent(texts)] * len(studies)}
+    if tools.sentences is not None:
+        floors["most_similar"] = [most_similar(texts, val_texts, tools.sentences)] * len(studies)
     floors["random_training"] = random_reports(texts, len(studies))
     floors["shuffled"] = shuffled(own)
-    if findings is not None:
-        if lacking := [study.id for study in studies if study.id not in findings]:
-            raise InputError(f"--template-findings: {len(lacking)} studies have no findings, e.g. {lacking[0]}")
-        found_RO = np.array([findings[study.id] for study in studies]) == POSITIVE
-        floors["classifier_template"] = filled_templates(found_RO, texts, constant=constant, labeler=labeler)
-    if not read_images:
+    if tools.findings is not None:
+        found_RO = _positive(studies, tools.findings)
+        floors["classifier_template"] = filled_templates(found_RO, texts, constant=constant, labeler=tools.labeler)
+    if not tools.read_images:
         return floors, ["no image floors: switched off"]
-    chosen = _sample([study for study in manifest.split("train") if study.id in train])
-    chosen_val = _sample([study for study in manifest.split("val") if study.id in val])
+    sampled = [(_sample(manifest, name, reports), reports) for name, reports in (("train", train), ("val", val))]
     try:
-        pixels, pixels_val, queries = (thumbnails(part, progress=progress) for part in (chosen, chosen_val, studies))
+        known, known_val = (
+            (thumbnails(part, progress=progress), [reports[study.id] for study in part]) for part, reports in sampled
+        )
+        queries = thumbnails(studies, progress=progress)
     except InputError as error:
         return floors, [f"no image floors: {error}"]
-    own_texts, val_texts = [train[study.id] for study in chosen], [val[study.id] for study in chosen_val]
-    floors["nearest_image"] = nearest_reports(queries, pixels, own_texts)
-    floors["template"] = templates(
-        (pixels, own_texts), (pixels_val, val_texts), queries, constant=constant, labeler=labeler
-    )
-    return floors, notes
+    floors["nearest_image"] = nearest_reports(queries, *known)
+    floors["template"] = templates(known, known_val, queries, constant=constant, labeler=tools.labeler)
+    return floors, []
 
 
 def about_floor(name: str, texts: Sequence[str], *, may_quote: bool) -> dict[str, str]:
@@ -89,7 +93,16 @@ def about_floor(name: str, texts: Sequence[str], *, may_quote: bool) -> dict[str
     return {"what": what[name]} | ({"text": texts[0]} if name in ONE_REPORT and may_quote else {})
 
 
-def _sample(studies: list[Study]) -> list[Study]:
+def _positive(studies: Sequence[Study], findings: Mapping[str, Sequence[int]]) -> NDArray[np.bool_]:
+    """Which observations the findings call positive (R, O)."""
+    if lacking := [study.id for study in studies if study.id not in findings]:
+        raise InputError(f"--template-findings: {len(lacking)} studies have no findings, e.g. {lacking[0]}")
+    return np.array([findings[study.id] for study in studies]) == POSITIVE
+
+
+def _sample(manifest: Manifest, split: str, reports: Mapping[str, str]) -> list[Study]:
+    """The split's studies that have a report, or as many of them as the image floors look at."""
+    studies = [study for study in manifest.split(split) if study.id in reports]
     if len(studies) <= MOST_TRAINING_IMAGES:
         return studies
     picks = np.random.default_rng(0).choice(len(studies), MOST_TRAINING_IMAGES, replace=False)

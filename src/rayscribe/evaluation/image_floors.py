@@ -9,9 +9,8 @@ Shapes: R studies, P pixels of a thumbnail, O observations.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,17 +18,17 @@ from PIL import Image
 
 from rayscribe.data.images import read_image
 from rayscribe.labels import NEGATIVE, OBSERVATIONS, POSITIVE, Labeler, Labels
+from rayscribe.metrics.statistics import Singles
+from rayscribe.progress import ProgressBar
 from rayscribe.study import Study, is_frontal
 
-Singles = NDArray[np.float32]
-
-SIDE = 32
+THUMBNAIL_SIDE = 32
 RIDGE = 100.0
 "Weight decay over the mean eigenvalue. Mean AUROC on IU X-Ray's val at .1, 1, 10, 100: .608, .658, .681, .684."
 _NO_FINDING = OBSERVATIONS.index("No Finding")
 
 
-def thumbnails(studies: Sequence[Study], *, progress: Callable[[Iterable[Any]], Iterable[Any]] = iter) -> Singles:
+def thumbnails(studies: Sequence[Study], *, progress: ProgressBar = iter) -> Singles:
     """Every study's first frontal image (its first image where views are unknown) as unit vectors of 32 x 32 pixels."""
     with ThreadPoolExecutor() as pool:
         pixels_RP = np.stack(list(progress(pool.map(_thumbnail, studies))))
@@ -76,8 +75,10 @@ def filled_templates(
 
 def _thumbnail(study: Study) -> Singles:
     frontal = [path for path, view in zip(study.images, study.views) if is_frontal(view)]
-    grey = read_image((frontal or list(study.images))[0], at_least=SIDE)
-    return np.asarray(Image.fromarray(grey).resize((SIDE, SIDE), Image.Resampling.BOX), np.float32).ravel()
+    grey = read_image((frontal or list(study.images))[0], at_least=THUMBNAIL_SIDE)
+    return np.asarray(
+        Image.fromarray(grey).resize((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BOX), np.float32
+    ).ravel()
 
 
 def _ridge(pixels_RP: Singles, wanted_RO: NDArray[np.bool_]) -> tuple[Singles, Singles]:
@@ -90,7 +91,7 @@ def _ridge(pixels_RP: Singles, wanted_RO: NDArray[np.bool_]) -> tuple[Singles, S
 
 
 def _thresholds(scores_RO: Singles, wanted_RO: NDArray[np.bool_]) -> Singles:
-    """By observation, what as many studies pass as have it. (The best F1 would give rare findings to nearly everybody.)"""
+    """By observation, what as many studies pass as have it. (The best F1 would give rare findings to nearly every study.)"""
     found = []
     for scores_R, wanted_R in zip(np.sort(scores_RO, axis=0).T, wanted_RO.T):
         count = int(wanted_R.sum())

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from rayscribe.data.label_tables import LabelTables
 from rayscribe.errors import InputError
-from rayscribe.evaluation.floors import ONE_REPORT
+from rayscribe.evaluation.floors import ONE_REPORT, FloorTools
 from rayscribe.labels import Labeler, Labels
 from rayscribe.metrics.families import System
 from rayscribe.metrics.labeler import RuleLabeler
@@ -18,6 +17,7 @@ from rayscribe.metrics.meteor import MeteorResources
 from rayscribe.metrics.radgraph import Annotation, RadGraph
 from rayscribe.metrics.similarity import SentenceEncoder
 from rayscribe.metrics.statistics import RESAMPLES
+from rayscribe.progress import ProgressBar
 
 Annotations = Sequence[Annotation | None] | None
 
@@ -54,6 +54,15 @@ class Tools:
             found["sentences"] = self.sentences.name
         return found
 
+    def of_floors(self) -> FloorTools:
+        """Those that the floors are made with."""
+        return FloorTools(
+            labeler=self.labeler,
+            findings=self.template_findings,
+            sentences=self.sentences,
+            read_images=self.image_floors,
+        )
+
     def labels(self, ids: Sequence[str], own: Sequence[str], wanted: Sequence[str]) -> tuple[Labels, Labels]:
         """Of the model's reports and of the references."""
         if self.tables:
@@ -67,7 +76,7 @@ class Tools:
         wanted: tuple[Sequence[str], Labels],
         floors: Mapping[str, Sequence[str]],
         *,
-        progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
+        progress: ProgressBar = iter,
     ) -> tuple[dict[str, System], System]:
         """The model and its floors, and the references, with all that these tools say of each. `own`, `wanted`: reports and
         labels."""

@@ -12,13 +12,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from rayscribe.metrics.statistics import Interval
+from rayscribe.metrics.statistics import Floats, Interval
 
-Floats = NDArray[np.float64]
 Booleans = NDArray[np.bool_]
 
-RESAMPLES = 1000
-BINS = 10
+CLASSIFICATION_RESAMPLES = 1000
+CALIBRATION_BINS = 10
 "Of equal width, for the calibration error."
 _CELLS = 4_000_000  # of one block of weights: 32 MB
 _PRIOR = 1.0  # precision of the Gaussian around no change that keeps a calibration from few studies near it
@@ -54,7 +53,7 @@ def finding_intervals(
     threshold: float,
     *,
     groups: Sequence[str],
-    resamples: int = RESAMPLES,
+    resamples: int = CLASSIFICATION_RESAMPLES,
     seed: int = 0,
 ) -> dict[str, Interval]:
     """Every score with its 95 % percentile interval over `groups`, the patient of every study."""
@@ -172,9 +171,9 @@ def _ranking(probability_R: Floats, truth_R: Floats, weight_SR: Floats) -> dict[
 
 def _calibration_error(probability_R: Floats, truth_R: Floats, weight_SR: Floats) -> Floats:
     """Mean distance of probability and share, over bins of equal width, by their studies (Naeini et al., 2015)."""
-    bin_R = np.minimum((probability_R * BINS).astype(int), BINS - 1)
+    bin_R = np.minimum((probability_R * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
     distance_S = np.zeros(len(weight_SR))
-    for place in range(BINS):
+    for place in range(CALIBRATION_BINS):
         inside_R = bin_R == place
         distance_S += np.abs(weight_SR[:, inside_R] @ (truth_R - probability_R)[inside_R])
     return np.asarray(distance_S / weight_SR.sum(1))

@@ -27,7 +27,7 @@ _KINDS = ("precision", "recall", "f1")
 _PER_REPORT = [f"{kind}_{size}" for size in _SETS for kind in _KINDS]
 _WIDTH = 3 * len(OBSERVATIONS) + len(_PER_REPORT)  # columns of one policy
 
-COLUMNS = (
+CLINICAL_COLUMNS = (
     *(
         f"{column}_uncertain_{policy}"
         for policy in POLICIES
@@ -65,7 +65,7 @@ def clinical(predicted_RO: Labels, reference_RO: Labels) -> Rows:
                 np.stack(_rates(tp_RO[:, places].sum(1), fp_RO[:, places].sum(1), fn_RO[:, places].sum(1)), axis=1)
             )
     normal = _counts(is_normal(predicted_RO)[:, None], is_normal(reference_RO)[:, None])
-    return Rows(COLUMNS, np.hstack([*parts, *normal, np.ones((len(reference_RO), 1))]), clinical_score)
+    return Rows(CLINICAL_COLUMNS, np.hstack([*parts, *normal, np.ones((len(reference_RO), 1))]), clinical_score)
 
 
 def clinical_score(sums_SK: Floats) -> dict[str, Floats]:

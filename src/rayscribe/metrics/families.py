@@ -8,7 +8,7 @@ Shapes: R reports, K columns.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,11 +17,12 @@ import numpy as np
 from rayscribe.errors import InputError
 from rayscribe.labels import Labels
 from rayscribe.metrics.clinical import clinical, clinical_score
-from rayscribe.metrics.meteor import COLUMNS, MeteorResources, meteor_name, meteor_score, meteor_statistics
+from rayscribe.metrics.meteor import METEOR_COLUMNS, MeteorResources, meteor_name, meteor_score, meteor_statistics
 from rayscribe.metrics.overlap import overlap, overlap_score
 from rayscribe.metrics.radgraph import Annotation, radgraph_rows, radgraph_score
 from rayscribe.metrics.similarity import Vectors, similarity_rows, similarity_score
 from rayscribe.metrics.statistics import Floats, Rows, Score, joined
+from rayscribe.progress import ProgressBar
 
 Families = dict[str, Rows]
 
@@ -43,11 +44,11 @@ class System:
 
     reports: Sequence[str]
     labels: Labels | None
-    "states (R, 14); None where nobody labelled these reports"
+    "states (R, 14); None where these reports have no labels"
     graphs: Sequence[Annotation | None] | None = None
-    "RadGraph's annotations; None where nobody annotated these reports"
+    "RadGraph's annotations; None where these reports have none"
     vectors: Vectors | None = None
-    "sentence embeddings (R, D); None where nobody embedded these reports"
+    "sentence embeddings (R, D); None where these reports have none"
 
 
 def measured(
@@ -55,9 +56,9 @@ def measured(
     reference: System,
     resources: MeteorResources,
     *,
-    progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
+    progress: ProgressBar = iter,
 ) -> dict[str, Families]:
-    """Every system's families of statistics; a family that some of them lack needs what nobody made of their reports.
+    """Every system's families of statistics; a system without labels, graphs or vectors lacks the families that need them.
 
     METEOR reads its large tables once for all of them.
     """
@@ -107,7 +108,7 @@ def stored(ids: Sequence[str], groups: Sequence[str] | None, families: Families)
 
 
 def restored(place: str, statistics: Any, meteor: str) -> Families:
-    """The families that `stored` wrote. `meteor`: the name under which METEOR stands in the scores."""
+    """The families that `stored` wrote. `meteor`: the name under which METEOR is in the scores."""
     scores: dict[str, Score] = {
         "overlap": overlap_score,
         "meteor": _meteor_scores(meteor),
@@ -132,7 +133,7 @@ def restored(place: str, statistics: Any, meteor: str) -> Families:
 
 
 def _meteor(table_RK: Floats, name: str) -> Rows:
-    return Rows(COLUMNS, table_RK, _meteor_scores(name))
+    return Rows(METEOR_COLUMNS, table_RK, _meteor_scores(name))
 
 
 def _meteor_scores(name: str) -> Score:

@@ -16,12 +16,11 @@ from numpy.typing import NDArray
 
 from rayscribe.labels import Labels
 from rayscribe.metrics.clinical import is_positive
+from rayscribe.metrics.statistics import Singles
 
 PERMUTATIONS = 10_000
 MOST_STUDIES = 4_000
 "A larger set is sampled: every pair of studies is compared."
-
-Singles = NDArray[np.float32]
 
 
 def text_grounding(hypotheses: Sequence[str], references: Sequence[str], *, seed: int = 0) -> dict[str, float]:

@@ -18,7 +18,7 @@ import numpy as np
 from rayscribe.labels import NEGATIVE, NOT_MENTIONED, OBSERVATIONS, POSITIVE, UNCERTAIN, Labels
 from rayscribe.metrics.chexpert_habits import with_habits
 from rayscribe.metrics.lexicon import OTHER
-from rayscribe.metrics.reading import Found, Side, read
+from rayscribe.metrics.reading import Found, Side, read_sentence
 from rayscribe.metrics.sentences import sentences
 
 
@@ -93,12 +93,12 @@ _RANK = {NOT_MENTIONED: 0, NEGATIVE: 1, UNCERTAIN: 2, POSITIVE: 3}
 
 
 def _read(sentence: str) -> tuple[Found, ...]:
-    return _known(sentence) if len(sentence) <= _LONGEST else read(sentence)
+    return _known(sentence) if len(sentence) <= _LONGEST else read_sentence(sentence)
 
 
 @lru_cache(maxsize=1 << 16)
 def _known(sentence: str) -> tuple[Found, ...]:
-    return read(sentence)
+    return read_sentence(sentence)
 
 
 def _sentence_states(sentence: str, as_chexpert: bool) -> tuple[tuple[str, int], ...]:

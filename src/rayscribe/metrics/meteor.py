@@ -9,8 +9,7 @@ Shapes: R reports, S samples, K columns.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -19,7 +18,7 @@ from rayscribe.metrics.meteor_align import Matchers, align, chunks
 from rayscribe.metrics.meteor_resources import (
     PHRASE_WORDS,
     MeteorResources,
-    Phrases,
+    Paraphrases,
     Words,
     find_resources,
     read_lexicon,
@@ -27,14 +26,15 @@ from rayscribe.metrics.meteor_resources import (
     tokens,
 )
 from rayscribe.metrics.statistics import Floats
+from rayscribe.progress import ProgressBar
 
-__all__ = ["COLUMNS", "MeteorResources", "find_resources", "meteor_name", "meteor_score", "meteor_statistics"]
+__all__ = ["METEOR_COLUMNS", "MeteorResources", "find_resources", "meteor_name", "meteor_score", "meteor_statistics"]
 
 _MATCHERS = ("exact", "stem", "synonym", "paraphrase")
 _WEIGHTS = np.array([1.0, 0.6, 0.8, 0.6])  # of the matchers, in their order
 _ALPHA, _BETA, _GAMMA, _DELTA = 0.85, 0.2, 0.6, 0.75
 
-COLUMNS = (
+METEOR_COLUMNS = (
     "hypothesis_words",
     "reference_words",
     "hypothesis_function_words",
@@ -64,9 +64,9 @@ def meteor_statistics(
     references: Sequence[str],
     resources: MeteorResources,
     *,
-    progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
+    progress: ProgressBar = iter,
 ) -> Floats:
-    """Words and matches (R, K) of hypothesis i against reference i, counted as in `COLUMNS`; sums of rows are statistics too.
+    """Words and matches (R, K) of hypothesis i against reference i, counted as in `METEOR_COLUMNS`; rows add up.
 
     A hypothesis that matches its whole reference in one chunk counts no chunk, as in METEOR: it is not fragmented.
     """
@@ -81,7 +81,7 @@ def meteor_statistics(
         if pair not in rows:
             hypothesis_words, reference_words = pair
             rows[pair] = _row(hypothesis_words, reference_words, matchers)
-    return np.array([rows[pair] for pair in pairs], np.float64).reshape(len(pairs), len(COLUMNS))
+    return np.array([rows[pair] for pair in pairs], np.float64).reshape(len(pairs), len(METEOR_COLUMNS))
 
 
 def meteor_score(sums_SK: Floats) -> Floats:
@@ -99,7 +99,7 @@ def meteor_score(sums_SK: Floats) -> Floats:
     return mean_S * (1 - _GAMMA * fragmentation_S**_BETA)
 
 
-def _paraphrases(pairs: Sequence[tuple[Words, Words]], resources: MeteorResources) -> Phrases:
+def _paraphrases(pairs: Sequence[tuple[Words, Words]], resources: MeteorResources) -> Paraphrases:
     if resources.paraphrases is None:
         return {}
     hypotheses, references = ({pair[side] for pair in pairs} for side in (0, 1))

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import NamedTuple
 
-from rayscribe.metrics.meteor_resources import PHRASE_WORDS, Lexicon, Phrases, Words, synonym_sets
+from rayscribe.metrics.meteor_resources import PHRASE_WORDS, Lexicon, Paraphrases, Words, synonym_sets
 from rayscribe.metrics.stemmer import stem
 
 EXACT, STEM, SYNONYM, PARAPHRASE = range(4)
@@ -36,7 +36,7 @@ class Matchers:
     """The matchers over fixed tables, with a memory of the words that they have met."""
 
     lexicon: Lexicon
-    paraphrases: Phrases
+    paraphrases: Paraphrases
     _stems: dict[str, str] = field(default_factory=dict)
     _sets: dict[str, frozenset[str]] = field(default_factory=dict)
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from rayscribe.errors import InputError
 
 Words = tuple[str, ...]
-Phrases = Mapping[Words, tuple[Words, ...]]
+Paraphrases = Mapping[Words, tuple[Words, ...]]
 PHRASE_WORDS = 7  # the longest phrase of the paraphrase table
 
 
@@ -104,7 +104,7 @@ def _base(word: str, known: Mapping[str, str]) -> str:
     return ""
 
 
-def read_paraphrases(table: Path, first: Collection[Words], second: Collection[Words]) -> Phrases:
+def read_paraphrases(table: Path, first: Collection[Words], second: Collection[Words]) -> Paraphrases:
     """Paraphrases that lead from a phrase of `first` to one of `second` or back, in the table's order.
 
     The table (3 lines an entry: probability, phrase, paraphrase) is far larger than what one set of reports needs, so it is

@@ -3,7 +3,7 @@
 Equal to pycocoevalcap 1.2 without its PTB tokeniser, which is how the papers of this field score: words are what stands
 between spaces, so "." is a word. What that package calls CIDEr is CIDEr-D (clipped, with a length penalty, sigma 6): `cider` is
 the name that the field reports, `cider_d` the same number under its own name, `cider_plain` the unclipped cosine without the
-length penalty (Vedantam et al., 2015, equation 1, words as they stand instead of stems).
+length penalty (Vedantam et al., 2015, equation 1, words instead of stems).
 
 Shapes: R reports, S samples, K columns, P positions of all reports together, U distinct (report, n-gram) pairs.
 """
@@ -25,7 +25,7 @@ _SIGMA = 6.0  # CIDEr-D, Vedantam et al. (2015)
 _DENSE = 1 << 22  # possible n-grams up to which a table of all of them is used
 _TINY, _SMALL = 1e-15, 1e-9  # pycocoevalcap's smoothing of BLEU
 
-COLUMNS = (
+OVERLAP_COLUMNS = (
     *(f"matches{order}" for order in range(1, ORDERS + 1)),
     *(f"guesses{order}" for order in range(1, ORDERS + 1)),
     "hypothesis_words",
@@ -92,7 +92,7 @@ def overlap(hypotheses: Sequence[str], references: Sequence[str]) -> Rows:
     rouge_R = np.array([_rouge_l(h, r) for h, r in zip(hypothesis_words, reference_words)])
     ones_R = np.ones(reports)
     singles = (lengths_h, lengths_r, rouge_R, cider_R, plain_R4.mean(1) * 10, ones_R)
-    return Rows(COLUMNS, np.hstack([matches_R4, guesses_R4, np.stack(singles, axis=1)]), overlap_score)
+    return Rows(OVERLAP_COLUMNS, np.hstack([matches_R4, guesses_R4, np.stack(singles, axis=1)]), overlap_score)
 
 
 @dataclass(frozen=True, slots=True)

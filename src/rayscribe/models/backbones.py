@@ -43,7 +43,7 @@ class Backbone(nn.Module):
         self.net = timm.create_model(config.name, pretrained=config.weights == "pretrained", num_classes=0)
         self.channels = self.net.num_features
         if config.weights not in ("", "pretrained"):
-            load_weights(self.net, Path(config.weights))
+            load_backbone_weights(self.net, Path(config.weights))
         if config.weights == "pretrained" and config.checks_norm:
             own = self.net.pretrained_cfg
             if (tuple(own["mean"]), tuple(own["std"])) != (tuple(config.mean), tuple(config.std)):
@@ -76,7 +76,7 @@ class Backbone(nn.Module):
         return self.features(pixels_I3HW * self.gain_C11 + self.shift_C11)
 
     def features(self, normalised_I3HW: Tensor) -> Tensor:
-        """Features (I, N, C) of images that somebody else has normalised."""
+        """Features (I, N, C) of images that are normalised already."""
         maps = self.net.forward_features(normalised_I3HW)
         if maps.ndim == 4 and maps.shape[1] == self.channels:
             return maps.flatten(2).transpose(1, 2)
@@ -119,7 +119,7 @@ def grid_side(patches: int) -> int:
     return side
 
 
-def load_weights(net: nn.Module, path: Path) -> None:
+def load_backbone_weights(net: nn.Module, path: Path) -> None:
     """Weights from a .safetensors or .pth file, or from a rayscribe model folder; a classifier head is left out."""
     inside = path / WEIGHTS
     if not path.is_file() and not inside.is_file():

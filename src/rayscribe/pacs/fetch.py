@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from rayscribe.data.dicom_decoding import damage
-from rayscribe.pacs.receive import NOT_UNDERSTOOD, OUT_OF_RESOURCES, SUCCESS, Say, kept
+from rayscribe.pacs.receive import NOT_UNDERSTOOD, OUT_OF_RESOURCES, SUCCESS, kept
 from rayscribe.pacs.send import Unreachable, web_client
 from rayscribe.pacs.spool import Spool
 
@@ -22,14 +22,14 @@ _STUDY, _SERIES, _INSTANCE = "0020000D", "0020000E", "00080018"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fetcher:
-    """A DICOMweb service that is asked for new studies."""
+    """A DICOMweb service to query for new studies."""
 
     url: str
     days: int
     "how many days before today a study may be dated"
 
-    def fetch(self, spool: Spool, say: Say) -> int:
-        """Puts new images into the spool; how many. Raises Unreachable, and goes on where it stopped the next time."""
+    def fetch(self, spool: Spool, say: Callable[[str], None]) -> int:
+        """Puts new images into the spool and returns how many. Raises Unreachable; the next call resumes."""
         import requests
 
         broken: tuple[type[Exception], ...] = (requests.RequestException, *damage())
@@ -44,7 +44,7 @@ class Fetcher:
             raise Unreachable(type(error).__name__) from None
         finally:
             if lost:
-                say(f"{lost} images cannot be fetched or kept; they are asked for again")
+                say(f"{lost} images cannot be fetched or kept; they will be requested again")
         return found
 
     def _new(self, client: Any, spool: Spool) -> Iterator[tuple[str, str, str]]:
@@ -60,7 +60,7 @@ class Fetcher:
                             yield study_uid, series_uid, uid
 
 
-def _taken(client: Any, spool: Spool, say: Say, *uids: str) -> int:
+def _taken(client: Any, spool: Spool, say: Callable[[str], None], *uids: str) -> int:
     """As `kept`. An image that the service cannot give, or gives damaged, keeps no other from coming."""
     import requests
 
@@ -76,7 +76,7 @@ def _taken(client: Any, spool: Spool, say: Say, *uids: str) -> int:
 
 
 def _pages(search: Callable[..., list[dict[str, Any]]], tag: str, wanted: dict[str, str]) -> list[str]:
-    """All UIDs that a search finds. A server may answer with fewer at once than there are, or send the same page for ever."""
+    """All UIDs that a search finds. A server may answer with fewer at once than there are, or repeat a page endlessly."""
     found: dict[str, None] = {}
     offset = 0
     while True:

@@ -21,11 +21,9 @@ from rayscribe.pacs.spool import Spool, digest
 IMAGES = (ComputedRadiographyImageStorage, DigitalXRayImageStorageForPresentation)
 SUCCESS, OUT_OF_RESOURCES, MISMATCH, NOT_UNDERSTOOD = 0x0000, 0xA700, 0xA900, 0xC000
 
-Say = Callable[[str], None]
-
 
 def listening(
-    spool: Spool, say: Say, *, address: str, port: int, ae_title: str, callers: Sequence[str]
+    spool: Spool, say: Callable[[str], None], *, address: str, port: int, ae_title: str, callers: Sequence[str]
 ) -> Callable[[], None]:
     """Listens in threads of its own; returns what ends that. `callers`: the AE titles that may send, all when empty."""
     entity = AE(ae_title=ae_title)
@@ -46,7 +44,7 @@ def listening(
     return server.shutdown
 
 
-def kept(spool: Spool, say: Say, image_uid: str, content: bytes) -> int:
+def kept(spool: Spool, say: Callable[[str], None], image_uid: str, content: bytes) -> int:
     """The status of C-STORE for a DICOM file."""
     study_uid, found_uid = identity_of(content)
     if not study_uid:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +18,7 @@ from rayscribe.drafts import DecodingConfig
 from rayscribe.errors import InputError
 from rayscribe.inference.writer import Writer
 from rayscribe.pacs.fetch import AT_ONCE, Fetcher
-from rayscribe.pacs.receive import Say, identity_of
+from rayscribe.pacs.receive import identity_of
 from rayscribe.pacs.send import Refused, Sender, Unreachable
 from rayscribe.pacs.spool import Spool, Waiting
 from rayscribe.reports.document import Author
@@ -64,7 +64,7 @@ class Worker:
     writer: Writer
     author: Author
     sender: Sender
-    say: Say
+    say: Callable[[str], None]
     quiet: float
     "seconds without a new image after which a study is whole"
     fetcher: Fetcher | None = None

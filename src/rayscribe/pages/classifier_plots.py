@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rayscribe.errors import DISCLAIMER
-from rayscribe.metrics.classification import BINS, precision_recall_curve, roc_curve
+from rayscribe.metrics.classification import CALIBRATION_BINS, precision_recall_curve, roc_curve
 from rayscribe.pages.plots import axes_of, save_figure
 
 if TYPE_CHECKING:
@@ -63,8 +63,8 @@ def _precision_recall(axes: Axes, one: Mapping[str, Any]) -> None:
 
 def _calibration(axes: Axes, one: Mapping[str, Any]) -> None:
     probability_R, is_present_R = _arrays(one)
-    bin_R = np.minimum((probability_R * BINS).astype(int), BINS - 1)
-    filled = [place for place in range(BINS) if (bin_R == place).any()]
+    bin_R = np.minimum((probability_R * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+    filled = [place for place in range(CALIBRATION_BINS) if (bin_R == place).any()]
     said = [probability_R[bin_R == place].mean() for place in filled]
     true = [is_present_R[bin_R == place].mean() for place in filled]
     axes.plot([0, 1], [0, 1], color=_FLOOR, linestyle="--", linewidth=1)

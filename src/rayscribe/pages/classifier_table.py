@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-COLUMNS = {
+_COLUMNS = {
     "accuracy": "accuracy",
     "f1": "F1",
     "auroc": "AUROC",
@@ -17,12 +17,12 @@ COLUMNS = {
 
 def score_table(result: Mapping[str, Any]) -> str:
     """Markdown; every score with its 95 % interval, and what needs no image in brackets."""
-    header = ["finding", "n", "present", *COLUMNS.values()]
+    header = ["finding", "n", "present", *_COLUMNS.values()]
     lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
     for name, one in result["findings"].items():
-        cells = [_cell(one["scores"][key], one["floors"].get(key)) for key in COLUMNS]
+        cells = [_cell(one["scores"][key], one["floors"].get(key)) for key in _COLUMNS]
         lines.append(f"| {name} | {one['studies']} | {one['present']} | {' | '.join(cells)} |")
-    means = " | ".join(f"{result['macro'][key]:.3f}" for key in COLUMNS)
+    means = " | ".join(f"{result['macro'][key]:.3f}" for key in _COLUMNS)
     lines.append(f"| mean of {len(result['findings'])} | | | {means} |")
     lines += [f"skipped {name}: {why}" for name, why in result["skipped"].items()]
     one = next(iter(result["protocol"].values()))

@@ -13,7 +13,7 @@ from rayscribe.files import whole_file
 from rayscribe.metrics.clinical import DEFAULT
 from rayscribe.metrics.families import headline_names
 from rayscribe.metrics.imbalance import DECILES
-from rayscribe.metrics.similarity import BINS
+from rayscribe.metrics.similarity import SIMILARITY_BINS
 from rayscribe.pages.summary import SHOWN_FLOORS
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def plots(result: Mapping[str, Any]) -> dict[str, tuple[Figure, str]]:
 
 
 def svg(figure: Figure) -> str:
-    """The drawing as an SVG element that can stand in a page."""
+    """The drawing as an SVG element to embed in a page."""
     target = io.StringIO()
     figure.savefig(target, format="svg", bbox_inches="tight", metadata={"Date": None})
     text = target.getvalue()
@@ -163,7 +163,7 @@ def _subsets(result: Mapping[str, Any]) -> Figure:
 def _similarity(found: Mapping[str, Any]) -> Figure:
     """The model's distribution as bars, those of three floors as lines; dashes are medians."""
     figure, (axes,) = axes_of(8, 3)
-    edges = [place / BINS for place in range(BINS + 1)]
+    edges = [place / SIMILARITY_BINS for place in range(SIMILARITY_BINS + 1)]
     axes.stairs(found["model"]["bins"], edges, fill=True, color=_MODEL, alpha=0.5, label="model")
     axes.axvline(found["model"]["median"], color=_MODEL, linestyle="--")
     for floor in ("constant", "most_similar", "shuffled"):

@@ -12,10 +12,10 @@ from typing import Any
 from rayscribe.data.manifest import Manifest
 from rayscribe.metrics.statistics import p_text
 from rayscribe.pages.layout import page, radiograph
-from rayscribe.reader_study.study import Item, ReaderStudy
+from rayscribe.reader_study.study import ReaderStudy, ReportPair
 from rayscribe.reader_study.votes import VOTES_FORMAT
 
-SIDE = 768
+_SIDE = 768
 "Pixels of an embedded image's longer side."
 
 _CHOICES = (("A", "A is better", "1"), ("same", "About the same", "2"), ("B", "B is better", "3"))
@@ -62,7 +62,7 @@ def _sealed(document: str) -> str:
     )
     head, rest = document.split("</head>", 1)
     start, encoding, head = head.partition('<meta charset="utf-8">')
-    assert encoding, "the policy stands in the head, before anything that it governs"
+    assert encoding, "the policy belongs in the head, before anything that it governs"
     meta = f'<meta http-equiv="Content-Security-Policy" content="{policy}"><meta name="referrer" content="no-referrer">'
     body, end, _ = rest.rpartition("</body>")
     assert end
@@ -89,11 +89,11 @@ the patient, not its style. Which system wrote A and which B changes from pair t
 <button class="main" id="go">Start</button></div></form>"""
 
 
-def _pair(item: Item, pairs: int, images: bool) -> str:
+def _pair(item: ReportPair, pairs: int, images: bool) -> str:
     films = f"<p>No images here: open number {item.number} of the list in your own viewer.</p>"
     if images:
         views = [
-            radiograph(path, f"View {number} of study {item.number}", side=SIDE)
+            radiograph(path, f"View {number} of study {item.number}", side=_SIDE)
             for number, path in enumerate(item.study.images, start=1)
         ]
         films = f'<div class="films">{"".join(views)}</div>'

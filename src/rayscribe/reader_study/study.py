@@ -15,14 +15,14 @@ from rayscribe import __version__
 from rayscribe.data.manifest import Manifest
 from rayscribe.errors import DISCLAIMER, InputError
 from rayscribe.provenance import is_restricted
-from rayscribe.reader_study.texts import ReaderStudyConfig, System, name_tags, reference_text, shown_texts
+from rayscribe.reader_study.texts import ComparedSystem, ReaderStudyConfig, name_tags, reference_text, shown_texts
 from rayscribe.study import Study
 
 KEY_FORMAT = "rayscribe-reader-study-1"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Item:
+class ReportPair:
     """One pair as readers see it, with what they must not see: the study and whose report is A."""
 
     token: str
@@ -38,14 +38,14 @@ class Item:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReaderStudy:
-    """A drawn study: the pairs for the page, the key for whoever counts the votes, and what is to be known of the draw."""
+    """A drawn study: the pairs for the page, the key for whoever counts the votes, and notes on the draw."""
 
-    items: tuple[Item, ...]
+    items: tuple[ReportPair, ...]
     key: dict[str, Any]
     notes: tuple[str, ...]
 
 
-def drawn_study(manifest: Manifest, systems: Sequence[System], config: ReaderStudyConfig) -> ReaderStudy:
+def drawn_study(manifest: Manifest, systems: Sequence[ComparedSystem], config: ReaderStudyConfig) -> ReaderStudy:
     """Draws studies, sides and order. The same files and settings give the same study; other files another one.
 
     The first system is A in half of the normal and in half of the abnormal studies, up to one.
@@ -63,7 +63,7 @@ def drawn_study(manifest: Manifest, systems: Sequence[System], config: ReaderStu
     if config.studies < 1 or config.seed < 0:
         raise InputError(f"--studies {config.studies} --seed {config.seed}: at least 1 study, and no negative seed")
     usable, texts, notes, held = _usable(manifest, systems, config)
-    # The files' hashes go into the seed, so that nobody can work out the sides from the page and a guessed seed. The tokens,
+    # The files' hashes go into the seed, so that the sides cannot be worked out from the page and a guessed seed. The tokens,
     # which are on the page, are drawn from a stream of their own.
     seeds = np.random.SeedSequence([config.seed, *(int(system.sha256[:16], 16) for system in systems)])
     random, naming = (np.random.default_rng(seed) for seed in seeds.spawn(2))
@@ -76,7 +76,7 @@ def drawn_study(manifest: Manifest, systems: Sequence[System], config: ReaderStu
         study, first_is_a = chosen[place], (place + starts) % 2 == 0
         first, second = texts[study.id]
         items.append(
-            Item(
+            ReportPair(
                 token=f"i{int(tokens[number - 1]):08x}",  # the letter keeps spreadsheets from reading a number
                 number=number,
                 study=study,
@@ -108,7 +108,7 @@ def read_key(path: Path) -> dict[str, Any]:
 
 
 def _usable(
-    manifest: Manifest, systems: Sequence[System], config: ReaderStudyConfig
+    manifest: Manifest, systems: Sequence[ComparedSystem], config: ReaderStudyConfig
 ) -> tuple[list[Study], dict[str, tuple[str, str]], list[str], dict[str, int]]:
     """Studies that can be compared, in the order of their ids; their two texts; what was left out, in words and counted."""
     split = sorted(manifest.split(config.split), key=lambda study: study.id)
@@ -158,7 +158,7 @@ def _chosen(order: list[Study], wanted: int) -> tuple[list[Study], bool]:
     """Normal studies first where every study is coded, half of the whole; whether it was so."""
     if len(order) < wanted:
         raise InputError(
-            f"{len(order)} studies can be compared, {wanted} are asked for; give --studies {len(order)} or fewer"
+            f"{len(order)} studies can be compared, but {wanted} were requested; give --studies {len(order)} or fewer"
         )
     if not all(study.problems for study in order):
         return order[:wanted], False
@@ -186,9 +186,9 @@ def _draw_note(chosen: Sequence[Study], order: Sequence[Study], stratified: bool
 
 def _key(
     manifest: Manifest,
-    systems: Sequence[System],
+    systems: Sequence[ComparedSystem],
     config: ReaderStudyConfig,
-    items: Sequence[Item],
+    items: Sequence[ReportPair],
     drawn_from: Mapping[str, int],
 ) -> dict[str, Any]:
     names = [system.name for system in systems]

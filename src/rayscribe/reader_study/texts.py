@@ -54,7 +54,7 @@ class ReaderStudyConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class System:
+class ComparedSystem:
     """One side of the comparison: its reports by study id, and the file that they come from."""
 
     name: str
@@ -63,7 +63,9 @@ class System:
     reports: Mapping[str, str]
 
 
-def read_systems(paths: tuple[Path, Path], names: tuple[str, str] | None, config: ReaderStudyConfig) -> list[System]:
+def read_systems(
+    paths: tuple[Path, Path], names: tuple[str, str] | None, config: ReaderStudyConfig
+) -> list[ComparedSystem]:
     """Both prediction files; without `names` a system is called as its file."""
     wanted = [name.strip() for name in names or (paths[0].stem, paths[1].stem)]
     if not all(wanted) or wanted[0] == wanted[1]:
@@ -77,7 +79,7 @@ def read_systems(paths: tuple[Path, Path], names: tuple[str, str] | None, config
         if config.cleaning != "as-written":
             check_protocol(path, Protocol(section=config.section, cleaning=config.cleaning))
     systems = [
-        System(name=name, file=path.name, reports=read_predictions(path), sha256=sha256_of(path))
+        ComparedSystem(name=name, file=path.name, reports=read_predictions(path), sha256=sha256_of(path))
         for name, path in zip(wanted, paths)
     ]
     if systems[0].sha256 == systems[1].sha256:
@@ -91,7 +93,7 @@ def reference_text(study: Study, config: ReaderStudyConfig) -> str:
     return text if config.cleaning == "as-written" or not text else CLEANINGS[config.cleaning](text)
 
 
-def shown_texts(system: System, studies: Sequence[Study], config: ReaderStudyConfig) -> dict[str, str]:
+def shown_texts(system: ComparedSystem, studies: Sequence[Study], config: ReaderStudyConfig) -> dict[str, str]:
     """A system's reports by study id, as readers see them."""
     for study in studies:
         _check_writable(f"{system.file}, study {study.id}", system.reports[study.id], "mend this report")

@@ -53,7 +53,7 @@ def read_ballot(path: Path, key: Mapping[str, Any]) -> Ballot:
     for place, row in _rows(path):
         reader, item, vote, comment = _checked(f"{path}, {place}", row, key)
         if item in votes:
-            raise InputError(f"{path}, {place}: item {item} stands twice; export the votes again")
+            raise InputError(f"{path}, {place}: duplicate item {item}; export the votes again")
         votes[item] = vote
         comments |= {item: comment} if comment.strip() else {}
         readers.add(reader)

@@ -14,19 +14,19 @@ from typing import Any, Final, Literal
 from rayscribe.errors import DISCLAIMER, InputError
 from rayscribe.reports.likelihood import wording
 
-FORMAT: Final = "rayscribe-draft-1"
+DRAFT_FORMAT: Final = "rayscribe-draft-1"
 
-State = Literal["positive", "negative", "uncertain"]
+FindingState = Literal["positive", "negative", "uncertain"]
 Grid = tuple[tuple[float, ...], ...]
 "Rows of an image from top to bottom, each at least 0 and at most 1; the highest of all images of a sentence is 1."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Named:
+class FindingMention:
     """Words of a sentence that speak of one of the 14 observations, as the rule labeler reads them."""
 
     observation: str
-    state: State
+    state: FindingState
     start: int
     end: int
     "text[start:end] of the sentence"
@@ -37,7 +37,7 @@ class Sentence:
     """One sentence of a report, with its end mark."""
 
     text: str
-    mentions: tuple[Named, ...] = ()
+    mentions: tuple[FindingMention, ...] = ()
     evidence: tuple[Grid, ...] = ()
     "where the decoder looked while it wrote this, a grid an image; empty where the model does not tell"
 
@@ -56,10 +56,10 @@ class Report:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """What a model holds of one finding, before or beside the report."""
+    """What a model says of one finding, apart from the text of the report."""
 
     name: str
-    state: State
+    state: FindingState
     source: Literal["classifier", "disease head"]
     probability: float | None = None
     "calibrated; a disease head gives none"
@@ -104,7 +104,7 @@ class Document:
 
     def plain(self) -> dict[str, Any]:
         """For JSON."""
-        head = {"format": FORMAT, "disclaimer": DISCLAIMER, "status": "preliminary"}
+        head = {"format": DRAFT_FORMAT, "disclaimer": DISCLAIMER, "status": "preliminary"}
         return head | dataclasses.asdict(self)
 
 
@@ -116,8 +116,8 @@ def read_document(content: bytes | str, source: str) -> Document:
     """The inverse of `document_json`. Raises InputError that names the `source` for whatever is not a draft."""
     try:
         plain = json.loads(content)
-        if plain.pop("format") != FORMAT:
-            raise InputError(f"{source}: not a draft of this version; its format is not {FORMAT}")
+        if plain.pop("format") != DRAFT_FORMAT:
+            raise InputError(f"{source}: not a draft of this version; its format is not {DRAFT_FORMAT}")
         plain.pop("disclaimer", None)
         plain.pop("status", None)
         plain["model"] = Author(**plain["model"])
@@ -145,7 +145,7 @@ def _report(plain: dict[str, Any]) -> Report:
     sentences = tuple(
         Sentence(
             text=_text(one["text"]),
-            mentions=tuple(Named(**mention) for mention in one.get("mentions", ())),
+            mentions=tuple(FindingMention(**mention) for mention in one.get("mentions", ())),
             evidence=tuple(tuple(tuple(map(_finite, row)) for row in grid) for grid in one.get("evidence", ())),
         )
         for one in plain["sentences"]

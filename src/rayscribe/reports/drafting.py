@@ -23,9 +23,9 @@ from rayscribe.metrics.labeler import mentions
 from rayscribe.metrics.sentences import sentences
 from rayscribe.models.folder import VISION_LLM, facts_of, weights_sha256
 from rayscribe.provenance import terms_of
-from rayscribe.reports.document import Author, Document, Finding, Grid, Named, Report, Sentence, State
+from rayscribe.reports.document import Author, Document, Finding, FindingMention, FindingState, Grid, Report, Sentence
 
-STATES: dict[int, State] = {POSITIVE: "positive", NEGATIVE: "negative", UNCERTAIN: "uncertain"}
+FINDING_STATES: dict[int, FindingState] = {POSITIVE: "positive", NEGATIVE: "negative", UNCERTAIN: "uncertain"}
 
 _MARKS = ".!?"
 _BEFORE_MARK = re.compile(r"\s+([.,;:!?)])(?=\s|$)")
@@ -50,7 +50,7 @@ def document_of(
         findings=tuple(
             Finding(name=name, state=state, source="disease head")
             for name, told in draft.diagnosis.items()
-            for state in STATES.values()
+            for state in FINDING_STATES.values()
             if told == state
         )
         + tuple(findings),
@@ -152,8 +152,8 @@ def _sentence(text: str) -> Sentence:
     return Sentence(text=text, mentions=_named(text))
 
 
-def _named(sentence: str) -> tuple[Named, ...]:
+def _named(sentence: str) -> tuple[FindingMention, ...]:
     return tuple(
-        Named(observation=one.observation, state=STATES[one.state], start=one.start, end=one.end)
+        FindingMention(observation=one.observation, state=FINDING_STATES[one.state], start=one.start, end=one.end)
         for one in mentions(sentence)
     )

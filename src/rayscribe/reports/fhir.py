@@ -14,8 +14,8 @@ from xml.sax.saxutils import escape
 from fhir.resources.R4B.bundle import Bundle
 
 from rayscribe.errors import DISCLAIMER
-from rayscribe.reports.document import Document, Finding, State
-from rayscribe.reports.instances import identity
+from rayscribe.reports.document import Document, Finding, FindingState
+from rayscribe.reports.instances import part_uuid
 from rayscribe.reports.lines import created_at, finding_line, finding_words, plain_text
 
 if TYPE_CHECKING:
@@ -26,12 +26,12 @@ Plain = dict[str, Any]
 _LOINC = "http://loinc.org"
 _UCUM = "http://unitsofmeasure.org"
 _HL7 = "http://terminology.hl7.org/CodeSystem"
-_INTERPRETATION: dict[State, tuple[str, str]] = {
+_INTERPRETATION: dict[FindingState, tuple[str, str]] = {
     "positive": ("POS", "Positive"),
     "negative": ("NEG", "Negative"),
     "uncertain": ("IND", "Indeterminate"),
 }
-_RANK: tuple[State, ...] = ("negative", "uncertain", "positive")
+_RANK: tuple[FindingState, ...] = ("negative", "uncertain", "positive")
 "Where a report speaks twice of one observation, the last one counts."
 
 
@@ -52,7 +52,7 @@ def bundle_of(document: Document, originals: Sequence[Dataset]) -> bytes:
     ]
     bundle = {
         "resourceType": "Bundle",
-        "id": str(identity(document, originals, "fhir", "bundle")),
+        "id": str(part_uuid(document, originals, "fhir", "bundle")),
         "type": "collection",
         "timestamp": created_at(document).isoformat(),
         "entry": [{"fullUrl": urn, "resource": {**one, "id": urn.removeprefix("urn:uuid:")}} for urn, one in resources],
@@ -61,7 +61,7 @@ def bundle_of(document: Document, originals: Sequence[Dataset]) -> bytes:
 
 
 def _urn(document: Document, originals: Sequence[Dataset], *roles: str) -> str:
-    return f"urn:uuid:{identity(document, originals, 'fhir', *roles)}"
+    return f"urn:uuid:{part_uuid(document, originals, 'fhir', *roles)}"
 
 
 def _links(originals: Sequence[Dataset]) -> Plain:
@@ -100,7 +100,7 @@ def _report(document: Document, observations: list[str]) -> Plain:
 
 def _observations(document: Document) -> Iterator[Plain]:
     """What the report says, by the rule labeler, and then what a model found beside it."""
-    said: dict[str, State] = {}
+    said: dict[str, FindingState] = {}
     for sentence in document.reports[0].sentences:
         for one in sentence.mentions:
             before = said.get(one.observation, one.state)
@@ -111,7 +111,7 @@ def _observations(document: Document) -> Iterator[Plain]:
         yield _observation(finding.name, finding.state, f"{finding.source}, beside the report") | _probability(finding)
 
 
-def _observation(name: str, state: State, method: str) -> Plain:
+def _observation(name: str, state: FindingState, method: str) -> Plain:
     code, display = _INTERPRETATION[state]
     coding = {"system": f"{_HL7}/v3-ObservationInterpretation", "code": code, "display": display}
     return {

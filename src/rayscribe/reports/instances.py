@@ -23,7 +23,7 @@ _NAMESPACE = uuid.UUID("6b0d5a0e-3f0e-5c39-9a52-7a2f4f3d1c58")
 _SERIES = "Machine-learning draft, not for clinical use"
 
 
-def identity(document: Document, originals: Sequence[Dataset], *roles: str) -> uuid.UUID:
+def part_uuid(document: Document, originals: Sequence[Dataset], *roles: str) -> uuid.UUID:
     """Of one part of a draft's output: from the images' UIDs, the weights, the words, and the part's roles."""
     images = sorted(str(original.SOPInstanceUID) for original in originals)
     said = [document.text, *map(finding_line, document.findings), str(document.is_edited)]
@@ -43,7 +43,7 @@ def new_instance(
     from pydicom.dataset import FileDataset, FileMetaDataset
     from pydicom.uid import UID, ExplicitVRLittleEndian
 
-    made, instance = created_at(document).astimezone(), _uid(identity(document, originals, sop_class))
+    made, instance = created_at(document).astimezone(), _uid(part_uuid(document, originals, sop_class))
     meta = FileMetaDataset()
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     meta.MediaStorageSOPClassUID = UID(sop_class)
@@ -54,7 +54,7 @@ def new_instance(
         setattr(data, keyword, originals[0].get(keyword, ""))
     data.SOPClassUID, data.SOPInstanceUID = sop_class, instance
     data.StudyInstanceUID = originals[0].StudyInstanceUID
-    data.SeriesInstanceUID = _uid(identity(document, originals, sop_class, "series"))
+    data.SeriesInstanceUID = _uid(part_uuid(document, originals, sop_class, "series"))
     data.Modality, data.SeriesNumber, data.InstanceNumber, data.SeriesDescription = modality, number, 1, _SERIES
     data.InstanceCreationDate = data.ContentDate = f"{made:%Y%m%d}"
     data.InstanceCreationTime = data.ContentTime = f"{made:%H%M%S}"

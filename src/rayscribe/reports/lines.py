@@ -10,7 +10,7 @@ from rayscribe.reports.likelihood import wording
 
 STATUS = "Preliminary draft, not verified by a person."
 
-HEADINGS: dict[str, str] = {
+SECTION_HEADINGS: dict[str, str] = {
     "findings": "Findings",
     "impression": "Impression",
     "findings+impression": "Findings and impression",
@@ -19,7 +19,7 @@ HEADINGS: dict[str, str] = {
 
 
 def heading(document: Document) -> str:
-    return HEADINGS[document.model.section]
+    return SECTION_HEADINGS[document.model.section]
 
 
 def created_at(document: Document) -> datetime:

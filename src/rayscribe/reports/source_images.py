@@ -36,7 +36,7 @@ def read_originals(contents: Sequence[tuple[str, bytes]]) -> list[Dataset]:
                 f"{name}: has the study of {contents[0][0]} and another patient's id; one of them is mislabelled"
             )
     if len({header.SOPInstanceUID for header in found}) < len(found):
-        raise InputError(f"{contents[0][0]}: one of the images stands twice (same SOPInstanceUID); give each once")
+        raise InputError(f"{contents[0][0]}: duplicate image (same SOPInstanceUID); give each once")
     return found
 
 

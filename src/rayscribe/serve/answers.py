@@ -7,15 +7,15 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from rayscribe.reports.document import FORMAT, Document, Finding, Grid, Sentence
-from rayscribe.serve.jobs import State
+from rayscribe.reports.document import DRAFT_FORMAT, Document, Finding, Grid, Sentence
+from rayscribe.serve.jobs import JobState
 
 
 @dataclass(frozen=True, kw_only=True)
 class DraftAnswer(Document):
     """A draft report. Its status is preliminary, always."""
 
-    format: Literal["rayscribe-draft-1"] = FORMAT
+    format: Literal["rayscribe-draft-1"] = DRAFT_FORMAT
     status: Literal["preliminary"] = "preliminary"
     disclaimer: str
 
@@ -37,7 +37,7 @@ class StudyAnswer(BaseModel):
     """An asynchronous study."""
 
     id: str
-    state: State
+    state: JobState
     progress: float
     "between 0 and 1"
     stage: str

@@ -1,7 +1,7 @@
-"""`create_app`: the parts of the service put together, and what it answers. OpenAPI at /openapi.json.
+"""`create_app` puts the parts of the service together. OpenAPI at /openapi.json.
 
-A request's way: Guard (guard.py) -> form (uploads.py) -> Desk (desk.py) -> Batcher (batching.py) -> model -> Document.
-An asynchronous study's: the same form -> Jobs (jobs.py) -> Runner (runner.py) -> Desk.
+A request: AccessGuard (guard.py) -> form (uploads.py) -> DraftService (service.py) -> Batcher (batching.py) -> model -> draft.
+An asynchronous study: the same form -> Jobs (jobs.py) -> Runner (runner.py) -> DraftService.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ from starlette.types import ASGIApp
 
 from rayscribe import __version__
 from rayscribe.errors import DISCLAIMER, InputError
-from rayscribe.serve.desk import Desk
-from rayscribe.serve.guard import Guard
+from rayscribe.serve.guard import AccessGuard
 from rayscribe.serve.jobs import Jobs
 from rayscribe.serve.keys import read_keys
 from rayscribe.serve.measures import Measures
@@ -27,6 +26,7 @@ from rayscribe.serve.pages import add_pages
 from rayscribe.serve.problems import Problem, problem_of
 from rayscribe.serve.routes import add_routes
 from rayscribe.serve.runner import Runner
+from rayscribe.serve.service import DraftService
 from rayscribe.serve.settings import ServeConfig
 from rayscribe.serve.store import ModelStore
 from rayscribe.serve.study_routes import add_study_routes
@@ -38,17 +38,17 @@ def create_app(config: ServeConfig) -> ASGIApp:
     """Raises InputError for models, keys or a database that cannot be used."""
     measures = Measures()
     store = ModelStore(config.models, memory=config.memory_gib * 2**30, note=_note)
-    desk = Desk(store, batch=config.batch, note=measures.batches.observe)
+    service = DraftService(store, batch=config.batch, note=measures.batches.observe)
     jobs = Jobs(config.database_url)
-    runner = Runner(jobs, desk, config)
+    runner = Runner(jobs, service, config)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        desk.start()
+        service.start()
         runner.start()
         yield
-        runner.stop()  # finishes what it has begun, which the desk writes
-        desk.stop()
+        runner.stop()  # first: the draft service writes what the runner has begun
+        service.stop()
         jobs.close()
 
     app = FastAPI(
@@ -56,16 +56,16 @@ def create_app(config: ServeConfig) -> ASGIApp:
         version=__version__,
         description=f"Chest X-rays to draft radiology reports. {DISCLAIMER}",
         lifespan=lifespan,
-        docs_url=None,  # their scripts come from elsewhere
+        docs_url=None,  # their scripts are external
         redoc_url=None,
     )
     add_pages(app)
-    add_routes(app, desk, jobs, measures, config)
-    add_study_routes(app, desk, jobs, runner, config)
+    add_routes(app, service, jobs, measures, config)
+    add_study_routes(app, service, jobs, runner, config)
     for error in (Problem, InputError, HTTPException, RequestValidationError, Exception):
         app.add_exception_handler(error, _told)
     keys = {} if config.keys is None else read_keys(config.keys)
-    return Guard(app, config=config, keys=keys, measures=measures)
+    return AccessGuard(app, config=config, keys=keys, measures=measures)
 
 
 async def _told(request: Request, error: Exception) -> Response:

@@ -1,6 +1,6 @@
-"""Studies that wait are written together: one thread takes what fits in one batch with the study that waits the longest.
+"""Drafts waiting studies in batches: one thread takes the longest-waiting study and others with the same batch key.
 
-Nothing is held back to fill a batch. While one is written others arrive, so batches grow with the load by themselves.
+No study waits for a batch to fill. While one batch is drafted others arrive, so batches grow with the load by themselves.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from rayscribe.models.decoding import Steps
 
 
 class Cancelled(Exception):
-    """Nobody waits for it any more."""
+    """The draft is no longer wanted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wish:
-    """What studies must have in common to be written together."""
+class BatchKey:
+    """What studies must have in common to share a batch."""
 
     model: str
     decoding: DecodingConfig
@@ -35,25 +35,25 @@ class Wish:
 
 @dataclass(eq=False, slots=True, kw_only=True)
 class Ticket:
-    """One study that waits."""
+    """One waiting study."""
 
-    wish: Wish
+    key: BatchKey
     study: LooseStudy
     stop: threading.Event
-    "set by whoever no longer wants the draft"
+    "set when the draft is no longer wanted"
     tell: Callable[[float], None]
-    "is told the share of the words that can have been written"
+    "receives the share of the decoding steps that are done"
     draft: Future[Draft] = field(default_factory=Future)
 
 
-Write = Callable[[Wish, Sequence[LooseStudy], Steps], list[Draft]]
+Write = Callable[[BatchKey, Sequence[LooseStudy], Steps], list[Draft]]
 
 
 class Batcher:
-    """One thread that writes."""
+    """One thread that drafts batches."""
 
     def __init__(self, write: Write, *, size: int, note: Callable[[int], None]) -> None:
-        """`note` is told how many studies every batch has."""
+        """`note` receives the number of studies in every batch."""
         self._write, self._size, self._note = write, size, note
         self._waiting: deque[Ticket] = deque()
         self._changed = threading.Condition()
@@ -64,16 +64,16 @@ class Batcher:
         self._thread.start()
 
     def stop(self) -> None:
-        """Returns when everything that waits is written."""
+        """Returns when all waiting studies are drafted."""
         with self._changed:
             self._is_ending = True
             self._changed.notify()
         self._thread.join()
 
     def submit(self, ticket: Ticket) -> Draft:
-        """Returns the draft, or raises what its writing raised; Cancelled after `stop`."""
+        """Returns the draft or raises what drafting raised; raises Cancelled after `stop`."""
         with self._changed:
-            if self._is_ending:  # nobody waits for it: requests and studies end before
+            if self._is_ending:  # no caller waits: requests and studies end first
                 raise Cancelled
             self._waiting.append(ticket)
             self._changed.notify()
@@ -82,7 +82,7 @@ class Batcher:
     def _work(self) -> None:
         while batch := self._next():
             self._note(len(batch))
-            with _HandedOn(batch):
+            with _ErrorsForwarded(batch):
                 self._serve(batch)
 
     def _next(self) -> list[Ticket]:
@@ -93,20 +93,20 @@ class Batcher:
                 return []
             first = self._waiting[0]
             # The draws of a sampled batch depend on all of its studies, and a draft must not depend on other requests.
-            most = 1 if first.wish.decoding.strategy == "sample" else self._size
-            batch = [ticket for ticket in self._waiting if ticket.wish == first.wish][:most]
+            most = 1 if first.key.decoding.strategy == "sample" else self._size
+            batch = [ticket for ticket in self._waiting if ticket.key == first.key][:most]
             for ticket in batch:
                 self._waiting.remove(ticket)
             return batch
 
     def _serve(self, batch: Sequence[Ticket]) -> None:
         try:
-            drafts = self._write(batch[0].wish, [ticket.study for ticket in batch], _watched(batch))
+            drafts = self._write(batch[0].key, [ticket.study for ticket in batch], _watched(batch))
         except InputError:
             if len(batch) == 1:
                 raise
-            for ticket in batch:  # one study's fault is not the others'
-                with _HandedOn([ticket]):
+            for ticket in batch:  # one study's fault must not fail the others
+                with _ErrorsForwarded([ticket]):
                     self._serve([ticket])
             return
         for ticket, draft in zip(batch, drafts, strict=True):
@@ -126,8 +126,8 @@ def _watched(batch: Sequence[Ticket]) -> Steps:
     return steps
 
 
-class _HandedOn:
-    """Whatever is raised in the block reaches those who wait for the tickets, and not the thread that writes."""
+class _ErrorsForwarded:
+    """Forwards exceptions of the block to the waiting callers, so that the thread goes on."""
 
     def __init__(self, tickets: Sequence[Ticket]) -> None:
         self._tickets = tickets

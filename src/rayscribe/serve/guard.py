@@ -1,6 +1,6 @@
-"""What every request passes first: who may ask, from where, how much at a time, and what is noted of it.
+"""Access control for every request: host, origin, API key, load and size; and one log line each.
 
-A request is noted by its route, never by its address: method, route, status, milliseconds and a random id.
+The log names the route, never the address: method, route, status, milliseconds and a random id.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ _SAFE = {
 }
 
 
-class Guard:
-    """Around the application."""
+class AccessGuard:
+    """ASGI middleware around the whole application."""
 
     def __init__(self, app: ASGIApp, *, config: ServeConfig, keys: Mapping[str, str], measures: Measures) -> None:
-        """`keys`: SHA-256 by name; none are asked for where there are none."""
+        """`keys`: SHA-256 by name; when empty, no key is required."""
         self._app, self._config, self._keys, self._measures = app, config, keys, measures
         self._at_work = 0
 
@@ -63,7 +63,7 @@ class Guard:
         try:
             await self._admitted(scope, receive, answered)
         finally:
-            # An address that fits no route may be anything.
+            # An address that matches no route may hold anything.
             route = scope["route"].path if "route" in scope else "other"
             self._note(route, str(scope["method"]), status, time.monotonic() - begin, request)
 
@@ -78,7 +78,7 @@ class Guard:
         self._at_work += 1
         self._measures.at_work.set(self._at_work)
         try:
-            # Twice: for a body that comes slowly, and for the work. Whoever then still sends, or reads slowly, is let go.
+            # Twice the limit: for a slow body, and for the work. A client that still sends or reads after that is dropped.
             async with asyncio.timeout(2 * self._config.max_seconds + 10):
                 await self._app(scope, self._bounded(scope, receive), send)
         except TimeoutError:
@@ -93,7 +93,7 @@ class Guard:
         headers, path = Headers(scope=scope), str(scope["path"])
         host = headers.get("host", "")
         if not self._keys and _name(f"//{host}") not in LOOPBACK:
-            # A page of another name that resolves to this machine could ask in the user's place.
+            # DNS rebinding: a foreign page whose name resolves to this machine could act for the user.
             return Problem(421, "this service answers to localhost only")
         origin = headers.get("origin")
         if origin is not None and origin.partition("://")[2] != host:
@@ -121,7 +121,7 @@ class Guard:
         return Problem(413, f"at most {self._most(scope)} MB in one request of this sort")
 
     def _bounded(self, scope: Scope, receive: Receive) -> Receive:
-        """A body that names no length, or a wrong one, is cut off as well."""
+        """Cuts off a body that states no length, or a wrong one."""
         read, most = 0, self._most(scope) * 1_000_000
 
         async def bounded() -> Message:
@@ -143,7 +143,7 @@ class Guard:
 
 
 def _name(address: str) -> str | None:
-    """The host of an address; None where it has none, or is not written as one."""
+    """The host of an address; None when it has none or is malformed."""
     try:
         return urlsplit(address).hostname
     except ValueError:

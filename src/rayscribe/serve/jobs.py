@@ -1,7 +1,7 @@
-"""Asynchronous studies, kept in a database: accepted means written down, and written down means done once.
+"""Asynchronous studies in a database: an accepted study is stored, and a stored study is drafted exactly once.
 
 SQLite or PostgreSQL through SQLAlchemy. A service claims a job for a few seconds at a time and renews the claim while it works;
-when it is killed, the claim runs out and the job is claimed again. A draft is kept only by the service that holds the claim, in
+when it is killed, the claim expires and the job is claimed again. A draft is kept only by the service that holds the claim, in
 the same transaction that ends the job, so a job has one result whatever happens in between.
 """
 
@@ -21,9 +21,9 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModu
 from rayscribe.data.images import Upload
 from rayscribe.errors import InputError
 
-State = Literal["queued", "running", "done", "failed", "cancelled"]
+JobState = Literal["queued", "running", "done", "failed", "cancelled"]
 AWAY = (DBAPIError, TimeoutError)
-"What is raised where the database does not answer: it is locked, full, gone, damaged, or has no connection left."
+"Errors of a database that does not answer: locked, full, gone, damaged, or out of connections."
 CLAIM_SECONDS = 10.0
 MOST_ATTEMPTS = 5
 
@@ -60,15 +60,15 @@ _WAITS = ("queued", "running")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One asynchronous study as the database has it."""
+    """One asynchronous study as stored."""
 
     id: str
-    state: State
+    state: JobState
     options: str
     progress: float
     stage: str
     position: int | None
-    "how many wait in front of it"
+    "how many wait ahead of it"
     draft: dict[str, Any] | None
     problem: dict[str, Any] | None
 
@@ -82,7 +82,7 @@ class Job:
 
 
 class Repeated(Exception):
-    """An Idempotency-Key that came with another request before."""
+    """An Idempotency-Key that an earlier, different request used."""
 
 
 class Jobs:
@@ -103,14 +103,14 @@ class Jobs:
             ) from None
         if self._engine.dialect.name == "sqlite":
             path = self._engine.url.database
-            if not path or path == ":memory:":  # every thread would have one of its own
+            if not path or path == ":memory:":  # every thread would get its own
                 raise InputError("--database: SQLite needs a file, sqlite:///FILE")
             Path(path).chmod(0o600)
 
     def add(self, images: Sequence[Upload], options: str, *, owner: str, repeat_key: str | None, digest: str) -> str:
-        """The job's id: a new one's, or that of the same request before. Returns when it is on the disk.
+        """The id of the new job, or of the same request's earlier one. Returns when the job is on disk.
 
-        Raises Repeated where another request came with the key.
+        Raises Repeated when a different request used the key.
         """
         id_ = uuid.uuid4().hex
         row = {"id": id_, "owner": owner, "repeat_key": repeat_key, "sent_sha256": digest, "options": options}
@@ -131,7 +131,7 @@ class Jobs:
             return str(before.id)
 
     def find(self, id_: str, *, owner: str) -> Job | None:
-        """The owner's job; None for everybody else."""
+        """The owner's job; None for any other owner."""
         with self._engine.begin() as connection:
             row = connection.execute(sql.select(_JOBS).where(_of(id_, owner))).one_or_none()
             if row is None:
@@ -146,7 +146,7 @@ class Jobs:
             return int(connection.execute(waits).scalar_one())
 
     def claim(self, holder: str) -> Job | None:
-        """The job that waits the longest, for this holder; one whose holder is gone counts as waiting."""
+        """Claims the longest-waiting job for this holder; a job whose holder is gone counts as waiting."""
         now = time.time()
         is_free = sql.or_(_JOBS.c.state == "queued", sql.and_(_JOBS.c.state == "running", _JOBS.c.held_until < now))
         first = sql.select(_JOBS.c.id).where(is_free).order_by(_JOBS.c.created, _JOBS.c.id).limit(1).scalar_subquery()
@@ -171,7 +171,7 @@ class Jobs:
         return [Upload(name=f"image {row.place}", content=bytes(row.content)) for row in rows]
 
     def renew(self, holder: str, progress: dict[str, tuple[float, str]]) -> set[str]:
-        """Holds these jobs on, and notes how far they are. Returns those that are still the holder's."""
+        """Renews the claims on these jobs and stores their progress. Returns those that are still the holder's."""
         mine = sql.and_(_JOBS.c.id.in_(progress), _JOBS.c.holder == holder, _JOBS.c.state == "running")
         with self._engine.begin() as connection:
             until = {"held_until": time.time() + CLAIM_SECONDS}
@@ -184,8 +184,8 @@ class Jobs:
                 connection.execute(_JOBS.update().where(_JOBS.c.id == id_).values(progress=share, stage=stage))
         return held
 
-    def end(self, id_: str, holder: str, state: State, *, draft: str | None = None, problem: Any = None) -> bool:
-        """Keeps the result and drops the images, where the holder still has the job; false where it has not."""
+    def end(self, id_: str, holder: str, state: JobState, *, draft: str | None = None, problem: Any = None) -> bool:
+        """Stores the result and deletes the images if the holder still has the job; returns whether it has."""
         mine = sql.and_(_JOBS.c.id == id_, _JOBS.c.holder == holder, _JOBS.c.state == "running")
         told = None if problem is None else json.dumps(problem)
         result = {
@@ -203,7 +203,7 @@ class Jobs:
         return is_mine
 
     def cancel(self, id_: str, *, owner: str) -> Job | None:
-        """Ends a job that waits or runs; forgets one that has ended. None where the owner has no such job."""
+        """Ends a waiting or running job; deletes one that has ended. None when the owner has no such job."""
         waits = sql.and_(_of(id_, owner), _JOBS.c.state.in_(_WAITS))
         gone = {"state": "cancelled", "ended": time.time(), "stage": "cancelled", "holder": None}
         with self._engine.begin() as connection:
@@ -216,7 +216,7 @@ class Jobs:
         return None if row is None else _job(row, 0)
 
     def forget(self, *, before: float) -> int:
-        """Removes what ended before this time; returns how many."""
+        """Deletes jobs that ended before this time; returns how many."""
         with self._engine.begin() as connection:
             return connection.execute(_JOBS.delete().where(_JOBS.c.ended < before)).rowcount
 
@@ -242,7 +242,7 @@ def _job(row: Any, ahead: int) -> Job:
 
 
 def _settle_sqlite(connection: Any, _: Any) -> None:
-    """Survives a loss of power, waits for another writer, and overwrites what is deleted."""
+    """Settings to survive a power loss, wait for another writer and overwrite deleted data."""
     connection.execute("PRAGMA journal_mode = DELETE")  # a write-ahead log would keep deleted pixels for a while
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA secure_delete = ON")

@@ -1,6 +1,6 @@
 """API keys: random, shown once, kept as hashes.
 
-A key has 256 random bits, so that a plain SHA-256 of it cannot be turned round; slow hashes are for passwords.
+A key has 256 random bits, so that a plain SHA-256 of it cannot be inverted; slow hashes are for passwords.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _LINE = re.compile(r"([A-Za-z0-9_-]{1,40}) ([0-9a-f]{64})")
 
 
 def add_key(name: str, path: Path) -> str:
-    """A new key, whose hash stands in the file from now on. Raises InputError for a name that is taken."""
+    """A new key, whose hash is added to the file. Raises InputError for a name that is taken."""
     if not re.fullmatch(r"[A-Za-z0-9_-]{1,40}", name):
         raise InputError(f"{name}: a key's name has letters, digits, - and _ only, 40 at the most")
     known = dict(read_keys(path)) if path.exists() else {}

@@ -1,4 +1,4 @@
-"""What a service measures of itself, for Prometheus. No label holds anything that a client sent."""
+"""The service's metrics for Prometheus. No label holds data from a client."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class Measures:
-    """One registry a service, so that two in one process do not meet."""
+    """One registry per service, so that two in one process do not collide."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()

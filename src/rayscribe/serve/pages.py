@@ -1,4 +1,4 @@
-"""The page: files of this package, without a build step and without anything from elsewhere."""
+"""The page: static files of this package, without a build step or external resources."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The synchronous part of the interface, and what an operator asks: models, health, measures."""
+"""The synchronous routes, and those for operators: models, health, metrics."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from rayscribe.reports.drafting import sentences_of
 from rayscribe.reports.exports import KINDS, exported
 from rayscribe.reports.source_images import read_originals
 from rayscribe.serve.answers import PROBLEMS, DraftAnswer, FindingsAnswer, LabelsAnswer, answers
-from rayscribe.serve.desk import Desk
 from rayscribe.serve.forms import form
 from rayscribe.serve.jobs import AWAY, Jobs
 from rayscribe.serve.measures import CONTENT_TYPE, Measures
 from rayscribe.serve.problems import Problem
+from rayscribe.serve.service import DraftService
 from rayscribe.serve.settings import ServeConfig
 from rayscribe.serve.uploads import DraftOptions, FindingOptions, options_of, read_form
 from rayscribe.serve.waiting import while_awaited
@@ -38,14 +38,22 @@ _LONGEST = 2048
 "Side of an image that the page shows, in pixels."
 
 
-class Words(BaseModel):
+class LabelRequest(BaseModel):
     """A text to be read by the labeler."""
 
     text: str = Field(max_length=20_000)
 
 
-def add_routes(app: FastAPI, desk: Desk, jobs: Jobs, measures: Measures, config: ServeConfig) -> None:
+def add_routes(app: FastAPI, service: DraftService, jobs: Jobs, measures: Measures, config: ServeConfig) -> None:
+    """Adds the synchronous routes, and those for operators."""
     threads = ThreadPoolExecutor(config.queue + (os.cpu_count() or 1), thread_name_prefix="request")
+    _add_model_routes(app, service, threads, config)
+    _add_file_routes(app, threads, config)
+    _add_operator_routes(app, service, jobs, measures, config)
+
+
+def _add_model_routes(app: FastAPI, service: DraftService, threads: ThreadPoolExecutor, config: ServeConfig) -> None:
+    """Routes that ask a model: drafts and findings."""
 
     @app.post("/v1/reports", responses=answers(DraftAnswer), openapi_extra=form("images", DraftOptions))
     async def report(request: Request) -> Response:
@@ -55,7 +63,7 @@ def add_routes(app: FastAPI, desk: Desk, jobs: Jobs, measures: Measures, config:
         document = await while_awaited(
             request,
             threads,
-            lambda stop: desk.draft(sent.images, options, stop, lambda share, stage: None),
+            lambda stop: service.draft(sent.images, options, stop, lambda share, stage: None),
             seconds=config.max_seconds,
         )
         return JSONResponse(document.plain())
@@ -66,10 +74,14 @@ def add_routes(app: FastAPI, desk: Desk, jobs: Jobs, measures: Measures, config:
         sent = await read_form(request, config)
         options: FindingOptions = options_of(FindingOptions, sent.texts.get("options", ""))
         found = await while_awaited(
-            request, threads, lambda stop: desk.findings(sent.images, options), seconds=config.max_seconds
+            request, threads, lambda stop: service.findings(sent.images, options), seconds=config.max_seconds
         )
         found["findings"] = [dataclasses.asdict(finding) for finding in found["findings"]]
         return JSONResponse(found)
+
+
+def _add_file_routes(app: FastAPI, threads: ThreadPoolExecutor, config: ServeConfig) -> None:
+    """Routes that need no model: an image as models read it, the labels of a text, a draft in another format."""
 
     @app.post("/v1/images", responses={200: {"content": {"image/png": {}}}, **PROBLEMS}, openapi_extra=form("image"))
     async def image(request: Request) -> Response:
@@ -81,10 +93,10 @@ def add_routes(app: FastAPI, desk: Desk, jobs: Jobs, measures: Measures, config:
         return Response(shown, media_type="image/png")
 
     @app.post("/v1/labels", responses=answers(LabelsAnswer))
-    def labels(words: Words) -> dict[str, Any]:
+    def labels(asked: LabelRequest) -> dict[str, Any]:
         """What a text says of the 14 observations, sentence by sentence, by the built-in rules."""
-        found = [dataclasses.asdict(sentence) for sentence in sentences_of(words.text)]
-        named = zip(OBSERVATIONS, states(words.text), strict=True)
+        found = [dataclasses.asdict(sentence) for sentence in sentences_of(asked.text)]
+        named = zip(OBSERVATIONS, states(asked.text), strict=True)
         said = {name: STATE_NAMES[state] for name, state in named if state != NOT_MENTIONED}
         return {"sentences": found, "states": said, "disclaimer": DISCLAIMER}
 
@@ -108,29 +120,16 @@ def add_routes(app: FastAPI, desk: Desk, jobs: Jobs, measures: Measures, config:
         named = {"Content-Disposition": f'attachment; filename="draft-report{made.suffix}"'}
         return Response(made.content, media_type=made.media_type, headers=named)
 
+
+def _add_operator_routes(
+    app: FastAPI, service: DraftService, jobs: Jobs, measures: Measures, config: ServeConfig
+) -> None:
+    """Routes about the service itself: what it offers, and its health."""
+
     @app.get("/v1/models", responses=PROBLEMS)
     def models() -> dict[str, Any]:
-        """What can be asked for, and the limits."""
-        loaded, shelf = desk.store.loaded(), desk.store.shelf.values()
-        chosen = desk.store.chosen(None), desk.store.chosen(None, classifier=True)
-        return {
-            "models": [
-                {
-                    "name": one.name,
-                    "kind": one.kind,
-                    "system": one.system,
-                    "findings": one.findings,
-                    "is_loaded": one.name in loaded,
-                    "has_evidence": one.kind != "vision-llm",
-                }
-                for one in shelf
-            ],
-            "default": dict(zip(("model", "classifier"), [one and one.name for one in chosen], strict=True)),
-            "limits": {"images": config.max_images, "megabytes": config.max_megabytes},
-            "exports": list(KINDS),
-            "version": __version__,
-            "disclaimer": DISCLAIMER,
-        }
+        """The models, formats and limits of this service."""
+        return _models(service, config)
 
     @app.get("/healthz")
     async def alive() -> dict[str, str]:
@@ -147,8 +146,31 @@ def add_routes(app: FastAPI, desk: Desk, jobs: Jobs, measures: Measures, config:
     def measured() -> Response:
         """For Prometheus."""
         measures.waiting.set(_waiting(jobs))
-        measures.loaded.set(len(desk.store.loaded()))
+        measures.loaded.set(len(service.store.loaded()))
         return Response(measures.text(), media_type=CONTENT_TYPE)
+
+
+def _models(service: DraftService, config: ServeConfig) -> dict[str, Any]:
+    loaded = service.store.loaded()
+    chosen = service.store.chosen(None), service.store.chosen(None, classifier=True)
+    return {
+        "models": [
+            {
+                "name": one.name,
+                "kind": one.kind,
+                "system": one.system,
+                "findings": one.findings,
+                "is_loaded": one.name in loaded,
+                "has_evidence": one.kind != "vision-llm",
+            }
+            for one in service.store.entries.values()
+        ],
+        "default": dict(zip(("model", "classifier"), [one and one.name for one in chosen], strict=True)),
+        "limits": {"images": config.max_images, "megabytes": config.max_megabytes},
+        "exports": list(KINDS),
+        "version": __version__,
+        "disclaimer": DISCLAIMER,
+    }
 
 
 def _waiting(jobs: Jobs) -> int:
@@ -159,7 +181,7 @@ def _waiting(jobs: Jobs) -> int:
 
 
 def _originals(kind: str, images: Sequence[Upload]) -> list[Dataset]:
-    """Headers, where the kind names the study: an SR must, FHIR does where the images are DICOM files."""
+    """DICOM headers for the kinds that name the study: an SR must, FHIR does when the images are DICOM files."""
     is_linked = kind in ("sr", "dicom-pdf") or (
         kind == "fhir" and images and all(image.content[128:132] == b"DICM" for image in images)
     )

@@ -1,4 +1,4 @@
-"""Takes asynchronous studies from the database to the desk, a few at a time."""
+"""Hands asynchronous studies from the database to the draft service, a few at a time."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from typing import TypeVar
 
 from rayscribe.reports.document import document_json
 from rayscribe.serve.batching import Cancelled
-from rayscribe.serve.desk import Desk
 from rayscribe.serve.jobs import AWAY, CLAIM_SECONDS, Job, Jobs
 from rayscribe.serve.problems import Problem, problem_of
+from rayscribe.serve.service import DraftService
 from rayscribe.serve.settings import ServeConfig
 from rayscribe.serve.uploads import DraftOptions, options_of
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 _LOG = logging.getLogger("rayscribe.serve")
 _RENEW_SECONDS = CLAIM_SECONDS / 20
 
 
 class Runner:
-    """One thread that claims, and as many as a batch holds that wait for drafts."""
+    """One thread claims jobs; a pool as large as a batch waits for their drafts."""
 
-    def __init__(self, jobs: Jobs, desk: Desk, config: ServeConfig) -> None:
-        self._jobs, self._desk, self._config = jobs, desk, config
+    def __init__(self, jobs: Jobs, service: DraftService, config: ServeConfig) -> None:
+        self._jobs, self._service, self._config = jobs, service, config
         self._me = uuid.uuid4().hex
         self._pool = ThreadPoolExecutor(config.batch, thread_name_prefix="job")
         self._free = threading.Semaphore(config.batch)
@@ -49,7 +49,7 @@ class Runner:
         self._arrived.release()
 
     def stop(self) -> None:
-        """Finishes the studies that are being written; what waits stays in the database for the next start."""
+        """Finishes the studies in progress; waiting ones stay in the database for the next start."""
         self._ending.set()
         self.wake()
         self._thread.join()
@@ -60,7 +60,7 @@ class Runner:
             try:
                 self._look_after()
                 job = None if self._ending.is_set() else self._next()
-            except AWAY as error:  # nothing is lost, the claims run out
+            except AWAY as error:  # nothing is lost, the claims expire
                 self._wait(error)
                 continue
             if job is not None:
@@ -91,7 +91,7 @@ class Runner:
         images = self._asked(lambda: self._jobs.images(job.id))
         if not images:  # cancelled since it was claimed
             raise Cancelled
-        return document_json(self._desk.draft(images, options, stop, tell))
+        return document_json(self._service.draft(images, options, stop, tell))
 
     def _finish(self, job: Job, done: Future[str]) -> None:
         with suppress(Cancelled):
@@ -114,10 +114,10 @@ class Runner:
             told = f"the study was not written within {self._config.max_seconds:g} seconds"
             self._jobs.end(job.id, self._me, "failed", problem=Problem(503, told).plain())
 
-    def _asked(self, ask: Callable[[], T]) -> T:
-        """What the database says, however long it is away; so no draft is lost, or written twice.
+    def _asked(self, ask: Callable[[], _T]) -> _T:
+        """The database's answer, retried for as long as it is away, so that no draft is lost or written twice.
 
-        Raises Cancelled where the service ends before; the claim then runs out.
+        Raises Cancelled when the service ends first; the claim then expires.
         """
         while True:
             try:
@@ -132,7 +132,7 @@ class Runner:
         time.sleep(0.2 if self._ending.is_set() else 1.0)
 
     def _look_after(self) -> None:
-        """Twice a second at most: claims are renewed, cancelled and late studies are stopped, old drafts forgotten."""
+        """At most twice a second: renews claims, stops cancelled and late studies, deletes old drafts."""
         now = time.monotonic()
         if self._stops and now - self._renewed > _RENEW_SECONDS:
             self._renewed = now

@@ -25,17 +25,17 @@ class ServeConfig:
     port: int = 8000
     "0 takes a free one"
     keys: Path | None = None
-    "a file that `rayscribe api-key` writes; only hashes stand in it"
+    "a file that `rayscribe api-key` writes; it holds hashes only"
     database: str = ""
     "where asynchronous jobs are kept: a URL as SQLAlchemy reads it; SQLite in the user's state folder when empty"
     memory_gib: float = 8.0
-    "of all loaded models' weights together; the one that was used the longest ago makes room"
+    "for the weights of all loaded models; the least recently used one makes room"
     queue: int = 32
-    "requests that are worked on or wait; more are answered with 429"
+    "requests in progress or waiting; more get status 429"
     jobs: int = 1000
-    "asynchronous studies that wait; more are answered with 429"
+    "waiting asynchronous studies; more get status 429"
     batch: int = 8
-    "studies that are written at a time"
+    "studies drafted at a time"
     max_images: int = 8
     "of one study"
     max_megabytes: int = 128
@@ -45,7 +45,7 @@ class ServeConfig:
     max_seconds: float = 300.0
     "of one request, or of one asynchronous study from its start"
     keep_minutes: float = 60.0
-    "how long the draft of an asynchronous study can be fetched; its images go when it is written"
+    "how long the draft of an asynchronous study can be fetched; its images are deleted when it is done"
 
     def __post_init__(self) -> None:
         if not self.models:

@@ -38,7 +38,7 @@ def start(config: ServeConfig, *, say: Callable[[str], None]) -> None:
             proxy_headers=False,
             backlog=config.queue,
             timeout_keep_alive=15,
-            # What was accepted is finished; a client that never reads its answer does not hold the service up for ever.
+            # What was accepted is finished; a client that never reads its answer does not block the shutdown.
             timeout_graceful_shutdown=int(config.max_seconds) + 5,
         )
         for ending in (signal.SIGINT, signal.SIGTERM):

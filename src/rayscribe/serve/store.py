@@ -1,4 +1,4 @@
-"""The models of a service: folders that are opened when they are first asked for, within a bound of memory."""
+"""The models of a service: folders loaded on first use, within a memory limit."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
 from rayscribe.api import open_reporter
-from rayscribe.classifiers.folder import FORMAT as CLASSIFIER
-from rayscribe.classifiers.folder import TrainedClassifier, load_classifier
+from rayscribe.classifiers.folder import CLASSIFIER_FORMAT, TrainedClassifier, load_classifier
 from rayscribe.errors import InputError
 from rayscribe.inference.writer import Writer
 from rayscribe.models.folder import VISION_LLM, facts_of
@@ -25,8 +24,8 @@ Kind = Literal["report", "vision-llm", "classifier"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shelved:
-    """A model folder that may be asked for."""
+class ModelEntry:
+    """A model folder that the service offers."""
 
     name: str
     folder: Path
@@ -35,20 +34,20 @@ class Shelved:
     findings: tuple[str, ...]
     "of a classifier"
     weights: int
-    "bytes on disk, which is about what they take in memory"
+    "bytes on disk, about the same in memory"
     author: Author | None
-    "of what it writes; a classifier writes nothing"
+    "of its drafts; None for a classifier"
 
 
 class ModelStore:
-    """Model folders by name. One at a time is loaded, and the least recently used ones are dropped for it."""
+    """Model folders by name, loaded one at a time; the least recently used ones make room."""
 
     def __init__(self, folders: Sequence[Path], *, memory: float, note: Callable[[str, str], None]) -> None:
-        """`memory` in bytes; `note` is told the name of a model and what happens to it."""
-        self.shelf = {one.name: one for one in map(_shelved, folders)}
-        if len(self.shelf) < len(folders):
+        """`memory` in bytes; `note` receives a model's name and what happens to it."""
+        self.entries = {one.name: one for one in map(_entry_of, folders)}
+        if len(self.entries) < len(folders):
             raise InputError("two model folders have the same name; rename one of them, requests name models by it")
-        for one in self.shelf.values():
+        for one in self.entries.values():
             if one.weights > memory:
                 raise InputError(
                     f"{one.folder}: {one.weights / 2**30:.2f} GiB of weights, but --memory-gib {memory / 2**30:.2f}"
@@ -57,27 +56,27 @@ class ModelStore:
         self._open: OrderedDict[str, Any] = OrderedDict()
         self._books, self._loading = threading.Lock(), threading.Lock()
 
-    def chosen(self, name: str | None, *, classifier: bool = False) -> Shelved | None:
-        """By name, or the first of its sort; None where there is none of the sort and none was named."""
-        fitting = [one for one in self.shelf.values() if (one.kind == "classifier") == classifier]
+    def chosen(self, name: str | None, *, classifier: bool = False) -> ModelEntry | None:
+        """The named model, or without a name the first of its kind; None when the service has none of the kind."""
+        fitting = [one for one in self.entries.values() if (one.kind == "classifier") == classifier]
         if name is None:
             return fitting[0] if fitting else None
         if name not in [one.name for one in fitting]:
             known = ", ".join(one.name for one in fitting) or "none"
             raise Problem(422, f"no such {'classifier' if classifier else 'model'} here; there are: {known}")
-        return self.shelf[name]
+        return self.entries[name]
 
-    def writer(self, model: Shelved) -> Writer:
+    def writer(self, model: ModelEntry) -> Writer:
         return self._opened(model, open_reporter)
 
-    def classifier(self, model: Shelved) -> TrainedClassifier:
+    def classifier(self, model: ModelEntry) -> TrainedClassifier:
         return self._opened(model, load_classifier)
 
     def loaded(self) -> list[str]:
         with self._books:
             return list(self._open)
 
-    def _opened(self, model: Shelved, load: Callable[[Path], M]) -> M:
+    def _opened(self, model: ModelEntry, load: Callable[[Path], M]) -> M:
         found = self._at_hand(model.name)
         if found is not None:
             return cast(M, found)
@@ -104,20 +103,20 @@ class ModelStore:
 
     def _make_room(self, weights: int) -> None:
         with self._books:
-            while self._open and sum(self.shelf[name].weights for name in self._open) + weights > self._memory:
+            while self._open and sum(self.entries[name].weights for name in self._open) + weights > self._memory:
                 name, _ = self._open.popitem(last=False)
                 self._note(name, "dropped for another")
 
 
-def _shelved(folder: Path) -> Shelved:
+def _entry_of(folder: Path) -> ModelEntry:
     """Raises InputError where the folder holds no model."""
     facts = facts_of(folder)
-    kinds: dict[str, Kind] = {CLASSIFIER: "classifier", VISION_LLM: "vision-llm"}
+    kinds: dict[str, Kind] = {CLASSIFIER_FORMAT: "classifier", VISION_LLM: "vision-llm"}
     kind = kinds.get(facts["format"], "report")
     author = None if kind == "classifier" else author_of(folder)
     base = Path(str(facts.get("base", {}).get("folder", ""))) if kind == "vision-llm" else None
     files = [*folder.rglob("*.safetensors"), *(base.glob("*.safetensors") if base and base.name else ())]
-    return Shelved(
+    return ModelEntry(
         name=folder.resolve().name,
         folder=folder,
         kind=kind,

@@ -1,4 +1,4 @@
-"""The asynchronous part of the interface: a study is accepted, asked after, and cancelled or forgotten."""
+"""The asynchronous routes: accept a study, report its state, cancel or delete it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 
 from rayscribe.serve.answers import StudyAnswer, answers
-from rayscribe.serve.desk import Desk
 from rayscribe.serve.forms import form
 from rayscribe.serve.jobs import AWAY, Jobs, Repeated
 from rayscribe.serve.problems import Problem
 from rayscribe.serve.runner import Runner
+from rayscribe.serve.service import DraftService
 from rayscribe.serve.settings import ServeConfig
 from rayscribe.serve.uploads import DraftOptions, Sent, options_of, read_form
 
@@ -27,7 +27,7 @@ _REPEAT = {
 }
 
 
-def add_study_routes(app: FastAPI, desk: Desk, jobs: Jobs, runner: Runner, config: ServeConfig) -> None:
+def add_study_routes(app: FastAPI, service: DraftService, jobs: Jobs, runner: Runner, config: ServeConfig) -> None:
     @app.post(
         "/v1/studies",
         status_code=202,
@@ -38,7 +38,7 @@ def add_study_routes(app: FastAPI, desk: Desk, jobs: Jobs, runner: Runner, confi
         """Accepts one study; it is on the disk when this answers, and is drafted whatever happens to the service."""
         sent = await read_form(request, config)
         options: DraftOptions = options_of(DraftOptions, sent.texts.get("options", ""))
-        desk.check(options)
+        service.check(options)
         repeat_key = request.headers.get("idempotency-key")
         if repeat_key is not None and not 1 <= len(repeat_key) <= 200:
             raise Problem(400, "Idempotency-Key: between 1 and 200 characters")
@@ -87,7 +87,7 @@ def _add(jobs: Jobs, config: ServeConfig, sent: Sent, options: DraftOptions, own
 
 
 def _check_id(id_: str) -> None:
-    """Raises Problem for what no study can be called; PostgreSQL takes offence at a NUL."""
+    """Raises Problem for what cannot be an id; PostgreSQL rejects a NUL."""
     if not re.fullmatch(r"[0-9a-f]{32}", id_):
         raise _unknown()
 

@@ -1,4 +1,4 @@
-"""Blocking work of a request, in a thread, for as long as somebody waits for it."""
+"""Runs a request's blocking work in a thread, for as long as the client waits."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from starlette.requests import Request
 
 from rayscribe.serve.problems import Problem
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
 async def while_awaited(
-    request: Request, threads: ThreadPoolExecutor, work: Callable[[threading.Event], T], *, seconds: float
-) -> T:
-    """What `work` returns. Its event is set when the client is gone or the time is over, which raises Problem."""
+    request: Request, threads: ThreadPoolExecutor, work: Callable[[threading.Event], _T], *, seconds: float
+) -> _T:
+    """Returns what `work` returns. When the client leaves or time runs out, sets its event and raises Problem."""
     stop, end = threading.Event(), time.monotonic() + seconds
     done = asyncio.get_running_loop().run_in_executor(threads, work, stop)
     try:
@@ -32,12 +32,12 @@ async def while_awaited(
                 raise Problem(503, told, retry_after=10)
             if await request.is_disconnected():
                 raise Problem(503, "the client is gone")
-    finally:  # also where the service ends before the request
+    finally:  # also when the service ends before the request
         stop.set()
         done.add_done_callback(_dropped)
 
 
-def _dropped(done: asyncio.Future[T]) -> None:
-    """What nobody waits for any more is looked at, so that it is not reported as forgotten."""
+def _dropped(done: asyncio.Future[_T]) -> None:
+    """Retrieves an exception that no caller awaits, so that asyncio does not report it."""
     if not done.cancelled():
         done.exception()

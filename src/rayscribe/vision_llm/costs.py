@@ -38,7 +38,7 @@ LOGIT = BF16 + 3 * FLOAT32  # the model's, the loss's copy, its log-softmax, its
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rows:
+class StudyRows:
     """What one study puts through the model."""
 
     tokens: int
@@ -59,8 +59,8 @@ def meta_model(config: PretrainedConfig) -> PreTrainedModel:
         return AutoModelForImageTextToText.from_config(deepcopy(config), dtype=torch.bfloat16)
 
 
-def rows(config: PretrainedConfig, *, tokens: int, images: int = 1, patches: int | None = None) -> Rows:
-    """Rows of a study with so many images; `patches` of an image are asked for where the configuration fixes none."""
+def rows_of_study(config: PretrainedConfig, *, tokens: int, images: int = 1, patches: int | None = None) -> StudyRows:
+    """Rows of a study with so many images; `patches` of an image are required where the configuration fixes none."""
     vision: dict[str, Any] = config.to_dict()["vision_config"]
     tiles = vision.get("max_num_tiles", 1)  # Llama 3.2 Vision pads every image to this many
     if patches is None:
@@ -70,8 +70,10 @@ def rows(config: PretrainedConfig, *, tokens: int, images: int = 1, patches: int
     if "max_num_tiles" in vision:
         states = tiles * (patches + 1)  # and the class token
         seen = tiles * 8 * ceil((patches + 1) / 8)
-        return Rows(tokens=tokens, patches=images * seen, states=images * states, images=images, mask=images * seen**2)
-    return Rows(tokens=tokens, patches=images * patches, states=images * patches, images=images)
+        return StudyRows(
+            tokens=tokens, patches=images * seen, states=images * states, images=images, mask=images * seen**2
+        )
+    return StudyRows(tokens=tokens, patches=images * patches, states=images * patches, images=images)
 
 
 def parameters(model: nn.Module) -> int:
@@ -124,7 +126,12 @@ def optimiser_bytes(shapes: list[tuple[int, ...]], *, bits: Literal[8, 32]) -> i
 
 
 def activation_bytes(
-    model: PreTrainedModel, lora: LoraSettings, study: Rows, *, checkpointing: Checkpointing, residual: int = FLOAT32
+    model: PreTrainedModel,
+    lora: LoraSettings,
+    study: StudyRows,
+    *,
+    checkpointing: Checkpointing,
+    residual: int = FLOAT32,
 ) -> tuple[int, int]:
     """Bytes that a study keeps for the backward pass: sum over layers, and the largest recomputed layer's working set.
 
@@ -151,7 +158,7 @@ def activation_bytes(
     return kept + sum(last.values()), largest
 
 
-def cache_bytes(model: PreTrainedModel, study: Rows, *, new_tokens: int) -> int:
+def cache_bytes(model: PreTrainedModel, study: StudyRows, *, new_tokens: int) -> int:
     """Keys and values of a study in bfloat16 while a report of `new_tokens` is written."""
     longest = replace(study, tokens=study.tokens + new_tokens)
     return sum(
@@ -162,12 +169,14 @@ def cache_bytes(model: PreTrainedModel, study: Rows, *, new_tokens: int) -> int:
     )
 
 
-def forward_flops(model: PreTrainedModel, study: Rows) -> int:
+def forward_flops(model: PreTrainedModel, study: StudyRows) -> int:
     """FLOPs of a study's forward pass: two a weight and row, four a pair of query and key and channel."""
     return sum(product + attention for product, attention, _ in _flops(model, study))
 
 
-def training_flops(model: PreTrainedModel, lora: LoraSettings, study: Rows, *, checkpointing: Checkpointing) -> int:
+def training_flops(
+    model: PreTrainedModel, lora: LoraSettings, study: StudyRows, *, checkpointing: Checkpointing
+) -> int:
     """FLOPs of a study's forward and backward pass with frozen weights.
 
     Backward costs a product once (for its input alone, the weights being frozen) and attention twice; a recomputed layer
@@ -203,7 +212,7 @@ class _Layer:
     def width(self) -> int:
         return self.modules[0].in_features
 
-    def linears(self, study: Rows) -> list[tuple[nn.Linear, int]]:
+    def linears(self, study: StudyRows) -> list[tuple[nn.Linear, int]]:
         """Each linear layer and its rows."""
         crossed = [name.endswith((".cross_attn.k_proj", ".cross_attn.v_proj")) for name in self.names]
         own = study.patches if self.sees else study.tokens
@@ -243,7 +252,7 @@ def _layers(model: PreTrainedModel) -> list[_Layer]:
     return found
 
 
-def _flops(model: PreTrainedModel, study: Rows) -> Iterator[tuple[int, int, _Layer | None]]:
+def _flops(model: PreTrainedModel, study: StudyRows) -> Iterator[tuple[int, int, _Layer | None]]:
     """FLOPs of products and of attention, layer by layer; then of what is in no layer: head, projector, patches."""
     for layer in _layers(model):
         pairs = layer.linears(study)

@@ -22,7 +22,7 @@ from rayscribe.settings import to_yaml
 from rayscribe.study import Study
 from rayscribe.training.folder import check_same_run
 from rayscribe.vision_llm.config import PromptConfig
-from rayscribe.vision_llm.pictures import States
+from rayscribe.vision_llm.pictures import PromptStates
 
 _BEFORE_TRAINING = {"config.yaml", "data.sha256", SEEN, "checkpoints", "best"}
 _STATE = "trainer_state.json"  # the last file that the Trainer writes of a checkpoint
@@ -51,7 +51,7 @@ def drawn(studies: list[Study], count: int, seed: int) -> list[Study]:
     return [studies[row] for row in sorted(rows)]
 
 
-def prompted_findings(prompt: PromptConfig, studies: Sequence[Study]) -> States | None:
+def prompted_findings(prompt: PromptConfig, studies: Sequence[Study]) -> PromptStates | None:
     """What a classifier finds in these studies, where the prompt names it."""
     return given_states(Path(prompt.findings), [study.id for study in studies]) if prompt.findings else None
 
@@ -63,7 +63,7 @@ def run_digest(parts: Iterable[str], prompt: PromptConfig) -> str:
 
 
 def start_run(run: Path, config: Any, digest: str, *, resume: bool) -> None:
-    """Raises InputError where the folder holds another run, or a run that nobody asked to go on with."""
+    """Raises InputError where the folder holds another run, or a run to be resumed without `resume`."""
     if resume:
         check_same_run(run, config, digest)
     elif run.exists() and (

@@ -1,4 +1,4 @@
-"""A study as what a vision LLM is shown and asked: pictures, an instruction, and the report it shall learn."""
+"""A study as what a vision LLM is shown and asked: pictures, an instruction, and the report to learn."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rayscribe.labels import CONDITIONS, NEGATIVE, POSITIVE, UNCERTAIN
 from rayscribe.study import Study, is_frontal
 from rayscribe.vision_llm.config import LlmConfig, PictureConfig, PromptConfig, ResponseConfig
 
-States = Mapping[str, NDArray[np.int8]]
+PromptStates = Mapping[str, NDArray[np.int8]]
 "Of the 18 conditions, by study id."
 
 
@@ -80,9 +80,9 @@ def instruction_text(prompt: PromptConfig, states_O: NDArray[np.int8] | None = N
 
 
 class Examples(Dataset[Example]):
-    """Studies that are read when they are asked for. `states`: a classifier's findings, for the prompt."""
+    """Studies, read lazily. `states`: a classifier's findings, for the prompt."""
 
-    def __init__(self, studies: Sequence[Study], config: LlmConfig, states: States | None = None) -> None:
+    def __init__(self, studies: Sequence[Study], config: LlmConfig, states: PromptStates | None = None) -> None:
         self.studies, self.config, self.states = studies, config, states
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""Memory and time of fine-tuning a vision language model, before anybody rents a GPU: from its configuration, no weights.
+"""Memory and time of fine-tuning a vision language model, before renting a GPU: from its configuration, no weights.
 
 Computed exactly: parameters, adapters, stored weights, gradients, optimiser states (`costs.py`). Estimated: activations
 (within a tenth of what small models of three kinds keep on the CPU), caches, FLOPs; of a GPU's memory `USABLE` is counted
@@ -70,7 +70,7 @@ class Plan:
 
     name: str
     work: Workload
-    rows: costs.Rows
+    rows: costs.StudyRows
     parameters: int
     trained: int
     stored: dict[Precision, int]
@@ -116,14 +116,14 @@ class Plan:
         return self.kept_by_study[checkpointing] + self.working_by_study[checkpointing]
 
 
-def llama32_vision() -> PretrainedConfig:
+def llama32_vision_config() -> PretrainedConfig:
     """Llama-3.2-11B-Vision and its Instruct: the default text and vision towers at 560 pixels a tile."""
     from transformers import MllamaConfig  # seconds to import
 
     return MllamaConfig(vision_config={"image_size": 560})
 
 
-def read_config(folder: Path) -> PretrainedConfig:
+def base_config(folder: Path) -> PretrainedConfig:
     """The configuration in a model's folder; nothing is downloaded."""
     from transformers import AutoConfig  # seconds to import
 
@@ -133,7 +133,7 @@ def read_config(folder: Path) -> PretrainedConfig:
 def plan(config: PretrainedConfig, lora: LoraSettings, work: Workload) -> Plan:
     """The plan of a configuration; ValueError for a model that has no two towers."""
     model = costs.meta_model(config)
-    rows = costs.rows(config, tokens=work.tokens, images=work.images, patches=work.patches)
+    rows = costs.rows_of_study(config, tokens=work.tokens, images=work.images, patches=work.patches)
     shapes = costs.trained_shapes(model, lora)
     trained = sum(prod(shape) for shape in shapes)
     rest = FLOAT32 if work.float32_rest else BF16

@@ -18,9 +18,9 @@ from rayscribe.models.decoding import Steps
 from rayscribe.study import Study
 from rayscribe.vision_llm.conversation import on_device
 from rayscribe.vision_llm.folder import TrainedLlm
-from rayscribe.vision_llm.pictures import Example, Examples, States
+from rayscribe.vision_llm.pictures import Example, Examples, PromptStates
 
-BATCH = 8  # studies that are written at a time
+GENERATION_BATCH = 8  # studies that are written at a time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,14 +28,14 @@ class VisionLlmReporter:
     """Reads images from the files that the manifest names."""
 
     trained: TrainedLlm
-    states: States | None = None
+    states: PromptStates | None = None
     "a classifier's findings by study id, where the prompt names them"
 
     def draft(self, studies: Sequence[Study], decoding: DecodingConfig) -> list[Draft]:
         examples = Examples(studies, self.trained.config, self.states)
         reports = [""] * len(studies)
-        for start in range(0, len(studies), BATCH):
-            batch = {row: examples[row] for row in range(start, min(start + BATCH, len(studies)))}
+        for start in range(0, len(studies), GENERATION_BATCH):
+            batch = {row: examples[row] for row in range(start, min(start + GENERATION_BATCH, len(studies)))}
             for rows in as_many_pictures(batch):
                 # Every batch of a sampled run draws from its own stream.
                 own = replace(decoding, seed=decoding.seed + rows[0])

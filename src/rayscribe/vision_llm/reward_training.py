@@ -7,9 +7,10 @@ highest validation reward in the run folder.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import PeftModel
@@ -38,8 +39,6 @@ from rayscribe.vision_llm.reward import RewardTrainConfig
 from rayscribe.vision_llm.reward_trainer import check_trainable, reward_trainer
 from rayscribe.vision_llm.reward_validation import VALIDATION, Validation
 
-Say = Callable[[str], None]
-
 _PARTS = ("reward", "clinical", "overlap", "repeated", "unfinished")
 _OF_BATCH = ("loss", "grad_norm", "kl", *_PARTS, "reward_std", "completions/mean_length")
 _LOGGED = (*_OF_BATCH, *(f"{VALIDATION}{part}" for part in _PARTS))
@@ -53,18 +52,14 @@ def train_reward(
     *,
     base: str | None = None,
     resume: bool = False,
-    say: Say = print,
+    say: Callable[[str], None] = print,
 ) -> None:
     """Learns on the split train, keeps the adapters with the highest reward on val, and never reads the split test.
 
     Raises InputError for whatever the user gave that cannot be used, and for a model that trl cannot train. After `kill -9`
     the same call with `resume` ends in the same adapters.
     """
-    need_packages("reward", "trl")
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise InputError("reward training runs in one process; start it without torchrun")
-    if torch.cuda.device_count() > 1:
-        raise InputError("reward training runs on one GPU; show it only one, e.g. with CUDA_VISIBLE_DEVICES=0")
+    _check_machine()
     manifest = read_manifest(data)
     check_unseen(model, [*manifest.split("val"), *manifest.split("test")], "val or test")
     trained = load_llm(model, _device(), base=base)
@@ -79,8 +74,7 @@ def train_reward(
     )
     check_trainable(trained.conversation, lessons[0])
     adapters = sha256_of(model / ADAPTERS)
-    digest = run_digest([manifest.digest(), trained.base_sha256, adapters], prompt)
-    start_run(run, config, digest, resume=resume)
+    start_run(run, config, run_digest([manifest.digest(), trained.base_sha256, adapters], prompt), resume=resume)
     write_seen(run, training, str(model))
     checkpoint = last_whole(run / "checkpoints", may_delete=True) if resume else None
 
@@ -103,9 +97,27 @@ def train_reward(
     write_log(run / "log.csv", trainer.state.log_history, {name: name for name in _LOGGED})
     if "ref" in trained.model.peft_config:
         trained.model.delete_adapter("ref")
-    facts = {
+    facts = _facts(best, trainer.state.global_step, trained, adapters, config)
+    about = inherited(manifest.provenance, origin_of(str(model))) | {"digest": manifest.digest()}
+    save_llm(run, replace(trained, data=about, training=facts))
+    say(f"best: step {best['step']} of {config.steps}, validation reward {facts['validation']['reward']:.4f}; {run}")
+
+
+def _check_machine() -> None:
+    need_packages("reward", "trl")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError("reward training runs in one process; start it without torchrun")
+    if torch.cuda.device_count() > 1:
+        raise InputError("reward training runs on one GPU; show it only one, e.g. with CUDA_VISIBLE_DEVICES=0")
+
+
+def _facts(
+    best: Mapping[str, Any], steps: int, trained: TrainedLlm, adapters: str, config: RewardTrainConfig
+) -> dict[str, Any]:
+    """What model.json says of the training; `adapters`: the digest of those it began with."""
+    return {
         "step": best["step"],
-        "steps": trainer.state.global_step,
+        "steps": steps,
         "validation": {name: best[f"{VALIDATION}{name}"] for name in _PARTS},
         "reward": {
             "from_adapters_sha256": adapters,
@@ -113,9 +125,6 @@ def train_reward(
             "settings": to_plain(config),
         },
     }
-    about = inherited(manifest.provenance, origin_of(str(model))) | {"digest": manifest.digest()}
-    save_llm(run, replace(trained, data=about, training=facts))
-    say(f"best: step {best['step']} of {config.steps}, validation reward {facts['validation']['reward']:.4f}; {run}")
 
 
 def _device() -> torch.device:

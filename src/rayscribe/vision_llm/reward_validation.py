@@ -19,7 +19,7 @@ from rayscribe.files import whole_file
 from rayscribe.vision_llm.conversation import on_device
 from rayscribe.vision_llm.folder import TrainedLlm
 from rayscribe.vision_llm.pictures import Examples
-from rayscribe.vision_llm.reporter import BATCH, generation_settings
+from rayscribe.vision_llm.reporter import GENERATION_BATCH, generation_settings
 from rayscribe.vision_llm.reward import RewardConfig, mean_parts, report_parts
 
 VALIDATION = "val_"
@@ -112,8 +112,8 @@ def greedy_reports(trained: TrainedLlm, examples: Examples, *, tokens: int | Non
     cut: list[bool] = []
     was_training = model.training
     model.eval()
-    for start in range(0, len(examples), BATCH):
-        batch = [examples[row] for row in range(start, min(start + BATCH, len(examples)))]
+    for start in range(0, len(examples), GENERATION_BATCH):
+        batch = [examples[row] for row in range(start, min(start + GENERATION_BATCH, len(examples)))]
         inputs = on_device(conversation.inputs(batch), trained.device)
         with torch.no_grad(), trained.arithmetic():
             tokens_BT: Tensor = model.generate(**inputs, generation_config=chosen)

@@ -90,25 +90,55 @@ def compose(language: Path, backbone: BackboneConfig, out: Path, *, size: int = 
     """
     check_new(out)
     torch.manual_seed(seed)
+    tokenizer, words = _language_model(language)
+    encoder = Backbone(backbone)
+    model = _llava(words, encoder, backbone.name, image=tokenizer.get_vocab()[IMAGE_TOKEN])
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    processor = LlavaProcessor(
+        image_processor=CLIPImageProcessor(
+            size={"height": size, "width": size},
+            do_center_crop=False,
+            image_mean=list(backbone.mean),
+            image_std=list(backbone.std),
+        ),
+        tokenizer=tokenizer,
+        patch_size=_stride(encoder, size),
+        vision_feature_select_strategy="full",
+        chat_template=TEMPLATE,
+        image_token=IMAGE_TOKEN,
+    )
+    with beside(out) as made:
+        model.save_pretrained(made)
+        processor.save_pretrained(made)
+    if origin := origin_of(backbone.weights):
+        # A model tuned on this one must know the encoder's training data.
+        about = {"format": "composed", "data": inherited({}, origin)}
+        write_text(out / "model.json", json.dumps(about, indent=2) + "\n")
+        write_seen(out, [], backbone.weights)
+
+
+def _language_model(folder: Path) -> tuple[Any, Any]:
+    """Tokenizer and model, both of which know the image token. Raises InputError where the marks of ChatML are lacking."""
     try:
-        tokenizer = AutoTokenizer.from_pretrained(language, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         words = AutoModelForCausalLM.from_pretrained(
-            language, local_files_only=True, use_safetensors=True, dtype=torch.float32
+            folder, local_files_only=True, use_safetensors=True, dtype=torch.float32
         )
     except (OSError, ValueError) as error:
-        raise InputError(f"{language}: no language model in safetensors ({error}); name its folder") from error
+        raise InputError(f"{folder}: no language model in safetensors ({error}); name its folder") from error
     if tokenizer.convert_tokens_to_ids("<|im_end|>") in (None, tokenizer.unk_token_id):
-        raise InputError(
-            f"{language}: its tokenizer lacks ChatML's <|im_start|> and <|im_end|>; take an instruct model"
-        )
+        raise InputError(f"{folder}: its tokenizer lacks ChatML's <|im_start|> and <|im_end|>; take an instruct model")
     tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE_TOKEN]}, replace_extra_special_tokens=False)
     tokenizer.eos_token = "<|im_end|>"
-    image = tokenizer.get_vocab()[IMAGE_TOKEN]
-    words.resize_token_embeddings(max(image + 1, words.config.vocab_size))
-    encoder = Backbone(backbone)
-    side = _stride(encoder, size)
+    words.resize_token_embeddings(max(tokenizer.get_vocab()[IMAGE_TOKEN] + 1, words.config.vocab_size))
+    return tokenizer, words
+
+
+def _llava(words: Any, encoder: Backbone, name: str, *, image: int) -> Any:
+    """The two models in one; `name` is the encoder's in timm, `image` the id of the image token."""
     config = LlavaConfig(
-        vision_config=BackboneTowerConfig(name=backbone.name, hidden_size=encoder.channels),
+        vision_config=BackboneTowerConfig(name=name, hidden_size=encoder.channels),
         text_config=words.config,
         image_token_index=image,
         vision_feature_layer=-1,
@@ -120,30 +150,7 @@ def compose(language: Path, backbone: BackboneConfig, out: Path, *, size: int = 
     model.lm_head.load_state_dict(words.lm_head.state_dict())
     model.model.vision_tower.backbone.net.load_state_dict(encoder.net.state_dict())
     model.tie_weights()
-    model.generation_config.eos_token_id = tokenizer.eos_token_id
-    model.generation_config.pad_token_id = tokenizer.pad_token_id
-    processor = LlavaProcessor(
-        image_processor=CLIPImageProcessor(
-            size={"height": size, "width": size},
-            do_center_crop=False,
-            image_mean=list(backbone.mean),
-            image_std=list(backbone.std),
-        ),
-        tokenizer=tokenizer,
-        patch_size=side,
-        vision_feature_select_strategy="full",
-        chat_template=TEMPLATE,
-        image_token=IMAGE_TOKEN,
-    )
-    with beside(out) as made:
-        model.save_pretrained(made)
-        processor.save_pretrained(made)
-    if origin := origin_of(backbone.weights):
-        # What the encoder learned from is told to whatever is tuned on it.
-        write_text(
-            out / "model.json", json.dumps({"format": "composed", "data": inherited({}, origin)}, indent=2) + "\n"
-        )
-        write_seen(out, [], backbone.weights)
+    return model
 
 
 @torch.no_grad()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,13 +45,17 @@ from rayscribe.vision_llm.llm_run import (
 from rayscribe.vision_llm.lora import lora_config
 from rayscribe.vision_llm.pictures import Examples, learnable
 
-Say = Callable[[str], None]
-
 _LOGGED = {"loss": "loss", "lr": "learning_rate", "val_loss": "eval_loss"}
 
 
 def train_llm(
-    config: LlmConfig, data: Path, run: Path, *, resume: bool = False, download: bool = False, say: Say = print
+    config: LlmConfig,
+    data: Path,
+    run: Path,
+    *,
+    resume: bool = False,
+    download: bool = False,
+    say: Callable[[str], None] = print,
 ) -> None:
     """Tunes on the split train, keeps the adapters with the lowest loss on val, and never reads the split test.
 
@@ -73,11 +78,7 @@ def train_llm(
     checkpoint = last_whole(run / "checkpoints", may_delete=is_first) if resume else None
 
     set_seed(config.seed)
-    device = (
-        torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-        if torch.cuda.is_available()
-        else torch.device("cpu")
-    )
+    device = _device()
     base = load_base(place, config, device)
     conversation = load_conversation(place, image_token=base.config.image_token_id, order=config.prompt.order)
     model = adapted(base, config)
@@ -98,28 +99,26 @@ def train_llm(
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     except SafetensorError as error:
         raise InputError(f"{run}: cannot be written ({error}); free some disk space and --resume") from error
-    if not trainer.is_world_process_zero():
-        return
+    if trainer.is_world_process_zero():
+        about = inherited(manifest.provenance, origin_of(str(place))) | {"digest": manifest.digest()}
+        trained = TrainedLlm(
+            model=model, conversation=conversation, config=config, data=about, training={}, base_sha256=base_sha256
+        )
+        _save(run, trained, trainer, say)
+
+
+def _save(run: Path, trained: TrainedLlm, trainer: Trainer, say: Callable[[str], None]) -> None:
+    """The log, and the best adapters, which the Trainer has loaded, with the validation they had."""
     state = trainer.state
     write_log(run / "log.csv", state.log_history, _LOGGED)
     facts = {"step": state.best_global_step, "validation": {"loss": state.best_metric}, "steps": state.global_step}
-    about = inherited(manifest.provenance, origin_of(str(place))) | {"digest": manifest.digest()}
-    save_llm(
-        run,
-        TrainedLlm(
-            model=trainer.accelerator.unwrap_model(trainer.model),
-            conversation=conversation,
-            config=config,
-            data=about,
-            training=facts,
-            base_sha256=base_sha256,
-        ),
-    )
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    save_llm(run, replace(trained, model=model, training=facts))
     say(f"best: step {state.best_global_step} of {state.global_step}, validation loss {state.best_metric:.4f}; {run}")
 
 
 def adapted(base: Any, config: LlmConfig) -> Any:
-    """The base with adapters that learn, in float32; everything else stands still. Raises InputError where nothing fits."""
+    """The base with adapters that learn, in float32; all other weights are frozen. Raises InputError where nothing fits."""
     if config.weights in ("nf4", "int8"):
         base = prepare_model_for_kbit_training(base, use_gradient_checkpointing=False)
     if config.weights == "bfloat16" and config.train.precision == "float32" and config.lora.projector:
@@ -145,7 +144,7 @@ def total_steps(studies: int, train: LlmTrainConfig) -> int:
     return train.max_steps or max(1, math.ceil(train.epochs * math.ceil(studies / train.studies_per_step)))
 
 
-def _studies(manifest: Manifest, split: str, config: LlmConfig, say: Say) -> list[Study]:
+def _studies(manifest: Manifest, split: str, config: LlmConfig, say: Callable[[str], None]) -> list[Study]:
     studies = manifest.split(split)
     kept = learnable(studies, config.text)
     if not kept:
@@ -208,6 +207,12 @@ def training_arguments(config: LlmConfig, folder: Path, steps: int, device: torc
     # Without torchrun the Trainer would share every batch among all GPUs, and take as many times the studies a step.
     arguments._n_gpu = min(1, arguments.n_gpu)
     return arguments
+
+
+def _device() -> torch.device:
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 
 
 def _silent(text: str) -> None:

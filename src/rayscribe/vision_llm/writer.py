@@ -18,7 +18,7 @@ from rayscribe.labels import CONDITIONS, UNLABELLED
 from rayscribe.models.decoding import Steps
 from rayscribe.study import Study
 from rayscribe.vision_llm.folder import TrainedLlm, load_llm
-from rayscribe.vision_llm.pictures import Example, States, instruction_text, picture, response_text
+from rayscribe.vision_llm.pictures import Example, PromptStates, instruction_text, picture, response_text
 from rayscribe.vision_llm.reporter import VisionLlmReporter, as_many_pictures, written
 
 
@@ -45,7 +45,7 @@ class VisionLlmWriter:
     def studies(self, manifest: Manifest, split: str) -> list[Study]:
         return [study for study in manifest.split(split) if response_text(study, self.trained.config.text)]
 
-    def reporter(self, studies: Sequence[Study], *, states: States | None, features: Path | None) -> Reporter:
+    def reporter(self, studies: Sequence[Study], *, states: PromptStates | None, features: Path | None) -> Reporter:
         return VisionLlmReporter(trained=self.trained, states=states)
 
     @property

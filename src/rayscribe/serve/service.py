@@ -1,4 +1,4 @@
-"""One study to one draft or to findings: what the synchronous and the asynchronous way share."""
+"""Drafts or classifies one study, for the synchronous and the asynchronous routes alike."""
 
 from __future__ import annotations
 
@@ -18,48 +18,48 @@ from rayscribe.models.decoding import Steps
 from rayscribe.reports.document import Document, Finding
 from rayscribe.reports.drafting import document_of, grids_of
 from rayscribe.reports.likelihood import wording
-from rayscribe.serve.batching import Batcher, Cancelled, Ticket, Wish
+from rayscribe.serve.batching import Batcher, BatchKey, Cancelled, Ticket
 from rayscribe.serve.problems import Problem
-from rayscribe.serve.store import ModelStore, Shelved
+from rayscribe.serve.store import ModelEntry, ModelStore
 from rayscribe.serve.uploads import DraftOptions, FindingOptions
 
 Tell = Callable[[float, str], None]
-"Share of the work, and what is being done."
+"Receives the share of the work that is done, and the current stage."
 
 
-class Desk:
-    """Models, and the thread that writes. Its methods block, and may be called from many threads."""
+class DraftService:
+    """The models and the thread that drafts. Methods block, and may be called from many threads."""
 
     def __init__(self, store: ModelStore, *, batch: int, note: Callable[[int], None]) -> None:
-        """`note` is told how many studies every batch has."""
+        """`note` receives the number of studies in every batch."""
         self.store = store
         self._batcher = Batcher(self._write, size=batch, note=note)
-        # Decoding an image takes many times its file's memory; more at a time than cores gains nothing.
+        # Decoding an image takes many times its file's memory; more in parallel than there are cores gains nothing.
         self._reading = threading.Semaphore(os.cpu_count() or 1)
 
     def start(self) -> None:
         self._batcher.start()
 
     def stop(self) -> None:
-        """Returns when everything that was asked for is written."""
+        """Returns when all submitted studies are drafted."""
         self._batcher.stop()
 
     def check(self, options: DraftOptions) -> None:
-        """Raises Problem for what is known to be wrong before an image is read."""
+        """Raises Problem for wrong options, before any image is read."""
         options.decoded()
         self.store.chosen(options.model)
         self.store.chosen(options.classifier, classifier=True)
 
     def draft(self, images: Sequence[Upload], options: DraftOptions, stop: threading.Event, tell: Tell) -> Document:
-        """Raises Problem or InputError for what the client can mend, Cancelled when `stop` is set."""
+        """Raises Problem or InputError for what the client can fix, Cancelled when `stop` is set."""
         decoding, model = options.decoded(), self.store.chosen(options.model)
         if model is None:
             raise Problem(422, "this service has no model that writes reports; it classifies: POST /v1/classify")
         tell(0.02, "reading the images")
         study, found = self._read(images, model, options.classifier, stop)
         tell(0.1, "waiting for the model")
-        wish = Wish(model=model.name, decoding=decoding, best=options.best, with_states=study.states is not None)
-        ticket = Ticket(wish=wish, study=study, stop=stop, tell=lambda share: tell(0.1 + 0.85 * share, "writing"))
+        key = BatchKey(model=model.name, decoding=decoding, best=options.best, with_states=study.states is not None)
+        ticket = Ticket(key=key, study=study, stop=stop, tell=lambda share: tell(0.1 + 0.85 * share, "writing"))
         draft = self._batcher.submit(ticket)
         tell(0.97, "reading the draft")
         assert model.author is not None
@@ -72,25 +72,25 @@ class Desk:
         )
 
     def findings(self, images: Sequence[Upload], options: FindingOptions) -> dict[str, Any]:
-        """What a classifier finds, and where the images speak for one finding. For JSON."""
-        shelved = self._classifier(options.classifier)
-        trained = self.store.classifier(shelved)
+        """A classifier's findings, and the evidence in the images for one of them, ready for JSON."""
+        entry = self._classifier(options.classifier)
+        trained = self.store.classifier(entry)
         with self._reading:
             found = classified(trained, images)
             told = self._evidence(trained, found, options.evidence) if options.evidence else None
         return {
             "format": "rayscribe-findings-1",
             "disclaimer": DISCLAIMER,
-            "classifier": shelved.name,
+            "classifier": entry.name,
             "findings": findings_of(found),
             "evidence": told,
             "warnings": found.warnings,
         }
 
     def _read(
-        self, images: Sequence[Upload], model: Shelved, classifier: str | None, stop: threading.Event
+        self, images: Sequence[Upload], model: ModelEntry, classifier: str | None, stop: threading.Event
     ) -> tuple[LooseStudy, Classified | None]:
-        """No model is held beyond this: while a study waits for its batch, the store may drop it for another."""
+        """Holds no model beyond this call: while a study waits for its batch, the store may drop the model for another."""
         with self._reading:
             if stop.is_set():
                 raise Cancelled
@@ -103,11 +103,11 @@ class Desk:
             return None
         return classified(self.store.classifier(self._classifier(name)), images)
 
-    def _classifier(self, name: str | None) -> Shelved:
-        shelved = self.store.chosen(name, classifier=True)
-        if shelved is None:
+    def _classifier(self, name: str | None) -> ModelEntry:
+        entry = self.store.chosen(name, classifier=True)
+        if entry is None:
             raise Problem(422, "this service has no classifier; start it with --model CLASSIFIER_FOLDER as well")
-        return shelved
+        return entry
 
     def _evidence(self, trained: TrainedClassifier, found: Classified, finding: str) -> dict[str, Any]:
         if finding not in trained.findings:
@@ -115,9 +115,9 @@ class Desk:
         name, map_VSS = evidence(trained, found, finding)
         return {"finding": name, "grids": grids_of(map_VSS)}
 
-    def _write(self, wish: Wish, studies: Sequence[LooseStudy], steps: Steps) -> list[Draft]:
-        shelved = self.store.shelf[wish.model]
-        return self.store.writer(shelved).draft(studies, wish.decoding, best=wish.best, steps=steps)
+    def _write(self, key: BatchKey, studies: Sequence[LooseStudy], steps: Steps) -> list[Draft]:
+        entry = self.store.entries[key.model]
+        return self.store.writer(entry).draft(studies, key.decoding, best=key.best, steps=steps)
 
 
 def findings_of(found: Classified) -> tuple[Finding, ...]:
