@@ -28,6 +28,7 @@ from torch import Tensor
 from rayscribe.config import ImageConfig, TextConfig
 from rayscribe.data.dataset import Row, StudyDataset, collate
 from rayscribe.data.features import FeatureCache
+from rayscribe.data.split_reports import SplitReports
 from rayscribe.data.tokenizer import Tokenizer
 from rayscribe.files import sha256_of
 from rayscribe.study import Study
@@ -86,13 +87,12 @@ def our_pass(studies: list[Study], cache: FeatureCache | None) -> None:
     """Batches as the training loop gets them; pixels are normalised as in the model."""
     tokenizer = Tokenizer(words=("<unk>", "clear"))
     data = StudyDataset(
-        studies,
-        ["clear"] * len(studies),
+        SplitReports(studies, ["clear"] * len(studies)),
         tokenizer,
         text=TextConfig(),
         images=ImageConfig(),
         cache=cache,
-        training=True,
+        augment=0,
     )
     for start in range(0, len(data), BATCH):
         batch = collate([data[Row(row, 0)] for row in range(start, min(start + BATCH, len(data)))])

@@ -25,6 +25,7 @@ from rayscribe.data.dataset import Order, StudyDataset, load_batches
 from rayscribe.data.manifest import Manifest
 from rayscribe.data.shard_writing import write_shards
 from rayscribe.data.shards import member_bytes, shard_numbers
+from rayscribe.data.split_reports import SplitReports
 from rayscribe.data.tokenizer import Tokenizer
 from rayscribe.files import sha256_of
 from rayscribe.study import Study
@@ -66,7 +67,7 @@ def speed(manifest: Manifest, *, workers: int, epoch: int) -> float:
     """Images a second of one shuffled epoch."""
     studies = manifest.split("train")
     blank, words = [""] * len(studies), Tokenizer(words=())
-    data = StudyDataset(studies, blank, words, text=TextConfig(), images=ImageConfig(), training=True)
+    data = StudyDataset(SplitReports(studies, blank), words, text=TextConfig(), images=ImageConfig(), augment=0)
     order = Order(lengths=[2] * len(data), batch_size=32, bucket=False, seed=0, shards=shard_numbers(studies))
     rows = order.rows(epoch, accumulate=1, rank=0, processes=1)
     began = time.perf_counter()

@@ -39,7 +39,8 @@ from tqdm import tqdm
 from rayscribe.cli.main import run as run_verb
 from rayscribe.cli.prepare import write_phantom_manifest
 from rayscribe.config import RunConfig
-from rayscribe.data.dataset import Row, StudyDataset, cleaned_report, collate
+from rayscribe.data.dataset import Row, StudyDataset, collate
+from rayscribe.data.split_reports import cleaned_report
 from rayscribe.data.manifest import Manifest, read_manifest
 from rayscribe.data.mining import mine
 from rayscribe.data.phantom_truth import PhantomConfig
@@ -111,7 +112,7 @@ def measured(config: RunConfig, manifest: Manifest, run: Path) -> dict[str, list
     reports = [cleaned_report(study, config.text) for study in studies]
     tokenizer = Tokenizer.load(run / "vocabulary.json")
     task = trained_task(config, manifest, tokenizer, run)
-    data = StudyDataset(studies, reports, tokenizer, text=config.text, images=config.images)
+    data = StudyDataset(SplitReports(studies, reports), tokenizer, text=config.text, images=config.images)
     distinct = list(dict.fromkeys(reports))
     own_I = np.array([distinct.index(report) for report in reports])
     align_IM, likely_IM = pair_scores(task, data, tokenizer, config, distinct)

@@ -22,7 +22,8 @@ from torch import Tensor
 
 from rayscribe.checkpoint import TrainedModel, load_model
 from rayscribe.data.conditions import study_conditions
-from rayscribe.data.dataset import Row, StudyDataset, cleaned_report, collate
+from rayscribe.data.dataset import Row, StudyDataset, collate
+from rayscribe.data.split_reports import cleaned_report
 from rayscribe.data.images import evaluation_square, read_image
 from rayscribe.data.manifest import read_manifest
 from rayscribe.labels import POSITIVE
@@ -58,12 +59,11 @@ def attention(trained: TrainedModel, studies: list[Study], features: Path | None
     (stage,) = [stage for stage in model.stages if isinstance(stage, KnowledgeStage)]
     neighbours = trained.resources.neighbours(studies, config, features=features)
     data = StudyDataset(
-        studies,
-        [""] * len(studies),
+        SplitReports.blank(studies),
         trained.tokenizer,
         text=config.text,
         images=config.images,
-        neighbours=neighbours,
+        extras=trained.resources.extras(studies),
     )
     found: list[Tensor] = []
     for start in range(0, len(studies), 16):

@@ -60,7 +60,8 @@ def test_no_public_name_is_defined_in_two_modules() -> None:
     for path, module in modules():
         for name in defined(module):
             places[name].append(path)
-    twins = {name: paths for name, paths in places.items() if len(paths) > 1 and name != "main"}
+    shared = {"main", "METHOD"}  # the entry of a program; the record that every method's file ends with
+    twins = {name: paths for name, paths in places.items() if len(paths) > 1 and name not in shared}
     assert not twins
 
 

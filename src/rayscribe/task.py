@@ -15,7 +15,7 @@ from rayscribe.data.dataset import Order, Sampler
 from rayscribe.models.report_model import Output, Reading, ReportModel
 from rayscribe.study import Batch, Pair
 
-Drawn = TypeVar("Drawn", bound=Batch | Pair[Any, Any])
+_Drawn = TypeVar("_Drawn", bound=Batch | Pair[Any, Any])
 
 
 class Sees(Protocol):
@@ -26,7 +26,7 @@ class Sees(Protocol):
         """The image encoder, which has a learning rate of its own."""
 
 
-class Task(nn.Module, ABC, Generic[Drawn]):
+class Task(nn.Module, ABC, Generic[_Drawn]):
     """Losses of a method. Heads, teachers and buffers of the method are its parameters and state, so they are saved."""
 
     leaves_out_parameters = False
@@ -38,7 +38,7 @@ class Task(nn.Module, ABC, Generic[Drawn]):
         """What is trained and exported."""
 
     @abstractmethod
-    def forward(self, batch: Drawn) -> dict[str, Tensor]:
+    def forward(self, batch: _Drawn) -> dict[str, Tensor]:
         """At least `loss`, the one that is minimised; the others are logged."""
 
     def draws(self, order: Order) -> Sampler:
@@ -50,7 +50,7 @@ class Task(nn.Module, ABC, Generic[Drawn]):
         return None
 
 
-class HostTask(Task[Drawn]):
+class HostTask(Task[_Drawn]):
     """A task that says how it reads a study, so that a plug-in can read others in the same way and add its own losses."""
 
     @property
@@ -58,7 +58,7 @@ class HostTask(Task[Drawn]):
     def model(self) -> ReportModel: ...
 
     @abstractmethod
-    def reported(self, draw: Drawn) -> Batch | None:
+    def reported(self, draw: _Drawn) -> Batch | None:
         """The studies of a draw whose reports are learned; None where a step learns something else."""
 
     @abstractmethod
@@ -66,10 +66,10 @@ class HostTask(Task[Drawn]):
         """Images and reports as the model sees them in training."""
 
     @abstractmethod
-    def losses(self, reading: Reading | None, draw: Drawn) -> dict[str, Tensor]:
+    def losses(self, reading: Reading | None, draw: _Drawn) -> dict[str, Tensor]:
         """At least `loss`; `reading` is that of `reported`."""
 
-    def forward(self, draw: Drawn) -> dict[str, Tensor]:
+    def forward(self, draw: _Drawn) -> dict[str, Tensor]:
         batch = self.reported(draw)
         return self.losses(None if batch is None else self.read(batch), draw)
 

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from rayscribe.config import TextConfig
-from rayscribe.data.dataset import cleaned_report
 from rayscribe.data.entities import EntityTargets, LexiconEntities, read_entities, study_entities, words_of
 from rayscribe.data.iu_xray import read_iu_xray
 from rayscribe.data.manifest import read_manifest
+from rayscribe.data.split_reports import cleaned_report
 from rayscribe.data.tokenizer import Tokenizer
 from rayscribe.errors import InputError
 

@@ -14,6 +14,7 @@ from rayscribe.data import features
 from rayscribe.data.dataset import Row, StudyDataset, collate
 from rayscribe.data.features import FeatureCache, cached_features
 from rayscribe.data.manifest import read_manifest
+from rayscribe.data.split_reports import SplitReports
 from rayscribe.data.tokenizer import Tokenizer
 from rayscribe.errors import InputError
 from rayscribe.models.backbones import Backbone
@@ -42,8 +43,8 @@ def test_cached_features_are_those_of_the_backbone(studies: list[Study], backbon
     tokenizer = Tokenizer.build(["a"], threshold=1)
     reports = [""] * len(studies)
     text = TextConfig()
-    from_files = StudyDataset(studies, reports, tokenizer, text=text, images=IMAGES)
-    from_cache = StudyDataset(studies, reports, tokenizer, text=text, images=IMAGES, cache=cache)
+    from_files = StudyDataset(SplitReports(studies, reports), tokenizer, text=text, images=IMAGES)
+    from_cache = StudyDataset(SplitReports(studies, reports), tokenizer, text=text, images=IMAGES, cache=cache)
     rows = [Row(study, 0) for study in range(6)]
     pixels, maps = collate([from_files[row] for row in rows]), collate([from_cache[row] for row in rows])
     assert pixels.pixels_BVHW is not None and maps.maps_BVNC is not None
@@ -90,7 +91,9 @@ def test_an_image_that_changed_since_the_manifest_is_refused(
     swapped = replace(studies[0], images=(copy,), sha256=studies[0].sha256[:1])
     with pytest.raises(InputError, match=r"film\.png: the file changed since the manifest"):
         cached_features([swapped], backbone, IMAGES, folder=tmp_path)
-    data = StudyDataset([swapped], [""], Tokenizer.build(["a"], threshold=1), text=TextConfig(), images=IMAGES)
+    data = StudyDataset(
+        SplitReports([swapped], [""]), Tokenizer.build(["a"], threshold=1), text=TextConfig(), images=IMAGES
+    )
     with pytest.raises(InputError, match="the file changed"):
         data[Row(0, 0)]
 
@@ -122,7 +125,7 @@ def test_studies_of_one_and_two_views_share_a_batch(studies: list[Study]) -> Non
     tokenizer = Tokenizer.build(["a b c d e f g h i"], threshold=1)
     model = small_model(vocabulary=tokenizer.size)
     config = small_config()
-    data = StudyDataset(mixed, ["a b", "c d e"], tokenizer, text=config.text, images=config.images)
+    data = StudyDataset(SplitReports(mixed, ["a b", "c d e"]), tokenizer, text=config.text, images=config.images)
     together = collate([data[Row(0, 0)], data[Row(1, 0)]])
     assert together.has_view_BV.tolist() == [[True, False], [True, True]]
     with torch.no_grad():
@@ -135,8 +138,9 @@ def test_studies_of_one_and_two_views_share_a_batch(studies: list[Study]) -> Non
 def test_a_flipped_study_swaps_its_sides(studies: list[Study]) -> None:
     tokenizer = Tokenizer.build(["left right ."], threshold=1)
     images = ImageConfig(size=64, resize=64, flip=True)
-    data = StudyDataset(studies[:1], ["left ."], tokenizer, text=TextConfig(), images=images, training=True, seed=0)
-    plain = StudyDataset(studies[:1], ["left ."], tokenizer, text=TextConfig(), images=replace(images, flip=False))
+    split = SplitReports(studies[:1], ["left ."])
+    data = StudyDataset(split, tokenizer, text=TextConfig(), images=images, augment=0)
+    plain = StudyDataset(split, tokenizer, text=TextConfig(), images=replace(images, flip=False))
     original = plain[Row(0, 0)].images
     seen = set()
     for epoch in range(12):

@@ -380,7 +380,7 @@ def test_promptmrgs_annotation_gives_its_labels_by_name(root: Path, rayscribe: C
     (root / "mimic_annotation_promptmrg.json").write_text(json.dumps(records))
     out = root.parent / "m.parquet"
     rayscribe("prepare", "mimic-cxr", root, "--out", out)
-    table, names = read_columns(root.parent / "m.promptmrg.csv", AUXILIARY)
+    table, names = read_columns(root.parent / "m.conditions.csv", AUXILIARY)
     assert set(table) == {study.id for study in read_manifest(out).studies} == {d for one in drawn for d in one.dicoms}
     assert set(table.values()) == {tuple(CONDITIONS.index(name) % 4 for name in names)}
     assert (root.parent / "m.chexpert.csv").exists()

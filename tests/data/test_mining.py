@@ -14,9 +14,9 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from rayscribe.cli.main import run as run_verb
 from rayscribe.config import TextConfig
 from rayscribe.data import mining
-from rayscribe.data.dataset import cleaned_report
 from rayscribe.data.manifest import Manifest, read_manifest, write_manifest
 from rayscribe.data.mining import Texts, mine
+from rayscribe.data.split_reports import cleaned_report
 from rayscribe.errors import InputError
 from rayscribe.files import sha256_of
 from rayscribe.study import Study

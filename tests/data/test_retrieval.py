@@ -15,11 +15,11 @@ from torch.nn import functional as F
 from conftest import small_config
 from rayscribe.checkpoint import load_model
 from rayscribe.config import BackboneConfig
-from rayscribe.data.dataset import cleaned_report
 from rayscribe.data.images import read_image
 from rayscribe.data.manifest import Manifest, read_manifest, write_manifest
 from rayscribe.data.retrieval import Retrieval
 from rayscribe.data.retrieval_building import _FINDINGS, held_out_queries, recall_of, report_vectors, ridge
+from rayscribe.data.split_reports import cleaned_report
 from rayscribe.drafts import DecodingConfig
 from rayscribe.errors import InputError
 from rayscribe.inference.reporter import draft_reports, read_study

@@ -16,6 +16,7 @@ from rayscribe.data.images import read_checked_image, read_image
 from rayscribe.data.manifest import Manifest, read_manifest
 from rayscribe.data.shard_writing import write_shards
 from rayscribe.data.shards import shard_numbers
+from rayscribe.data.split_reports import SplitReports
 from rayscribe.data.tokenizer import Tokenizer
 from rayscribe.errors import InputError
 
@@ -31,7 +32,9 @@ def dataset(manifest: Manifest, *, training: bool = True) -> StudyDataset:
     studies = manifest.split("train")
     images = ImageConfig(size=40, resize=48)
     blank, words = [""] * len(studies), Tokenizer(words=())
-    return StudyDataset(studies, blank, words, text=TextConfig(), images=images, training=training, seed=1)
+    return StudyDataset(
+        SplitReports(studies, blank), words, text=TextConfig(), images=images, augment=1 if training else None
+    )
 
 
 def test_crops_from_shards_are_those_from_the_files(world: Path, shards: Path) -> None:

@@ -24,14 +24,9 @@ class NearestSettings:
 
 
 def toy_nearest() -> RunConfig[NearestSettings]:
-    backbone, text = BackboneConfig(name="test_resnet", trainable=False), TextConfig(threshold=1)
-    return RunConfig(
-        system="toy_nearest",
-        method=NearestSettings(),
-        backbone=backbone,
-        images=ImageConfig(size=64, resize=68),
-        text=text,
-    )
+    images, text = ImageConfig(size=64, resize=68), TextConfig(threshold=1)
+    backbone = BackboneConfig(name="test_resnet", trainable=False)
+    return RunConfig(system="toy_nearest", method=NearestSettings(), backbone=backbone, images=images, text=text)
 
 
 def means(studies: Sequence[Features]) -> torch.Tensor:
@@ -39,15 +34,13 @@ def means(studies: Sequence[Features]) -> torch.Tensor:
 
 
 def fit(run: RunConfig[NearestSettings], material: Material) -> Fitted:
-    reports = list(material.training.reports)
+    reports = material.training.reports
     words = sorted({word for report in reports for word in report.split()})
     has_RW = torch.tensor([[float(word in report.split()) for word in words] for report in reports])
     x_RC = means(material.features(material.training.studies))
     inner_CC = x_RC.T @ x_RC + run.method.ridge * torch.eye(x_RC.shape[1])
-    weights_CW = torch.linalg.solve(inner_CC, x_RC.T @ has_RW)
-    return Fitted(
-        weights={"words": weights_CW, "has": has_RW}, texts={"reports": reports}, scores={"words": len(words)}
-    )
+    found = {"words": torch.linalg.solve(inner_CC, x_RC.T @ has_RW), "has": has_RW}
+    return Fitted(weights=found, texts={"reports": list(reports)}, scores={"words": len(words)})
 
 
 @dataclass(frozen=True)
@@ -61,6 +54,5 @@ class Nearest:
         return [Draft(reports=[self.fitted.texts["reports"][row]]) for row in best_B.tolist()]
 
 
-METHOD = Method(
-    name="toy_nearest", settings=NearestSettings, recipes={"toy_nearest": toy_nearest}, fit=fit, reporter=Nearest
-)
+RECIPES = {"toy_nearest": toy_nearest}
+METHOD = Method(name="toy_nearest", settings=NearestSettings, recipes=RECIPES, fit=fit, reporter=Nearest)

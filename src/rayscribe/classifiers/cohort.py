@@ -23,7 +23,7 @@ from rayscribe.labels import NEGATIVE, NOT_MENTIONED, OBSERVATIONS, POSITIVE, UN
 from rayscribe.metrics.labeler import RuleLabeler
 from rayscribe.study import Study, is_frontal
 
-Known = NDArray[np.float32]
+_Known = NDArray[np.float32]
 
 RULE_LABELS, CODES = "rules", "codes"
 
@@ -33,7 +33,7 @@ class Cohort:
     """The studies of one split with at least one known finding."""
 
     studies: list[Study]
-    known_RL: Known
+    known_RL: _Known
     findings: tuple[str, ...]
     source: str
     "the labeler's name, or that of the table; for the protocol"
@@ -181,7 +181,7 @@ def _coded(studies: Sequence[Study], manifest: Manifest) -> tuple[Sequence[str],
     return names, np.array(states, np.int8).reshape(len(studies), len(names)), "codes of the manifest"
 
 
-def _known(states_RL: Labels, config: CohortConfig) -> Known:
+def _known(states_RL: Labels, config: CohortConfig) -> _Known:
     uncertain = {"drop": np.nan, "zero": 0.0, "one": 1.0}[config.uncertain]
     blank = {"drop": np.nan, "negative": 0.0}[config.blank]
     meaning = {POSITIVE: 1.0, NEGATIVE: 0.0, UNCERTAIN: uncertain, NOT_MENTIONED: blank}

@@ -25,6 +25,7 @@ from rayscribe.data.dataset import Order, StudyDataset
 from rayscribe.data.features import FeatureCache
 from rayscribe.data.manifest import read_manifest
 from rayscribe.data.shards import shard_numbers
+from rayscribe.data.split_reports import SplitReports
 from rayscribe.data.tokenizer import Tokenizer
 from rayscribe.errors import InputError
 from rayscribe.metrics.classification import best_f1_threshold, calibration, finding_scores, sigmoid
@@ -119,7 +120,7 @@ class FindingLearner(Learner):
         config, training, seed = self.config, self.training, self.config.seed
         own = slice(self.group.rank, None, self.group.count)
         val_set = image_set(self.validation.studies[own], config.images, cache)
-        train_set = image_set(training.studies, config.images, cache, training=True, seed=seed)
+        train_set = image_set(training.studies, config.images, cache, augment=seed)
         is_balanced = config.positive_weight == "balanced"
         task = ClassifierTask(self.classifier, torch.from_numpy(training.known_RL), balanced=is_balanced)
         order = Order(
@@ -170,19 +171,16 @@ def image_set(
     images: ImageConfig,
     cache: FeatureCache | None,
     *,
-    training: bool = False,
-    seed: int = 0,
+    augment: int | None = None,
 ) -> StudyDataset:
     """The images of studies without any words."""
     return StudyDataset(
-        studies,
-        [""] * len(studies),
+        SplitReports.blank(studies),
         NO_TEXT,
         text=TextConfig(),
         images=images,
         cache=cache,
-        training=training,
-        seed=seed,
+        augment=augment,
     )
 
 

@@ -52,10 +52,10 @@ def extract_entities(arguments: list[str]) -> None:
 def _write(data: Path, out: Path, radgraph: Path | None, text: TextConfig) -> tuple[int, str]:
     from tqdm import tqdm
 
-    from rayscribe.data.dataset import cleaned_report
     from rayscribe.data.entities import EntityExtractor, LexiconEntities, RadGraphEntities
     from rayscribe.data.manifest import read_manifest
     from rayscribe.data.sections import section_text
+    from rayscribe.data.split_reports import cleaned_report
     from rayscribe.metrics.radgraph import RadGraph
 
     manifest = read_manifest(data)

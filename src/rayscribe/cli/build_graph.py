@@ -122,8 +122,8 @@ def _check_new(out: Path) -> None:
 def _training(data: Path, labels: str, text: TextConfig) -> tuple[list[str], list[str], Any]:
     """Ids, cleaned reports and conditions of the training studies that have the section."""
     from rayscribe.data.conditions import study_conditions
-    from rayscribe.data.dataset import cleaned_report
     from rayscribe.data.manifest import read_manifest
+    from rayscribe.data.split_reports import cleaned_report
 
     pairs = [(study.id, cleaned_report(study, text)) for study in read_manifest(data).split("train")]
     kept = [(id_, report) for id_, report in pairs if report]

@@ -76,8 +76,8 @@ def _mine(wanted: Any) -> None:
 
 def _write(wanted: Any, about: dict[str, Any]) -> tuple[int, list[str]]:
     """Mines and writes. Returns the number of training studies, and those without any negative."""
-    from rayscribe.data.dataset import cleaned_report
     from rayscribe.data.manifest import Manifest, read_manifest, write_manifest
+    from rayscribe.data.split_reports import cleaned_report
 
     data, text = wanted.data, replace(_USUAL, section=wanted.section, cleaning=wanted.cleaning)
     manifest = read_manifest(data)

@@ -29,7 +29,7 @@ def run_demo(out: Path, *, studies: int, seed: int) -> None:
 
     from rayscribe.api import open_reporter
     from rayscribe.drafts import DecodingConfig
-    from rayscribe.inference.split import SplitJob, write_split
+    from rayscribe.inference.split import SplitJob, write_predictions
     from rayscribe.methods import recipe
     from rayscribe.training.run import train
 
@@ -45,7 +45,7 @@ def run_demo(out: Path, *, studies: int, seed: int) -> None:
     train(config, data, out / "run", features=out / "features")
     print("3. writing reports for the test split")
     job = SplitJob(model=out / "run", data=data, out=predictions, split="test", decoding=DecodingConfig())
-    write_split(open_reporter(job.model), replace(job, features=out / "features"))
+    write_predictions(open_reporter(job.model), replace(job, features=out / "features"))
     print("4. scoring them")
     manifest = read_manifest(data)
     protocol = Protocol()

@@ -20,7 +20,7 @@ Preset = Literal["greedy", "koehler"]
 "Names of `rayscribe.config.PRESETS`."
 
 
-def generate(arguments: list[str]) -> None:
+def generate_verb(arguments: list[str]) -> None:
     from rayscribe.drafts import DecodingConfig
 
     @dataclass(frozen=True, kw_only=True)
@@ -55,7 +55,7 @@ def _generate(wanted: Any) -> None:
 
     from rayscribe.api import open_reporter
     from rayscribe.evaluation.protocol import Protocol
-    from rayscribe.inference.split import SplitJob, write_split
+    from rayscribe.inference.split import SplitJob, write_predictions
 
     job = SplitJob(
         model=wanted.model,
@@ -67,14 +67,14 @@ def _generate(wanted: Any) -> None:
         states=wanted.states,
     )
     writer = open_reporter(wanted.model, base=wanted.base, download=wanted.download)
-    written = write_split(writer, job, progress=lambda starts: tqdm(starts, desc="generating", unit="batch"))
+    written = write_predictions(writer, job, progress=lambda starts: tqdm(starts, desc="generating", unit="batch"))
     print(f"{written.reports} reports in {wanted.out}. {DISCLAIMER}")
     usual = {"section": Protocol().section, "cleaning": Protocol().cleaning}
     flags = "".join(f" --{name} {value}" for name, value in written.protocol.items() if value != usual[name])
     print(f"next: rayscribe evaluate {wanted.out} --data {wanted.data} --split {wanted.split}{flags}")
 
 
-def predict(arguments: list[str]) -> None:
+def predict_verb(arguments: list[str]) -> None:
     import tyro
 
     from rayscribe.drafts import DecodingConfig

@@ -12,8 +12,8 @@ import torch
 
 from rayscribe.checkpoint import save_model
 from rayscribe.config import BackboneConfig, RunConfig, TextConfig
-from rayscribe.data.dataset import cleaned_report
 from rayscribe.data.manifest import Manifest, read_manifest
+from rayscribe.data.split_reports import cleaned_report
 from rayscribe.data.tokenizer import Tokenizer
 from rayscribe.errors import InputError
 from rayscribe.methods import find_method

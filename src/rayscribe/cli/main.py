@@ -117,15 +117,15 @@ def _build_graph(arguments: list[str]) -> None:
 
 
 def _train(arguments: list[str]) -> None:
-    from rayscribe.cli.train import train
+    from rayscribe.cli.train import train_verb
 
-    train(arguments)
+    train_verb(arguments)
 
 
 def _generate(arguments: list[str]) -> None:
-    from rayscribe.cli.generate import generate
+    from rayscribe.cli.generate import generate_verb
 
-    generate(arguments)
+    generate_verb(arguments)
 
 
 def _evaluate(arguments: list[str]) -> None:
@@ -171,9 +171,9 @@ def _llm(arguments: list[str]) -> None:
 
 
 def _predict(arguments: list[str]) -> None:
-    from rayscribe.cli.generate import predict
+    from rayscribe.cli.generate import predict_verb
 
-    predict(arguments)
+    predict_verb(arguments)
 
 
 def _export(arguments: list[str]) -> None:
@@ -213,9 +213,9 @@ def _import_r2gen(arguments: list[str]) -> None:
 
 
 def _demo(arguments: list[str]) -> None:
-    from rayscribe.cli.train import demo
+    from rayscribe.cli.train import demo_verb
 
-    demo(arguments)
+    demo_verb(arguments)
 
 
 def _info(arguments: list[str]) -> None:

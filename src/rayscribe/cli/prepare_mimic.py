@@ -10,6 +10,7 @@ from typing import Annotated
 
 import tyro
 
+from rayscribe.cli.checked_manifest import resplit, write_checked
 from rayscribe.data.mimic_cxr import MIMIC_TERMS, MimicCohort, MimicOptions, read_mimic_cohort
 from rayscribe.data.mimic_labels import write_label_tables
 from rayscribe.study import SPLITS
@@ -33,8 +34,6 @@ def from_mimic_cxr(
         splits: a table of id and split that takes the place of the source's, such as `rayscribe audit --resplit` writes
         leave_out_faulty: write the manifest although some input is broken
     """
-    from rayscribe.cli.prepare import resplit, write_checked
-
     cohort = read_mimic_cohort(root, options)
     for line in counted(cohort, options):
         print(line)

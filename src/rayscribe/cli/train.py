@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from rayscribe.cli.arguments import choice, parsed
 
 
-def train(arguments: list[str]) -> None:
+def train_verb(arguments: list[str]) -> None:
     import tyro
 
     from rayscribe.config import RunConfig
@@ -63,7 +63,7 @@ def _train(wanted: Any) -> None:
     print(f"next: rayscribe generate --model {last} --data {wanted.data} --split test --out predictions.jsonl")
 
 
-def demo(arguments: list[str]) -> None:
+def demo_verb(arguments: list[str]) -> None:
     def drawn(out: Path = Path("demo"), studies: int = 600, seed: int = 0) -> None:
         """Draws X-rays, trains a model, writes and scores reports; makes a page.
 

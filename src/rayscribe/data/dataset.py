@@ -16,21 +16,15 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from rayscribe.config import ImageConfig, TextConfig
-from rayscribe.data.cleaning import CLEANINGS, swap_sides
+from rayscribe.data.cleaning import swap_sides
 from rayscribe.data.features import FeatureCache
 from rayscribe.data.images import evaluation_square, read_checked_image, training_square
-from rayscribe.data.sections import section_text
+from rayscribe.data.split_reports import SplitReports
 from rayscribe.data.tokenizer import Tokenizer
 from rayscribe.study import Batch, Pair, Study
 
 _OPEN = 8  # shards that are read at a time: a shuffle over some thousand studies, within what stays in memory
 _POOL = 16  # batches whose studies are sorted by length together: little padding, still a shuffle
-
-
-def cleaned_report(study: Study, text: TextConfig) -> str:
-    """The study's section under the run's cleaning; empty when the report lacks the section."""
-    report = section_text(study.findings, study.impression, text.section)
-    return CLEANINGS[text.cleaning](report) if report else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,23 +63,22 @@ Extras = Mapping[str, Callable[[Study], NDArray[Any]]]
 
 
 class StudyDataset(Dataset[Drawn]):
-    """Studies by `Row`, or two by two. With a cache, images are its features; otherwise pixels, cropped when `training`."""
+    """Studies by `Row`, or two by two. With a cache, images are its features; otherwise pixels."""
 
     def __init__(
         self,
-        studies: Sequence[Study],
-        reports: Sequence[str],
+        split: SplitReports,
         tokenizer: Tokenizer,
         *,
         text: TextConfig,
         images: ImageConfig,
         cache: FeatureCache | None = None,
         extras: Extras | None = None,
-        training: bool = False,
-        seed: int = 0,
+        augment: int | None = None,
     ) -> None:
-        self.studies, self.reports, self.tokenizer = studies, reports, tokenizer
-        self.text, self.images, self.cache, self.training, self.seed = text, images, cache, training, seed
+        """`augment`: the seed of random crops, turns and flips; None leaves images as evaluation sees them."""
+        self.studies, self.reports, self.tokenizer = split.studies, split.reports, tokenizer
+        self.text, self.images, self.cache, self.augment = text, images, cache, augment
         self.extras = extras or {}
 
     def __len__(self) -> int:
@@ -98,8 +91,10 @@ class StudyDataset(Dataset[Drawn]):
 
     def item(self, row: Row) -> Item:
         study, report = self.studies[row.study], self.reports[row.study]
-        generator = np.random.default_rng([self.seed, row.epoch, row.study, *([row.visit] if row.visit else [])])
-        flipped = self.training and self.images.flip and self.cache is None and bool(generator.integers(2))
+        is_training = self.augment is not None
+        visit = [row.visit] if row.visit else []
+        generator = np.random.default_rng([self.augment or 0, row.epoch, row.study, *visit])
+        flipped = is_training and self.images.flip and self.cache is None and bool(generator.integers(2))
         if flipped:
             report = swap_sides(report)
         tokens = self.tokenizer.encode(report, max_length=self.text.max_length)
@@ -108,7 +103,7 @@ class StudyDataset(Dataset[Drawn]):
             return Item(row, tokens, np.stack([self.cache[sha256] for sha256 in study.sha256]), extras)
         squares = []
         for path, sha256 in zip(study.images, study.sha256, strict=True):
-            if self.training:
+            if is_training:
                 image = read_checked_image(path, sha256, at_least=self.images.resize)
                 square = training_square(image, self.images, generator)
             else:

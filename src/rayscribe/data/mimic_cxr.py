@@ -2,7 +2,7 @@
 
 physionet   the published tables, reports (files or zip) and images (JPEG or DICOM), wherever they are under the root
 r2gen       R2Gen's annotation.json: one record an image, findings alone
-promptmrg   mimic_annotation_promptmrg.json: the same, with states of 18 conditions
+labelled    PromptMRG's mimic_annotation_promptmrg.json: the same, with states of 18 conditions
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from pathlib import Path
 from typing import Literal
 
 from rayscribe.data.mimic_annotations import read_annotation
-from rayscribe.data.mimic_files import METADATA, PROMPTMRG, R2GEN, RECORDS, REPORTS_ZIP, SPLIT, Files, find_files
+from rayscribe.data.mimic_files import LABELLED, METADATA, R2GEN, RECORDS, REPORTS_ZIP, SPLIT, Files, find_files
 from rayscribe.data.mimic_reports import Reports, mimic_sections, system_text
 from rayscribe.data.mimic_tables import Record, read_records
 from rayscribe.errors import InputError
 from rayscribe.study import SPLITS, Study
 
-MimicLayout = Literal["physionet", "r2gen", "promptmrg"]
+MimicLayout = Literal["physionet", "r2gen", "labelled"]
 
 MIMIC_TERMS = (
     "MIMIC-CXR: PhysioNet Credentialed Health Data License 1.5.0; credentialed users only, no sharing of the data, no attempt "
     "to identify anybody"
 )
-_ANNOTATIONS: dict[MimicLayout, str] = {"r2gen": R2GEN, "promptmrg": PROMPTMRG}
+_ANNOTATIONS: dict[MimicLayout, str] = {"r2gen": R2GEN, "labelled": LABELLED}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,12 @@ NEGBIO = "mimic-cxr-2.0.0-negbio.csv"
 RADIOLOGISTS = "mimic-cxr-2.1.0-test-set-labeled.csv"
 REPORTS_ZIP = "mimic-cxr-reports.zip"
 R2GEN = "annotation.json"
-PROMPTMRG = "mimic_annotation_promptmrg.json"
+LABELLED = "mimic_annotation_*.json"
+"PromptMRG's annotation, which has states of conditions too."
 
 _TABLES = (SPLIT, METADATA, RECORDS, STUDIES, CHEXPERT, NEGBIO, RADIOLOGISTS)
 _NAMES = {
-    **{name: name for name in (*_TABLES, REPORTS_ZIP, R2GEN, PROMPTMRG)},
+    **{name: name for name in (*_TABLES, REPORTS_ZIP, R2GEN)},
     **{f"{name}.gz": name for name in _TABLES},
 }
 _GROUPS = frozenset(f"p{number}" for number in range(10, 20))
@@ -64,10 +66,11 @@ def find_files(root: Path) -> Files:
             if any(entry.name in _GROUPS for entry in inside):
                 trees.append(folder)
             for entry in inside:
-                if entry.name in _NAMES and entry.is_file():
+                name = LABELLED if fnmatch(entry.name, LABELLED) else _NAMES.get(entry.name)
+                if name and entry.is_file():
                     # Every collection of R2Gen's has a file of that name.
                     if entry.name != R2GEN or folder == str(root) or Path(folder).name.startswith("mimic"):
-                        named.setdefault(_NAMES[entry.name], Path(entry.path))
+                        named.setdefault(name, Path(entry.path))
                 elif entry.name not in _GROUPS and _is_searched(entry):
                     below.append(entry.path)
         level = below

@@ -35,7 +35,7 @@ def write_label_tables(out: Path, cohort: MimicCohort, studies: Sequence[Study])
             write_labels(path, [{"id": study} for study in labelled], np.array(values, np.int8).reshape(-1, 14))
             written[path] = len(labelled)
     if cohort.labels:
-        path = out.with_name(f"{out.stem}.promptmrg.csv")
+        path = out.with_name(f"{out.stem}.conditions.csv")
         _write_conditions(path, cohort, studies)
         written[path] = len(studies)
     return written

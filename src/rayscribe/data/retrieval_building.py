@@ -22,12 +22,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rayscribe.config import BackboneConfig, ImageConfig, TextConfig
-from rayscribe.data.dataset import cleaned_report
 from rayscribe.data.manifest import Manifest
 from rayscribe.data.mining import Texts
 from rayscribe.data.retrieval import ABOUT, BANK, RETRIEVAL_FORMAT, Retrieval, study_hash
 from rayscribe.data.retrieval_encoders import CLIP_FOLDER, ENCODER, INSTALL_BERT, study_features
 from rayscribe.data.sections import section_text
+from rayscribe.data.split_reports import cleaned_report
 from rayscribe.errors import DISCLAIMER, InputError
 from rayscribe.files import sha256_of, whole_file, write_text
 from rayscribe.models.backbones import Backbone

@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from rayscribe.config import TextConfig
-from rayscribe.data.dataset import cleaned_report
+from rayscribe.data.cleaning import CLEANINGS
 from rayscribe.data.manifest import Manifest
+from rayscribe.data.sections import section_text
 from rayscribe.errors import InputError
 from rayscribe.study import Study
 
@@ -30,6 +31,11 @@ class SplitReports:
         say(f"{split}: {len(kept)} studies{lacking}")
         return cls([study for study, _ in kept], [report for _, report in kept])
 
+    @classmethod
+    def blank(cls, studies: Sequence[Study]) -> SplitReports:
+        """Studies whose reports are not known, or not wanted."""
+        return cls(studies, [""] * len(studies))
+
     @property
     def ids(self) -> list[str]:
         return [study.id for study in self.studies]
@@ -37,3 +43,9 @@ class SplitReports:
     def share(self, rank: int, count: int) -> SplitReports:
         """What one of `count` processes reads."""
         return SplitReports(self.studies[rank::count], self.reports[rank::count])
+
+
+def cleaned_report(study: Study, text: TextConfig) -> str:
+    """The study's section under the run's cleaning; empty when the report lacks the section."""
+    report = section_text(study.findings, study.impression, text.section)
+    return CLEANINGS[text.cleaning](report) if report else ""

@@ -49,7 +49,9 @@ class SplitJob:
     "a table of findings for the prompt of a diagnosing model or a vision LLM"
 
 
-def write_split(writer: Writer, job: SplitJob, *, progress: Callable[[Iterable[Any]], Iterable[Any]] = iter) -> Written:
+def write_predictions(
+    writer: Writer, job: SplitJob, *, progress: Callable[[Iterable[Any]], Iterable[Any]] = iter
+) -> Written:
     """Writes one line {"id", "report", "disclaimer"} a study of the split that has the model's section.
 
     `writer` is that of `job.model`. Whole batches that are there already are kept. Every use of the test split is noted in the

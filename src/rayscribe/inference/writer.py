@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from rayscribe.checkpoint import FittedModel, load_fitted, load_model
 from rayscribe.config import RunConfig
-from rayscribe.data.dataset import StudyDataset, cleaned_report
+from rayscribe.data.dataset import StudyDataset
 from rayscribe.data.features import FeatureCache, cached_features
 from rayscribe.data.images import ImageFile
 from rayscribe.data.manifest import Manifest
+from rayscribe.data.split_reports import SplitReports, cleaned_report
 from rayscribe.drafts import DecodingConfig, Draft, Reporter
 from rayscribe.errors import InputError
 from rayscribe.inference.images import LooseStudy, loose_batch, read_loose
@@ -98,8 +99,7 @@ class ModelWriter:
         if states is not None:
             extras[GIVEN_STATES] = lambda study: states[study.id]
         data = StudyDataset(
-            studies,
-            [""] * len(studies),
+            SplitReports.blank(studies),
             trained.tokenizer,
             text=config.text,
             images=config.images,

@@ -47,10 +47,10 @@ def methods() -> dict[str, Method[Any]]:
 
 def find_method(system: str) -> Method[Any]:
     """The record of a system such as `r2gen` or `r2gen_cmn+ithn`. Raises InputError that names the nearest."""
-    from rayscribe.methods.compose import compose
+    from rayscribe.methods.compose import composed
 
     try:
-        return _composed(system, compose)
+        return _composed(system, composed)
     except KeyError as error:
         raise InputError(_unknown("method", str(error.args[0]), list(methods()))) from None
 
@@ -144,8 +144,8 @@ def _names(settings: type[Any]) -> set[str]:
 
 
 @cache
-def _composed(system: str, compose: Callable[..., Method[Any]]) -> Method[Any]:
-    return compose(system, methods())
+def _composed(system: str, composed: Callable[..., Method[Any]]) -> Method[Any]:
+    return composed(system, methods())
 
 
 def _entered(entry: EntryPoint) -> Method[Any]:

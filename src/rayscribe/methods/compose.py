@@ -14,17 +14,17 @@ from rayscribe.errors import InputError
 from rayscribe.methods.method import CardLine, Feed, Host, Inputs, Known, Method, Source, Start, TrainedModel
 from rayscribe.models.report_model import ReportModel
 
-H = TypeVar("H", bound=MethodSettings)
-P = TypeVar("P", bound=MethodSettings)
+_H = TypeVar("_H", bound=MethodSettings)
+_P = TypeVar("_P", bound=MethodSettings)
 PLUS = "+"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plugged(Generic[H, P]):
+class Plugged(Generic[_H, _P]):
     """Settings of a host and of what is plugged into its training."""
 
-    host: H
-    plug_in: P
+    host: _H
+    plug_in: _P
 
     def check(self, run: RunConfig[Any]) -> None:
         host_run(run)
@@ -143,7 +143,7 @@ def flat_settings(method: Method[Any]) -> Any:
     return Plugged[Annotated[host, arg(name="")], Annotated[settings, arg(name=plug_in)]]  # type: ignore[valid-type]
 
 
-def compose(name: str, known: Mapping[str, Method[Any]]) -> Method[Any]:
+def composed(name: str, known: Mapping[str, Method[Any]]) -> Method[Any]:
     """`known` methods by name joined with +, the host first. KeyError names the part that is not known."""
     first, *plug_ins = name.split(PLUS)
     method = known[first]

@@ -18,7 +18,7 @@ from rayscribe.reports.document import Author
 from rayscribe.reports.drafting import author_of
 from rayscribe.serve.problems import Problem
 
-M = TypeVar("M")
+_M = TypeVar("_M")
 
 Kind = Literal["report", "vision-llm", "classifier"]
 
@@ -76,14 +76,14 @@ class ModelStore:
         with self._books:
             return list(self._open)
 
-    def _opened(self, model: ModelEntry, load: Callable[[Path], M]) -> M:
+    def _opened(self, model: ModelEntry, load: Callable[[Path], _M]) -> _M:
         found = self._at_hand(model.name)
         if found is not None:
-            return cast(M, found)
+            return cast(_M, found)
         with self._loading:
             found = self._at_hand(model.name)
             if found is not None:  # another thread loaded it while this one waited
-                return cast(M, found)
+                return cast(_M, found)
             self._make_room(model.weights)
             try:
                 opened = load(model.folder)

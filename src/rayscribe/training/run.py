@@ -157,14 +157,14 @@ class ReportLearner(Learner):
     def fitting(self, cache: FeatureCache | None, progress: Callable[[Iterable[Any]], Iterable[Any]]) -> Fitting:
         config, group, workers = self.config, self.group, self.config.train.workers
         dataset = self._datasets(cache, progress)
-        train_set = dataset(self.training.studies, self.training.reports, training=True, seed=config.seed)
+        train_set = dataset(self.training, augment=config.seed)
         own = self.validation.share(group.rank, group.count)
-        val_set = dataset(own.studies, own.reports)
+        val_set = dataset(own)
         order = self._order()
         feed = Feed(
             studies=len(self.training.studies),
             batches_per_epoch=len(order.batches(0)),
-            training=partial(self._training_batches, dataset(self.training.studies, self.training.reports)),
+            training=partial(self._training_batches, dataset(self.training)),
             validation=partial(read_once, val_set, range(len(val_set)), workers=workers),
         )
         task = self.method.task(config, self.model_, self.known.value, feed).to(group.device)
