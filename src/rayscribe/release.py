@@ -8,15 +8,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rayscribe.checkpoint import load_model
+from rayscribe.checkpoint import load_fitted, load_model
 from rayscribe.classifiers.folder import CLASSIFIER_FORMAT, load_classifier
 from rayscribe.errors import InputError
 from rayscribe.files import write_text
-from rayscribe.models.folder import VISION_LLM
+from rayscribe.models.folder import FITTED, VISION_LLM
 from rayscribe.provenance import SEEN, check_publishable
 
-_PARTS = ("model.safetensors", "vocabulary.json", "graph.json", "README.md", SEEN)
-_FOLDERS = ("retrieval",)
+_PARTS = ("model.safetensors", "vocabulary.json", "README.md", SEEN)
 _LLM_PARTS = (
     "*.safetensors",
     "*config.json",
@@ -49,16 +48,18 @@ def export_model(model: Path, out: Path, *, terms_allow_it: bool) -> None:
         for pattern in _LLM_PARTS if kind == VISION_LLM else _PARTS:
             for path in model.glob(pattern):
                 shutil.copyfile(path, temporary / path.name)
-        for name in _FOLDERS:
-            if (model / name).is_dir():
-                shutil.copytree(model / name, temporary / name)
         data.pop("root", None)
         bare = about | {"data": data, "config": settings}
         write_text(temporary / "model.json", json.dumps(bare, indent=2) + "\n")
         if kind == VISION_LLM:
             _check_llm(temporary, str(about["config"]["base"]))
+        elif kind == CLASSIFIER_FORMAT:
+            load_classifier(temporary)
+        elif kind == FITTED:
+            load_fitted(temporary)
         else:
-            (load_classifier if kind == CLASSIFIER_FORMAT else load_model)(temporary)
+            load_model(model).resources.save(temporary)
+            load_model(temporary)
         temporary.rename(out)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

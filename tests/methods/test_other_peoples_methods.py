@@ -70,6 +70,11 @@ def test_a_toy_trains_generates_predicts_and_is_evaluated(
     reports = [json.loads(line)["report"] for line in out.read_text().splitlines()]
     image = sorted((world.parent / "phantom" / "images").glob("*/*.png"))[0]
     assert json.loads(rayscribe("predict", image, "--model", run, "--json"))["report"]
+    exported = tmp_path / "exported"
+    rayscribe("export", "model", run, "--out", exported)
+    again = rayscribe("predict", image, "--model", exported, "--json")
+    assert json.loads(again)["report"] == json.loads(rayscribe("predict", image, "--model", run, "--json"))["report"]
+    assert name in rayscribe("info", run)
     if name == "toy_nearest":
         assert set(reports) <= set(about["texts"]["reports"]) and len(set(reports)) > 1
         message = rayscribe("train", name, "--data", world, "--run", run, *setting, *features, code=1)

@@ -26,7 +26,7 @@ def train_verb(arguments: list[str]) -> None:
     refuse_old_names(arguments[0], arguments[1:])
     base = recipe(arguments[0])
     switched: list[Published] = []
-    if "--as-published" in arguments:
+    if any(argument.replace("_", "-") == "--as-published" for argument in arguments):
         base, switched = as_published(base)
     kind: Any = RunConfig[flat_settings(find_method(base.system))]  # type: ignore[misc]
 
@@ -45,7 +45,7 @@ def train_verb(arguments: list[str]) -> None:
         "folder of the feature cache of frozen backbones; the user's cache folder when empty"
         generations: int = 1
         "train so many times, each time taught by the one before; needs a plug-in that learns from an earlier model"
-        as_published: bool = False
+        as_published: tyro.conf.FlagCreatePairsOff[bool] = False
         "the paper's own choices where our defaults differ; says which"
 
     wanted = parsed(Train, arguments[1:], f"train {arguments[0]}")

@@ -91,7 +91,7 @@ def _train(config: RunConfig[Any], place: Place, group: Processes) -> Progress:
 class ReportLearner(Learner):
     """Report models: what their method reads, builds and learns."""
 
-    model_: ReportModel
+    report_model: ReportModel
     training: SplitReports
     validation: SplitReports
     tokenizer: Tokenizer
@@ -140,7 +140,7 @@ class ReportLearner(Learner):
             say("note: this processor multiplies bfloat16 far more slowly than float32; --train.precision float32")
         millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6
         say(f"{config.system}: {millions:.1f} million parameters, vocabulary {self.tokenizer.size}")
-        self.model_ = model
+        self.report_model = model
         self.known = self.inputs.known(
             Start(
                 training=self.training,
@@ -167,14 +167,14 @@ class ReportLearner(Learner):
             training=partial(self._training_batches, dataset(self.training)),
             validation=partial(read_once, val_set, range(len(val_set)), workers=workers),
         )
-        task = self.method.task(config, self.model_, self.known.value, feed).to(group.device)
+        task = self.method.task(config, self.report_model, self.known.value, feed).to(group.device)
         return Fitting(
             task=task,
             data=train_set,
             order=task.draws(order),
             validate=partial(
                 validate,
-                self.model_,
+                self.report_model,
                 val_set,
                 self.tokenizer,
                 config.decoding,
@@ -192,7 +192,7 @@ class ReportLearner(Learner):
         facts = {"epoch": epoch + 1, "validation": scores, "processes": self.group.count, **self.known.facts}
         best = TrainedModel(
             method=self.method,
-            model=self.model_,
+            model=self.report_model,
             tokenizer=self.tokenizer,
             config=self.config,
             data=model_data(self.manifest.provenance, self.config, self.known.origins, self.manifest.digest()),
