@@ -10,7 +10,7 @@ import yaml
 
 from rayscribe.errors import InputError
 from rayscribe.methods import as_published, find_method, methods, plug_ins, recipe, recipes, run_from_yaml
-from rayscribe.methods.compose import Plugged
+from rayscribe.methods.compose import Plugged, flag_of
 from rayscribe.settings import to_yaml
 
 HOSTS = [name for name, method in methods().items() if not method.is_plug_in]
@@ -59,9 +59,21 @@ def test_as_published_says_what_it_switches_and_a_flag_wins(world: Path, tmp_pat
     small += " --method.memory-heads 2 --model.feedforward 16 --text.threshold 1 --train.epochs 1 --train.workers 0"
     command = ["train", "r2gen", "--data", world, *small.split(), "--decoding.beams", 1]
     said = rayscribe(*command, "--run", tmp_path / "run", "--as-published", "--train.bucket")
-    assert "as published: text.legacy_ids True (released code: one id" in said
+    assert "as published: --text.legacy-ids True (released code: one id" in said
     found = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
     assert found["text"]["legacy_ids"] is True and found["train"]["bucket"] is True
+
+
+def test_a_setting_is_shown_by_its_flag() -> None:
+    shown = [flag_of(one.setting, "r2gen+isd+ithn") for one in find_method("r2gen+isd+ithn").published]
+    assert shown == [
+        "--text.legacy-ids",
+        "--train.bucket",
+        "--method.isd.reduction",
+        "--method.isd.response",
+        "--method.isd.grams",
+        "--method.ithn.negative",
+    ]
 
 
 def test_settings_of_another_method_cannot_be_given(tmp_path: Path, world: Path, rayscribe: Command) -> None:

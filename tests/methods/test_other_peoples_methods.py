@@ -139,3 +139,6 @@ def test_a_package_that_enters_something_else_is_named(
     monkeypatch.syspath_prepend(str(entered(tmp_path / "site", **entry)))
     with pytest.raises(InputError, match=message):
         methods.methods()
+    with pytest.raises(InputError, match=message):
+        methods.recipe("unheard_of")
+    assert methods.recipe("r2gen+isd").system == "r2gen+isd"  # what is ours works beside a broken package

@@ -15,7 +15,7 @@ def train_verb(arguments: list[str]) -> None:
 
     from rayscribe.config import RunConfig
     from rayscribe.methods import as_published, find_method, plug_ins, recipe, recipes
-    from rayscribe.methods.compose import flat_settings
+    from rayscribe.methods.compose import flag_of, flat_settings
     from rayscribe.methods.method import Published
     from rayscribe.methods.version_0_3 import refuse_old_names
 
@@ -50,7 +50,7 @@ def train_verb(arguments: list[str]) -> None:
 
     wanted = parsed(Train, arguments[1:], f"train {arguments[0]}")
     for one in switched:
-        print(f"as published: {one.setting} {one.value} ({one.source})")
+        print(f"as published: {flag_of(one.setting, base.system)} {one.value} ({one.source})")
     _train(wanted)
 
 

@@ -11,7 +11,7 @@ from difflib import get_close_matches
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import yaml
 
@@ -26,15 +26,21 @@ GROUP = "rayscribe.methods"
 
 
 @cache
+def own_methods() -> dict[str, Method[Any]]:
+    """Ours by name. Imports inside, so that --help needs no torch."""
+    from rayscribe.methods import baseline, distill, ithn, jima, kif_isd, promptmrg, r2gen, r2gen_cmn
+
+    modules = (baseline, r2gen, r2gen_cmn, jima, promptmrg, kif_isd, ithn, distill)
+    return {module.METHOD.name: module.METHOD for module in modules}
+
+
+@cache
 def methods() -> dict[str, Method[Any]]:
-    """All of them by name: ours, and those that installed packages enter. Imports inside, so that --help needs no torch.
+    """All by name: ours, and those that installed packages enter.
 
     Raises InputError where an entered one cannot be loaded, or has the name of another.
     """
-    from rayscribe.methods import baseline, distill, ithn, jima, kif_isd, promptmrg, r2gen, r2gen_cmn
-
-    ours = (baseline, r2gen, r2gen_cmn, jima, promptmrg, kif_isd, ithn, distill)
-    found: dict[str, Method[Any]] = {module.METHOD.name: module.METHOD for module in ours}
+    found = dict(own_methods())
     for entry in entry_points(group=GROUP):
         method = _entered(entry)
         if method.name in found:
@@ -46,13 +52,16 @@ def methods() -> dict[str, Method[Any]]:
 
 
 def find_method(system: str) -> Method[Any]:
-    """The record of a system such as `r2gen` or `r2gen_cmn+ithn`. Raises InputError that names the nearest."""
-    from rayscribe.methods.compose import composed
+    """The record of a system such as `r2gen` or `r2gen_cmn+ithn`. Raises InputError that names the nearest.
 
-    try:
-        return _composed(system, composed)
-    except KeyError as error:
-        raise InputError(_unknown("method", str(error.args[0]), list(methods()))) from None
+    What needs our methods alone is found without a look at other people's packages, one of which may be broken.
+    """
+    from rayscribe.methods.compose import PLUS
+
+    known = own_methods() if set(system.split(PLUS)) <= set(own_methods()) else methods()
+    if unknown := [part for part in system.split(PLUS) if part not in known]:
+        raise InputError(_unknown("method", unknown[0], list(known)))
+    return _composed(system)
 
 
 def recipe(name: str) -> RunConfig[Any]:
@@ -62,24 +71,30 @@ def recipe(name: str) -> RunConfig[Any]:
     """
     from rayscribe.methods.compose import PLUS, Plugged
 
-    known = recipes()
+    host, *plug_ins = name.split(PLUS)
+    known = _recipes(own_methods())
+    if name not in known and host not in known:
+        known = recipes()
     if name in known:
         return known[name]()
-    host, *plug_ins = name.split(PLUS)
     if host not in known:
         raise InputError(_unknown("recipe", host, list(known)))
     run = known[host]()
     for plug_in in plug_ins:
         system = f"{run.system}{PLUS}{plug_in}"
-        find_method(system)  # refuses what does not go together
-        run = replace(run, system=system, method=Plugged(host=run.method, plug_in=methods()[plug_in].settings()))
+        _, plug_in_settings = get_args(find_method(system).settings)  # refuses what does not go together
+        run = replace(run, system=system, method=Plugged(host=run.method, plug_in=plug_in_settings()))
     return run
 
 
 def recipes() -> dict[str, Callable[[], RunConfig[Any]]]:
     """All published settings by name. Raises InputError where two methods have one of the same name."""
+    return _recipes(methods())
+
+
+def _recipes(known: Mapping[str, Method[Any]]) -> dict[str, Callable[[], RunConfig[Any]]]:
     found: dict[str, Callable[[], RunConfig[Any]]] = {}
-    for method in methods().values():
+    for method in known.values():
         for name, function in method.recipes.items():
             if name in found:
                 raise InputError(f"{method.name}: duplicate recipe {name!r}; rename it")
@@ -130,7 +145,7 @@ def run_from_yaml(text: str, source: Path | str) -> RunConfig[Any]:
 
 def recipe_with(setting: str) -> str:
     """A recipe of the first method that has a setting of this name, to show how a file that it reads is used."""
-    users = [method for method in methods().values() if setting in _names(method.settings)]
+    users = [method for method in own_methods().values() if setting in _names(method.settings)]
     return next(name for method in users for name in method.recipes)
 
 
@@ -144,8 +159,11 @@ def _names(settings: type[Any]) -> set[str]:
 
 
 @cache
-def _composed(system: str, composed: Callable[..., Method[Any]]) -> Method[Any]:
-    return composed(system, methods())
+def _composed(system: str) -> Method[Any]:
+    from rayscribe.methods.compose import PLUS, composed
+
+    known = own_methods() if set(system.split(PLUS)) <= set(own_methods()) else methods()
+    return composed(system, known)
 
 
 def _entered(entry: EntryPoint) -> Method[Any]:

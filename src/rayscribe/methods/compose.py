@@ -143,6 +143,17 @@ def flat_settings(method: Method[Any]) -> Any:
     return Plugged[Annotated[host, arg(name="")], Annotated[settings, arg(name=plug_in)]]  # type: ignore[valid-type]
 
 
+def flag_of(setting: str, system: str) -> str:
+    """The flag of a setting by its path in the settings of `system`: `method.plug_in.alpha` is `--method.ithn.alpha`."""
+    plug_ins, shown = system.split(PLUS)[1:], []
+    for step in setting.split("."):
+        if step == "host":
+            plug_ins.pop()
+        else:
+            shown.append(plug_ins.pop() if step == "plug_in" else step)
+    return "--" + ".".join(shown).replace("_", "-")
+
+
 def composed(name: str, known: Mapping[str, Method[Any]]) -> Method[Any]:
     """`known` methods by name joined with +, the host first. KeyError names the part that is not known."""
     first, *plug_ins = name.split(PLUS)
