@@ -25,6 +25,7 @@ from rayscribe.errors import InputError
 from rayscribe.inference.reporter import draft_reports, read_study
 from rayscribe.labels import CONDITIONS, STATE_NAMES
 from rayscribe.methods import find_method
+from rayscribe.methods.method import Lookup
 from rayscribe.methods.promptmrg import PromptMrgSettings
 from rayscribe.methods.promptmrg_reports import RETRIEVED, ReportBank
 from rayscribe.models.backbones import Backbone
@@ -252,7 +253,7 @@ def test_what_is_retrieved_is_another_studys_and_is_learned_from(
     assert isinstance(bank, ReportBank) and bank.retrieval is not None
     vectors_SM = bank.retrieval.study_vectors(studies, folder=Path(encoder[-1]))
     rows_SK = bank.retrieval.nearest(vectors_SM, top=5, studies=studies)
-    of = bank.extras(studies, features=Path(encoder[-1]))[RETRIEVED]
+    of = bank.extras(studies, Lookup(features=Path(encoder[-1])))[RETRIEVED]
     for row, study in enumerate(studies):
         assert len(rows_SK[row]) == 5 and row not in rows_SK[row]
         assert (of(study) == bank.retrieval.bank_RM[rows_SK[row]]).all() and of(study).shape == (5, 16)

@@ -6,7 +6,7 @@ Shapes: R studies, L findings.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -30,6 +30,7 @@ from rayscribe.data.tokenizer import Tokenizer
 from rayscribe.errors import InputError
 from rayscribe.metrics.classification import best_f1_threshold, calibration, finding_scores, sigmoid
 from rayscribe.models.classifier import Classifier
+from rayscribe.progress import ProgressBar
 from rayscribe.settings import settings_from_yaml
 from rayscribe.study import Study
 from rayscribe.training.folder import check_same_run
@@ -116,7 +117,7 @@ class FindingLearner(Learner):
         say_weights(self.config, self.place.say)
         return self.classifier
 
-    def fitting(self, cache: FeatureCache | None, progress: Callable[[Iterable[Any]], Iterable[Any]]) -> Fitting:
+    def fitting(self, cache: FeatureCache | None, progress: ProgressBar) -> Fitting:
         config, training, seed = self.config, self.training, self.config.seed
         own = slice(self.group.rank, None, self.group.count)
         val_set = image_set(self.validation.studies[own], config.images, cache)

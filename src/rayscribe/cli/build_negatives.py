@@ -3,7 +3,6 @@
 Annotations are evaluated here (no postponed ones), because tyro reads them from functions inside functions.
 """
 
-from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, Literal
 from rayscribe.cli.arguments import parsed
 from rayscribe.config import BackboneConfig, ImageConfig, TextConfig
 from rayscribe.errors import InputError
+from rayscribe.progress import ProgressBar
 
 _USUAL = TextConfig()
 
@@ -119,7 +119,7 @@ def _found(wanted: Any, pairs: list[tuple[Any, str]]) -> list[list[tuple[int, fl
         from rayscribe.models.backbones import Backbone
 
         encoder = Backbone(replace(wanted.backbone, trainable=False)).eval()
-        bar: Callable[[Iterable[Any]], Iterable[Any]] = partial(tqdm, desc="image features", unit="block")
+        bar: ProgressBar = partial(tqdm, desc="image features", unit="block")
         cache = cached_features(studies, encoder, wanted.images, folder=wanted.features, progress=bar)
         vectors = image_vectors(studies, cache)
     return mine(

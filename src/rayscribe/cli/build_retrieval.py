@@ -3,7 +3,6 @@
 Annotations are evaluated here (no postponed ones), because tyro reads them from functions inside functions.
 """
 
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,6 +12,7 @@ from rayscribe.cli.arguments import parsed
 from rayscribe.config import BackboneConfig, ImageConfig, TextConfig
 from rayscribe.errors import InputError
 from rayscribe.files import check_new
+from rayscribe.progress import ProgressBar
 
 _USUAL = TextConfig()
 _TOP = 21  # reports that a study retrieves as published; see --method.reports
@@ -88,7 +88,7 @@ def _built(wanted: Any) -> Any:
     from rayscribe.data.retrieval_building import AlignedConfig, build_aligned, build_clip
 
     text = replace(_USUAL, section=wanted.section, cleaning=wanted.cleaning)
-    bar: Callable[[Iterable[Any]], Iterable[Any]] = partial(tqdm, desc="images and reports", unit="block")
+    bar: ProgressBar = partial(tqdm, desc="images and reports", unit="block")
     manifest = read_manifest(wanted.data)
     if wanted.clip is not None:
         return build_clip(manifest, text, wanted.clip, wanted.out, top=_TOP, progress=bar)

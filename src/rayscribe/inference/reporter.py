@@ -5,9 +5,8 @@ Shapes: B studies, T words, V views, S patches along a side of an image.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 
@@ -23,6 +22,7 @@ from rayscribe.models.attention_maps import where_it_looked
 from rayscribe.models.decoding import Hypothesis, Steps, Vocabulary, decode
 from rayscribe.models.layers import Encoded
 from rayscribe.models.report_model import ReportModel
+from rayscribe.progress import ProgressBar
 from rayscribe.study import GIVEN_STATES, Batch, Study
 
 BATCH = 16
@@ -56,7 +56,7 @@ def generate_reports(
     data: StudyDataset,
     decoding: DecodingConfig,
     *,
-    progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
+    progress: ProgressBar = iter,
 ) -> list[str]:
     """The best report of every study of `data`, in order."""
     reports = []

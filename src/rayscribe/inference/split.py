@@ -7,7 +7,6 @@ on with a file; any other is refused. It names the model's folder too, where `ev
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from rayscribe.files import sha256_of, write_text
 from rayscribe.inference.reporter import BATCH
 from rayscribe.inference.writer import Writer
 from rayscribe.models.folder import weights_sha256
+from rayscribe.progress import ProgressBar
 from rayscribe.provenance import note_test
 from rayscribe.study import Study
 
@@ -49,9 +49,7 @@ class SplitJob:
     "a table of findings for the prompt of a diagnosing model or a vision LLM"
 
 
-def write_predictions(
-    writer: Writer, job: SplitJob, *, progress: Callable[[Iterable[Any]], Iterable[Any]] = iter
-) -> Written:
+def write_predictions(writer: Writer, job: SplitJob, *, progress: ProgressBar = iter) -> Written:
     """Writes one line {"id", "report", "disclaimer"} a study of the split that has the model's section.
 
     `writer` is that of `job.model`. Whole batches that are there already are kept. Every use of the test split is noted in the

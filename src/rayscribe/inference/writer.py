@@ -22,7 +22,7 @@ from rayscribe.drafts import DecodingConfig, Draft, Reporter
 from rayscribe.errors import InputError
 from rayscribe.inference.images import LooseStudy, loose_batch, read_loose
 from rayscribe.inference.reporter import ModelReporter, check_reads_findings, draft_reports, read_study
-from rayscribe.methods.method import Drafter, TrainedModel
+from rayscribe.methods.method import Drafter, Lookup, TrainedModel
 from rayscribe.models.decoding import Steps
 from rayscribe.models.folder import FITTED, format_of
 from rayscribe.study import GIVEN_STATES, Study
@@ -95,7 +95,7 @@ class ModelWriter:
         cache = None
         if not config.backbone.trainable:
             cache = cached_features(studies, trained.model.backbone, config.images, folder=features, device=self.device)
-        extras = dict(trained.resources.extras(studies, features=features, device=self.device))
+        extras = dict(trained.resources.extras(studies, Lookup(features=features, device=self.device)))
         if states is not None:
             extras[GIVEN_STATES] = lambda study: states[study.id]
         data = StudyDataset(

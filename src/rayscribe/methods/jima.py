@@ -34,7 +34,7 @@ from rayscribe.data.dataset import Order, Sampler
 from rayscribe.data.entities import LEXICON, EntityTargets, study_entities
 from rayscribe.errors import InputError
 from rayscribe.files import sha256_of
-from rayscribe.methods.jima_curriculum import TwoTasks, chosen_S, entity_ranks, next_share, report_ranks
+from rayscribe.methods.jima_curriculum import Measured, TwoTasks, chosen_S, entity_ranks, next_share, report_ranks
 from rayscribe.methods.method import (
     CardLine,
     Feed,
@@ -326,15 +326,6 @@ class CurriculumTask(HostTask[Draw]):
         entities = entity_ranks(self.predict(reading.seen), is_entity_BV)
         difficulty_2B, performance_2B = (torch.stack(pair).cpu() for pair in zip(reports, entities, strict=True))
         return Measured(batch.rows_B.cpu(), difficulty_2B, performance_2B)
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """What the pass over the training studies finds for one batch."""
-
-    rows_B: Tensor
-    difficulty_2B: Tensor
-    performance_2B: Tensor
 
 
 def jima() -> RunConfig[JimaSettings]:

@@ -125,3 +125,12 @@ def _paired(
     """Batches of one task, the other one left empty."""
     for batch in first or second or ():
         yield [(row, None) if second is None else (None, row) for row in batch]
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What the pass over the training studies finds for one batch."""
+
+    rows_B: Tensor
+    difficulty_2B: Tensor
+    performance_2B: Tensor

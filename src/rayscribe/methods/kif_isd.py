@@ -18,7 +18,7 @@ Shapes: B studies, P patches, C channels, N nodes, H heads, D = `width` of the g
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -31,7 +31,7 @@ from rayscribe.config import RunConfig
 from rayscribe.data.dataset import Extras
 from rayscribe.data.images import Grey
 from rayscribe.methods.knowledge_graph import PUBLISHED, Graph
-from rayscribe.methods.method import CardLine, Method, Resources, Source, TrainedModel, patch_embedding
+from rayscribe.methods.method import CardLine, Lookup, Method, Resources, Source, TrainedModel, patch_embedding
 from rayscribe.methods.promptmrg import (
     PromptMrgSettings,
     bert_sizes,
@@ -224,15 +224,8 @@ class BankAndGraph:
     def check(self, run: RunConfig[Any], source: Source) -> None:
         self.bank.check(run, source)
 
-    def extras(
-        self,
-        studies: Sequence[Study],
-        *,
-        features: Path | None = None,
-        device: torch.device | None = None,
-        progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
-    ) -> Extras:
-        return self.bank.extras(studies, features=features, device=device, progress=progress)
+    def extras(self, studies: Sequence[Study], lookup: Lookup) -> Extras:
+        return self.bank.extras(studies, lookup)
 
     def loose_extras(self, studies: Sequence[Sequence[Grey]]) -> dict[str, Tensor]:
         return self.bank.loose_extras(studies)

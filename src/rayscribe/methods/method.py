@@ -24,6 +24,7 @@ from rayscribe.data.tokenizer import Tokenizer
 from rayscribe.drafts import DecodingConfig, Draft
 from rayscribe.models.layers import Encoded
 from rayscribe.models.report_model import FixedNorms, PatchEmbedding, ReportModel
+from rayscribe.progress import ProgressBar
 from rayscribe.study import Batch, Study
 from rayscribe.task import HostTask, ReportTask, Task
 
@@ -32,6 +33,16 @@ CardLine = tuple[str, str]
 "A row of the model card's table: what, and its value."
 Findings = dict[str, str]
 "Names of conditions and their states, in words."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lookup:
+    """How the studies of a manifest are looked at."""
+
+    features: Path | None = None
+    "folder of the feature cache; the user's cache folder when None"
+    device: torch.device | None = None
+    progress: ProgressBar = iter
 
 
 class Resources(Protocol):
@@ -46,14 +57,7 @@ class Resources(Protocol):
     def check(self, run: RunConfig[Any], source: Source) -> None:
         """Raises InputError where the files do not go with the data of the run."""
 
-    def extras(
-        self,
-        studies: Sequence[Study],
-        *,
-        features: Path | None = None,
-        device: torch.device | None = None,
-        progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
-    ) -> Extras:
+    def extras(self, studies: Sequence[Study], lookup: Lookup) -> Extras:
         """What studies of a manifest bring from here."""
 
     def loose_extras(self, studies: Sequence[Sequence[Grey]]) -> dict[str, Tensor]:
@@ -76,14 +80,7 @@ class NoResources:
     def check(self, run: RunConfig[Any], source: Source) -> None:
         return None
 
-    def extras(
-        self,
-        studies: Sequence[Study],
-        *,
-        features: Path | None = None,
-        device: torch.device | None = None,
-        progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
-    ) -> Extras:
+    def extras(self, studies: Sequence[Study], lookup: Lookup) -> Extras:
         return {}
 
     def loose_extras(self, studies: Sequence[Sequence[Grey]]) -> dict[str, Tensor]:

@@ -5,7 +5,7 @@ Shapes: B studies, S studies, R training reports, K retrieved reports, M their w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from rayscribe.data.dataset import Extras
 from rayscribe.data.images import Grey
 from rayscribe.data.retrieval import Retrieval
 from rayscribe.errors import InputError
-from rayscribe.methods.method import Resources, Source
+from rayscribe.methods.method import Lookup, Resources, Source
 from rayscribe.study import Study
 
 RETRIEVED = "retrieved_BKM"
@@ -149,18 +149,13 @@ class ReportBank:
                     f"{folder}: of the {name} {about[name]!r}, this run reads {value!r}; {again} --{name} {value}"
                 )
 
-    def extras(
-        self,
-        studies: Sequence[Study],
-        *,
-        features: Path | None = None,
-        device: torch.device | None = None,
-        progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
-    ) -> Extras:
+    def extras(self, studies: Sequence[Study], lookup: Lookup) -> Extras:
         """The most similar training reports of every study, never its own or its patient's."""
         if self.retrieval is None:
             return {}
-        vectors_SM = self.retrieval.study_vectors(studies, folder=features, device=device, progress=progress)
+        vectors_SM = self.retrieval.study_vectors(
+            studies, folder=lookup.features, device=lookup.device, progress=lookup.progress
+        )
         rows_SK = self.retrieval.nearest(vectors_SM, top=self.reports, studies=studies)
         rows = {study.id: rows_K for study, rows_K in zip(studies, rows_SK, strict=True)}
         return {RETRIEVED: Neighbours(self.retrieval.bank_RM, rows).of}

@@ -17,6 +17,7 @@ from rayscribe.config import BackboneConfig, ImageConfig, TrainConfig
 from rayscribe.data.features import FeatureCache, cached_features
 from rayscribe.models.backbones import Backbone
 from rayscribe.models.folder import origin_of
+from rayscribe.progress import ProgressBar
 from rayscribe.provenance import check_unseen, inherited, write_seen
 from rayscribe.study import Study
 from rayscribe.training.folder import RunFolder
@@ -98,7 +99,7 @@ class Learner(ABC):
         """With the weights that it starts from."""
 
     @abstractmethod
-    def fitting(self, cache: FeatureCache | None, progress: Callable[[Iterable[Any]], Iterable[Any]]) -> Fitting:
+    def fitting(self, cache: FeatureCache | None, progress: ProgressBar) -> Fitting:
         """Task, data and order; `cache` holds the features of a frozen image encoder."""
 
 
@@ -121,9 +122,7 @@ def run_learner(learner: Learner, place: Place, group: Processes) -> Progress:
         write_seen(place.run, splits.training, config.backbone.weights)
     torch.manual_seed(config.seed)
     model = learner.model()
-    bar: Callable[[Iterable[Any]], Iterable[Any]] = partial(
-        tqdm, desc="image features", unit="block", disable=not is_first
-    )
+    bar: ProgressBar = partial(tqdm, desc="image features", unit="block", disable=not is_first)
     cache = None
     if not config.backbone.trainable:
         cache = cached_features(

@@ -26,9 +26,10 @@ from rayscribe.errors import InputError
 from rayscribe.inference.reporter import BATCH
 from rayscribe.methods import find_method, methods, run_from_yaml
 from rayscribe.methods.build import build_model
-from rayscribe.methods.method import Feed, Source, Start, TrainedModel
+from rayscribe.methods.method import Feed, Lookup, Source, Start, TrainedModel
 from rayscribe.models.bert_decoder import BertDecoder, start_from_bert, word_vectors
 from rayscribe.models.report_model import ReportModel
+from rayscribe.progress import ProgressBar
 from rayscribe.study import Batch
 from rayscribe.training.closed_form import fit_in_closed_form
 from rayscribe.training.learner import Learner, Place, Splits, model_data, run_learner, say_weights
@@ -154,7 +155,7 @@ class ReportLearner(Learner):
         )
         return model
 
-    def fitting(self, cache: FeatureCache | None, progress: Callable[[Iterable[Any]], Iterable[Any]]) -> Fitting:
+    def fitting(self, cache: FeatureCache | None, progress: ProgressBar) -> Fitting:
         config, group, workers = self.config, self.group, self.config.train.workers
         dataset = self._datasets(cache, progress)
         train_set = dataset(self.training, augment=config.seed)
@@ -210,16 +211,10 @@ class ReportLearner(Learner):
         if said := self.method.start(self.config, model, partial(word_vectors, folder)):
             self.place.say(said)
 
-    def _datasets(
-        self, cache: FeatureCache | None, progress: Callable[[Iterable[Any]], Iterable[Any]]
-    ) -> Callable[..., StudyDataset]:
+    def _datasets(self, cache: FeatureCache | None, progress: ProgressBar) -> Callable[..., StudyDataset]:
         """Makes data sets of studies and reports that share words, images and what the method looks up."""
-        extras = self.resources.extras(
-            [*self.training.studies, *self.validation.studies],
-            features=self.place.features,
-            device=self.group.device,
-            progress=progress,
-        )
+        lookup = Lookup(features=self.place.features, device=self.group.device, progress=progress)
+        extras = self.resources.extras([*self.training.studies, *self.validation.studies], lookup)
         return partial(
             StudyDataset,
             tokenizer=self.tokenizer,

@@ -18,6 +18,7 @@ from rayscribe.metrics.diversity import diversity
 from rayscribe.metrics.labeler import RuleLabeler
 from rayscribe.metrics.overlap import overlap_scores
 from rayscribe.models.report_model import ReportModel
+from rayscribe.progress import ProgressBar
 from rayscribe.study import Batch
 from rayscribe.task import report_loss_B
 from rayscribe.training.processes import Processes
@@ -45,9 +46,7 @@ def validate(
 
     `ce_f1` is example-based, over the 14 observations, uncertain as negative, by the built-in rules.
     """
-    bar: Callable[[Iterable[Any]], Iterable[Any]] = partial(
-        tqdm, desc="validation", unit="batch", leave=False, disable=group.rank > 0
-    )
+    bar: ProgressBar = partial(tqdm, desc="validation", unit="batch", leave=False, disable=group.rank > 0)
     written = generate_reports(model, tokenizer, data, decoding, progress=bar)
     loss, tokens = _loss_sums(model, read_once(data, range(len(data)), workers=workers))
     shares = group.gather((written, list(data.reports), loss, tokens))
