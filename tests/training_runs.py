@@ -63,18 +63,17 @@ def logs_of_one_and_two_processes(
         f"train(from_yaml(Path({str(tmp_path / 'config.yaml')!r}).read_text(), 'config'), Path({str(world)!r}), "
         f"Path({str(tmp_path / 'two')!r}), features=Path({str(features)!r}))\n"
     )
-    run_by_two_processes(script, tmp_path, port=29581)
+    run_by_two_processes(script, tmp_path)
     return logged(tmp_path / "one"), logged(tmp_path / "two")
 
 
-def run_by_two_processes(script: str, tmp_path: Path, *, port: int) -> None:
-    """As torchrun starts them."""
+def run_by_two_processes(script: str, tmp_path: Path) -> str:
+    """Starts the script as torchrun does, on a free port, and returns what it printed."""
     (tmp_path / "script.py").write_text(script)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(port)]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [*launch, str(tmp_path / "script.py")],
-        capture_output=True,
-        check=False,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        [*launch, str(tmp_path / "script.py")], capture_output=True, text=True, timeout=300, env=environment
     )
-    assert done.returncode == 0, done.stderr.decode()[-3000:]
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout

@@ -562,7 +562,7 @@ def test_two_processes_train_the_classifier_that_one_does(world: Path, tmp_path:
         f"config = settings_from_yaml(ClassifyConfig, Path({str(tmp_path / 'config.yaml')!r}).read_text(), 'config')\n"
         f"train_classifier(config, Path({str(world)!r}), Path({str(tmp_path / 'two')!r}), features=Path({str(features)!r}))\n"
     )
-    run_by_two_processes(script, tmp_path, port=29587)
+    run_by_two_processes(script, tmp_path)
     for name, tensor in weights(tmp_path / "one").items():
         torch.testing.assert_close(weights(tmp_path / "two")[name], tensor, rtol=1e-3, atol=1e-4)
     first, second = (logged(tmp_path / name, "validation.csv") for name in ("one", "two"))

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import signal
 import subprocess
 import sys
@@ -31,7 +30,14 @@ from rayscribe.settings import to_yaml
 from rayscribe.study import Batch
 from rayscribe.training.loop import build_optimizer
 from rayscribe.training.run import train, train_generations
-from training_runs import KILLED, assert_same, logged, logs_of_one_and_two_processes, weights
+from training_runs import (
+    KILLED,
+    assert_same,
+    logged,
+    logs_of_one_and_two_processes,
+    run_by_two_processes,
+    weights,
+)
 
 METHODS = ("baseline", "r2gen", "r2gen_cmn", "promptmrg", "kif")
 
@@ -259,22 +265,13 @@ def test_jima_teaches_itself_where_a_step_holds_reports(training: str, world: Pa
 @pytest.mark.slow
 def test_two_processes_train_generations(world: Path, tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(to_yaml(small_config("baseline", epochs=1)))
-    (tmp_path / "script.py").write_text(
+    script = (
         "import torch\nfrom pathlib import Path\ntorch.set_num_threads(1)\n"
         "from rayscribe.settings import from_yaml\nfrom rayscribe.training.run import train_generations\n"
         f"config = from_yaml(Path({str(tmp_path / 'config.yaml')!r}).read_text(), 'config')\n"
         f"train_generations(config, Path({str(world)!r}), Path({str(tmp_path / 'run')!r}), generations=2)\n"
     )
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29585"]
-    done = subprocess.run(
-        [*launch, str(tmp_path / "script.py")],
-        capture_output=True,
-        check=False,
-        timeout=300,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr.decode()[-3000:]
-    assert done.stdout.decode().count("generation 2 of 2") == 1
+    assert run_by_two_processes(script, tmp_path).count("generation 2 of 2") == 1
     assert len(load_model(tmp_path / "run" / "generation-2").training["lineage"]) == 1
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import signal
 import subprocess
 import sys
@@ -38,7 +37,7 @@ from rayscribe.settings import to_yaml
 from rayscribe.study import Batch, Pair
 from rayscribe.task import ReportTask
 from rayscribe.training.run import train
-from training_runs import KILLED, assert_same, logged, weights
+from training_runs import KILLED, assert_same, logged, run_by_two_processes, weights
 
 METHODS = ("baseline", "r2gen", "r2gen_cmn")
 
@@ -386,20 +385,13 @@ def test_a_run_killed_at_any_step_resumes_to_the_same_weights(negative: str, min
 def test_two_processes_keep_the_negatives_of_both(mined: Path, tmp_path: Path) -> None:
     config = small_run("baseline", "ascent", epochs=1)
     (tmp_path / "config.yaml").write_text(to_yaml(config))
-    (tmp_path / "script.py").write_text(
+    script = (
         "import torch\nfrom pathlib import Path\ntorch.set_num_threads(1)\n"
         "from rayscribe.settings import from_yaml\nfrom rayscribe.training.run import train\n"
         f"train(from_yaml(Path({str(tmp_path / 'config.yaml')!r}).read_text(), 'config'), Path({str(mined)!r}), "
         f"Path({str(tmp_path / 'run')!r}))\n"
     )
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29583"]
-    done = subprocess.run(
-        [*launch, str(tmp_path / "script.py")],
-        capture_output=True,
-        check=False,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr.decode()[-3000:]
+    run_by_two_processes(script, tmp_path)
     assert weights(tmp_path / "run")["ascended_SD"].any(1).all()
 
 

@@ -260,7 +260,7 @@ def test_two_processes_take_the_steps_of_one(bases: dict[str, Path], handful: Pa
         f"base, data, run = {str(bases['llava'])!r}, {str(two)!r}, {str(tmp_path / 'two')!r}\n"
         f"train_llm(short(Path(base), **{shared!r}), Path(data), Path(run))\n"
     )
-    run_by_two_processes(script, tmp_path, port=29577)
+    run_by_two_processes(script, tmp_path)
     assert_close(tmp_path / "two", tmp_path / "one", 1e-4)
 
 
