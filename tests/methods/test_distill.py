@@ -2,9 +2,6 @@ from __future__ import annotations
 
 import json
 import math
-import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -31,11 +28,11 @@ from rayscribe.study import Batch
 from rayscribe.training.loop import build_optimizer
 from rayscribe.training.run import train, train_generations
 from training_runs import (
-    KILLED,
     assert_same,
     logged,
     logs_of_one_and_two_processes,
     run_by_two_processes,
+    train_until_killed,
     weights,
 )
 
@@ -232,10 +229,7 @@ def test_graph_distillation_and_hard_negatives_compose_and_resume(world: Path, t
     )
     assert config.system == "kif + ISD + ITHN"
     train(config, mined, tmp_path / "unbroken", say=quiet)
-    (tmp_path / "config.yaml").write_text(to_yaml(config))
-    arguments = [tmp_path / "config.yaml", mined, tmp_path / "killed", 8, tmp_path / "features"]
-    code = subprocess.run([sys.executable, "-c", KILLED, *map(str, arguments)], capture_output=True, check=False)
-    assert code.returncode == -signal.SIGKILL, code.stderr.decode()
+    train_until_killed(tmp_path, 8, config, mined, tmp_path / "killed", tmp_path / "features")
     train(config, mined, tmp_path / "killed", resume=True, say=quiet)
     assert_same(weights(tmp_path / "unbroken"), weights(tmp_path / "killed"))
     steps = logged(tmp_path / "unbroken")

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import math
-import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
 
+from apart import call_by_two_processes
 from conftest import small_config, small_model
 from rayscribe.checkpoint import load_model
 from rayscribe.cli.main import run as run_verb
@@ -33,11 +31,11 @@ from rayscribe.methods.ithn import (
     diagonal_loss,
     on_the_line,
 )
-from rayscribe.settings import to_yaml
+from rayscribe.settings import from_yaml, to_yaml
 from rayscribe.study import Batch, Pair
 from rayscribe.task import ReportTask
 from rayscribe.training.run import train
-from training_runs import KILLED, assert_same, logged, run_by_two_processes, weights
+from training_runs import assert_same, logged, train_until_killed, weights
 
 METHODS = ("baseline", "r2gen", "r2gen_cmn")
 
@@ -372,10 +370,7 @@ def test_a_run_killed_at_any_step_resumes_to_the_same_weights(negative: str, min
     config = small_run("r2gen_cmn", negative, checkpoint_minutes=0.0)
     config = replace(config, ithn=replace(config.ithn, harden="step", candidates=3))
     train(config, mined, tmp_path / "unbroken")
-    (tmp_path / "config.yaml").write_text(to_yaml(config))
-    arguments = [tmp_path / "config.yaml", mined, tmp_path / "killed", 8, tmp_path / "features"]
-    code = subprocess.run([sys.executable, "-c", KILLED, *map(str, arguments)], capture_output=True, check=False)
-    assert code.returncode == -signal.SIGKILL, code.stderr.decode()
+    train_until_killed(tmp_path, 8, config, mined, tmp_path / "killed", tmp_path / "features")
     train(config, mined, tmp_path / "killed", resume=True)
     assert_same(weights(tmp_path / "killed"), weights(tmp_path / "unbroken"))
     assert logged(tmp_path / "killed") == logged(tmp_path / "unbroken")
@@ -384,14 +379,7 @@ def test_a_run_killed_at_any_step_resumes_to_the_same_weights(negative: str, min
 @pytest.mark.slow
 def test_two_processes_keep_the_negatives_of_both(mined: Path, tmp_path: Path) -> None:
     config = small_run("baseline", "ascent", epochs=1)
-    (tmp_path / "config.yaml").write_text(to_yaml(config))
-    script = (
-        "import torch\nfrom pathlib import Path\ntorch.set_num_threads(1)\n"
-        "from rayscribe.settings import from_yaml\nfrom rayscribe.training.run import train\n"
-        f"train(from_yaml(Path({str(tmp_path / 'config.yaml')!r}).read_text(), 'config'), Path({str(mined)!r}), "
-        f"Path({str(tmp_path / 'run')!r}))\n"
-    )
-    run_by_two_processes(script, tmp_path)
+    call_by_two_processes(tmp_path, train, from_yaml(to_yaml(config), "config"), mined, tmp_path / "run")
     assert weights(tmp_path / "run")["ascended_SD"].any(1).all()
 
 
