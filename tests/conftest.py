@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Callable
@@ -33,7 +34,14 @@ from sentence_standin import write_sentence_folder
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
 
+
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+def pytest_collection_finish() -> None:
+    """What is imported stays: the collector, which trainers call again and again, need not walk over it each time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,7 @@ import pytest
 from pydicom.datadict import dictionary_VR
 from serving import Process, ended, form, problem, service, views_of
 
+from apart import start_command
 from rayscribe.serve.desk import Desk
 from rayscribe.serve.logs import QuietFormatter
 
@@ -89,7 +90,8 @@ def canary_dicom(path: Path) -> bytes:
 def test_nothing_that_a_client_sends_is_in_logs_measures_or_errors(
     served: dict[str, Path], dicom_samples: Path, tmp_path: Path
 ) -> None:
-    process = Process(tmp_path, "--model", served["r2gen"], "--model", served["findings"]).ready()
+    options = ["--model", served["r2gen"], "--model", served["findings"]]
+    process = Process(tmp_path, *options, start=start_command).ready()
     client, answers = process.client, []
     original = next(path for path in sorted(dicom_samples.glob("*.dcm")) if b"DICM" in path.read_bytes()[:140])
     whole = canary_dicom(original)

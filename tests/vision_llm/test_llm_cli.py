@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from vision_llm_settings import REPORTS, short
 
+from built_once import built_once
 from rayscribe.config import BackboneConfig, DecodingConfig
 from rayscribe.data.manifest import read_manifest, write_manifest
 from rayscribe.labels import OBSERVATIONS
@@ -44,9 +46,20 @@ GREEDY = ("--decoding.beams", 1, "--decoding.max-tokens", 12)
 
 
 @pytest.fixture
-def tuned(rayscribe: Command, bases: dict[str, Path], handful: Path, tmp_path: Path) -> Path:
-    rayscribe("llm", "train", "compact", "--base", bases["llava"], "--data", handful, "--run", tmp_path / "run", *FAST)
-    return tmp_path / "run"
+def tuned(
+    rayscribe: Command,
+    bases: dict[str, Path],
+    handful: Path,
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """A test's own copy of one tuned model."""
+
+    def build(folder: Path) -> None:
+        data = ("--data", handful, "--run", folder / "run")
+        rayscribe("llm", "train", "compact", "--base", bases["llava"], *data, *FAST)
+
+    return Path(shutil.copytree(built_once(tmp_path_factory, "tuned-llava", build) / "run", tmp_path / "run"))
 
 
 @pytest.mark.slow
