@@ -187,6 +187,7 @@ def test_saved_and_loaded_is_before_and_the_best_epoch_is_kept(trained: Path, wo
     assert "ot a medical device" in card and "Pleural Effusion" in card
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_is_the_unbroken_run_with_rates_that_wait_on_a_plateau(world: Path, tmp_path: Path) -> None:
     config = small()
     train = replace(config.train, epochs=3, schedule="plateau", plateau_epochs=0, gamma=0.5, checkpoint_minutes=0.0)
@@ -204,6 +205,7 @@ def test_killed_and_resumed_is_the_unbroken_run_with_rates_that_wait_on_a_platea
     assert noted == noted_again
 
 
+@pytest.mark.slow
 def test_rates_fall_when_the_validation_loss_stays(world: Path, tmp_path: Path) -> None:
     config = small()
     train = replace(config.train, epochs=6, lr=3.0, lr_backbone=3.0, schedule="plateau", plateau_epochs=0, gamma=0.1)
@@ -282,6 +284,7 @@ def test_scores_carry_protocol_intervals_and_floors(trained: Path, world: Path) 
         score_classifiers([trained, trained], read_manifest(world), split="test", resamples=10)
 
 
+@pytest.mark.slow
 def test_from_the_command_line_to_a_heat_map(
     rayscribe: Callable[..., str], world: Path, trained: Path, tmp_path: Path
 ) -> None:
@@ -314,6 +317,7 @@ def test_from_the_command_line_to_a_heat_map(
     assert "needed here" in rayscribe("predict", image, "--model", trained, code=1)
 
 
+@pytest.mark.slow
 def test_one_model_a_finding_and_a_second_start_goes_on(
     rayscribe: Callable[..., str], world: Path, tmp_path: Path
 ) -> None:
@@ -341,6 +345,7 @@ def test_one_model_a_finding_and_a_second_start_goes_on(
     assert "| Cardiomegaly |" in told and "| Pleural Effusion |" in told
 
 
+@pytest.mark.slow
 def test_a_search_is_kept_in_sqlite_and_goes_on(rayscribe: Callable[..., str], world: Path, tmp_path: Path) -> None:
     pytest.importorskip("optuna")
     flags = ["--backbone.name", "test_resnet", "--images.size", 64, "--images.resize", 68, "--train.epochs", 1]

@@ -186,6 +186,7 @@ def test_a_damaged_file_is_refused(content: bytes, data: Path, tmp_path: Path) -
         convert(path, data, tmp_path / "model", threshold=1, max_length=MAX_LENGTH)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "lost"),
     [

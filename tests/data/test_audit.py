@@ -131,6 +131,7 @@ def test_a_split_table_with_other_names_is_refused(tmp_path: Path) -> None:
         read_split(tmp_path / "split.csv")
 
 
+@pytest.mark.slow
 def test_kaggle_and_open_i_code_the_same_problems(iu_root: Path) -> None:
     kaggle = {one.id: one.problems for one in iu_xray.read(iu_root, layout="kaggle")}
     openi = {one.id: one.problems for one in iu_xray.read(iu_root, layout="openi")}

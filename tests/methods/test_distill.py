@@ -174,6 +174,7 @@ def test_generations_learn_from_one_another_and_say_so(world: Path, tmp_path: Pa
     assert steps and all(float(step["response"]) > 0 for step in steps)
 
 
+@pytest.mark.slow
 def test_generations_go_on_where_they_were_stopped(world: Path, tmp_path: Path) -> None:
     config = replace(small_config("baseline", epochs=2), distill=DistillConfig())
     quiet: Callable[[str], None] = lambda text: None  # noqa: E731

@@ -53,6 +53,7 @@ def iu_reports(iu_root: Path) -> dict[str, list[str]]:
     return {split: [clean_r2gen_iu(record["report"]) for record in annotation[split]] for split in annotation}
 
 
+@pytest.mark.slow
 def test_scores_equal_pycocoevalcap_on_real_reports(iu_reports: dict[str, list[str]]) -> None:
     generator = random.Random(0)
     references = iu_reports["train"] + iu_reports["test"]

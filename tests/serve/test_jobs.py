@@ -149,6 +149,7 @@ def test_a_running_study_tells_how_far_it_is_and_stops_when_cancelled(
         assert ended(client, other)["state"] == "done" and ended(client, id_)["state"] == "cancelled"
 
 
+@pytest.mark.slow
 def test_a_study_that_takes_too_long_fails(served: dict[str, Path], images: list[Path], url: str, gate: Gate) -> None:
     with service(served, database=url, max_seconds=2) as client:
         job = ended(client, client.post("/v1/studies", files=form(images)).json()["id"])
@@ -234,6 +235,7 @@ def away(*_: Any, **__: Any) -> Any:
     raise OperationalError("UPDATE", {}, sqlite3.OperationalError("database or disk is full"))
 
 
+@pytest.mark.slow
 def test_a_draft_is_held_until_the_database_keeps_it(
     served: dict[str, Path], images: list[Path], url: str, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -335,6 +337,7 @@ def test_what_is_asked_for_after_the_end_is_not_waited_for(
         desks[0].draft(sent, DraftOptions(), threading.Event(), lambda share, stage: None)
 
 
+@pytest.mark.slow
 def test_studies_that_wait_hold_no_model_in_memory(
     served: dict[str, Path], images: list[Path], url: str, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -87,6 +87,7 @@ def canary_dicom(path: Path) -> bytes:
     return written.getvalue()
 
 
+@pytest.mark.slow
 def test_nothing_that_a_client_sends_is_in_logs_measures_or_errors(
     served: dict[str, Path], dicom_samples: Path, tmp_path: Path
 ) -> None:

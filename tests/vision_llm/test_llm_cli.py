@@ -203,6 +203,7 @@ def test_an_exported_model_holds_no_local_path_and_no_log(
     assert "Not a medical device" in rayscribe(*ask, "--base", bases["llava"])
 
 
+@pytest.mark.slow
 def test_restricted_data_are_inherited_and_keep_a_model_from_being_passed_on(
     rayscribe: Command, bases: dict[str, Path], handful: Path, tmp_path: Path
 ) -> None:
