@@ -401,6 +401,7 @@ def search_flags(world: Path, run: Path) -> list[object]:
     return ["classify", "tune", "multilabel", "--data", world, "--run", run, *flags]
 
 
+@pytest.mark.slow
 def test_a_search_refuses_other_data_a_damaged_study_and_no_trials(
     rayscribe: Callable[..., str], world: Path, tmp_path: Path
 ) -> None:
@@ -418,6 +419,7 @@ def test_a_search_refuses_other_data_a_damaged_study_and_no_trials(
     assert "study.db: damaged" in rayscribe(*command, "--trials", 2, code=1)
 
 
+@pytest.mark.slow
 def test_a_trial_that_was_interrupted_by_hand_goes_on_in_its_folder(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -488,6 +490,7 @@ def test_no_resamples_and_a_folder_as_output_are_messages(
     assert "is a folder" in told
 
 
+@pytest.mark.slow
 def test_nobody_scores_a_model_on_images_that_it_learned_from(
     rayscribe: Callable[..., str], world: Path, trained: Path, tmp_path: Path
 ) -> None:

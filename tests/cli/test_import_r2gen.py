@@ -22,6 +22,8 @@ from rayscribe.methods.build import build_model
 from rayscribe.methods.published_names import converted, model_config
 from rayscribe.study import Batch, Study
 
+pytestmark = pytest.mark.slow
+
 REPORTS = (
     "The heart is normal in size. The lungs are clear. No pleural effusion.",
     "The heart is enlarged. The lungs are clear. No pneumothorax.",
@@ -186,7 +188,6 @@ def test_a_damaged_file_is_refused(content: bytes, data: Path, tmp_path: Path) -
         convert(path, data, tmp_path / "model", threshold=1, max_length=MAX_LENGTH)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "lost"),
     [

@@ -65,6 +65,7 @@ def test_scores_equal_pycocoevalcap_on_real_reports(iu_reports: dict[str, list[s
     assert ours["cider_d"] == ours["cider"]
 
 
+@pytest.mark.slow
 def test_a_constant_report_scores_what_the_specification_measured(iu_reports: dict[str, list[str]]) -> None:
     """Section 7.8: the best constant on val among the 150 most frequent training reports, and the most frequent one."""
     tokenizer = Tokenizer.build(iu_reports["train"], threshold=3, legacy_ids=True)

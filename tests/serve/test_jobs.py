@@ -128,6 +128,7 @@ def test_a_waiting_study_has_a_position_and_is_cancelled(
         problem(client.get(f"/v1/studies/{ids[0]}"), 404)
 
 
+@pytest.mark.slow
 def test_a_running_study_tells_how_far_it_is_and_stops_when_cancelled(
     served: dict[str, Path], images: list[Path], url: str, gate: Gate
 ) -> None:
@@ -291,6 +292,7 @@ def test_a_study_that_is_cancelled_while_it_is_claimed_does_not_harm_others(
         assert ended(client, other)["state"] == "done" and gate.batches == [1]
 
 
+@pytest.mark.slow
 def test_a_database_that_is_away_is_told_and_the_service_lives(
     served: dict[str, Path], images: list[Path], url: str, tmp_path: Path
 ) -> None:

@@ -59,6 +59,7 @@ def test_no_accepted_study_is_lost_or_done_twice_when_the_service_is_killed(
         assert database.execute("SELECT count(*) FROM rayscribe_job_images").fetchone() == (0,)
 
 
+@pytest.mark.slow
 def test_a_stop_finishes_what_was_begun(served: dict[str, Path], images: list[Path], tmp_path: Path) -> None:
     process = Process(tmp_path, "--model", served["r2gen"]).ready()
     id_ = process.client.post("/v1/studies", files=form(images)).json()["id"]
@@ -169,6 +170,7 @@ logging.getLogger("rayscribe.serve").info("ours")
     assert "builtins.ValueError" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_port_that_is_taken_is_told(served: dict[str, Path], tmp_path: Path) -> None:
     process = Process(tmp_path, "--model", served["r2gen"]).ready()
     port = process.client.base_url.port

@@ -180,6 +180,7 @@ def train_on_a_full_disk(limit: int, config: RunConfig, world: Path, run: Path) 
     main()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("limit", "file"), [(200_000, "model.safetensors"), (3_000_000, "state.pt")])
 def test_a_full_disk_is_named_and_leaves_no_half_written_state(
     limit: int, file: str, world: Path, tmp_path: Path
