@@ -1,18 +1,24 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+TESTS := $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
 
-.PHONY: demo test lint types format clean
+.PHONY: demo test test-fast lint types format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/rayscribe demo --out demo/
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest
+	$(TESTS)
+
+# For the change at hand: without the tests that take more than a second or two.
+test-fast: $(VENV)/.installed
+	$(TESTS) -m 'not slow'
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 
 types: $(VENV)/.installed
 	$(BIN)/mypy

@@ -40,10 +40,10 @@ from rayscribe.cli.main import run as run_verb
 from rayscribe.cli.prepare import write_phantom_manifest
 from rayscribe.config import RunConfig
 from rayscribe.data.dataset import Row, StudyDataset, collate
-from rayscribe.data.split_reports import cleaned_report
 from rayscribe.data.manifest import Manifest, read_manifest
 from rayscribe.data.mining import mine
 from rayscribe.data.phantom_truth import PhantomConfig
+from rayscribe.data.split_reports import cleaned_report
 from rayscribe.data.tokenizer import Tokenizer
 from rayscribe.files import write_text
 from rayscribe.inference.reporter import generate_reports

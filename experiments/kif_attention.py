@@ -23,9 +23,9 @@ from torch import Tensor
 from rayscribe.checkpoint import TrainedModel, load_model
 from rayscribe.data.conditions import study_conditions
 from rayscribe.data.dataset import Row, StudyDataset, collate
-from rayscribe.data.split_reports import cleaned_report
 from rayscribe.data.images import evaluation_square, read_image
 from rayscribe.data.manifest import read_manifest
+from rayscribe.data.split_reports import cleaned_report
 from rayscribe.labels import POSITIVE
 from rayscribe.methods.kif_isd import KnowledgeStage
 from rayscribe.study import Study

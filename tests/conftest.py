@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from built_once import built_once
 from rayscribe.classifiers.config import multilabel
 from rayscribe.classifiers.run import train_classifier
 from rayscribe.cli.main import main
@@ -42,9 +45,18 @@ from rayscribe.models.report_model import ReportModel
 from rayscribe.training.run import train
 from sentence_standin import write_sentence_folder
 
-torch.set_num_threads(1)  # with default threads tiny models run many times slower on a busy two-core machine
+# With default threads tiny models run many times slower on a busy two-core machine; processes that tests start inherit it.
+torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"
+
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+def pytest_collection_finish() -> None:
+    """What is imported stays: the collector, which trainers call again and again, need not walk over it each time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
@@ -67,35 +79,40 @@ def dicom_samples() -> Path:
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A manifest of 60 drawn studies at 64 pixels."""
-    folder = tmp_path_factory.mktemp("world")
-    write_phantom(folder / "phantom", PhantomConfig(studies=60, size=64))
-    checked = check(read_iu_xray(folder / "phantom"), source={"source": "phantom"}, missing_is_fault=True)
-    assert not checked.faults
-    write_manifest(folder / "world.parquet", checked.manifest)
-    return folder / "world.parquet"
+
+    def build(folder: Path) -> None:
+        write_phantom(folder / "phantom", PhantomConfig(studies=60, size=64))
+        checked = check(read_iu_xray(folder / "phantom"), source={"source": "phantom"}, missing_is_fault=True)
+        assert not checked.faults
+        write_manifest(folder / "world.parquet", checked.manifest)
+
+    return built_once(tmp_path_factory, "world", build) / "world.parquet"
 
 
 @pytest.fixture(scope="session")
 def served(world: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Folders of two report models and a classifier, trained for as long as it takes to write a few words."""
-    root = tmp_path_factory.mktemp("served")
-    for method in ("r2gen", "baseline"):
-        train(small_config(method, epochs=6, lr=3e-3), world, root / method)
-    findings = replace(multilabel().train, epochs=1, batch_size=8, workers=0)
-    classifier = replace(
-        multilabel(),
-        backbone=BackboneConfig(name="test_resnet"),
-        images=ImageConfig(size=64, resize=68),
-        train=findings,
-    )
-    train_classifier(classifier, world, root / "findings", say=lambda text: None)
+
+    def build(root: Path) -> None:
+        for method in ("r2gen", "baseline"):
+            train(small_config(method, epochs=6, lr=3e-3), world, root / method)
+        findings = replace(multilabel().train, epochs=1, batch_size=8, workers=0)
+        classifier = replace(
+            multilabel(),
+            backbone=BackboneConfig(name="test_resnet"),
+            images=ImageConfig(size=64, resize=68),
+            train=findings,
+        )
+        train_classifier(classifier, world, root / "findings", say=lambda text: None)
+
+    root = built_once(tmp_path_factory, "served", build)
     return {path.name: path for path in sorted(root.iterdir())}
 
 
 @pytest.fixture(scope="session")
 def sentence_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A sentence-transformers folder with a small BERT."""
-    return write_sentence_folder(tmp_path_factory.mktemp("sentences") / "letters")
+    return built_once(tmp_path_factory, "letters", write_sentence_folder)
 
 
 @pytest.fixture(scope="session")
@@ -103,9 +120,8 @@ def handful(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A manifest of three drawn studies with short reports, for vision LLMs to learn by heart."""
     from vision_llm_settings import write_handful  # transformers: seconds to import
 
-    path = tmp_path_factory.mktemp("handful") / "handful.parquet"
-    write_handful(world, path)
-    return path
+    folder = built_once(tmp_path_factory, "handful", lambda folder: write_handful(world, folder / "handful.parquet"))
+    return folder / "handful.parquet"
 
 
 @pytest.fixture(scope="session")
@@ -113,10 +129,7 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Folders of tiny vision LLMs by family."""
     from vision_llm_settings import FAMILIES
 
-    root = tmp_path_factory.mktemp("bases")
-    for name, write in FAMILIES.items():
-        write(root / name)
-    return {name: root / name for name in FAMILIES}
+    return {name: built_once(tmp_path_factory, name, write) for name, write in FAMILIES.items()}
 
 
 @pytest.fixture

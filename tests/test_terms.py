@@ -90,6 +90,7 @@ def test_no_canary_reaches_any_output(
     assert "no report is quoted" in (out / "scores.html").read_text()
 
 
+@pytest.mark.slow
 def test_without_the_restriction_the_same_outputs_quote(
     rayscribe: Callable[..., str], restricted: Path, tmp_path: Path
 ) -> None:

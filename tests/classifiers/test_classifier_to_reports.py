@@ -116,6 +116,7 @@ def test_a_perfect_classifier_fills_templates_that_say_its_findings() -> None:
     assert (found == before).all() and labels[0, OBSERVATIONS.index("Pleural Effusion")] in (NEGATIVE, NOT_MENTIONED)
 
 
+@pytest.mark.slow
 def test_evaluate_scores_a_classifiers_template_beside_the_other_floors(
     rayscribe: Callable[..., str], world: Path, tmp_path: Path
 ) -> None:

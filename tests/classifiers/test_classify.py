@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+from apart import call_by_two_processes
 from conftest import small_config
 from rayscribe.classifiers.cohort import as_in_training, cohort_digest, read_cohort, trainable_findings
 from rayscribe.classifiers.config import ClassifyConfig, CohortConfig, binary, multilabel
@@ -40,10 +37,10 @@ from rayscribe.labels import OBSERVATIONS
 from rayscribe.models.backbones import Backbone
 from rayscribe.models.classifier import class_map
 from rayscribe.models.folder import read_weights
-from rayscribe.settings import to_yaml
+from rayscribe.settings import settings_from_yaml, to_yaml
 from rayscribe.study import Batch, Study
 from rayscribe.training.run import train
-from training_runs import assert_same, logged, run_by_two_processes, weights
+from training_runs import assert_same, call_until_killed, logged, weights
 
 FINDINGS = ("Cardiomegaly", "Pleural Effusion")
 
@@ -191,38 +188,16 @@ def test_saved_and_loaded_is_before_and_the_best_epoch_is_kept(trained: Path, wo
     assert "ot a medical device" in card and "Pleural Effusion" in card
 
 
-# Trains in a process of its own, which kills itself without warning at the given step.
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-import torch
-torch.set_num_threads(1)
-from rayscribe.classifiers.run import train_classifier
-from rayscribe.classifiers.config import ClassifyConfig
-from rayscribe.training.folder import RunFolder
-from rayscribe.settings import settings_from_yaml
-config, data, run, step = sys.argv[1:]
-log_step = RunFolder.log_step
-def log_and_die(self, values, seconds):
-    log_step(self, values, seconds)
-    if values["step"] == int(step):
-        os.kill(os.getpid(), signal.SIGKILL)
-RunFolder.log_step = log_and_die
-train_classifier(settings_from_yaml(ClassifyConfig, Path(config).read_text(), config), Path(data), Path(run))
-"""
-
-
+@pytest.mark.slow
 def test_killed_and_resumed_is_the_unbroken_run_with_rates_that_wait_on_a_plateau(world: Path, tmp_path: Path) -> None:
     config = small()
     train = replace(config.train, epochs=3, schedule="plateau", plateau_epochs=0, gamma=0.5, checkpoint_minutes=0.0)
     config = replace(config, train=train)
-    (tmp_path / "config.yaml").write_text(to_yaml(config))
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     train_classifier(config, world, whole, say=lambda text: None)
     steps = len(logged(whole))
-    command = [sys.executable, "-c", KILLED, tmp_path / "config.yaml", world, broken, steps - 2]
-    died = subprocess.run(list(map(str, command)), env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True)
-    assert died.returncode == -signal.SIGKILL, died.stderr
+    read_again = settings_from_yaml(ClassifyConfig, to_yaml(config), "config")
+    call_until_killed(tmp_path, steps - 2, train_classifier, read_again, world, broken)
     train_classifier(config, world, broken, resume=True, say=lambda text: None)
     assert_same(weights(whole), weights(broken))
     # Tensors and notes, not bytes: safetensors writes its notes in any order.
@@ -231,6 +206,7 @@ def test_killed_and_resumed_is_the_unbroken_run_with_rates_that_wait_on_a_platea
     assert noted == noted_again
 
 
+@pytest.mark.slow
 def test_rates_fall_when_the_validation_loss_stays(world: Path, tmp_path: Path) -> None:
     config = small()
     train = replace(config.train, epochs=6, lr=3.0, lr_backbone=3.0, schedule="plateau", plateau_epochs=0, gamma=0.1)
@@ -309,6 +285,7 @@ def test_scores_carry_protocol_intervals_and_floors(trained: Path, world: Path) 
         score_classifiers([trained, trained], read_manifest(world), split="test", resamples=10)
 
 
+@pytest.mark.slow
 def test_from_the_command_line_to_a_heat_map(
     rayscribe: Callable[..., str], world: Path, trained: Path, tmp_path: Path
 ) -> None:
@@ -341,6 +318,7 @@ def test_from_the_command_line_to_a_heat_map(
     assert "needed here" in rayscribe("predict", image, "--model", trained, code=1)
 
 
+@pytest.mark.slow
 def test_one_model_a_finding_and_a_second_start_goes_on(
     rayscribe: Callable[..., str], world: Path, tmp_path: Path
 ) -> None:
@@ -368,6 +346,7 @@ def test_one_model_a_finding_and_a_second_start_goes_on(
     assert "| Cardiomegaly |" in told and "| Pleural Effusion |" in told
 
 
+@pytest.mark.slow
 def test_a_search_is_kept_in_sqlite_and_goes_on(rayscribe: Callable[..., str], world: Path, tmp_path: Path) -> None:
     pytest.importorskip("optuna")
     flags = ["--backbone.name", "test_resnet", "--images.size", 64, "--images.resize", 68, "--train.epochs", 1]
@@ -423,6 +402,7 @@ def search_flags(world: Path, run: Path) -> list[object]:
     return ["classify", "tune", "multilabel", "--data", world, "--run", run, *flags]
 
 
+@pytest.mark.slow
 def test_a_search_refuses_other_data_a_damaged_study_and_no_trials(
     rayscribe: Callable[..., str], world: Path, tmp_path: Path
 ) -> None:
@@ -440,6 +420,7 @@ def test_a_search_refuses_other_data_a_damaged_study_and_no_trials(
     assert "study.db: damaged" in rayscribe(*command, "--trials", 2, code=1)
 
 
+@pytest.mark.slow
 def test_a_trial_that_was_interrupted_by_hand_goes_on_in_its_folder(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -510,6 +491,7 @@ def test_no_resamples_and_a_folder_as_output_are_messages(
     assert "is a folder" in told
 
 
+@pytest.mark.slow
 def test_nobody_scores_a_model_on_images_that_it_learned_from(
     rayscribe: Callable[..., str], world: Path, trained: Path, tmp_path: Path
 ) -> None:
@@ -555,15 +537,8 @@ def test_two_processes_train_the_classifier_that_one_does(world: Path, tmp_path:
     )
     features = tmp_path / "features"
     train_classifier(config, world, tmp_path / "one", features=features, say=lambda text: None)
-    (tmp_path / "config.yaml").write_text(to_yaml(config))
-    script = (
-        "import torch\nfrom pathlib import Path\ntorch.set_num_threads(1)\n"
-        "from rayscribe.classifiers.run import train_classifier\nfrom rayscribe.classifiers.config import ClassifyConfig\n"
-        "from rayscribe.settings import settings_from_yaml\n"
-        f"config = settings_from_yaml(ClassifyConfig, Path({str(tmp_path / 'config.yaml')!r}).read_text(), 'config')\n"
-        f"train_classifier(config, Path({str(world)!r}), Path({str(tmp_path / 'two')!r}), features=Path({str(features)!r}))\n"
-    )
-    run_by_two_processes(script, tmp_path, port=29587)
+    read_again = settings_from_yaml(ClassifyConfig, to_yaml(config), "config")
+    call_by_two_processes(tmp_path, train_classifier, read_again, world, tmp_path / "two", features=features)
     for name, tensor in weights(tmp_path / "one").items():
         torch.testing.assert_close(weights(tmp_path / "two")[name], tensor, rtol=1e-3, atol=1e-4)
     first, second = (logged(tmp_path / name, "validation.csv") for name in ("one", "two"))

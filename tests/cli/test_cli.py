@@ -185,6 +185,7 @@ def test_no_report_text_reaches_the_model_folder(world: Path, model: Path) -> No
             assert not [s for s in sentences if s.lower() in text], path
 
 
+@pytest.mark.slow
 def test_training_from_the_command_line_takes_nested_settings(
     rayscribe: Callable[..., str],
     world: Path,

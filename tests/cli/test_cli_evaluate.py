@@ -27,6 +27,7 @@ def table(path: Path, rows: dict[str, str], key: str = "id") -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_other_peoples_tables_are_scored_compared_and_shown(
     rayscribe: Callable[..., str], world: Path, references: dict[str, str], tmp_path: Path
 ) -> None:
@@ -51,6 +52,7 @@ def test_other_peoples_tables_are_scored_compared_and_shown(
     assert "<table>" in written["html"].read_text()
 
 
+@pytest.mark.slow
 def test_sentence_similarity_is_scored_beside_its_floors_shown_and_compared(
     rayscribe: Callable[..., str], world: Path, references: dict[str, str], sentence_folder: Path, tmp_path: Path
 ) -> None:

@@ -23,6 +23,8 @@ from rayscribe.methods.method import TrainedModel
 from rayscribe.methods.published_names import converted, sizes_of
 from rayscribe.study import Batch, Study
 
+pytestmark = pytest.mark.slow
+
 REPORTS = (
     "The heart is normal in size. The lungs are clear. No pleural effusion.",
     "The heart is enlarged. The lungs are clear. No pneumothorax.",

@@ -87,6 +87,7 @@ def test_every_fault_of_a_split_is_found(tmp_path: Path) -> None:
     assert str(bad) in audit_page(result)
 
 
+@pytest.mark.slow
 def test_the_published_iu_split_shows_its_copies_and_its_shift(iu_root: Path) -> None:
     studies = read_iu_xray(iu_root, layout="r2gen")
     result, _ = audit(Manifest(studies=tuple(studies), provenance={}), RuleLabeler(), read_images=False)
@@ -98,6 +99,7 @@ def test_the_published_iu_split_shows_its_copies_and_its_shift(iu_root: Path) ->
     assert any("47 %" in warning for warning in result["warnings"])
 
 
+@pytest.mark.slow
 def test_a_new_split_keeps_copies_together_and_labels_even(iu_root: Path, tmp_path: Path) -> None:
     studies = read_iu_xray(iu_root, layout="r2gen")
     manifest = Manifest(studies=tuple(studies), provenance={})
@@ -131,6 +133,7 @@ def test_a_split_table_with_other_names_is_refused(tmp_path: Path) -> None:
         read_split(tmp_path / "split.csv")
 
 
+@pytest.mark.slow
 def test_kaggle_and_open_i_code_the_same_problems(iu_root: Path) -> None:
     kaggle = {one.id: one.problems for one in read_iu_xray(iu_root, layout="kaggle")}
     openi = {one.id: one.problems for one in read_iu_xray(iu_root, layout="openi")}

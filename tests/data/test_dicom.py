@@ -368,6 +368,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Path, np.ndarr
     return [(path, read_dicom(path.read_bytes(), path)) for path in _files(tmp_path_factory.mktemp("whole"))]
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_cut_file_is_refused_or_gives_the_same_picture(

@@ -74,6 +74,7 @@ def with_their_own_types(content: bytes) -> bytes:
     return content
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_no_canary_of_any_attribute_is_in_the_bytes_or_the_messages(
     tmp_path: Path, rayscribe: Callable[..., str], caplog: pytest.LogCaptureFixture

@@ -179,6 +179,7 @@ def test_mining_by_image_finds_the_same_picture_again(
     assert "copy" not in mined[first.id].negatives and first.id not in mined["copy"].negatives
 
 
+@pytest.mark.slow
 def test_iu_reports_never_meet_their_copies(iu_root: Path) -> None:
     """2,069 training reports are 1,726 texts."""
     from rayscribe.data.iu_xray import read_iu_xray

@@ -139,6 +139,7 @@ def test_every_finding_can_be_seen_on_a_small_frontal_film(finding) -> None:
         assert (np.mean(columns < 64) > 0.9) == (finding.side == "right")
 
 
+@pytest.mark.slow
 def test_no_finding_of_a_study_hides_another(studies) -> None:
     for study in studies[:150]:
         whole = draw_frontal(study.truth, 128, 0.0).astype(int)

@@ -230,6 +230,7 @@ def test_label_tables_are_read_by_name_and_their_faults_are_named(tmp_path: Path
         LabelTables(predicted={"a": (0,) * 14}, reference={}, name="x").pair(["a", "b"])
 
 
+@pytest.mark.slow
 def test_the_page_shows_images_only_where_the_terms_allow_it(world: Path, tools: Tools) -> None:
     manifest = read_manifest(world)
     references = reference_reports(manifest, "val", Protocol())

@@ -2,10 +2,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -35,7 +31,14 @@ from rayscribe.training.learner import Place
 from rayscribe.training.loop import build_optimizer
 from rayscribe.training.run import train, train_generations
 from tasks import build_task
-from training_runs import KILLED, assert_same, logged, logs_of_one_and_two_processes, weights
+from training_runs import (
+    assert_same,
+    logged,
+    logs_of_one_and_two_processes,
+    run_by_two_processes,
+    train_until_killed,
+    weights,
+)
 
 METHODS = ("baseline", "r2gen", "r2gen_cmn", "promptmrg", "kif")
 
@@ -187,6 +190,7 @@ def test_generations_learn_from_one_another_and_say_so(world: Path, tmp_path: Pa
     assert steps and all(float(step["response"]) > 0 for step in steps)
 
 
+@pytest.mark.slow
 def test_generations_go_on_where_they_were_stopped(world: Path, tmp_path: Path) -> None:
     plain = small_config("baseline", epochs=2)
     config = plugged(plain, "isd", IsdSettings())
@@ -239,10 +243,7 @@ def test_graph_distillation_and_hard_negatives_compose_and_resume(world: Path, t
     config = plugged(config, "ithn", IthnSettings(width=16))
     assert config.system == "kif+isd+ithn"
     train(config, mined, tmp_path / "unbroken", say=quiet)
-    (tmp_path / "config.yaml").write_text(to_yaml(config))
-    arguments = [tmp_path / "config.yaml", mined, tmp_path / "killed", 8, tmp_path / "features"]
-    code = subprocess.run([sys.executable, "-c", KILLED, *map(str, arguments)], capture_output=True, check=False)
-    assert code.returncode == -signal.SIGKILL, code.stderr.decode()
+    train_until_killed(tmp_path, 8, config, mined, tmp_path / "killed", tmp_path / "features")
     train(config, mined, tmp_path / "killed", resume=True, say=quiet)
     assert_same(weights(tmp_path / "unbroken"), weights(tmp_path / "killed"))
     steps = logged(tmp_path / "unbroken")
@@ -269,7 +270,7 @@ def test_jima_teaches_itself_where_a_step_holds_reports(training: str, world: Pa
 @pytest.mark.slow
 def test_two_processes_train_generations(world: Path, tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(to_yaml(plugged(small_config("baseline", epochs=1), "isd", IsdSettings())))
-    (tmp_path / "script.py").write_text(
+    script = (
         "import torch\nfrom pathlib import Path\ntorch.set_num_threads(1)\n"
         "from rayscribe.methods import run_from_yaml\nfrom rayscribe.training.learner import Place\n"
         "from rayscribe.training.run import train_generations\n"
@@ -278,16 +279,7 @@ def test_two_processes_train_generations(world: Path, tmp_path: Path) -> None:
         "place = Place(data=data, run=run)\n"
         "train_generations(config, place, generations=2)\n"
     )
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29585"]
-    done = subprocess.run(
-        [*launch, str(tmp_path / "script.py")],
-        capture_output=True,
-        check=False,
-        timeout=300,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr.decode()[-3000:]
-    assert done.stdout.decode().count("generation 2 of 2") == 1
+    assert run_by_two_processes(script, tmp_path).count("generation 2 of 2") == 1
     assert len(load_model(tmp_path / "run" / "generation-2").training["lineage"]) == 1
 
 

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,12 +15,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
 
+from apart import call_by_two_processes
 from conftest import plugged, small_config, small_model
 from rayscribe.checkpoint import load_model
 from rayscribe.cli.main import run as run_verb
 from rayscribe.config import RunConfig
 from rayscribe.errors import InputError
-from rayscribe.methods import recipe
+from rayscribe.methods import recipe, run_from_yaml
 from rayscribe.methods.build import build_model
 from rayscribe.methods.ithn import (
     HardNegativeTask,
@@ -40,7 +37,7 @@ from rayscribe.study import Batch, Pair
 from rayscribe.task import ReportTask
 from rayscribe.training.run import train
 from tasks import build_task
-from training_runs import KILLED, assert_same, logged, weights
+from training_runs import assert_same, logged, train_until_killed, weights
 
 METHODS = ("baseline", "r2gen", "r2gen_cmn")
 
@@ -379,10 +376,7 @@ def test_a_run_killed_at_any_step_resumes_to_the_same_weights(negative: str, min
     config = small_run("r2gen_cmn", negative, checkpoint_minutes=0.0)
     config = with_settings(config, harden="step", candidates=3)
     train(config, mined, tmp_path / "unbroken")
-    (tmp_path / "config.yaml").write_text(to_yaml(config))
-    arguments = [tmp_path / "config.yaml", mined, tmp_path / "killed", 8, tmp_path / "features"]
-    code = subprocess.run([sys.executable, "-c", KILLED, *map(str, arguments)], capture_output=True, check=False)
-    assert code.returncode == -signal.SIGKILL, code.stderr.decode()
+    train_until_killed(tmp_path, 8, config, mined, tmp_path / "killed", tmp_path / "features")
     train(config, mined, tmp_path / "killed", resume=True)
     assert_same(weights(tmp_path / "killed"), weights(tmp_path / "unbroken"))
     assert logged(tmp_path / "killed") == logged(tmp_path / "unbroken")
@@ -391,21 +385,7 @@ def test_a_run_killed_at_any_step_resumes_to_the_same_weights(negative: str, min
 @pytest.mark.slow
 def test_two_processes_keep_the_negatives_of_both(mined: Path, tmp_path: Path) -> None:
     config = small_run("baseline", "ascent", epochs=1)
-    (tmp_path / "config.yaml").write_text(to_yaml(config))
-    (tmp_path / "script.py").write_text(
-        "import torch\nfrom pathlib import Path\ntorch.set_num_threads(1)\n"
-        "from rayscribe.methods import run_from_yaml\nfrom rayscribe.training.run import train\n"
-        f"train(run_from_yaml(Path({str(tmp_path / 'config.yaml')!r}).read_text(), 'config'), Path({str(mined)!r}), "
-        f"Path({str(tmp_path / 'run')!r}))\n"
-    )
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29583"]
-    done = subprocess.run(
-        [*launch, str(tmp_path / "script.py")],
-        capture_output=True,
-        check=False,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr.decode()[-3000:]
+    call_by_two_processes(tmp_path, train, run_from_yaml(to_yaml(config), "config"), mined, tmp_path / "run")
     assert weights(tmp_path / "run")["ascended_SD"].any(1).all()
 
 

@@ -5,9 +5,6 @@ Shapes: B studies, N patches, C channels, V words, W ids, T positions.
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -33,11 +30,10 @@ from rayscribe.methods.ithn import IthnSettings
 from rayscribe.methods.jima import CurriculumTask, EntityFusion, JimaSettings, PatchEntityHead, fused, jima
 from rayscribe.methods.jima_curriculum import TwoTasks, chosen_S, entity_ranks, next_share, report_ranks
 from rayscribe.models.layers import Encoded
-from rayscribe.settings import to_yaml
 from rayscribe.study import Pair
 from rayscribe.training.run import train
 from tasks import build_task
-from training_runs import KILLED, assert_same, logged, logs_of_one_and_two_processes, weights
+from training_runs import assert_same, logged, logs_of_one_and_two_processes, train_until_killed, weights
 
 VOCABULARY = 12
 
@@ -369,10 +365,7 @@ def test_a_curriculum_that_is_killed_within_an_epoch_resumes_to_the_same_weights
     rows = logged(tmp_path / "unbroken")
     assert min(float(row["report_share"]) for row in rows) < 1, "the curriculum has begun"
     step = next(at for at in range(1, len(rows)) if rows[at - 1]["epoch"] == rows[at]["epoch"] == "2")
-    (tmp_path / "config.yaml").write_text(to_yaml(config))
-    arguments = [tmp_path / "config.yaml", world, tmp_path / "killed", step, features]
-    code = subprocess.run([sys.executable, "-c", KILLED, *map(str, arguments)], capture_output=True, check=False)
-    assert code.returncode == -signal.SIGKILL, code.stderr.decode()
+    train_until_killed(tmp_path, step, config, world, tmp_path / "killed", features)
     train(config, world, tmp_path / "killed", resume=True, features=features)
     assert_same(weights(tmp_path / "killed"), weights(tmp_path / "unbroken"))
     assert logged(tmp_path / "killed") == rows
@@ -446,10 +439,7 @@ def test_ithn_goes_around_jima_and_resumes(training: str, mined: Path, tmp_path:
     aligned = [row for row in rows if row["align"] != "nan"]
     assert len(aligned) == (len(rows) if training == "joint" else len(rows) / 2)
     assert all(float(row["align"]) > 0 for row in aligned)
-    (tmp_path / "config.yaml").write_text(to_yaml(config))
-    arguments = [tmp_path / "config.yaml", mined, tmp_path / "killed", 3, tmp_path / "features"]
-    code = subprocess.run([sys.executable, "-c", KILLED, *map(str, arguments)], capture_output=True, check=False)
-    assert code.returncode == -signal.SIGKILL, code.stderr.decode()
+    train_until_killed(tmp_path, 3, config, mined, tmp_path / "killed", tmp_path / "features")
     train(config, mined, tmp_path / "killed", resume=True)
     assert logged(tmp_path / "killed") == rows
     assert_same(weights(tmp_path / "killed"), weights(tmp_path / "unbroken"))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from rayscribe.metrics.alarms import alarms
 from rayscribe.metrics.diversity import against_references, diversity
@@ -45,6 +46,7 @@ def test_empty_short_and_poor_reports_and_the_floor_are_named() -> None:
     assert names == ["COLLAPSED", "EMPTY", "FEW WORDS", "LENGTH", "NOT GROUNDED", "BELOW THE FLOOR"]
 
 
+@pytest.mark.slow
 def test_the_p_value_of_chance_is_uniform() -> None:
     random = np.random.default_rng(0)
     p = []

@@ -53,6 +53,7 @@ def iu_reports(iu_root: Path) -> dict[str, list[str]]:
     return {split: [clean_r2gen_iu(record["report"]) for record in annotation[split]] for split in annotation}
 
 
+@pytest.mark.slow
 def test_scores_equal_pycocoevalcap_on_real_reports(iu_reports: dict[str, list[str]]) -> None:
     generator = random.Random(0)
     references = iu_reports["train"] + iu_reports["test"]
@@ -64,6 +65,7 @@ def test_scores_equal_pycocoevalcap_on_real_reports(iu_reports: dict[str, list[s
     assert ours["cider_d"] == ours["cider"]
 
 
+@pytest.mark.slow
 def test_a_constant_report_scores_what_the_specification_measured(iu_reports: dict[str, list[str]]) -> None:
     """Section 7.8: the best constant on val among the 150 most frequent training reports, and the most frequent one."""
     tokenizer = Tokenizer.build(iu_reports["train"], threshold=3, legacy_ids=True)

@@ -153,6 +153,7 @@ def test_scores_are_those_of_the_package_from_text_to_reward(model: Path, tmp_pa
     assert rows.scores()["radgraph_simple"] > 0
 
 
+@pytest.mark.slow
 def test_a_report_is_annotated_alike_alone_among_others_and_beyond_the_transformers_length(model: Path) -> None:
     annotator = RadGraph.load(model)
     long = " ".join(["no effusion left , the heart is small ."] * 20)  # 16 pieces fit at once

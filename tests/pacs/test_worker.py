@@ -15,6 +15,7 @@ import pydicom
 import pytest
 from archive import Orthanc, chest, free_port, orthanc, pictures, sent, until, worker
 
+from apart import start_command
 from conftest import small_config
 from drafts import CANARY, CANARY_ID
 from rayscribe.errors import DISCLAIMER
@@ -110,7 +111,7 @@ def test_dicomweb_is_asked_for_studies_and_gets_reports(
     assert sent(pacs.dicom, [chest(drawn[0], study, 0), chest(drawn[1], study, 1)], to="ORTHANC")
     assert sent(pacs.dicom, [chest(drawn[0], old, StudyDate="20010101")], to="ORTHANC")
     flags = ("--qido-url", pacs.url, "--stow-url", pacs.url, "--poll", 0.5, "--dicom-port", 0)
-    with worker(tmp_path, model, *flags) as working:
+    with worker(tmp_path, model, *flags, start=start_command) as working:
         working.start(wait_for="new images by DICOMweb")
         until(lambda: pacs.reports_of(study), what="a report")
         time.sleep(2)  # it is asked again, and nothing is new

@@ -37,6 +37,8 @@ if NEEDED:
 else:
     uvicorn = pytest.importorskip("uvicorn", reason="needs the service: pip install -e '.[serve]'")
 
+pytestmark = pytest.mark.slow
+
 FINDINGS = ("Cardiomegaly", "Pleural Effusion")
 PATIENT = "DOE^JANE"
 DISCLAIMER = "Research draft written by a machine-learning model. Not a medical device; not for clinical use."

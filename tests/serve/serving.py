@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
-import signal
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +12,7 @@ from typing import Any
 import httpx
 from fastapi.testclient import TestClient
 
+from apart import exit_code, run_command, start_apart
 from rayscribe.data.manifest import read_manifest
 from rayscribe.serve.app import create_app
 from rayscribe.serve.settings import ServeConfig
@@ -33,17 +30,16 @@ def service(folders: dict[str, Path], *names: str, **settings: Any) -> Iterator[
 class Process:
     """`rayscribe serve` as a process of its own, on a free port."""
 
-    def __init__(self, folder: Path, *options: object) -> None:
+    def __init__(self, folder: Path, *options: object, start: Callable[..., None] = run_command) -> None:
         self.log = folder / f"serve-{time.monotonic_ns()}.log"
-        command = [sys.executable, "-m", "rayscribe", "serve", "--port", "0", *map(str, options)]
-        with open(self.log, "w") as log:
-            environment = os.environ | {"OMP_NUM_THREADS": "1", "XDG_STATE_HOME": str(folder)}
-            self.process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+        self.log.touch()
+        environment = {"XDG_STATE_HOME": str(folder)}
+        self.process = start_apart(self.log, start, "serve", "--port", 0, *options, environment=environment)
         self.client = httpx.Client(base_url=self._address(), timeout=60)
 
     def _address(self) -> str:
         end = time.monotonic() + 120
-        while time.monotonic() < end and self.process.poll() is None:
+        while time.monotonic() < end and self.process.is_alive():
             if found := re.search(r"http://\S+", self.log.read_text()):
                 return found[0]
             time.sleep(0.05)
@@ -61,12 +57,12 @@ class Process:
 
     def kill(self) -> None:
         self.process.kill()
-        self.process.wait()
+        self.process.join()
 
     def stop(self) -> int:
         """Its exit code."""
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(timeout=60)
+        self.process.terminate()
+        return exit_code(self.process, seconds=60)
 
 
 def views_of(world: Path) -> list[Path]:

@@ -128,6 +128,7 @@ def test_a_waiting_study_has_a_position_and_is_cancelled(
         problem(client.get(f"/v1/studies/{ids[0]}"), 404)
 
 
+@pytest.mark.slow
 def test_a_running_study_tells_how_far_it_is_and_stops_when_cancelled(
     served: dict[str, Path], images: list[Path], url: str, gate: Gate
 ) -> None:
@@ -149,6 +150,7 @@ def test_a_running_study_tells_how_far_it_is_and_stops_when_cancelled(
         assert ended(client, other)["state"] == "done" and ended(client, id_)["state"] == "cancelled"
 
 
+@pytest.mark.slow
 def test_a_study_that_takes_too_long_fails(served: dict[str, Path], images: list[Path], url: str, gate: Gate) -> None:
     with service(served, database=url, max_seconds=2) as client:
         job = ended(client, client.post("/v1/studies", files=form(images)).json()["id"])
@@ -234,6 +236,7 @@ def away(*_: Any, **__: Any) -> Any:
     raise OperationalError("UPDATE", {}, sqlite3.OperationalError("database or disk is full"))
 
 
+@pytest.mark.slow
 def test_a_draft_is_held_until_the_database_keeps_it(
     served: dict[str, Path], images: list[Path], url: str, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -289,6 +292,7 @@ def test_a_study_that_is_cancelled_while_it_is_claimed_does_not_harm_others(
         assert ended(client, other)["state"] == "done" and gate.batches == [1]
 
 
+@pytest.mark.slow
 def test_a_database_that_is_away_is_told_and_the_service_lives(
     served: dict[str, Path], images: list[Path], url: str, tmp_path: Path
 ) -> None:
@@ -335,6 +339,7 @@ def test_what_is_asked_for_after_the_end_is_not_waited_for(
         services[0].draft(sent, DraftOptions(), threading.Event(), lambda share, stage: None)
 
 
+@pytest.mark.slow
 def test_studies_that_wait_hold_no_model_in_memory(
     served: dict[str, Path], images: list[Path], url: str, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:

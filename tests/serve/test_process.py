@@ -19,6 +19,7 @@ import pytest
 from pydicom.datadict import dictionary_VR
 from serving import Process, ended, form, problem, service, views_of
 
+from apart import start_command
 from rayscribe.serve.logs import QuietFormatter
 from rayscribe.serve.service import DraftService
 
@@ -58,6 +59,7 @@ def test_no_accepted_study_is_lost_or_done_twice_when_the_service_is_killed(
         assert database.execute("SELECT count(*) FROM rayscribe_job_images").fetchone() == (0,)
 
 
+@pytest.mark.slow
 def test_a_stop_finishes_what_was_begun(served: dict[str, Path], images: list[Path], tmp_path: Path) -> None:
     process = Process(tmp_path, "--model", served["r2gen"]).ready()
     id_ = process.client.post("/v1/studies", files=form(images)).json()["id"]
@@ -86,10 +88,12 @@ def canary_dicom(path: Path) -> bytes:
     return written.getvalue()
 
 
+@pytest.mark.slow
 def test_nothing_that_a_client_sends_is_in_logs_measures_or_errors(
     served: dict[str, Path], dicom_samples: Path, tmp_path: Path
 ) -> None:
-    process = Process(tmp_path, "--model", served["r2gen"], "--model", served["findings"]).ready()
+    options = ["--model", served["r2gen"], "--model", served["findings"]]
+    process = Process(tmp_path, *options, start=start_command).ready()
     client, answers = process.client, []
     original = next(path for path in sorted(dicom_samples.glob("*.dcm")) if b"DICM" in path.read_bytes()[:140])
     whole = canary_dicom(original)
@@ -166,6 +170,7 @@ logging.getLogger("rayscribe.serve").info("ours")
     assert "builtins.ValueError" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_port_that_is_taken_is_told(served: dict[str, Path], tmp_path: Path) -> None:
     process = Process(tmp_path, "--model", served["r2gen"]).ready()
     port = process.client.base_url.port

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import signal
-import subprocess
+import resource
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -12,19 +11,22 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from apart import call_apart
 from conftest import small_config
 from rayscribe.checkpoint import load_model
-from rayscribe.config import TrainConfig
+from rayscribe.cli.main import main
+from rayscribe.config import RunConfig, TrainConfig
 from rayscribe.data.dataset import Order
 from rayscribe.data.manifest import read_manifest, write_manifest
 from rayscribe.errors import InputError
+from rayscribe.methods import own_methods, run_from_yaml
 from rayscribe.methods.build import build_model
 from rayscribe.methods.r2gen import r2gen
 from rayscribe.settings import to_yaml
 from rayscribe.task import ReportTask
 from rayscribe.training.loop import build_optimizer, lr_factor
 from rayscribe.training.run import train
-from training_runs import KILLED, assert_same, logged, logs_of_one_and_two_processes, weights
+from training_runs import assert_same, logged, logs_of_one_and_two_processes, train_until_killed, weights
 
 METHODS = ("baseline", "r2gen", "r2gen_cmn", "promptmrg", "kif")
 
@@ -38,10 +40,7 @@ def test_a_run_killed_at_any_step_resumes_to_the_same_weights(
     config = replace(config, backbone=replace(config.backbone, trainable=trainable))
     features = tmp_path / "features"
     train(config, world, tmp_path / "unbroken", features=features)
-    (tmp_path / "config.yaml").write_text(to_yaml(config))
-    arguments = [tmp_path / "config.yaml", world, tmp_path / "killed", step, features]
-    code = subprocess.run([sys.executable, "-c", KILLED, *map(str, arguments)], capture_output=True, check=False)
-    assert code.returncode == -signal.SIGKILL, code.stderr.decode()
+    train_until_killed(tmp_path, step, config, world, tmp_path / "killed", features)
     assert len(logged(tmp_path / "killed")) == step
     train(config, world, tmp_path / "killed", resume=True, features=features)
     assert_same(weights(tmp_path / "killed"), weights(tmp_path / "unbroken"))
@@ -173,30 +172,27 @@ def test_training_without_the_section_says_which(world: Path, tmp_path: Path) ->
         train(config, tmp_path / "bare.parquet", tmp_path / "run")
 
 
+def train_on_a_full_disk(limit: int, config: RunConfig, world: Path, run: Path) -> None:
+    """The limit on file size makes the write itself fail, as a full disk does."""
+    own_methods()["baseline"] = replace(own_methods()["baseline"], recipes={"baseline": lambda: config})
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    sys.argv = ["rayscribe", "train", "baseline", "--data", str(world), "--run", str(run)]
+    main()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("limit", "file"), [(200_000, "model.safetensors"), (3_000_000, "state.pt")])
 def test_a_full_disk_is_named_and_leaves_no_half_written_state(
     limit: int, file: str, world: Path, tmp_path: Path
 ) -> None:
-    """The limit on file size makes the write itself fail, as a full disk does."""
-    (tmp_path / "config.yaml").write_text(to_yaml(small_config("baseline", epochs=1)))
-    script = (
-        "import resource, sys\nimport torch\ntorch.set_num_threads(1)\nfrom rayscribe.cli import main as cli\n"
-        "from rayscribe.methods import run_from_yaml\nfrom pathlib import Path\n"
-        "from dataclasses import replace\nfrom rayscribe import methods\n"
-        f"config = run_from_yaml(Path({str(tmp_path / 'config.yaml')!r}).read_text(), 'config')\n"
-        "table = methods.methods()\n"
-        "table['baseline'] = replace(table['baseline'], recipes={'baseline': lambda: config})\n"
-        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))\n"
-        f"sys.argv = ['rayscribe', 'train', 'baseline', '--data', {str(world)!r}, '--run', {str(tmp_path / 'run')!r}]\n"
-        "cli.main()\n"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
-    message = done.stderr.decode().splitlines()[-1]
-    assert done.returncode == 1
+    config = run_from_yaml(to_yaml(small_config("baseline", epochs=1)), "config")
+    code, printed = call_apart(tmp_path, train_on_a_full_disk, limit, config, world, tmp_path / "run")
+    message = printed.splitlines()[-1]
+    assert code == 1
     assert message.startswith("rayscribe: ")
     assert file in message
     assert "disk space" in message
-    assert "Traceback" not in done.stderr.decode()
+    assert "Traceback" not in printed
     assert not list((tmp_path / "run").glob(".*.part"))
     assert not (tmp_path / "run" / "state.pt").exists()
 

@@ -260,6 +260,7 @@ def test_n_best_begins_with_the_best_and_odd_settings_are_refused(tuned: Path, h
         written(trained, [example], beams, best=4)
 
 
+@pytest.mark.slow
 def test_a_quantised_run_is_merged_into_whole_weights(bases: dict[str, Path], handful: Path, tmp_path: Path) -> None:
     pytest.importorskip("bitsandbytes")
     run, studies = tmp_path / "run", read_manifest(handful).split("test")

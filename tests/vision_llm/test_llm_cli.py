@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from vision_llm_settings import REPORTS, short
 
+from built_once import built_once
 from rayscribe.config import BackboneConfig
 from rayscribe.data.manifest import read_manifest, write_manifest
 from rayscribe.drafts import DecodingConfig, first_reports
@@ -45,9 +47,20 @@ GREEDY = ("--decoding.beams", 1, "--decoding.max-tokens", 12)
 
 
 @pytest.fixture
-def tuned(rayscribe: Command, bases: dict[str, Path], handful: Path, tmp_path: Path) -> Path:
-    rayscribe("llm", "train", "compact", "--base", bases["llava"], "--data", handful, "--run", tmp_path / "run", *FAST)
-    return tmp_path / "run"
+def tuned(
+    rayscribe: Command,
+    bases: dict[str, Path],
+    handful: Path,
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """A test's own copy of one tuned model."""
+
+    def build(folder: Path) -> None:
+        data = ("--data", handful, "--run", folder / "run")
+        rayscribe("llm", "train", "compact", "--base", bases["llava"], *data, *FAST)
+
+    return Path(shutil.copytree(built_once(tmp_path_factory, "tuned-llava", build) / "run", tmp_path / "run"))
 
 
 @pytest.mark.slow
@@ -191,6 +204,7 @@ def test_an_exported_model_holds_no_local_path_and_no_log(
     assert "Not a medical device" in rayscribe(*ask, "--base", bases["llava"])
 
 
+@pytest.mark.slow
 def test_restricted_data_are_inherited_and_keep_a_model_from_being_passed_on(
     rayscribe: Command, bases: dict[str, Path], handful: Path, tmp_path: Path
 ) -> None:

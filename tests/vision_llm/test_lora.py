@@ -34,6 +34,7 @@ def trainable(model: torch.nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rank", "parameters"), [(16, 67_174_400), (20, 83_968_000)])
 def test_llama_vision_gets_as_many_trainable_parameters_as_the_published_logs_say(rank: int, parameters: int) -> None:
     model = llama_vision()

@@ -116,6 +116,7 @@ def log_of(run: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recomputed", [False, True])
 @pytest.mark.parametrize("write", [tiny_llava, tiny_idefics3, qwen2_vl_that_leaves_begin_to_the_template])
 def test_trl_generates_and_learns_from_the_prompt_and_the_images_that_generate_gets(
@@ -183,6 +184,7 @@ def matches(
     return found
 
 
+@pytest.mark.slow
 def test_in_bfloat16_the_adapters_learn_and_stay_float32(two_kinds: Path, tmp_path: Path) -> None:
     trained = untuned(tiny_llava, tmp_path / "base", precision="bfloat16", gradient_checkpointing=True)
     save_llm(tmp_path / "new", replace(trained, config=replace(trained.config, weights="bfloat16")))
@@ -306,6 +308,7 @@ def test_what_the_model_began_with_is_kept_when_nothing_better_follows(
     assert all(torch.equal(start[name], end[name]) for name in start)
 
 
+@pytest.mark.slow
 def test_a_diverged_run_stops_and_keeps_nothing(tuned: Path, two_kinds: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"step \d: \w+ is (nan|inf); the run has diverged, lower --lr"):
         train_reward(tuned, replace(SHORT, lr=1e30), two_kinds, tmp_path / "run", say=lambda text: None)

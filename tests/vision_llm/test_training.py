@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
 import socket
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +15,7 @@ import torch
 from transformers import TrainingArguments
 from vision_llm_settings import REPORTS, short
 
+from apart import call_by_two_processes, start_apart
 from rayscribe.data.conditions import given_states
 from rayscribe.data.manifest import read_manifest, write_manifest
 from rayscribe.drafts import DecodingConfig, first_reports
@@ -34,7 +31,6 @@ from rayscribe.vision_llm.pictures import Example, Examples
 from rayscribe.vision_llm.reporter import VisionLlmReporter
 from rayscribe.vision_llm.training import total_steps, train_llm, training_arguments
 from rayscribe.vision_llm.writer import VisionLlmWriter
-from training_runs import run_by_two_processes
 
 CPU = torch.device("cpu")
 GREEDY = DecodingConfig(beams=1, max_tokens=20)
@@ -73,23 +69,17 @@ def test_it_learns_reports_by_heart_from_the_images_and_writes_them_after_loadin
     assert "Not a medical device" in (tmp_path / "run" / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_adapters(bases: dict[str, Path], handful: Path, tmp_path: Path) -> None:
     config = short(bases["llava"], max_steps=12, evaluate_every=3)
     train_llm(config, handful, tmp_path / "whole")
-    script = (
-        "import sys, torch; torch.set_num_threads(1); sys.path[:0] = [sys.argv[1]]\n"
-        "from pathlib import Path; from vision_llm_settings import short\n"
-        "from rayscribe.vision_llm.training import train_llm\n"
-        "train_llm(short(Path(sys.argv[2]), max_steps=12, evaluate_every=3), Path(sys.argv[3]), Path(sys.argv[4]))"
-    )
     run = tmp_path / "killed"
-    here = str(Path(__file__).parent)
-    child = subprocess.Popen([sys.executable, "-c", script, here, str(bases["llava"]), str(handful), str(run)])
+    child = start_apart(tmp_path / "killed.log", train_llm, config, handful, run)
     while not (run / "checkpoints" / "checkpoint-6" / "trainer_state.json").exists():
-        assert child.poll() is None
+        assert child.is_alive(), (tmp_path / "killed.log").read_text()
         time.sleep(0.005)
-    os.kill(child.pid, signal.SIGKILL)
-    child.wait()
+    child.kill()
+    child.join()
     half = run / "checkpoints" / "checkpoint-99"
     half.mkdir()
     (half / ADAPTERS).write_bytes(b"half written")
@@ -111,6 +101,7 @@ def test_accumulated_batches_take_the_step_of_a_large_one(
     assert_close(tmp_path / "1", tmp_path / "2", 1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", ["images-first", "text-first"])
 @pytest.mark.parametrize("loss_on", ["response", "all"])
 def test_the_validation_loss_is_that_of_the_saved_model_on_its_own_prompts(
@@ -168,6 +159,7 @@ def test_a_projector_that_learns_on_bfloat16_weights_is_kept_in_float32(
     assert {tensor.dtype for tensor in adapters(tmp_path / "run").values()} == {torch.float32}
 
 
+@pytest.mark.slow
 def test_it_stops_when_the_validation_loss_no_longer_falls_and_keeps_the_best(
     bases: dict[str, Path], handful: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -253,14 +245,7 @@ def test_two_processes_take_the_steps_of_one(bases: dict[str, Path], handful: Pa
     write_manifest(two, replace(manifest, studies=tuple(s for s in manifest.studies if s.id != "train-2")))
     shared = {"max_steps": 4, "evaluate_every": 2, "lr": 1e-3, "studies_per_step": 2, "batch_size": 1}
     train_llm(short(bases["llava"], **shared), two, tmp_path / "one")
-    script = (
-        f"import sys, torch; torch.set_num_threads(1); sys.path[:0] = [{str(Path(__file__).parent)!r}]\n"
-        "from pathlib import Path; from vision_llm_settings import short\n"
-        "from rayscribe.vision_llm.training import train_llm\n"
-        f"base, data, run = {str(bases['llava'])!r}, {str(two)!r}, {str(tmp_path / 'two')!r}\n"
-        f"train_llm(short(Path(base), **{shared!r}), Path(data), Path(run))\n"
-    )
-    run_by_two_processes(script, tmp_path, port=29577)
+    call_by_two_processes(tmp_path, train_llm, short(bases["llava"], **shared), two, tmp_path / "two")
     assert_close(tmp_path / "two", tmp_path / "one", 1e-4)
 
 
