@@ -5,7 +5,7 @@ A package of somebody else enters its own under the entry point `rayscribe.metho
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, is_dataclass, replace
 from difflib import get_close_matches
 from functools import cache
@@ -54,11 +54,11 @@ def methods() -> dict[str, Method[Any]]:
 def find_method(system: str) -> Method[Any]:
     """The record of a system such as `r2gen` or `r2gen_cmn+ithn`. Raises InputError that names the nearest.
 
-    What needs our methods alone is found without a look at other people's packages, one of which may be broken.
+    Ours are found without a look at other people's packages.
     """
     from rayscribe.methods.compose import PLUS
 
-    known = own_methods() if set(system.split(PLUS)) <= set(own_methods()) else methods()
+    known = _enough(system.split(PLUS))
     if unknown := [part for part in system.split(PLUS) if part not in known]:
         raise InputError(_unknown("method", unknown[0], list(known)))
     return _composed(system)
@@ -71,16 +71,16 @@ def recipe(name: str) -> RunConfig[Any]:
     """
     from rayscribe.methods.compose import PLUS, Plugged
 
-    host, *plug_ins = name.split(PLUS)
+    host, *around = name.split(PLUS)
     known = _recipes(own_methods())
-    if name not in known and host not in known:
+    if host not in known or not own_methods().keys() >= set(around):
         known = recipes()
     if name in known:
         return known[name]()
     if host not in known:
         raise InputError(_unknown("recipe", host, list(known)))
     run = known[host]()
-    for plug_in in plug_ins:
+    for plug_in in around:
         system = f"{run.system}{PLUS}{plug_in}"
         _, plug_in_settings = get_args(find_method(system).settings)  # refuses what does not go together
         run = replace(run, system=system, method=Plugged(host=run.method, plug_in=plug_in_settings()))
@@ -162,8 +162,13 @@ def _names(settings: type[Any]) -> set[str]:
 def _composed(system: str) -> Method[Any]:
     from rayscribe.methods.compose import PLUS, composed
 
-    known = own_methods() if set(system.split(PLUS)) <= set(own_methods()) else methods()
-    return composed(system, known)
+    return composed(system, _enough(system.split(PLUS)))
+
+
+def _enough(names: Iterable[str]) -> Mapping[str, Method[Any]]:
+    """Ours where nothing else is named, so that a broken package of somebody else does not stop them."""
+    own = own_methods()
+    return own if set(names) <= own.keys() else methods()
 
 
 def _entered(entry: EntryPoint) -> Method[Any]:

@@ -8,7 +8,7 @@ from rayscribe.methods.r2gen import RELEASED_ORDER, r2gen_training
 
 
 def baseline() -> RunConfig[NoSettings]:
-    """BASE on IU X-Ray (Chen et al., 2020, section 4.1)."""
+    """BASE on IU X-Ray, with the settings of R2Gen's released script."""
     return RunConfig(system="baseline", method=NoSettings(), train=r2gen_training(), seed=9223)
 
 

@@ -55,9 +55,9 @@ def plugged(host: Method[Any], plug_in: Method[Any]) -> Method[Any]:
     parts = _Parts(host, plug_in)
     return replace(
         host,
-        name=parts.name,
+        name=f"{host.name}{PLUS}{plug_in.name}",
         settings=Plugged[host.settings, plug_in.settings],  # type: ignore[name-defined]
-        recipes={parts.name: parts.recipe},
+        recipes={},
         host=host,
         published=[
             replace(one, setting=_within(one.setting, part))
@@ -81,15 +81,6 @@ def plugged(host: Method[Any], plug_in: Method[Any]) -> Method[Any]:
 class _Parts:
     host: Method[Any]
     plug_in: Method[Any]
-
-    @property
-    def name(self) -> str:
-        return f"{self.host.name}{PLUS}{self.plug_in.name}"
-
-    def recipe(self) -> RunConfig[Any]:
-        """The host's own settings, with the plug-in's defaults."""
-        run = self.host.recipes[self.host.name]()
-        return replace(run, system=self.name, method=Plugged(host=run.method, plug_in=self.plug_in.settings()))
 
     def inputs(self, run: RunConfig[Any], source: Source) -> Inputs:
         first, second = self.host.inputs(host_run(run), source), self.plug_in.inputs(run, source)

@@ -34,7 +34,7 @@ RELEASED_ORDER = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class R2GenSettings:
-    """The relational memory; sizes of the paper, section 3.2."""
+    """The relational memory (section 2.2 of the paper); sizes of the released code."""
 
     memory_slots: int = 3
     "rows of the relational memory"

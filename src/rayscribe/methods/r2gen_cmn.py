@@ -37,7 +37,7 @@ from rayscribe.settings import need
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class R2GenCmnSettings:
-    """The cross-modal memory; sizes of the paper, section 3.2."""
+    """The cross-modal memory (section 2.2 of the paper); sizes of the released code."""
 
     memory_heads: int = 8
     memory_size: int = 2048
