@@ -19,15 +19,15 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import torch
-from rayscribe.config_methods import JimaConfig
-from rayscribe.methods.recipes import jima
 from torch import nn
 
 from rayscribe.config import BackboneConfig
 from rayscribe.data.entities import EntityTargets
-from rayscribe.methods.build import Training, build_model, build_task
-from rayscribe.methods.jima import CurriculumTask
+from rayscribe.methods import find_method, recipe
+from rayscribe.methods.build import build_model
+from rayscribe.methods.jima import CurriculumTask, JimaSettings
 from rayscribe.methods.jima_curriculum import report_ranks
+from rayscribe.methods.method import Feed
 from rayscribe.study import Batch, Pair
 
 STUDIES, WORDS, BATCH, IU = 64, 760, 16, 2069
@@ -71,16 +71,16 @@ def main() -> None:
 def small_task(batches: list[Batch]) -> CurriculumTask:
     """On features, so the image encoder itself does no work."""
     config = replace(
-        jima(),
+        recipe("jima"),
         backbone=BackboneConfig(name="mobilenetv2_100", trainable=False),
-        jima=JimaConfig(adapter=512, warmup=0),
+        method=JimaSettings(adapter=512, warmup=1),
     )
     vocabulary = [str(word) for word in range(WORDS)]
     entities = EntityTargets.build(
         [[str((7 * row + k) % WORDS) for k in range(17)] for row in range(STUDIES)], vocabulary
     )
-    known = Training(studies=STUDIES, batches_per_epoch=1, entities=entities, batches=lambda: batches)
-    task = build_task(config, build_model(config, WORDS + 3), known)
+    feed = Feed(studies=STUDIES, batches_per_epoch=1, training=lambda: batches, validation=tuple)
+    task = find_method(config.system).task(config, build_model(config, WORDS + 3), entities, feed)
     assert isinstance(task, CurriculumTask)
     return task
 

@@ -27,10 +27,11 @@ import torch
 from reference_cmn import ReferenceCMN
 from reference_r2gen import CHANNELS, ReferenceR2Gen, randomised, reference_beam_search
 
-from rayscribe.config import BackboneConfig, ModelConfig, RunConfig, TextConfig
+from rayscribe.config import BackboneConfig, ModelConfig, NoSettings, RunConfig, TextConfig
 from rayscribe.drafts import DecodingConfig
 from rayscribe.methods.build import build_model
-from rayscribe.methods.published_names import converted, model_config
+from rayscribe.methods.published_names import converted, sizes_of
+from rayscribe.methods.r2gen_cmn import R2GenCmnSettings
 from rayscribe.models.decoding import Vocabulary, beam_search
 from rayscribe.models.layers import Encoded
 from rayscribe.models.report_model import ReportModel
@@ -39,6 +40,8 @@ from rayscribe.study import Batch
 ROWS, TOKENS, PATCHES, BEAMS = 761, 60, 49, 3
 NEVER = -1e4  # the end's bias: no hypothesis ends before the last token
 LEGACY = Vocabulary(pad=0, begin=0, end=0)
+LEGACY_TEXT = TextConfig(legacy_ids=True)
+UNUSED = BackboneConfig(name="resnet50")  # the models are fed features
 
 
 def main() -> None:
@@ -79,10 +82,12 @@ def against_reference(reference: ReferenceR2Gen | ReferenceCMN, studies: int, re
     with torch.no_grad():
         reference.encoder_decoder.logit.bias[0] = NEVER
     published = reference.state_dict()
-    settings = model_config(published)
-    model = bare_model(settings.method)
+    sizes, method = sizes_of(published)
+    system = "r2gen_cmn" if isinstance(method, R2GenCmnSettings) else "r2gen"
+    config = RunConfig(system=system, method=method, text=LEGACY_TEXT, backbone=UNUSED, model=sizes)
+    model = build_model(config, ROWS).eval()
     own = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("backbone.")}
-    model.load_state_dict(converted(published, settings, own), strict=False)
+    model.load_state_dict(converted(published, config, own), strict=False)
     batch = random_batch(studies)
     assert batch.maps_BVNC is not None
     features_BNC = batch.maps_BVNC.flatten(1, 2)
@@ -99,7 +104,8 @@ def plain_against_bart(studies: int, repeats: int) -> tuple[float, float]:
     from transformers import BartConfig, BartForConditionalGeneration
     from transformers.modeling_outputs import BaseModelOutput
 
-    model = bare_model("baseline")
+    config = RunConfig(system="baseline", method=NoSettings(), text=LEGACY_TEXT, backbone=UNUSED, model=ModelConfig())
+    model = build_model(config, ROWS).eval()
     with torch.no_grad():
         model.decoder.head.bias[0] = NEVER
     layers: dict[str, Any] = {
@@ -142,14 +148,6 @@ def plain_against_bart(studies: int, repeats: int) -> tuple[float, float]:
     assert all(len(report) == TOKENS for report in ours[0][1])
     assert all(len(tokens) == TOKENS + 1 for tokens in theirs[0][1])
     return statistics.median(seconds for seconds, _ in ours), statistics.median(seconds for seconds, _ in theirs)
-
-
-def bare_model(method: str) -> ReportModel:
-    """A model that is fed features; its image encoder is not used."""
-    config = RunConfig(
-        text=TextConfig(legacy_ids=True), backbone=BackboneConfig(name="resnet50"), model=ModelConfig(method=method)
-    )
-    return build_model(config, ROWS).eval()
 
 
 def random_batch(studies: int) -> Batch:

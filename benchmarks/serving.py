@@ -29,13 +29,13 @@ import httpx
 import numpy as np
 import torch
 from PIL import Image
-from rayscribe.methods.recipes import r2gen
-from rayscribe.methods.resources import Resources
 
-from rayscribe.checkpoint import TrainedModel, save_model
+from rayscribe.checkpoint import save_model
 from rayscribe.config import BackboneConfig
 from rayscribe.data.tokenizer import Tokenizer
+from rayscribe.methods import find_method, recipe
 from rayscribe.methods.build import build_model
+from rayscribe.methods.method import TrainedModel
 
 CLIENTS = (1, 4, 16)
 WORDS = 760
@@ -128,14 +128,22 @@ def service(model: Path, batch: int, folder: Path) -> Iterator[str]:
 
 def write_model(folder: Path, backbone: str) -> None:
     torch.manual_seed(0)
-    config = replace(r2gen(), backbone=BackboneConfig(name=backbone))
+    config = replace(recipe("r2gen"), backbone=BackboneConfig(name=backbone))
     tokenizer = Tokenizer.build([" ".join(f"word{number}" for number in range(WORDS))], threshold=1)
-    model = build_model(config, tokenizer.size, Resources.chosen(config)).eval()
+    model = build_model(config, tokenizer.size).eval()
     with torch.no_grad():
         model.decoder.head.bias[tokenizer.end] = NEVER
     data = {"source": "nothing", "terms": "none", "digest": "", "counts": {}}
     training = {"epoch": 0, "validation": {"bleu4": 0.0}}
-    save_model(folder, TrainedModel(model=model, tokenizer=tokenizer, config=config, data=data, training=training))
+    trained = TrainedModel(
+        method=find_method(config.system),
+        model=model,
+        tokenizer=tokenizer,
+        config=config,
+        data=data,
+        training=training,
+    )
+    save_model(folder, trained)
 
 
 def drawn_study(number: int) -> list[bytes]:

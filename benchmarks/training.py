@@ -21,7 +21,8 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from rayscribe.config import BackboneConfig, ModelConfig, RunConfig
+from rayscribe.config import BackboneConfig
+from rayscribe.methods import recipe
 from rayscribe.methods.build import build_model
 from rayscribe.models.report_model import ReportModel
 from rayscribe.study import Batch
@@ -39,7 +40,7 @@ def main() -> None:
     for method in ("baseline", "r2gen"):
         torch.manual_seed(0)
         backbone = BackboneConfig(name="resnet101", trainable=False)
-        model = build_model(RunConfig(backbone=backbone, model=ModelConfig(method=method)), VOCABULARY)
+        model = build_model(replace(recipe(method), backbone=backbone), VOCABULARY)
         pixels = [random_batch(seed) for seed in range(batches)]
         from_pixels = step_seconds(model, pixels)
         cached = [with_features(model, batch) for batch in pixels]

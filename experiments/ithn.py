@@ -4,9 +4,9 @@
 
 Arms, each over the same seeds and studies, all with R2GenCMN as host:
 
-    without     no negatives; the alignment heads are learned beside the host and do not reach it (`--ithn.probe`)
+    without     no negatives; the alignment heads are learned beside the host and do not reach it (`--method.ithn.probe`)
     published   ITHN: negatives slide from the mined to the true report and lower the diagonal
-    mined       the mined negatives, never harder, as one more report to choose from (`--ithn.contrast column`)
+    mined       the mined negatives, never harder, as one more report to choose from (`--method.ithn.contrast column`)
     line        as published, but as one more report to choose from
     words       as line, but the mined report is read before the study's own image, so that words alone tell it apart
 
@@ -26,12 +26,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from common import plugged  # the file beside this one
 from numpy.typing import NDArray
-from rayscribe.config_methods import IthnConfig
-from rayscribe.methods.recipes import demo
 from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
@@ -43,12 +43,15 @@ from rayscribe.data.dataset import Row, StudyDataset, collate
 from rayscribe.data.manifest import Manifest, read_manifest
 from rayscribe.data.mining import mine
 from rayscribe.data.phantom_truth import PhantomConfig
-from rayscribe.data.split_reports import cleaned_report
+from rayscribe.data.split_reports import SplitReports, cleaned_report
 from rayscribe.data.tokenizer import Tokenizer
 from rayscribe.files import write_text
 from rayscribe.inference.reporter import generate_reports
-from rayscribe.methods.build import Training, build_model, build_task
-from rayscribe.methods.ithn import HardNegativeTask
+from rayscribe.methods import find_method, recipe
+from rayscribe.methods.build import build_model
+from rayscribe.methods.ithn import HardNegativeTask, IthnSettings
+from rayscribe.methods.method import Feed
+from rayscribe.methods.r2gen_cmn import R2GenCmnSettings
 from rayscribe.metrics.diversity import diversity
 from rayscribe.metrics.overlap import overlap_scores
 from rayscribe.models.layers import Encoded, pooled
@@ -56,11 +59,11 @@ from rayscribe.models.report_model import ReportModel
 from rayscribe.training.run import train
 
 ARMS = {
-    "without": IthnConfig(enabled=True, negative="mined", contrast="column", probe=True),
-    "published": IthnConfig(enabled=True),
-    "mined": IthnConfig(enabled=True, negative="mined", contrast="column"),
-    "line": IthnConfig(enabled=True, contrast="column"),
-    "words": IthnConfig(enabled=True, contrast="column", read_before="own_image"),
+    "without": IthnSettings(negative="mined", contrast="column", probe=True),
+    "published": IthnSettings(),
+    "mined": IthnSettings(negative="mined", contrast="column"),
+    "line": IthnSettings(contrast="column"),
+    "words": IthnSettings(contrast="column", read_before="own_image"),
 }
 ALPHA = 0.1  # the paper's .01 is for 100 epochs; over 12, .1 takes lambda from .90 to .30
 TESTED = 160  # test studies: the pairs grow with their square
@@ -86,27 +89,28 @@ def main() -> None:
             run = arguments.out / f"{arm}-{seed}"
             scores = run / "retrieval.json"
             if not scores.exists():
-                config = recipe(ithn, seed)
+                config = settings_of(ithn, seed)
                 train(config, mined, run, resume=(run / "state.pt").exists())
                 write_text(scores, json.dumps(measured(config, read_manifest(mined), run)))
             found[arm].append(json.loads(scores.read_text()))
     print(table(found))
 
 
-def recipe(ithn: IthnConfig, seed: int) -> RunConfig:
+def settings_of(ithn: IthnSettings, seed: int) -> RunConfig[Any]:
     """The demo's sizes and rates with R2GenCMN as host; the last epoch counts, so that no arm is favoured by selection."""
-    base = demo()
-    return replace(
+    base = recipe("demo")
+    host = replace(
         base,
-        model=replace(base.model, method="r2gen_cmn", memory_size=512),
+        system="r2gen_cmn",
+        method=R2GenCmnSettings(memory_heads=base.method.memory_heads, memory_size=512),
         train=replace(base.train, min_epochs=base.train.epochs),
-        ithn=replace(ithn, alpha=ALPHA, width=128),
         seed=seed,
     )
+    return plugged(host, "ithn", replace(ithn, alpha=ALPHA, width=128))
 
 
 @torch.inference_mode()
-def measured(config: RunConfig, manifest: Manifest, run: Path) -> dict[str, list[float]]:
+def measured(config: RunConfig[Any], manifest: Manifest, run: Path) -> dict[str, list[float]]:
     """Per test study: ranks and wins by both scores; and the scores of the reports that the model writes."""
     studies = manifest.split("test")[:TESTED]
     reports = [cleaned_report(study, config.text) for study in studies]
@@ -144,17 +148,19 @@ def own_image_recall(task: HardNegativeTask, data: StudyDataset, own_I: NDArray[
     return {f"own image recall@{k}": (rank_I <= k).tolist() for k in (1, 5)}
 
 
-def trained_task(config: RunConfig, manifest: Manifest, tokenizer: Tokenizer, run: Path) -> HardNegativeTask:
+def trained_task(config: RunConfig[Any], manifest: Manifest, tokenizer: Tokenizer, run: Path) -> HardNegativeTask:
     """The task as it was after the last epoch: heads are in the training state alone, not in the exported model."""
     model: ReportModel = build_model(config, tokenizer.size)
-    task = build_task(config, model, Training(studies=len(manifest.split("train")), batches_per_epoch=1))
+    feed = Feed(studies=len(manifest.split("train")), batches_per_epoch=1, training=tuple, validation=tuple)
+    nothing = (None, [])  # of the host, and no mined partners: it is only measured
+    task = find_method(config.system).task(config, model, nothing, feed)
     task.load_state_dict(torch.load(run / "state.pt", weights_only=True)["task"])
     assert isinstance(task, HardNegativeTask)
     return task.eval()
 
 
 def pair_scores(
-    task: HardNegativeTask, data: StudyDataset, tokenizer: Tokenizer, config: RunConfig, distinct: Sequence[str]
+    task: HardNegativeTask, data: StudyDataset, tokenizer: Tokenizer, config: RunConfig[Any], distinct: Sequence[str]
 ) -> tuple[Values, Values]:
     """(I, M) each: every image with every report, the report read in front of that image."""
     ids = [tokenizer.encode(report, max_length=config.text.max_length) for report in distinct]

@@ -9,7 +9,7 @@
     skewed      70 % normal,  5 % with a rare finding
     extreme     90 % normal, .5 % with a rare finding: two or three in training, so it asks about abnormal studies alone
 
-Arms, each over the same seeds, on a frozen ImageNet MobileNetV2 (`--jima.adapter`; the paper trains the image encoder):
+Arms, each over the same seeds, on a frozen ImageNet MobileNetV2 (`--method.adapter`; the paper trains the image encoder):
 
     baseline    the plain encoder-decoder
     none        JIMA without either curriculum: entity task and fusion only
@@ -37,34 +37,33 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from rayscribe.config_methods import JimaConfig
-from rayscribe.methods.recipes import demo
-from tqdm import tqdm
+from common import train_and_write  # the file beside this one
 
 from rayscribe.cli.prepare import write_phantom_manifest
-from rayscribe.config import BackboneConfig, RunConfig
+from rayscribe.config import BackboneConfig, NoSettings, RunConfig
 from rayscribe.data.manifest import Manifest, read_manifest
 from rayscribe.data.phantom_truth import PhantomConfig
 from rayscribe.data.predictions import read_predictions
 from rayscribe.evaluation.protocol import Protocol, reference_reports, training_reports
-from rayscribe.inference.split import generate
+from rayscribe.methods import recipe
+from rayscribe.methods.jima import JimaSettings
 from rayscribe.metrics.clinical import clinical
 from rayscribe.metrics.diversity import diversity
 from rayscribe.metrics.imbalance import by_frequency, word_bins
 from rayscribe.metrics.labeler import RuleLabeler
 from rayscribe.metrics.overlap import overlap
 from rayscribe.metrics.statistics import Rows, differences, holm, joined, p_text
-from rayscribe.training.run import train
 
 WORLDS = {
     "balanced": PhantomConfig(abnormal=0.5, rare=0.2),
     "skewed": PhantomConfig(abnormal=0.3, rare=0.05),
     "extreme": PhantomConfig(abnormal=0.1, rare=0.005),
 }
-JIMA = JimaConfig(adapter=128, warmup=2)
+JIMA = JimaSettings(adapter=128, warmup=2)
 ARMS = {
     "baseline": None,
     "none": replace(JIMA, report_curriculum=False, entity_curriculum=False),
@@ -105,17 +104,8 @@ def main() -> None:
         for seed in range(arguments.seeds):
             for arm, jima in ARMS.items():
                 run = runs[arm][seed]
-                config = recipe(jima, seed, arguments.weights, arguments.epochs)
-                train(config, data, run, resume=(run / "config.yaml").exists(), features=arguments.out / "features")
-                generate(
-                    run,
-                    data,
-                    run / "predictions.jsonl",
-                    split="test",
-                    decoding=config.decoding,
-                    features=arguments.out / "features",
-                    progress=tqdm,
-                )
+                config = settings_of(jima, seed, arguments.weights, arguments.epochs)
+                train_and_write(config, data, run, arguments.out / "features")
         reports = {
             arm: [read_predictions(run / "predictions.jsonl") for run in arm_runs] for arm, arm_runs in runs.items()
         }
@@ -129,15 +119,15 @@ def main() -> None:
         draw(found, arguments.plot)
 
 
-def recipe(jima: JimaConfig | None, seed: int, weights: Path, epochs: int) -> RunConfig:
+def settings_of(jima: JimaSettings | None, seed: int, weights: Path, epochs: int) -> RunConfig[Any]:
     """The demo's sizes and rates on a frozen image encoder."""
-    base = demo()
+    base = recipe("demo")
     return replace(
         base,
+        system="jima" if jima else "baseline",
+        method=jima or NoSettings(),
         backbone=BackboneConfig(name="mobilenetv2_100", weights=str(weights), trainable=False),
-        model=replace(base.model, method="jima" if jima else "baseline"),
         train=replace(base.train, epochs=epochs, min_epochs=epochs),
-        jima=jima or JimaConfig(),
         seed=seed,
     )
 

@@ -20,14 +20,15 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rayscribe.checkpoint import TrainedModel, load_model
+from rayscribe.checkpoint import load_model
 from rayscribe.data.conditions import study_conditions
 from rayscribe.data.dataset import Row, StudyDataset, collate
 from rayscribe.data.images import evaluation_square, read_image
 from rayscribe.data.manifest import read_manifest
-from rayscribe.data.split_reports import cleaned_report
+from rayscribe.data.split_reports import SplitReports, cleaned_report
 from rayscribe.labels import POSITIVE
 from rayscribe.methods.kif_isd import KnowledgeStage
+from rayscribe.methods.method import TrainedModel
 from rayscribe.study import Study
 
 _SHOWN = 6
@@ -57,13 +58,12 @@ def attention(trained: TrainedModel, studies: list[Study], features: Path | None
     """Mean over heads, of the patches of all views one after another (S, P, N)."""
     model, config = trained.model, trained.config
     (stage,) = [stage for stage in model.stages if isinstance(stage, KnowledgeStage)]
-    neighbours = trained.resources.neighbours(studies, config, features=features)
     data = StudyDataset(
         SplitReports.blank(studies),
         trained.tokenizer,
         text=config.text,
         images=config.images,
-        extras=trained.resources.extras(studies),
+        extras=trained.resources.extras(studies, features=features),
     )
     found: list[Tensor] = []
     for start in range(0, len(studies), 16):

@@ -30,35 +30,36 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from jima import cell  # the script beside this one
-from rayscribe.config_methods import DiagnosisConfig, DistillConfig, KifConfig
-from rayscribe.methods.recipes import demo
-from tqdm import tqdm
+from common import plugged, train_and_write  # the files beside this one
+from jima import cell
 
 from rayscribe.cli.build_graph import build_graph
 from rayscribe.cli.build_retrieval import build_retrieval
 from rayscribe.cli.prepare import write_phantom_manifest
-from rayscribe.config import BackboneConfig, RunConfig
+from rayscribe.config import BackboneConfig, MethodSettings, NoSettings, RunConfig
 from rayscribe.data.manifest import Manifest, read_manifest
 from rayscribe.data.phantom_truth import PhantomConfig
 from rayscribe.data.predictions import read_predictions
 from rayscribe.evaluation.protocol import Protocol, reference_reports
-from rayscribe.inference.split import generate
 from rayscribe.labels import OBSERVATIONS
+from rayscribe.methods import recipe
+from rayscribe.methods.distill import IsdSettings
+from rayscribe.methods.kif_isd import KifSettings
 from rayscribe.methods.knowledge_graph import Graph
+from rayscribe.methods.promptmrg import PromptMrgSettings
 from rayscribe.metrics.clinical import clinical, per_observation
 from rayscribe.metrics.diversity import diversity
 from rayscribe.metrics.labeler import RuleLabeler
 from rayscribe.metrics.overlap import overlap
 from rayscribe.metrics.statistics import Floats, Rows, differences, holm, joined, p_text
-from rayscribe.training.run import train
 
 WORLD = PhantomConfig(studies=1000, size=104, abnormal=0.5, rare=0.15, variety=0.2, train=0.5, val=0.05)
-KIF = KifConfig(width=128, hidden=256, node_heads=4, patch_heads=4)
-ARMS: dict[str, KifConfig | None] = {
+KIF = KifSettings(width=128, hidden=256, node_heads=4, patch_heads=4)
+ARMS: dict[str, KifSettings | None] = {
     "baseline": None,
     "promptmrg": None,
     "kif": KIF,
@@ -68,7 +69,7 @@ ARMS: dict[str, KifConfig | None] = {
 }
 TAUGHT = ("baseline", "promptmrg", "kif")
 AGAIN = " II"
-DISTILL = DistillConfig(features="encoded")  # the image encoder is frozen
+ISD = IsdSettings(features="encoded")  # the image encoder is frozen
 EXAMPLE = "ce_f1_example_14_uncertain_negative"
 TOGETHER = "f1_together"
 SCORES = (TOGETHER, EXAMPLE, "ce_f1_macro_14_uncertain_negative", "abnormal_f1", "bleu4", "cider")
@@ -89,14 +90,14 @@ def main() -> None:
     for seed in range(arguments.seeds):
         for arm in ARMS:
             run = out / f"{arm}-{seed}"
-            config = recipe(arm, seed, out, arguments.weights, arguments.epochs)
-            trained(config, data, run, features)
+            config = settings_of(arm, seed, out, arguments.weights, arguments.epochs)
+            train_and_write(config, data, run, features)
             runs.setdefault(arm, []).append(run)
             if arm in TAUGHT:
                 again = out / f"{arm}-{seed}-again"
                 # Another seed, as for any second run; the first generation's weights are not the start.
-                taught = replace(config, distill=replace(DISTILL, teacher=str(run)), seed=100 + seed)
-                trained(taught, data, again, features)
+                taught = plugged(replace(config, seed=100 + seed), "isd", replace(ISD, teacher=str(run)))
+                train_and_write(taught, data, again, features)
                 runs.setdefault(arm + AGAIN, []).append(again)
     manifest = read_manifest(data)
     reports = {arm: [read_predictions(run / "predictions.jsonl") for run in found] for arm, found in runs.items()}
@@ -119,28 +120,28 @@ def prepare(data: Path, out: Path, weights: Path, features: Path) -> None:
         build_graph([str(data), "--out", str(out / "graph.json")])
 
 
-def trained(config: RunConfig, data: Path, run: Path, features: Path) -> None:
-    train(config, data, run, resume=(run / "config.yaml").exists(), features=features)
-    out = run / "predictions.jsonl"
-    generate(run, data, out, split="test", decoding=config.decoding, features=features, progress=tqdm)
-
-
-def recipe(arm: str, seed: int, out: Path, weights: Path, epochs: int) -> RunConfig:
+def settings_of(arm: str, seed: int, out: Path, weights: Path, epochs: int) -> RunConfig[Any]:
     """The demo's sizes on a frozen image encoder."""
-    base, kif = demo(), ARMS[arm]
-    method = "kif" if kif else arm
-    if arm == "data" and kif:
-        kif = replace(kif, graph=str(out / "graph.json"))
-    diagnoses = method != "baseline"
+    base, kif = recipe("demo"), ARMS[arm]
     return replace(
         base,
+        system="kif" if kif else arm,
+        method=method_of(arm, kif, out),
         backbone=BackboneConfig(name="mobilenetv2_100", weights=str(weights), trainable=False),
-        model=replace(base.model, method=method),  # type: ignore[arg-type]
         train=replace(base.train, epochs=epochs, min_epochs=epochs, warmup_steps=60, label_smoothing=0.1),
-        diagnosis=DiagnosisConfig(retrieval=str(out / "retrieval")) if diagnoses else DiagnosisConfig(),
-        kif=kif or KifConfig(),
         seed=seed,
     )
+
+
+def method_of(arm: str, kif: KifSettings | None, out: Path) -> MethodSettings:
+    """All arms but the baseline retrieve reports."""
+    if arm == "baseline":
+        return NoSettings()
+    diagnosis = PromptMrgSettings(retrieval=str(out / "retrieval"))
+    if kif is None:
+        return diagnosis
+    graph = str(out / "graph.json") if arm == "data" else kif.graph
+    return replace(kif, diagnosis=diagnosis, graph=graph)
 
 
 def connected(graph: Graph) -> list[str]:
