@@ -1,7 +1,7 @@
 """R2Gen's encoder-decoder and search in the published form: no caches, the whole prefix at every step.
 
 Our own plain code, written from the paper and from the names in the published checkpoints. It is what `rayscribe` is
-measured against, in speed (`decoding.py`) and in results (`tests/test_import_r2gen.py`). Nothing here is meant to be fast.
+measured against, in speed (`decoding.py`) and in results (`tests/cli/test_import_r2gen.py`). Nothing here is meant to be fast.
 
 Shapes: B studies, K beams, R rows (studies x beams), N patches, T positions, G memory slots, H heads, D width, E = D / H,
 M = G x D, C backbone channels, W vocabulary.
