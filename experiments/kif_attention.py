@@ -28,7 +28,7 @@ from rayscribe.data.manifest import read_manifest
 from rayscribe.data.split_reports import SplitReports, cleaned_report
 from rayscribe.labels import POSITIVE
 from rayscribe.methods.kif_isd import KnowledgeStage
-from rayscribe.methods.method import TrainedModel
+from rayscribe.methods.method import Lookup, TrainedModel
 from rayscribe.study import Study
 
 _SHOWN = 6
@@ -63,7 +63,7 @@ def attention(trained: TrainedModel, studies: list[Study], features: Path | None
         trained.tokenizer,
         text=config.text,
         images=config.images,
-        extras=trained.resources.extras(studies, features=features),
+        extras=trained.resources.extras(studies, Lookup(features=features)),
     )
     found: list[Tensor] = []
     for start in range(0, len(studies), 16):
