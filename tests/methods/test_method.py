@@ -36,6 +36,7 @@ def test_every_plug_in_goes_around_every_host(host: str, plug_in: str) -> None:
     method = find_method(f"{host}+{plug_in}")
     assert method.innermost is methods()[host] and method.name == f"{host}+{plug_in}"
     assert (method.generation is not None) == ("isd" in plug_in)
+    assert recipe(f"{host}+{plug_in}").system == f"{host}+{plug_in}"
 
 
 @pytest.mark.parametrize("name", [*HOSTS, "r2gen_cmn+ithn", "kif+isd", "r2gen+isd+ithn"])

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rayscribe.drafts import Draft
 
 Preset = Literal["greedy", "koehler"]
-"Names of `rayscribe.config.PRESETS`."
+"Names of `rayscribe.drafts.PRESETS`."
 
 
 def generate_verb(arguments: list[str]) -> None:

@@ -11,7 +11,7 @@ from difflib import get_close_matches
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -82,8 +82,10 @@ def recipe(name: str) -> RunConfig[Any]:
     run = known[host]()
     for plug_in in around:
         system = f"{run.system}{PLUS}{plug_in}"
-        _, plug_in_settings = get_args(find_method(system).settings)  # refuses what does not go together
-        run = replace(run, system=system, method=Plugged(host=run.method, plug_in=plug_in_settings()))
+        find_method(system)  # refuses what does not go together
+        record = _enough([plug_in])[plug_in]
+        settings = record.defaults(run) if record.defaults else record.settings()
+        run = replace(run, system=system, method=Plugged(host=run.method, plug_in=settings))
     return run
 
 

@@ -349,6 +349,11 @@ def r2gen_cmn_ithn() -> RunConfig[Plugged[R2GenCmnSettings, IthnSettings]]:
     )
 
 
+def _defaults(host: RunConfig[Any]) -> IthnSettings:
+    """Of what the decoder looks at where no report's loss reaches the image encoder."""
+    return IthnSettings(image="encoded" if isinstance(innermost(host.method), JimaSettings) else "backbone")
+
+
 def _inputs(run: RunConfig[Any], source: Source) -> Inputs:
     least = 2 * source.processes
     if run.train.batch_size < least:
@@ -381,6 +386,7 @@ METHOD = Method(
         Published(setting="method.negative", value="released", source="released code: its projection mixes the batch"),
     ),
     around=_around,
+    defaults=_defaults,
     is_last=True,
     inputs=_inputs,
 )

@@ -301,6 +301,8 @@ class Method(Generic[S]):
     "a plug-in: the run of the host, the plug-in's settings, the host, `Known.value`, feed"
     host: Method[Any] | None = None
     "of a composed record: what the last plug-in goes around"
+    defaults: Callable[[RunConfig[Any]], Any] | None = None
+    "a plug-in's settings around this host's run, where some hosts need others than the usual ones"
     is_last: bool = False
     "a plug-in that no other can go around"
     generation: Callable[[RunConfig[S], Path | None], RunConfig[S]] | None = None
