@@ -39,6 +39,7 @@ from rayscribe.models.classifier import class_map
 from rayscribe.models.folder import read_weights
 from rayscribe.settings import settings_from_yaml, to_yaml
 from rayscribe.study import Batch, Study
+from rayscribe.training.learner import Place
 from rayscribe.training.run import train
 from training_runs import assert_same, call_until_killed, logged, weights
 
@@ -458,11 +459,12 @@ def test_a_model_a_finding_needs_a_folder_each_and_finished_ones_hold_to_their_s
     write_manifest(tmp_path / "codes.parquet", Manifest(studies=tuple(studies), provenance={}))
     config = small(cohort=CohortConfig(labels="codes"))
     with pytest.raises(InputError, match="would share a run's folder"):
-        train_each(config, tmp_path / "codes.parquet", tmp_path / "codes", say=lambda text: None)
+        train_each(config, Place(data=tmp_path / "codes.parquet", run=tmp_path / "codes"))
     config = small(cohort=CohortConfig(findings=FINDINGS[:1]), train=replace(small().train, epochs=1))
-    train_each(config, world, tmp_path / "run", say=lambda text: None)
+    place = Place(data=world, run=tmp_path / "run")
+    train_each(config, place)
     with pytest.raises(InputError, match="started with other settings"):
-        train_each(replace(config, dropout=0.2), world, tmp_path / "run", resume=True, say=lambda text: None)
+        train_each(replace(config, dropout=0.2), replace(place, resume=True))
 
 
 def test_a_table_of_findings_comes_from_the_views_of_the_training() -> None:

@@ -399,7 +399,7 @@ def test_a_model_needs_neither_entities_nor_task(world: Path, tmp_path: Path) ->
     ids = [f'"{study}",heart lungs' for study in load_ids(world)]
     entities.write_text("id,entities\n" + "\n".join(ids) + "\n")
     train(small_jima(epochs=1, entities=str(entities), adapter=8), world, tmp_path / "run")
-    assert "behind it a trained adapter of width 8" in (tmp_path / "run" / "README.md").read_text()
+    assert "adapter | width 8, trained, behind the image encoder" in (tmp_path / "run" / "README.md").read_text()
     entities.unlink()
     trained = load_model(tmp_path / "run")
     names = load_file(tmp_path / "run" / "model.safetensors").keys()

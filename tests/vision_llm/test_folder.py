@@ -16,11 +16,12 @@ from safetensors.torch import save_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 from vision_llm_settings import short
 
+from rayscribe.api import open_reporter
 from rayscribe.data.manifest import read_manifest
 from rayscribe.drafts import DecodingConfig, first_reports
 from rayscribe.errors import InputError
 from rayscribe.files import beside
-from rayscribe.inference.split import generate
+from rayscribe.inference.split import SplitJob, write_predictions
 from rayscribe.vision_llm import base as base_module
 from rayscribe.vision_llm import reporter as reporter_module
 from rayscribe.vision_llm.base import base_digest, base_folder
@@ -135,13 +136,14 @@ def test_reports_of_a_base_asked_otherwise_are_not_gone_on_with(
     bases: dict[str, Path], handful: Path, tmp_path: Path
 ) -> None:
     config, out = short(bases["llava"]), tmp_path / "out.jsonl"
-    ask = {"split": "test", "decoding": DecodingConfig(beams=1, max_tokens=3)}
-    wrap_base(config, tmp_path / "base")
-    generate(tmp_path / "base", handful, out, **ask)
+    greedy = DecodingConfig(beams=1, max_tokens=3)
+    job = SplitJob(model=tmp_path / "base", data=handful, out=out, split="test", decoding=greedy)
+    wrap_base(config, job.model)
+    write_predictions(open_reporter(job.model), job)
     shutil.rmtree(tmp_path / "base")
     wrap_base(replace(config, prompt=replace(config.prompt, instruction="Look.")), tmp_path / "base")
     with pytest.raises(InputError, match="reports of another model"):
-        generate(tmp_path / "base", handful, out, **ask)
+        write_predictions(open_reporter(job.model), job)
 
 
 def test_damaged_adapters_and_pickles_are_refused(tuned: Path, bases: dict[str, Path], tmp_path: Path) -> None:
