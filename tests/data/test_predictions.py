@@ -51,6 +51,8 @@ def test_every_form_gives_the_same_reports(tmp_path: Path, name: str) -> None:
         ("a.csv", "id,report\nx,one, two\n", "line 2: not as many fields"),
         ("a.csv", "id,report\nx\n", "line 2: not as many fields"),
         ("a.csv", "id,report\n", "holds no report"),
+        ("a.csv", 'id,report\nx,"one" two\n', "not a readable .csv file"),
+        ("a.json", '[{"id": true, "report": "y"}]', "record 1: not .* the id is one of"),
         ("a.json", "[1, 2]", "record 1: not"),
         ("a.json", '{"x": {"findings": "y"}}', "record x: not"),
         ("a.json", '[{"report": "y"}]', "record 1: not"),

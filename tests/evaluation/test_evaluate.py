@@ -151,6 +151,34 @@ def test_seeds_of_one_system_are_averaged_and_listed(scored: dict[str, Path]) ->
     assert single["deviation"] is None
 
 
+def test_seeds_stand_against_as_many_seeds_or_one(scored: dict[str, Path], tmp_path: Path) -> None:
+    seeds = [tmp_path / f"{number}.json" for number in range(5)]
+    for path in seeds:
+        path.write_text(scored["half"].read_text())
+    with pytest.raises(InputError, match="3 seeds against 2; give both systems the same number"):
+        compare(
+            [read_entry(f"a={seeds[0]},{seeds[1]}"), read_entry(f"b={seeds[2]},{seeds[3]},{seeds[4]}")], resamples=FEW
+        )
+
+
+def test_a_study_without_the_section_has_no_reference(world: Path) -> None:
+    manifest = read_manifest(world)
+    bare, *others = manifest.split("test")
+    studies = tuple(
+        replace(study, findings="" if study.id == bare.id else study.findings) for study in manifest.studies
+    )
+    assert set(reference_reports(replace(manifest, studies=studies), "test", Protocol())) == {one.id for one in others}
+
+
+def test_floors_of_training_reports_need_train_and_val(world: Path, tools: Tools) -> None:
+    manifest = read_manifest(world)
+    kept = replace(manifest, studies=tuple(study for study in manifest.studies if study.split != "val"))
+    references = reference_reports(kept, "test", Protocol())
+    result = evaluate(references, kept, split="test", protocol=Protocol(), tools=tools)
+    assert result["floors"].keys() == {"shuffled"}
+    assert "no floor from training reports: the manifest lacks train or val" in result["notes"]
+
+
 def test_two_protocols_are_never_compared(scored: dict[str, Path], world: Path, tools: Tools, tmp_path: Path) -> None:
     manifest = read_manifest(world)
     protocol = Protocol(references="r2gen_compat", threshold=1, max_length=12)

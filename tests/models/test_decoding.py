@@ -182,6 +182,24 @@ def test_a_length_penalty_prefers_longer_reports() -> None:
     assert sum(len(one[0].tokens) for one in long) > sum(len(one[0].tokens) for one in short)
 
 
+def test_more_reports_than_beams_widen_the_search() -> None:
+    found = decode(small_model().decoder, patches(), OWN, DecodingConfig(beams=1), max_tokens=6, best=3)
+    assert all(len({one.tokens for one in best}) == 3 for best in found)
+
+
+def test_a_drawn_report_has_the_probability_of_its_words_and_its_end() -> None:
+    model, encoded = small_model(), patches()
+    with torch.no_grad():
+        model.decoder.head.bias[OWN.end] += 2  # reports of different lengths, so that some end before others
+    found = decode(model.decoder, encoded, OWN, DecodingConfig(strategy="sample"), max_tokens=8, best=4)
+    assert len({len(one.tokens) for best in found for one in best}) > 1
+    for study, best in enumerate(found):
+        for one in best:
+            tokens = one.tokens if len(one.tokens) == 8 else (*one.tokens, OWN.end)
+            expected = _masked_log_probability(model, encoded, study, tokens, OWN)
+            assert one.log_probability == pytest.approx(expected, abs=1e-4)
+
+
 def test_sampling_repeats_with_its_seed_alone() -> None:
     model, encoded = small_model(), patches()
     config = DecodingConfig(strategy="sample", seed=3)
