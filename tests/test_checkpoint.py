@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from conftest import small_config
-from rayscribe.checkpoint import load_model, save_model
+from rayscribe.checkpoint import FittedModel, load_fitted, load_model, save_fitted, save_model
 from rayscribe.config import BackboneConfig
 from rayscribe.data.manifest import read_manifest
 from rayscribe.data.tokenizer import Tokenizer
@@ -24,9 +24,9 @@ from rayscribe.inference.reporter import draft_reports, read_study
 from rayscribe.inference.writer import ModelWriter
 from rayscribe.methods import find_method, recipe, run_from_yaml
 from rayscribe.methods.build import build_model
-from rayscribe.methods.method import TrainedModel
+from rayscribe.methods.method import Fitted, TrainedModel
 from rayscribe.models.backbones import Backbone
-from rayscribe.settings import to_yaml
+from rayscribe.settings import settings_from_yaml, to_yaml
 from rayscribe.study import Study
 
 
@@ -132,6 +132,72 @@ def test_a_folder_that_does_not_fit_says_what_differs(
     harm(broken)
     with pytest.raises(InputError, match=message):
         load_model(broken)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"config": []}, "has no config"),
+        ({"config": {"system": "r2gen"}}, "written by another version|method"),
+        ({"config": {"system": "nowhere", "method": {}}}, "no method 'nowhere'.*a package that enters it may not be"),
+        ({"data": None}, "has no data"),
+        ({"training": 3}, "has no training"),
+    ],
+)
+def test_a_model_json_that_lacks_something_is_named(
+    change: dict[str, object], message: str, folder: Path, tmp_path: Path
+) -> None:
+    broken = shutil.copytree(folder, tmp_path / "broken")
+    about = json.loads((broken / "model.json").read_text())
+    (broken / "model.json").write_text(json.dumps(about | change))
+    with pytest.raises(InputError, match=message) as error:
+        load_model(broken)
+    assert str(broken / "model.json") in str(error.value)
+
+
+@pytest.mark.parametrize("part", ["method", "text", "model"])
+def test_a_part_of_the_settings_that_is_no_mapping_is_named(part: str, folder: Path, tmp_path: Path) -> None:
+    broken = shutil.copytree(folder, tmp_path / "broken")
+    about = json.loads((broken / "model.json").read_text())
+    about["config"][part] = [1]
+    (broken / "model.json").write_text(json.dumps(about))
+    with pytest.raises(InputError, match=r"model\.json: .*in place of the settings of"):
+        load_model(broken)
+
+
+def test_what_was_fitted_is_read_as_it_was_saved(tmp_path: Path) -> None:
+    """Tensors that share memory and texts whose keys JSON turns into words included."""
+    rows = torch.arange(12.0).reshape(4, 3)
+    backbone = Backbone(BackboneConfig(name="test_resnet", trainable=False))
+    fitted = Fitted(weights={"rows": rows, "first": rows[:2]}, texts={"by": {1: "a", 2: "b", 10: "c"}})
+    config = replace(small_config("baseline"), backbone=BackboneConfig(name="test_resnet", trainable=False))
+    trained = FittedModel(
+        method=find_method("baseline"), config=config, backbone=backbone, fitted=fitted, data={}, training={}
+    )
+    save_fitted(tmp_path, trained)
+    found = load_fitted(tmp_path)
+    assert torch.equal(found.fitted.weights["first"], rows[:2]) and torch.equal(found.fitted.weights["rows"], rows)
+    assert found.fitted.texts == {"by": {"1": "a", "2": "b", "10": "c"}} and found.config == config
+    with pytest.raises(InputError, match="holds a method that was fitted in closed form; a report model is needed"):
+        load_model(tmp_path)
+    about = json.loads((tmp_path / "model.json").read_text())
+    (tmp_path / "model.json").write_text(json.dumps(about | {"texts": {}}))
+    with pytest.raises(InputError, match="are not of one run"):
+        load_fitted(tmp_path)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ManyKinds:
+    table: Path | None = None
+    place: Path = Path("here")
+    words: list[str] = field(default_factory=list)
+    pair: tuple[float, float] = (0.0, 1.0)
+
+
+def test_settings_hold_paths_lists_and_tuples() -> None:
+    config = ManyKinds(table=Path("a/b.csv"), words=["x"], pair=(1.0, 2.0))
+    assert settings_from_yaml(ManyKinds, to_yaml(config), "text") == config
+    assert settings_from_yaml(ManyKinds, to_yaml(ManyKinds()), "text") == ManyKinds()
 
 
 def test_settings_survive_yaml() -> None:

@@ -133,7 +133,7 @@ def test_what_0_3_said_of_a_run_is_said_today(old: Path) -> None:
         (["r2gen", "--model.method", "jima"], "--model.method is now train METHOD"),
         (["r2gan"], "no recipe 'r2gan', did you mean r2gen"),
         (["r2gen+itn"], "no method 'itn', did you mean ithn"),
-        (["ithn+isd"], "no recipe 'ithn'"),
+        (["ithn+isd"], "the recipe ithn is now `r2gen_cmn+ithn`"),
         (["r2gen+jima"], "jima is a method of its own, not a plug-in"),
         (["r2gen+ithn+isd"], "no plug-in goes around the last one; write r2gen+isd+ithn"),
     ],

@@ -30,9 +30,11 @@ from rayscribe.methods.method import CardLine, Fitted, Method, TrainedModel
 from rayscribe.models.backbones import Backbone
 from rayscribe.models.folder import (
     FITTED,
+    REPORT_MODEL,
     WEIGHTS,
     facts_of,
     load_weights,
+    named_tensors,
     read_facts,
     read_weights,
     write_tensors,
@@ -41,14 +43,13 @@ from rayscribe.models.folder import (
 from rayscribe.provenance import terms_of
 from rayscribe.settings import to_plain
 
-_FORMAT = "rayscribe-model-1"
 _BACKBONE_PART, _FITTED_PART = "backbone.", "fitted."
 
 
 def save_model(folder: Path, trained: TrainedModel) -> None:
     """Every file is replaced as a whole; the weights last, so that an interrupted save leaves a folder that loads."""
     about = {
-        "format": _FORMAT,
+        "format": REPORT_MODEL,
         "rayscribe": __version__,
         "disclaimer": DISCLAIMER,
         "config": to_plain(trained.config),
@@ -95,22 +96,33 @@ def load_model(folder: Path, device: torch.device | str = "cpu") -> TrainedModel
 
 def read_config(folder: Path) -> RunConfig[Any]:
     """The settings of a model, without loading weights."""
+    path, about = folder / "model.json", facts_of(folder)
     try:
-        return run_from_plain(facts_of(folder)["config"])
-    except (TypeError, KeyError) as error:
-        raise InputError(f"{folder / 'model.json'}: {error}; the model was written by another version") from error
+        return run_from_plain(about["config"])
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    except (TypeError, KeyError, AttributeError) as error:
+        raise InputError(f"{path}: {error}; the model was written by another version") from error
 
 
 def read_about(folder: Path) -> dict[str, Any]:
     """model.json, without loading weights."""
-    return read_facts(folder, _FORMAT)
+    return _whole(folder, read_facts(folder, REPORT_MODEL))
+
+
+def _whole(folder: Path, about: dict[str, Any]) -> dict[str, Any]:
+    """Raises InputError where model.json lacks what every model's has."""
+    if lacking := [name for name in ("config", "data", "training") if not isinstance(about.get(name), dict)]:
+        raise InputError(f"{folder / 'model.json'}: has no {lacking[0]}; copy the whole model folder")
+    return about
 
 
 def model_card(trained: TrainedModel) -> str:
     """The text that travels with the weights. It holds no report text."""
     config = trained.config
     vocabulary = f"{config.text.cleaning}, {trained.tokenizer.size} ids, threshold {config.text.threshold}"
-    lines = [("cleaning, vocabulary", vocabulary), *trained.method.card(trained)]
+    selected = ("selected at", f"epoch {trained.training.get('epoch', '?')} by validation {config.train.metric}")
+    lines = [("cleaning, vocabulary", vocabulary), *trained.method.card(trained), selected]
     return _card(config, trained.data, trained.training, lines)
 
 
@@ -132,8 +144,7 @@ def _card(
 started from {Path(config.backbone.weights).name or "random weights"} |
 | training data | {data.get("source", "not stated")}, {data.get("counts", {})}, digest {data.get("digest", "")[:16]} |
 | terms of the data | {terms_of(data)} |
-{rows}| selected at | epoch {training.get("epoch", "?")} by validation {config.train.metric} |
-| validation scores | {scores or "none"} |
+{rows}| validation scores | {scores or "none"} |
 | seed | {config.seed} |
 
 Intended use: research on report generation. The model writes fluent text whether or not the image supports it; it misses
@@ -157,7 +168,10 @@ class FittedModel:
 
 def save_fitted(folder: Path, trained: FittedModel) -> None:
     """Every file is replaced as a whole; the weights last, with a digest of the texts that go with them."""
-    texts = dict(trained.fitted.texts)
+    texts = json.loads(json.dumps(dict(trained.fitted.texts)))  # as they will be read
+    # Copies, because tensors of a fit may share memory.
+    parts = {f"{_FITTED_PART}{name}": tensor.detach().clone() for name, tensor in trained.fitted.weights.items()}
+    parts |= {f"{_BACKBONE_PART}{name}": tensor for name, tensor in named_tensors(trained.backbone).items()}
     about = {
         "format": FITTED,
         "rayscribe": __version__,
@@ -168,15 +182,16 @@ def save_fitted(folder: Path, trained: FittedModel) -> None:
         "texts": texts,
     }
     write_text(folder / "model.json", json.dumps(about, indent=2) + "\n")
-    write_text(folder / "README.md", _card(trained.config, trained.data, trained.training, []))
-    parts = {f"{_FITTED_PART}{name}": tensor for name, tensor in trained.fitted.weights.items()}
-    parts |= {f"{_BACKBONE_PART}{name}": tensor for name, tensor in trained.backbone.state_dict().items()}
+    write_text(
+        folder / "README.md",
+        _card(trained.config, trained.data, trained.training, [("fitted", "in closed form, without epochs")]),
+    )
     write_tensors(folder / WEIGHTS, parts, texts_sha256=_texts_digest(texts))
 
 
 def load_fitted(folder: Path, device: torch.device | str = "cpu") -> FittedModel:
     """The image encoder in evaluation mode, and what was fitted. Raises InputError where parts do not go together."""
-    about, config = read_facts(folder, FITTED), read_config(folder)
+    about, config = _whole(folder, read_facts(folder, FITTED)), read_config(folder)
     state, metadata = read_weights(folder / WEIGHTS)
     texts = about.get("texts", {})
     if metadata.get("texts_sha256") != _texts_digest(texts):

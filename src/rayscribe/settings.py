@@ -40,7 +40,7 @@ def to_plain(config: Any) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _plain(inner) for name, inner in value.items()}
-    return list(value) if isinstance(value, tuple) else value
+    return list(value) if isinstance(value, tuple) else str(value) if isinstance(value, Path) else value
 
 
 def from_plain(kind: type[C], plain: dict[str, Any]) -> C:
@@ -49,6 +49,8 @@ def from_plain(kind: type[C], plain: dict[str, Any]) -> C:
     Unknown names raise TypeError, so that a file of another version is not half read.
     """
     generic: Any = typing.get_origin(kind) or kind
+    if not isinstance(plain, dict):
+        raise TypeError(f"{plain!r} in place of the settings of {generic.__name__}")
     chosen = dict(zip(typing.get_args(kind) and generic.__parameters__, typing.get_args(kind), strict=True))
     hints = typing.get_type_hints(generic)
     values = {}
@@ -57,6 +59,13 @@ def from_plain(kind: type[C], plain: dict[str, Any]) -> C:
             raise TypeError(f"unknown setting {name!r} of {generic.__name__}")
         hint = chosen.get(hints[name], hints[name])
         nested = dataclasses.is_dataclass(typing.get_origin(hint) or hint)
-        values[name] = from_plain(hint, value) if nested else tuple(value) if isinstance(value, list) else value
+        values[name] = from_plain(hint, value) if nested else _value(hint, value)
     found: C = generic(**values)
     return found
+
+
+def _value(hint: Any, value: Any) -> Any:
+    """A number, a string, a path, or several of them; YAML and JSON know neither paths nor tuples."""
+    if isinstance(value, str) and Path in (hint, *typing.get_args(hint)):
+        return Path(value)
+    return tuple(value) if isinstance(value, list) and typing.get_origin(hint) is not list else value

@@ -223,8 +223,8 @@ def test_a_teacher_that_does_not_fit_is_refused(world: Path, tmp_path: Path) -> 
         (replace(base, text=replace(base.text, threshold=3)), "vocabulary"),
         (replace(base, images=replace(base.images, size=32, resize=32)), "image size"),
         (replace(base, text=replace(base.text, max_length=20)), "ids a report"),
-        (taught_by(small_config("baseline"), tmp_path / "none"), "no rayscribe model"),
-        (plugged(small_config("baseline"), "isd", IsdSettings()), "nobody teaches it; give --generations"),
+        (taught_by(small_config("baseline"), tmp_path / "none"), "no report model of rayscribe"),
+        (plugged(small_config("baseline"), "isd", IsdSettings()), "needs a teacher: give --generations"),
     ]
     for number, (config, message) in enumerate(cases):
         with pytest.raises(InputError, match=message):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -60,21 +61,40 @@ def test_as_published_says_what_it_switches_and_a_flag_wins(world: Path, tmp_pat
     small += " --method.memory-heads 2 --model.feedforward 16 --text.threshold 1 --train.epochs 1 --train.workers 0"
     command = ["train", "r2gen", "--data", world, *small.split(), "--decoding.beams", 1]
     said = rayscribe(*command, "--run", tmp_path / "run", "--as-published", "--train.bucket")
-    assert "as published: --text.legacy-ids True (released code: one id" in said
+    assert "as published: --text.legacy-ids (released code: one id" in said
+    assert "bucket" not in said
     found = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
     assert found["text"]["legacy_ids"] is True and found["train"]["bucket"] is True
 
 
 def test_a_setting_is_shown_by_its_flag() -> None:
-    shown = [flag_of(one.setting, "r2gen+isd+ithn") for one in find_method("r2gen+isd+ithn").published]
+    shown = [flag_of(one.setting, "r2gen+isd+ithn", one.value) for one in find_method("r2gen+isd+ithn").published]
     assert shown == [
         "--text.legacy-ids",
-        "--train.bucket",
-        "--method.isd.reduction",
-        "--method.isd.response",
-        "--method.isd.grams",
-        "--method.ithn.negative",
+        "--train.no-bucket",
+        "--method.isd.reduction batchmean",
+        "--method.isd.response 0.01",
+        "--method.isd.grams joined",
+        "--method.ithn.negative released",
     ]
+
+
+def test_what_cannot_be_composed_is_refused_with_what_can(rayscribe: Command, world: Path, tmp_path: Path) -> None:
+    for name, message in {
+        "isd": "isd is plugged into a method: METHOD+isd",
+        "r2gen+isd+isd": "duplicate isd; name it once",
+        "kif_isd+ithn": "the recipe kif_isd is now",
+    }.items():
+        assert message in rayscribe("train", name, "--data", world, "--run", tmp_path / "run", code=1)
+    command = ["--data", world, "--run", tmp_path / "run", "--generations", "2"]
+    assert "; train r2gen+isd+ithn" in rayscribe("train", "r2gen+ithn", *command, code=1)
+
+
+def test_a_record_holds_nothing_that_nobody_asks_for() -> None:
+    with pytest.raises(ValueError, match="a fit needs a reporter"):
+        replace(methods()["baseline"], fit=lambda run, material: None)
+    with pytest.raises(ValueError, match="a plug-in has no norms"):
+        replace(methods()["isd"], norms=methods()["r2gen"].norms)
 
 
 def test_settings_of_another_method_cannot_be_given(tmp_path: Path, world: Path, rayscribe: Command) -> None:

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from rayscribe import methods
+from rayscribe.api import open_reporter
+from rayscribe.drafts import DecodingConfig
 from rayscribe.errors import InputError
 from training_runs import assert_same, logged, weights
 
@@ -32,10 +34,10 @@ def entered(folder: Path, **modules: str) -> Path:
 
 @pytest.fixture
 def forget() -> Iterator[None]:
-    """The table is read once a process."""
-    methods.methods.cache_clear()
+    """The packages are looked at once a process."""
+    methods._entered.cache_clear()
     yield
-    methods.methods.cache_clear()
+    methods._entered.cache_clear()
 
 
 @pytest.fixture
@@ -79,6 +81,11 @@ def test_a_toy_trains_generates_predicts_and_is_evaluated(
         assert set(reports) <= set(about["texts"]["reports"]) and len(set(reports)) > 1
         message = rayscribe("train", name, "--data", world, "--run", run, *setting, *features, code=1)
         assert "already holds a run" in message
+        with pytest.raises(InputError, match="--best 0: at least 1"):
+            writer = open_reporter(run)
+            writer.draft([writer.read([image])], DecodingConfig(), best=0)
+        (draft,) = writer.draft([writer.read([image])], DecodingConfig(), best=3)
+        assert any("3 reports were asked for; this model writes 1" in warning for warning in draft.warnings)
         assert "the fit is complete" in rayscribe(
             "train", name, "--data", world, "--run", run, *setting, *features, "--resume"
         )
@@ -125,11 +132,11 @@ def test_plug_ins_go_around_a_toy_too(toys: Path, world: Path, tmp_path: Path, r
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ({"broken": "no_such_module:METHOD"}, r"toys: its method 'broken' cannot be loaded .*no_such_module"),
-        ({"toy_gate": "toy_gate:NOTHING"}, r"toys: its method 'toy_gate' cannot be loaded .*NOTHING"),
-        ({"other": "toy_gate:METHOD"}, r"toys: toy_gate:METHOD is no Method named 'other'"),
-        ({"toy_gate": "toy_gate:GateSettings"}, r"is no Method named 'toy_gate'"),
-        ({"r2gen": "rayscribe.methods.r2gen:METHOD"}, r"toys: enters a method 'r2gen', which exists"),
+        ({"broken": "no_such_module:METHOD"}, r"toys: cannot load its method 'broken' .*no_such_module"),
+        ({"toy_gate": "toy_gate:NOTHING"}, r"toys: cannot load its method 'toy_gate' .*NOTHING"),
+        ({"other": "toy_gate:METHOD"}, r"toys: .*toy_gate:METHOD is the method 'toy_gate'"),
+        ({"toy_gate": "toy_gate:GateSettings"}, r"toys: .*GateSettings is no Method"),
+        ({"no_python": "no_python:METHOD"}, r"toys: cannot load its method 'no_python' .*invalid syntax"),
     ],
 )
 def test_a_package_that_enters_something_else_is_named(
@@ -137,8 +144,22 @@ def test_a_package_that_enters_something_else_is_named(
 ) -> None:
     monkeypatch.syspath_prepend(str(TOYS))
     monkeypatch.syspath_prepend(str(entered(tmp_path / "site", **entry)))
-    with pytest.raises(InputError, match=message):
-        methods.methods()
-    with pytest.raises(InputError, match=message):
-        methods.recipe("unheard_of")
+    (tmp_path / "site" / "no_python.py").write_text("def")
+    (name,) = entry
+    for ask in (methods.find_method, methods.recipe):
+        with pytest.raises(InputError, match=message):
+            ask(name)
+    with pytest.raises(InputError, match="no recipe 'r2gne', did you mean r2gen"):
+        methods.recipe("r2gne")
     assert methods.recipe("r2gen+isd").system == "r2gen+isd"  # what is ours works beside a broken package
+    assert set(methods.methods()) == set(methods.own_methods())
+
+
+def test_a_name_of_ours_is_not_taken_by_another_package(
+    forget: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rayscribe: Command
+) -> None:
+    site = entered(tmp_path / "site", r2gen="rayscribe.methods.baseline:METHOD")
+    monkeypatch.syspath_prepend(str(site))
+    assert methods.find_method("r2gen") is methods.own_methods()["r2gen"]
+    assert methods.broken_methods() == {"r2gen": "toys: enters a method 'r2gen', which exists; rename it"}
+    assert "r2gen_cmn" in rayscribe("train", "--help")

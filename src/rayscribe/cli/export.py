@@ -31,7 +31,7 @@ def _export_model(arguments: list[str]) -> None:
         """Copies a model for others: without logs, training states and local paths.
 
         Args:
-            model: the folder of a report model or a classifier
+            model: a model folder of any kind
             out: the folder to write
             terms_allow_it: the model learned from restricted data, and their terms allow that it is passed on
         """

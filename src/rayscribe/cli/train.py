@@ -3,6 +3,7 @@
 Annotations are evaluated here (no postponed ones), because tyro reads them from functions inside functions.
 """
 
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,14 +15,16 @@ def train_verb(arguments: list[str]) -> None:
     import tyro
 
     from rayscribe.config import RunConfig
-    from rayscribe.methods import as_published, find_method, plug_ins, recipe, recipes
-    from rayscribe.methods.compose import flag_of, flat_settings
+    from rayscribe.methods import as_published, broken_methods, find_method, plug_ins, recipe, recipes
+    from rayscribe.methods.compose import flag_of, flat_settings, value_at
     from rayscribe.methods.method import Published
     from rayscribe.methods.version_0_3 import refuse_old_names
 
     usage = "rayscribe train RECIPE[+PLUG_IN] [options] --data data.parquet --run runs/name"
     if not arguments or arguments[0].startswith("-"):
         known = [*recipes(), *(f"...+{name}" for name in plug_ins())]
+        for fault in broken_methods().values():
+            print(f"note: {fault}", file=sys.stderr)
         choice(arguments, known, "recipe", usage)
     refuse_old_names(arguments[0], arguments[1:])
     base = recipe(arguments[0])
@@ -49,8 +52,12 @@ def train_verb(arguments: list[str]) -> None:
         "the paper's own choices where our defaults differ; says which"
 
     wanted = parsed(Train, arguments[1:], f"train {arguments[0]}")
-    for one in switched:
-        print(f"as published: {flag_of(one.setting, base.system)} {one.value} ({one.source})")
+    if wanted.as_published:
+        kept = [one for one in switched if value_at(wanted.config, one.setting) == one.value]
+        for one in kept:
+            print(f"as published: {flag_of(one.setting, base.system, one.value)} ({one.source})")
+        if not kept:
+            print(f"as published: no setting of {base.system} differs from ours")
     _train(wanted)
 
 

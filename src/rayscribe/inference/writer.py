@@ -64,8 +64,7 @@ def open_own(folder: Path, device: torch.device) -> Writer:
     """A report model, or what a method with a fit of its own has learned."""
     if format_of(folder) == FITTED:
         trained = load_fitted(folder, device)
-        if trained.method.reporter is None:
-            raise InputError(f"{folder}: the method {trained.config.system} has no reporter; install its package anew")
+        assert trained.method.reporter is not None, "a method with a fit has a reporter"
         return FittedWriter(
             trained=trained, drafter=trained.method.reporter(trained.config, trained.fitted), device=device
         )
@@ -147,7 +146,7 @@ class FittedWriter:
 
     def check(self, *, states: bool, features: bool) -> None:
         if states:
-            raise InputError(f"--states: {self.trained.config.system} reads no findings before it writes")
+            raise InputError(f"{self.trained.config.system} reads no findings before it writes")
 
     def studies(self, manifest: Manifest, split: str) -> list[Study]:
         return _with_section(manifest, split, self.trained.config)
@@ -169,6 +168,8 @@ class FittedWriter:
     def draft(
         self, studies: Sequence[LooseStudy], decoding: DecodingConfig, *, best: int = 1, steps: Steps = iter
     ) -> list[Draft]:
+        if best < 1:
+            raise InputError(f"--best {best}: at least 1")
         batch = loose_batch(studies, self.trained.config.images).to(self.device)
         assert batch.pixels_BVHW is not None
         with torch.inference_mode():
@@ -178,13 +179,18 @@ class FittedWriter:
         return [
             Draft(
                 reports=draft.reports[:best],
-                warnings=[*study.warnings, *draft.warnings],
+                warnings=[*study.warnings, *draft.warnings, *_too_few(draft, best)],
                 diagnosis=draft.diagnosis,
                 looks=draft.looks[:best],
                 log_probabilities=draft.log_probabilities[:best],
             )
             for draft, study in zip(drafts, studies, strict=True)
         ]
+
+
+def _too_few(draft: Draft, best: int) -> list[str]:
+    found = len(draft.reports)
+    return [f"{best} reports were asked for; this model writes {found}"] if found < best else []
 
 
 def _protocol(config: RunConfig[Any]) -> dict[str, str]:

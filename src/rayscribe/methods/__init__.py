@@ -34,21 +34,14 @@ def own_methods() -> dict[str, Method[Any]]:
     return {module.METHOD.name: module.METHOD for module in modules}
 
 
-@cache
 def methods() -> dict[str, Method[Any]]:
-    """All by name: ours, and those that installed packages enter.
+    """All by name: ours, and those of other people's packages that can be loaded."""
+    return own_methods() | _entered()[0]
 
-    Raises InputError where an entered one cannot be loaded, or has the name of another.
-    """
-    found = dict(own_methods())
-    for entry in entry_points(group=GROUP):
-        method = _entered(entry)
-        if method.name in found:
-            raise InputError(
-                f"{_package(entry)}: enters a method {method.name!r}, which exists; uninstall it, or rename it"
-            )
-        found[method.name] = method
-    return found
+
+def broken_methods() -> dict[str, str]:
+    """Names that other people's packages enter, and why they cannot be loaded."""
+    return _entered()[1]
 
 
 def find_method(system: str) -> Method[Any]:
@@ -58,9 +51,11 @@ def find_method(system: str) -> Method[Any]:
     """
     from rayscribe.methods.compose import PLUS
 
-    known = _enough(system.split(PLUS))
-    if unknown := [part for part in system.split(PLUS) if part not in known]:
-        raise InputError(_unknown("method", unknown[0], list(known)))
+    parts = system.split(PLUS)
+    known = own_methods() if set(parts) <= own_methods().keys() else methods()
+    for part in parts:
+        if part not in known:
+            raise InputError(broken_methods().get(part) or _unknown("method", part, known))
     return _composed(system)
 
 
@@ -78,12 +73,17 @@ def recipe(name: str) -> RunConfig[Any]:
     if name in known:
         return known[name]()
     if host not in known:
-        raise InputError(_unknown("recipe", host, list(known)))
+        if host in broken_methods():
+            raise InputError(broken_methods()[host])
+        if host in methods():
+            find_method(name)  # says that a plug-in is no host
+            raise InputError(f"the method {host} has no recipe; give it one of its name")
+        raise InputError(_unknown("recipe", host, known))
     run = known[host]()
     for plug_in in around:
         system = f"{run.system}{PLUS}{plug_in}"
         find_method(system)  # refuses what does not go together
-        record = _enough([plug_in])[plug_in]
+        record = methods()[plug_in] if plug_in not in own_methods() else own_methods()[plug_in]
         settings = record.defaults(run) if record.defaults else record.settings()
         run = replace(run, system=system, method=Plugged(host=run.method, plug_in=settings))
     return run
@@ -109,6 +109,21 @@ def plug_ins() -> list[str]:
     return [name for name, method in methods().items() if method.is_plug_in]
 
 
+def taught_systems(system: str) -> list[str]:
+    """The same system with a plug-in by which a run learns from an earlier one, in the order that works; empty for none."""
+    from rayscribe.methods.compose import PLUS
+
+    host, *around = system.split(PLUS)
+    found = []
+    for name in plug_ins():
+        if methods()[name].generation is not None:
+            try:
+                found.append(find_method(PLUS.join([host, name, *around])).name)
+            except InputError:  # a method that nothing goes around
+                continue
+    return found
+
+
 def as_published(run: RunConfig[Any]) -> tuple[RunConfig[Any], list[Published]]:
     """The same run with the paper's own choices where our defaults differ, and what was changed."""
     from rayscribe.config import RunConfig
@@ -132,7 +147,12 @@ def run_from_plain(plain: Mapping[str, Any]) -> RunConfig[Any]:
     from rayscribe.methods.version_0_3 import upgraded
 
     today = upgraded(plain)
-    kind: Any = RunConfig[find_method(str(today["system"])).settings]  # type: ignore[misc]
+    system = str(today["system"])
+    try:
+        method = find_method(system)
+    except InputError as error:
+        raise InputError(f"{error}; a package that enters it may not be installed") from error
+    kind: Any = RunConfig[method.settings]  # type: ignore[name-defined]
     run: RunConfig[Any] = from_plain(kind, today)
     return run
 
@@ -141,6 +161,8 @@ def run_from_yaml(text: str, source: Path | str) -> RunConfig[Any]:
     """The same from a run folder's config.yaml. Raises InputError that names `source`."""
     try:
         return run_from_plain(yaml.safe_load(text))
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from error
     except (yaml.YAMLError, TypeError, KeyError, AttributeError) as error:
         raise InputError(f"{source}: not a rayscribe configuration ({error})") from error
 
@@ -164,26 +186,36 @@ def _names(settings: type[Any]) -> set[str]:
 def _composed(system: str) -> Method[Any]:
     from rayscribe.methods.compose import PLUS, composed
 
-    return composed(system, _enough(system.split(PLUS)))
+    own = set(system.split(PLUS)) <= own_methods().keys()
+    return composed(system, own_methods() if own else methods())
 
 
-def _enough(names: Iterable[str]) -> Mapping[str, Method[Any]]:
-    """Ours where nothing else is named, so that a broken package of somebody else does not stop them."""
-    own = own_methods()
-    return own if set(names) <= own.keys() else methods()
+@cache
+def _entered() -> tuple[dict[str, Method[Any]], dict[str, str]]:
+    """Other people's methods by name, and what is wrong with those that cannot be taken."""
+    loaded: dict[str, Method[Any]] = {}
+    broken: dict[str, str] = {}
+    for entry in entry_points(group=GROUP):
+        if entry.name in own_methods() or entry.name in loaded:
+            broken[entry.name] = f"{_package(entry)}: enters a method {entry.name!r}, which exists; rename it"
+            continue
+        try:
+            loaded[entry.name] = _loaded(entry)
+        except (ImportError, AttributeError, SyntaxError, NameError, TypeError, ValueError) as error:
+            broken[entry.name] = (
+                f"{_package(entry)}: cannot load its method {entry.name!r} ({error}); mend or uninstall it"
+            )
+    return loaded, broken
 
 
-def _entered(entry: EntryPoint) -> Method[Any]:
+def _loaded(entry: EntryPoint) -> Method[Any]:
     from rayscribe.methods.method import Method
 
-    try:
-        method = entry.load()
-    except (ImportError, AttributeError) as error:
-        raise InputError(
-            f"{_package(entry)}: its method {entry.name!r} cannot be loaded ({error}); mend the package, or uninstall it"
-        ) from error
-    if not isinstance(method, Method) or method.name != entry.name:
-        raise InputError(f"{_package(entry)}: {entry.value} is no Method named {entry.name!r}")
+    method = entry.load()
+    if not isinstance(method, Method):
+        raise TypeError(f"{entry.value} is no Method")
+    if method.name != entry.name:
+        raise TypeError(f"{entry.value} is the method {method.name!r}")
     return method
 
 
@@ -191,7 +223,7 @@ def _package(entry: EntryPoint) -> str:
     return entry.dist.name if entry.dist is not None else entry.value
 
 
-def _unknown(what: str, name: str, known: list[str]) -> str:
-    near = get_close_matches(name, known, n=1)
+def _unknown(what: str, name: str, known: Iterable[str]) -> str:
+    near = get_close_matches(name, known := list(known), n=1)
     meant = f", did you mean {near[0]}" if near else ""
     return f"no {what} {name!r}{meant}; there are {', '.join(known)}"

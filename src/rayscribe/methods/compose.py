@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar, get_args
 
@@ -13,6 +13,7 @@ from rayscribe.config import MethodSettings, RunConfig
 from rayscribe.errors import InputError
 from rayscribe.methods.method import CardLine, Feed, Host, Inputs, Known, Method, Source, Start, TrainedModel
 from rayscribe.models.report_model import ReportModel
+from rayscribe.settings import to_plain
 
 _H = TypeVar("_H", bound=MethodSettings)
 _P = TypeVar("_P", bound=MethodSettings)
@@ -45,6 +46,8 @@ def plugged(host: Method[Any], plug_in: Method[Any]) -> Method[Any]:
     """The record of `host` trained with `plug_in` around it. Raises InputError where the host is no host."""
     if plug_in.around is None:
         raise InputError(f"{host.name}{PLUS}{plug_in.name}: {plug_in.name} is a method of its own, not a plug-in")
+    if plug_in.name in host.name.split(PLUS) or plug_in.name in {one.name for one in fields(host.innermost.settings)}:
+        raise InputError(f"{host.name}{PLUS}{plug_in.name}: duplicate {plug_in.name}; name it once")
     if host.fit is not None:
         raise InputError(
             f"{host.name}{PLUS}{plug_in.name}: {host.name} has no training steps that losses can be added to"
@@ -134,15 +137,26 @@ def flat_settings(method: Method[Any]) -> Any:
     return Plugged[Annotated[host, arg(name="")], Annotated[settings, arg(name=plug_in)]]  # type: ignore[valid-type]
 
 
-def flag_of(setting: str, system: str) -> str:
-    """The flag of a setting by its path in the settings of `system`: `method.plug_in.alpha` is `--method.ithn.alpha`."""
+def value_at(run: RunConfig[Any], setting: str) -> Any:
+    """The value of a setting by its path, as in YAML."""
+    part: Any = to_plain(run)
+    for step in setting.split("."):
+        part = part[step]
+    return part
+
+
+def flag_of(setting: str, system: str, value: Any) -> str:
+    """A setting as it is given by hand: `method.plug_in.alpha` of r2gen+ithn is `--method.ithn.alpha VALUE`."""
     plug_ins, shown = system.split(PLUS)[1:], []
     for step in setting.split("."):
         if step == "host":
             plug_ins.pop()
         else:
             shown.append(plug_ins.pop() if step == "plug_in" else step)
-    return "--" + ".".join(shown).replace("_", "-")
+    if value is False:
+        shown[-1] = f"no-{shown[-1]}"
+    flag = "--" + ".".join(shown).replace("_", "-")
+    return flag if isinstance(value, bool) else f"{flag} {value}"
 
 
 def composed(name: str, known: Mapping[str, Method[Any]]) -> Method[Any]:

@@ -34,7 +34,7 @@ from rayscribe.config import RunConfig
 from rayscribe.data.dataset import Order, Sampler
 from rayscribe.errors import InputError
 from rayscribe.files import sha256_of
-from rayscribe.methods.compose import PLUS, host_run, innermost
+from rayscribe.methods.compose import PLUS, host_run
 from rayscribe.methods.method import (
     CardLine,
     Feed,
@@ -51,6 +51,7 @@ from rayscribe.methods.method import (
 )
 from rayscribe.methods.promptmrg import STATE_SCORES
 from rayscribe.methods.promptmrg_reports import retrieval_digest
+from rayscribe.models.folder import REPORT_MODEL, format_of
 from rayscribe.models.report_model import Reading, ReportModel
 from rayscribe.settings import need
 from rayscribe.study import Batch
@@ -179,11 +180,11 @@ def _inputs(run: RunConfig[Any], source: Source) -> Inputs:
     teacher = run.method.plug_in.teacher
     if not teacher:
         raise InputError(
-            f"{run.system}: nobody teaches it; give --generations of 2 or more, or --method.isd.teacher MODEL"
+            f"{run.system}: needs a teacher: give --generations of 2 or more, or --method.isd.teacher MODEL"
         )
     weights = Path(teacher) / "model.safetensors"
-    if not weights.is_file():
-        raise InputError(f"{teacher}: no rayscribe model (--method.isd.teacher)")
+    if not weights.is_file() or format_of(Path(teacher)) != REPORT_MODEL:
+        raise InputError(f"{teacher}: no report model of rayscribe (--method.isd.teacher)")
 
     def known(start: Start) -> Known:
         trained = start.open_model(Path(teacher))
@@ -206,7 +207,7 @@ def _check_teacher(run: RunConfig[Any], teacher: TrainedModel, folder: Path, sta
     theirs, method = teacher.config, teacher.method.innermost
     reads_no_more = method.inputs is no_inputs and method.resources is no_resources
     differing = {
-        "method": not reads_no_more and not isinstance(innermost(theirs.method), type(innermost(run.method))),
+        "method": not reads_no_more and method.name != run.system.split(PLUS)[0],
         "vocabulary": teacher.tokenizer.digest() != start.tokenizer.digest(),
         "ids a report (--text.max-length)": theirs.text.max_length != run.text.max_length,
         "image size": theirs.images.size != run.images.size,

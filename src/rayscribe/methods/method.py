@@ -37,7 +37,7 @@ Findings = dict[str, str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lookup:
-    """How the studies of a manifest are looked at."""
+    """Where features of studies are cached, and on which device they are computed."""
 
     features: Path | None = None
     "folder of the feature cache; the user's cache folder when None"
@@ -274,7 +274,10 @@ def no_lines(trained: TrainedModel) -> list[CardLine]:
 class Method(Generic[S]):
     """What a paper changes of the baseline; every default is the baseline's own part.
 
-    `run` is the run's settings, of which `run.method` are the method's own.
+    `run` is the run's settings, of which `run.method` are the method's own. A plug-in (`around`) brings settings, inputs,
+    generation and card beside it, which get the run with the plug-in: its own settings are `run.method.plug_in`. A method with
+    a `fit` brings a reporter and may bring `inputs` for their digests; the other parts are of the gradient loop. Raises
+    ValueError for a record that brings parts which nobody would ask for.
     """
 
     name: str
@@ -313,6 +316,23 @@ class Method(Generic[S]):
     said: Callable[[ReportModel, Batch, Encoded], list[Findings]] = says_nothing
     "what a reader is shown beside the report, a study each"
     card: Callable[[TrainedModel], list[CardLine]] = no_lines
+
+    def __post_init__(self) -> None:
+        if (self.fit is None) != (self.reporter is None):
+            raise ValueError(f"the method {self.name}: a fit needs a reporter, and a reporter a fit")
+        usual = {
+            "stages": self.stages is patch_embedding,
+            "norms": self.norms is fixed_norms,
+            "prompt": self.prompt is no_prompt,
+            "start": self.start is nothing_to_start,
+            "task": self.task is report_task,
+            "resources": self.resources is no_resources,
+            "said": self.said is says_nothing,
+        }
+        unasked = [part for part, is_usual in usual.items() if not is_usual]
+        if unasked and (self.fit is not None or (self.around is not None and self.host is None)):
+            kind = "a method with a fit" if self.fit is not None else "a plug-in"
+            raise ValueError(f"the method {self.name}: {kind} has no {', '.join(unasked)}")
 
     @property
     def innermost(self) -> Method[Any]:

@@ -68,10 +68,10 @@ def upgraded(plain: Mapping[str, Any]) -> dict[str, Any]:
 
 def refuse_old_names(recipe: str, arguments: Sequence[str]) -> None:
     """Raises InputError that gives today's name of a recipe or a flag of version 0.3."""
-    if recipe in RECIPES:
-        raise InputError(
-            f"the recipe {recipe} is now `{RECIPES[recipe]}`: rayscribe train {RECIPES[recipe].split('`')[0]} ..."
-        )
+    first = recipe.partition("+")[0]
+    if first in RECIPES:
+        today = RECIPES[first]
+        raise InputError(f"the recipe {first} is now `{today}`: rayscribe train {today.split('`')[0]} ...")
     for argument in arguments:
         flag = argument.partition("=")[0].replace("_", "-")
         for old, new in FLAGS.items():

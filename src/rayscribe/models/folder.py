@@ -20,11 +20,19 @@ VISION_LLM = "rayscribe-vision-llm-1"
 "Format of a vision LLM's folder, which is told from the others before transformers is imported."
 FITTED = "rayscribe-fitted-1"
 "Format of the folder of a method that fits without gradient steps."
+REPORT_MODEL = "rayscribe-model-1"
+"Format of a report model's folder."
+_KINDS = {
+    REPORT_MODEL: "a report model",
+    FITTED: "a method that was fitted in closed form",
+    VISION_LLM: "a vision LLM",
+    "rayscribe-classifier-1": "a classifier of findings (`rayscribe classify predict`)",
+}
 
 
 def write_weights(path: Path, model: nn.Module, **metadata: str) -> None:
     """Replaced as a whole, so that an interrupted save leaves a folder that loads."""
-    write_tensors(path, _tensors(model), **metadata)
+    write_tensors(path, named_tensors(model), **metadata)
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], **metadata: str) -> None:
@@ -49,7 +57,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 def load_weights(model: nn.Module, state: dict[str, Tensor], path: Path) -> None:
     """Raises InputError where a name or a shape differs."""
-    wanted = _tensors(model)
+    wanted = named_tensors(model)
     differences = [f"{name} is missing" for name in sorted(wanted.keys() - state.keys())]
     differences += [f"{name} is unknown" for name in sorted(state.keys() - wanted.keys())]
     differences += [
@@ -63,7 +71,7 @@ def load_weights(model: nn.Module, state: dict[str, Tensor], path: Path) -> None
     model.load_state_dict(state, strict=False)  # compared above; what shares a tensor has one name in the file
 
 
-def _tensors(model: nn.Module) -> dict[str, Tensor]:
+def named_tensors(model: nn.Module) -> dict[str, Tensor]:
     """Weights and buffers by name; one that is used twice, as BERT's words are, under its first name only."""
     found: dict[str, Tensor] = {}
     known: set[int] = set()
@@ -89,7 +97,9 @@ def read_facts(folder: Path, format: str) -> dict[str, Any]:
     """model.json of a folder of this format, without loading weights."""
     about, found = facts_of(folder), format_of(folder)
     if found != format:
-        raise InputError(f"{folder / 'model.json'}: format {found!r}; {format} is needed here")
+        raise InputError(
+            f"{folder}: holds {_KINDS.get(found, f'the format {found!r}')}; {_KINDS[format]} is needed here"
+        )
     return about
 
 

@@ -161,7 +161,7 @@ def _models(service: DraftService, config: ServeConfig) -> dict[str, Any]:
                 "system": one.system,
                 "findings": one.findings,
                 "is_loaded": one.name in loaded,
-                "has_evidence": one.kind != "vision-llm",
+                "has_evidence": one.has_evidence,
             }
             for one in service.store.entries.values()
         ],

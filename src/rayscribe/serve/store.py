@@ -13,7 +13,7 @@ from rayscribe.api import open_reporter
 from rayscribe.classifiers.folder import CLASSIFIER_FORMAT, TrainedClassifier, load_classifier
 from rayscribe.errors import InputError
 from rayscribe.inference.writer import Writer
-from rayscribe.models.folder import VISION_LLM, facts_of
+from rayscribe.models.folder import FITTED, VISION_LLM, facts_of
 from rayscribe.reports.document import Author
 from rayscribe.reports.drafting import author_of
 from rayscribe.serve.problems import Problem
@@ -37,6 +37,8 @@ class ModelEntry:
     "bytes on disk, about the same in memory"
     author: Author | None
     "of its drafts; None for a classifier"
+    has_evidence: bool
+    "whether it says where it looked"
 
 
 class ModelStore:
@@ -124,4 +126,5 @@ def _entry_of(folder: Path) -> ModelEntry:
         findings=tuple(facts["findings"]) if author is None else (),
         weights=sum(file.stat().st_size for file in files),
         author=author,
+        has_evidence=facts["format"] not in (VISION_LLM, FITTED),
     )

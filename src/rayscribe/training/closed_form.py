@@ -58,15 +58,16 @@ def fit_in_closed_form(config: RunConfig[Any], place: Place, group: Processes) -
         return [np.stack([found[sha256] for sha256 in study.sha256]) for study in studies]
 
     fitted = method.fit(config, Material(training=training, validation=validation, features=features, say=place.say))
+    scores = {name: float(score) for name, score in fitted.scores.items()}
     trained = FittedModel(
         method=method,
         config=config,
         backbone=backbone,
         fitted=fitted,
         data=model_data(manifest.provenance, config, (), manifest.digest()),
-        training={"epoch": 1, "validation": dict(fitted.scores), "processes": 1},
+        training={"validation": scores, "processes": 1},
     )
     save_fitted(place.run, trained)
-    scores = ", ".join(f"{name} {value:.4f}" for name, value in fitted.scores.items())
-    place.say(f"fitted{f', validation {scores}' if scores else ''}; {place.run}")
-    return Progress(epoch=1, best_epoch=0, scores=dict(fitted.scores))
+    told = ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
+    place.say(f"fitted{f', validation {told}' if told else ''}; {place.run}")
+    return Progress(epoch=1, best_epoch=0, scores=scores)

@@ -29,6 +29,7 @@ from rayscribe.settings import settings_from_yaml, to_yaml
 
 # What a start that failed before its first step leaves behind.
 _BEFORE_TRAINING = {"config.yaml", "data.sha256", "tensorboard", SEEN}
+_OF_VERSION_0_3 = {"retrieval", "graph.json"}  # it copied what a method looks up before the first step
 
 Parse = Callable[[str, Path], Any]
 
@@ -48,7 +49,7 @@ class RunFolder:
         stored, data = path / "config.yaml", path / "data.sha256"
         if resume:
             check_same_run(path, config, data_digest, parse)
-        elif path.exists() and not {entry.name for entry in path.iterdir()} <= _BEFORE_TRAINING:
+        elif path.exists() and not {entry.name for entry in path.iterdir()} <= _BEFORE_TRAINING | _OF_VERSION_0_3:
             raise InputError(f"{path}: already holds a run; continue it with --resume, or give another --run folder")
         path.mkdir(parents=True, exist_ok=True)
         write_text(stored, to_yaml(config))

@@ -24,7 +24,7 @@ from rayscribe.data.split_reports import SplitReports
 from rayscribe.data.tokenizer import Tokenizer
 from rayscribe.errors import InputError
 from rayscribe.inference.reporter import BATCH
-from rayscribe.methods import find_method, methods, run_from_yaml
+from rayscribe.methods import find_method, run_from_yaml, taught_systems
 from rayscribe.methods.build import build_model
 from rayscribe.methods.method import Feed, Lookup, Source, Start, TrainedModel
 from rayscribe.models.bert_decoder import BertDecoder, start_from_bert, word_vectors
@@ -50,10 +50,9 @@ def train_generations(config: RunConfig[Any], place: Place, *, generations: int)
         return place.run
     taught = find_method(config.system).generation
     if taught is None:
-        teaching = [f"{config.system}+{name}" for name, one in methods().items() if one.is_plug_in and one.generation]
-        raise InputError(
-            f"--generations {generations}: {config.system} learns nothing from an earlier run; train {' or '.join(teaching)}"
-        )
+        teaching = " or ".join(taught_systems(config.system))
+        advice = f"; train {teaching}" if teaching else ""
+        raise InputError(f"--generations {generations}: {config.system} learns nothing from an earlier run{advice}")
     folders = [place.run / f"generation-{number}" for number in range(1, generations + 1)]
     if not place.resume and any(folder.exists() for folder in folders):
         raise InputError(f"{place.run}: already holds a run; continue it with --resume, or give another --run folder")
