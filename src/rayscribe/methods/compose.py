@@ -70,7 +70,7 @@ def plugged(host: Method[Any], plug_in: Method[Any]) -> Method[Any]:
         stages=lambda run, channels, words, resources: host.stages(host_run(run), channels, words, resources),
         norms=lambda run: host.norms(host_run(run)),
         prompt=lambda run: host.prompt(host_run(run)),
-        start=lambda run, model, vectors: host.start(host_run(run), model, vectors),
+        copy_words=lambda run, model, vectors: host.copy_words(host_run(run), model, vectors),
         task=parts.task,
         is_last=plug_in.is_last,
         generation=parts.generation if host.generation or plug_in.generation else None,

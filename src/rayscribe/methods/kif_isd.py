@@ -263,7 +263,7 @@ def _stages(run: RunConfig[KifSettings], channels: int, words: int, resources: R
     ]
 
 
-def _start(
+def _copy_words(
     run: RunConfig[KifSettings], model: ReportModel, vectors: Callable[[Sequence[str]], Mapping[str, Tensor]]
 ) -> str:
     """The words of the graph start from BERT's, too, where they have its width."""
@@ -285,7 +285,7 @@ METHOD = Method(
     recipes={"kif": kif, "kif_bert": kif_bert},
     stages=_stages,
     prompt=lambda run: diagnosis_prompt(run.method.diagnosis),
-    start=_start,
+    copy_words=_copy_words,
     task=lambda run, model, known, feed: diagnosis_task(run, run.method.diagnosis, model, known, feed),
     inputs=lambda run, source: diagnosis_inputs(run.method.diagnosis),
     resources=_resources,

@@ -258,7 +258,7 @@ def no_resources(run: RunConfig[Any], folder: Path | None) -> Resources:
     return NoResources()
 
 
-def nothing_to_start(run: RunConfig[Any], model: ReportModel, vectors: Callable[[Sequence[str]], Any]) -> str:
+def no_own_words(run: RunConfig[Any], model: ReportModel, vectors: Callable[[Sequence[str]], Any]) -> str:
     return ""
 
 
@@ -296,8 +296,8 @@ class Method(Generic[S]):
     norms: Callable[[RunConfig[S]], nn.Module] = fixed_norms
     "of the decoder"
     prompt: Callable[[RunConfig[S]], Prompt] = no_prompt
-    start: Callable[[RunConfig[S], ReportModel, Callable[[Sequence[str]], Any]], str] = nothing_to_start
-    "its own words start from a BERT on disk: run, model, vectors of words; returns what to say"
+    copy_words: Callable[[RunConfig[S], ReportModel, Callable[[Sequence[str]], Any]], str] = no_own_words
+    "starts the method's own words from a BERT on disk: run, model, vectors of words; returns what to say"
     task: Callable[[RunConfig[S], ReportModel, Any, Feed], Any] = report_task
     "run, model, `Known.value`, feed: a HostTask, or a Task where a plug-in is the last"
     around: Callable[[RunConfig[S], S, Host, Any, Feed], Task[Any]] | None = None
@@ -324,7 +324,7 @@ class Method(Generic[S]):
             "stages": self.stages is patch_embedding,
             "norms": self.norms is fixed_norms,
             "prompt": self.prompt is no_prompt,
-            "start": self.start is nothing_to_start,
+            "copy_words": self.copy_words is no_own_words,
             "task": self.task is report_task,
             "resources": self.resources is no_resources,
             "said": self.said is says_nothing,

@@ -55,7 +55,7 @@ class LearnerConfig(Protocol):
     def seed(self) -> int: ...
 
 
-class Sighted(Protocol):
+class ImageModel(Protocol):
     """A model that looks through an image encoder."""
 
     @property
@@ -95,7 +95,7 @@ class Learner(ABC):
         """Raises InputError where one is empty."""
 
     @abstractmethod
-    def model(self) -> Sighted:
+    def model(self) -> ImageModel:
         """With the weights that it starts from."""
 
     @abstractmethod

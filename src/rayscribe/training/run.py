@@ -207,7 +207,7 @@ class ReportLearner(Learner):
         assert isinstance(model.decoder, BertDecoder)
         start_from_bert(model.decoder, folder, words, first=self.tokenizer.size - len(words))
         self.place.say(f"decoder and {len(words)} words start from {folder}")
-        if said := self.method.start(self.config, model, partial(word_vectors, folder)):
+        if said := self.method.copy_words(self.config, model, partial(word_vectors, folder)):
             self.place.say(said)
 
     def _datasets(self, cache: FeatureCache | None, progress: ProgressBar) -> Callable[..., StudyDataset]:
