@@ -155,10 +155,10 @@ def test_seeds_stand_against_as_many_seeds_or_one(scored: dict[str, Path], tmp_p
     seeds = [tmp_path / f"{number}.json" for number in range(5)]
     for path in seeds:
         path.write_text(scored["half"].read_text())
-    with pytest.raises(InputError, match="3 seeds against 2; give both systems the same number"):
-        compare(
-            [read_entry(f"a={seeds[0]},{seeds[1]}"), read_entry(f"b={seeds[2]},{seeds[3]},{seeds[4]}")], resamples=FEW
-        )
+    two, three = f"{seeds[0]},{seeds[1]}", f"{seeds[2]},{seeds[3]},{seeds[4]}"
+    for first, second, message in ((two, three, "3 seeds against 2"), (three, two, "2 seeds against 3")):
+        with pytest.raises(InputError, match=f"{message}; give both systems the same number"):
+            compare([read_entry(f"a={first}"), read_entry(f"b={second}")], resamples=FEW)
 
 
 def test_a_study_without_the_section_has_no_reference(world: Path) -> None:
