@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -345,6 +346,9 @@ def test_priors_are_counted_or_read(tmp_path: Path) -> None:
     path = tmp_path / "priors.json"
     path.write_text('{"rates": {"Cardiomegaly": 0.222}}')
     with pytest.raises(InputError, match="no share between 0 and 1 for Enlarged Cardiomediastinum, Lung Opacity"):
+        condition_rates(str(path), known)
+    path.write_text(json.dumps({"rates": dict.fromkeys(CONDITIONS, 0.1) | {"Cardiomegaly": 1.5}}))
+    with pytest.raises(InputError, match="no share between 0 and 1 for Cardiomegaly$"):
         condition_rates(str(path), known)
     path.write_text("[]")
     with pytest.raises(InputError, match=r"not a file of priors.*build-priors"):

@@ -332,6 +332,7 @@ def test_the_command_line_says_what_is_wrong(rayscribe: Callable[..., str], tmp_
         ("Heart size is 0.52 .", "Heart size is 0.52."),
         ("a .5 cm nodule", "A .5 cm nodule"),
         ("", ""),
+        ("pH was 7.4 . the PA view", "pH was 7.4. the PA view"),
     ],
 )
 def test_what_a_model_writes_is_set_for_readers_without_another_word(written: str, read: str) -> None:
