@@ -22,7 +22,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -33,7 +32,6 @@ from rayscribe.config import RunConfig
 from rayscribe.data.dataset import Order, Sampler
 from rayscribe.data.entities import LEXICON, EntityTargets, study_entities
 from rayscribe.errors import InputError
-from rayscribe.files import sha256_of
 from rayscribe.methods.jima_curriculum import Measured, TwoTasks, chosen_S, entity_ranks, next_share, report_ranks
 from rayscribe.methods.method import (
     CardLine,
@@ -46,6 +44,7 @@ from rayscribe.methods.method import (
     Source,
     Start,
     TrainedModel,
+    file_digest,
 )
 from rayscribe.methods.r2gen import RELEASED_ORDER, need_own_decoder, r2gen_training
 from rayscribe.models.layers import Encoded, Linear, pooled
@@ -351,11 +350,7 @@ def _stages(run: RunConfig[JimaSettings], channels: int, words: int, resources: 
 
 
 def _inputs(run: RunConfig[JimaSettings], source: Source) -> Inputs:
-    entities, digests = run.method.entities, []
-    if entities != LEXICON:
-        if not Path(entities).is_file():
-            raise InputError(f"{entities}: no such file of entities (--method.entities)")
-        digests.append(sha256_of(Path(entities)))
+    digests = file_digest(run.method.entities, built_in=LEXICON, flag="--method.entities", what="entities")
 
     def known(start: Start) -> Known:
         return Known(value=_entities(run, start))

@@ -22,6 +22,8 @@ from rayscribe.data.manifest import Manifest
 from rayscribe.data.split_reports import SplitReports
 from rayscribe.data.tokenizer import Tokenizer
 from rayscribe.drafts import DecodingConfig, Draft
+from rayscribe.errors import InputError
+from rayscribe.files import sha256_of
 from rayscribe.models.layers import Encoded
 from rayscribe.models.report_model import FixedNorms, PatchEmbedding, ReportModel
 from rayscribe.progress import ProgressBar
@@ -227,6 +229,15 @@ class Published:
     "its path in RunConfig, such as text.legacy_ids"
     value: Any
     source: str
+
+
+def file_digest(source: str, *, built_in: str, flag: str, what: str) -> list[str]:
+    """Of the file that a setting names; none for what is built in. Raises InputError where there is no such file."""
+    if source == built_in:
+        return []
+    if not Path(source).is_file():
+        raise InputError(f"{source}: no such file of {what} ({flag})")
+    return [sha256_of(Path(source))]
 
 
 def patch_embedding(run: RunConfig[Any], channels: int, words: int, resources: Resources) -> list[nn.Module]:

@@ -36,7 +36,6 @@ from torch.nn import functional as F
 from rayscribe.config import ModelConfig, RunConfig, TextConfig
 from rayscribe.data.conditions import RULES, TRAINING, Conditions, condition_rates, study_conditions
 from rayscribe.errors import InputError
-from rayscribe.files import sha256_of
 from rayscribe.labels import CONDITIONS, CSV_STATES, NOT_MENTIONED, POSITIVE, STATE_NAMES, UNLABELLED
 from rayscribe.methods.method import (
     CardLine,
@@ -49,6 +48,7 @@ from rayscribe.methods.method import (
     Resources,
     Start,
     TrainedModel,
+    file_digest,
     patch_embedding,
 )
 from rayscribe.methods.promptmrg_reports import RETRIEVED, ReportBank, ReportMemory, report_bank
@@ -310,15 +310,8 @@ def diagnosis_prompt(settings: PromptMrgSettings) -> Prompt:
 
 def diagnosis_inputs(settings: PromptMrgSettings) -> Inputs:
     """States of the conditions in training and validation, and how often each is positive."""
-    digests = []
-    for flag, what, source, built_in in (
-        ("--method.labels", "labels", settings.labels, RULES),
-        ("--method.priors", "priors", settings.priors, TRAINING),
-    ):
-        if source != built_in:
-            if not Path(source).is_file():
-                raise InputError(f"{source}: no such file of {what} ({flag})")
-            digests.append(sha256_of(Path(source)))
+    of_labels = file_digest(settings.labels, built_in=RULES, flag="--method.labels", what="labels")
+    of_priors = file_digest(settings.priors, built_in=TRAINING, flag="--method.priors", what="priors")
 
     def known(start: Start) -> Known:
         training, validation = (
@@ -331,7 +324,7 @@ def diagnosis_inputs(settings: PromptMrgSettings) -> Inputs:
         start.say(f"conditions: {labelled.sum()} of {len(labelled)} labelled ({training.source})")
         return Known(value=Diagnoses(training=training, validation=validation, rates_O=rates_O))
 
-    return Inputs(digests=digests, known=known)
+    return Inputs(digests=[*of_labels, *of_priors], known=known)
 
 
 def diagnosis_task(
