@@ -348,7 +348,7 @@ def test_priors_are_counted_or_read(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no share between 0 and 1 for Enlarged Cardiomediastinum, Lung Opacity"):
         condition_rates(str(path), known)
     path.write_text(json.dumps({"rates": dict.fromkeys(CONDITIONS, 0.1) | {"Cardiomegaly": 1.5}}))
-    with pytest.raises(InputError, match="no share between 0 and 1 for Cardiomegaly$"):
+    with pytest.raises(InputError, match=r"no share between 0 and 1 for Cardiomegaly$"):
         condition_rates(str(path), known)
     path.write_text("[]")
     with pytest.raises(InputError, match=r"not a file of priors.*build-priors"):
