@@ -138,8 +138,11 @@ def test_a_folder_that_does_not_fit_says_what_differs(
     ("change", "message"),
     [
         ({"config": []}, "has no config"),
-        ({"config": {"system": "r2gen"}}, "written by another version|method"),
-        ({"config": {"system": "nowhere", "method": {}}}, "no method 'nowhere'.*a package that enters it may not be"),
+        ({"config": {"system": "r2gen"}}, "missing .*'method'; the model was written by another version"),
+        (
+            {"config": {"system": "nowhere", "method": {}}},
+            "no method 'nowhere'.*the package that provides it may not be",
+        ),
         ({"data": None}, "has no data"),
         ({"training": 3}, "has no training"),
     ],

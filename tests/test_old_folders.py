@@ -135,7 +135,7 @@ def test_what_0_3_said_of_a_run_is_said_today(old: Path) -> None:
         (["r2gen+itn"], "no method 'itn', did you mean ithn"),
         (["ithn+isd"], "the recipe ithn is now `r2gen_cmn+ithn`"),
         (["r2gen+jima"], "jima is a method of its own, not a plug-in"),
-        (["r2gen+ithn+isd"], "no plug-in goes around the last one; write r2gen+isd+ithn"),
+        (["r2gen+ithn+isd"], "ithn must come last; write r2gen+isd+ithn"),
     ],
 )
 def test_an_old_name_is_refused_with_the_new_one(arguments: list[str], message: str, rayscribe: Command) -> None:

@@ -151,7 +151,7 @@ def test_a_graph_survives_its_file(tmp_path: Path) -> None:
     [
         ({"format": "other"}, "format 'other'; this version reads rayscribe-graph-1"),
         ({"groups": [0, 1, 1]}, "not as many groups as names"),
-        ({"names": [ROOT, "a", "a", "c"]}, "a name that stands twice"),
+        ({"names": [ROOT, "a", "a", "c"]}, "a duplicate name"),
         ({"edges": [[0, 0], [1, 1], [2, 2], [3, 3]]}, "a node that is not connected to the root"),
         ({"edges": [[0, 0], [0, 1], [0, 2], [0, 3]]}, "a node that is not connected to itself"),
         ({"edges": [[0, 9]]}, "not a graph"),

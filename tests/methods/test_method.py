@@ -81,7 +81,7 @@ def test_a_setting_is_shown_by_its_flag() -> None:
 
 def test_what_cannot_be_composed_is_refused_with_what_can(rayscribe: Command, world: Path, tmp_path: Path) -> None:
     for name, message in {
-        "isd": "isd is plugged into a method: METHOD+isd",
+        "isd": "isd is a plug-in; write METHOD+isd",
         "r2gen+isd+isd": "duplicate isd; name it once",
         "kif_isd+ithn": "the recipe kif_isd is now",
     }.items():

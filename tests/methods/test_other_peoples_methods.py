@@ -1,4 +1,4 @@
-"""A package of somebody else brings a method in one file, entered through an entry point, and edits nothing elsewhere."""
+"""Another package brings a method in one file, registers it through an entry point, and edits nothing elsewhere."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_plug_ins_go_around_a_toy_too(toys: Path, world: Path, tmp_path: Path, r
         ({"broken": "no_such_module:METHOD"}, r"toys: cannot load its method 'broken' .*no_such_module"),
         ({"toy_gate": "toy_gate:NOTHING"}, r"toys: cannot load its method 'toy_gate' .*NOTHING"),
         ({"other": "toy_gate:METHOD"}, r"toys: .*toy_gate:METHOD is the method 'toy_gate'"),
-        ({"toy_gate": "toy_gate:GateSettings"}, r"toys: .*GateSettings is no Method"),
+        ({"toy_gate": "toy_gate:GateSettings"}, r"toys: .*GateSettings is not a Method"),
         ({"no_python": "no_python:METHOD"}, r"toys: cannot load its method 'no_python' .*invalid syntax"),
     ],
 )
@@ -161,5 +161,7 @@ def test_a_name_of_ours_is_not_taken_by_another_package(
     site = entered(tmp_path / "site", r2gen="rayscribe.methods.baseline:METHOD")
     monkeypatch.syspath_prepend(str(site))
     assert methods.find_method("r2gen") is methods.own_methods()["r2gen"]
-    assert methods.broken_methods() == {"r2gen": "toys: enters a method 'r2gen', which exists; rename it"}
+    assert methods.broken_methods() == {
+        "r2gen": "toys: registers a method named 'r2gen', which already exists; rename it"
+    }
     assert "r2gen_cmn" in rayscribe("train", "--help")

@@ -1,6 +1,6 @@
 """The published methods: one paper, one file, one row of this table.
 
-A package of somebody else enters its own under the entry point `rayscribe.methods`: its name, and where its `Method` is.
+Other packages register theirs through the entry point group `rayscribe.methods`: a method's name, and where its `Method` is.
 """
 
 from __future__ import annotations
@@ -35,24 +35,24 @@ def own_methods() -> dict[str, Method[Any]]:
 
 
 def methods() -> dict[str, Method[Any]]:
-    """All by name: ours, and those of other people's packages that can be loaded."""
+    """All by name: ours, and those that other packages register and that load."""
     return own_methods() | _entered()[0]
 
 
 def broken_methods() -> dict[str, str]:
-    """Names that other people's packages enter, and why they cannot be loaded."""
+    """Names that other packages register, and why they do not load."""
     return _entered()[1]
 
 
 def find_method(system: str) -> Method[Any]:
     """The record of a system such as `r2gen` or `r2gen_cmn+ithn`. Raises InputError that names the nearest.
 
-    Ours are found without a look at other people's packages.
+    Loads other packages only where a part of the name is not ours.
     """
     from rayscribe.methods.compose import PLUS
 
     parts = system.split(PLUS)
-    known = own_methods() if set(parts) <= own_methods().keys() else methods()
+    known = _enough(parts)
     for part in parts:
         if part not in known:
             raise InputError(broken_methods().get(part) or _unknown("method", part, known))
@@ -77,13 +77,13 @@ def recipe(name: str) -> RunConfig[Any]:
             raise InputError(broken_methods()[host])
         if host in methods():
             find_method(name)  # says that a plug-in is no host
-            raise InputError(f"the method {host} has no recipe; give it one of its name")
+            raise InputError(f"the method {host} has no recipe; its package must define one named {host}")
         raise InputError(_unknown("recipe", host, known))
     run = known[host]()
     for plug_in in around:
         system = f"{run.system}{PLUS}{plug_in}"
         find_method(system)  # refuses what does not go together
-        record = methods()[plug_in] if plug_in not in own_methods() else own_methods()[plug_in]
+        record = _enough([plug_in])[plug_in]
         settings = record.defaults(run) if record.defaults else record.settings()
         run = replace(run, system=system, method=Plugged(host=run.method, plug_in=settings))
     return run
@@ -151,7 +151,7 @@ def run_from_plain(plain: Mapping[str, Any]) -> RunConfig[Any]:
     try:
         method = find_method(system)
     except InputError as error:
-        raise InputError(f"{error}; a package that enters it may not be installed") from error
+        raise InputError(f"{error}; the package that provides it may not be installed") from error
     kind: Any = RunConfig[method.settings]  # type: ignore[name-defined]
     run: RunConfig[Any] = from_plain(kind, today)
     return run
@@ -186,24 +186,31 @@ def _names(settings: type[Any]) -> set[str]:
 def _composed(system: str) -> Method[Any]:
     from rayscribe.methods.compose import PLUS, composed
 
-    own = set(system.split(PLUS)) <= own_methods().keys()
-    return composed(system, own_methods() if own else methods())
+    return composed(system, _enough(system.split(PLUS)))
+
+
+def _enough(names: Iterable[str]) -> dict[str, Method[Any]]:
+    """Ours where they hold all of these names, so that a broken package does not matter to them; otherwise all."""
+    own = own_methods()
+    return own if set(names) <= own.keys() else methods()
 
 
 @cache
 def _entered() -> tuple[dict[str, Method[Any]], dict[str, str]]:
-    """Other people's methods by name, and what is wrong with those that cannot be taken."""
+    """The methods of other packages by name, and what is wrong with those that do not load."""
     loaded: dict[str, Method[Any]] = {}
     broken: dict[str, str] = {}
     for entry in entry_points(group=GROUP):
         if entry.name in own_methods() or entry.name in loaded:
-            broken[entry.name] = f"{_package(entry)}: enters a method {entry.name!r}, which exists; rename it"
+            broken[entry.name] = (
+                f"{_package(entry)}: registers a method named {entry.name!r}, which already exists; rename it"
+            )
             continue
         try:
             loaded[entry.name] = _loaded(entry)
         except (ImportError, AttributeError, SyntaxError, NameError, TypeError, ValueError) as error:
             broken[entry.name] = (
-                f"{_package(entry)}: cannot load its method {entry.name!r} ({error}); mend or uninstall it"
+                f"{_package(entry)}: cannot load its method {entry.name!r} ({error}); fix or uninstall the package"
             )
     return loaded, broken
 
@@ -213,7 +220,7 @@ def _loaded(entry: EntryPoint) -> Method[Any]:
 
     method = entry.load()
     if not isinstance(method, Method):
-        raise TypeError(f"{entry.value} is no Method")
+        raise TypeError(f"{entry.value} is not a Method")
     if method.name != entry.name:
         raise TypeError(f"{entry.value} is the method {method.name!r}")
     return method

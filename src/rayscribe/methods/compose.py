@@ -54,7 +54,8 @@ def plugged(host: Method[Any], plug_in: Method[Any]) -> Method[Any]:
         )
     if host.is_last:
         swapped = PLUS.join([*host.name.split(PLUS)[:-1], plug_in.name, host.name.split(PLUS)[-1]])
-        raise InputError(f"{host.name}{PLUS}{plug_in.name}: no plug-in goes around the last one; write {swapped}")
+        last = host.name.rpartition(PLUS)[2]
+        raise InputError(f"{host.name}{PLUS}{plug_in.name}: {last} must come last; write {swapped}")
     parts = _Parts(host, plug_in)
     return replace(
         host,
@@ -164,7 +165,7 @@ def composed(name: str, known: Mapping[str, Method[Any]]) -> Method[Any]:
     first, *plug_ins = name.split(PLUS)
     method = known[first]
     if method.is_plug_in:
-        raise InputError(f"{name}: {first} is plugged into a method: METHOD{PLUS}{first}, such as r2gen{PLUS}{first}")
+        raise InputError(f"{name}: {first} is a plug-in; write METHOD{PLUS}{first}, such as r2gen{PLUS}{first}")
     for plug_in in plug_ins:
         method = plugged(method, known[plug_in])
     return method

@@ -84,7 +84,7 @@ class Graph:
         faults = {
             "no two nodes": nodes < 2,
             "not as many groups as names": len(self.groups) != nodes,
-            "a name that stands twice": len(set(self.names)) != nodes,
+            "a duplicate name": len(set(self.names)) != nodes,
             "a node without a name": not all(name.strip() for name in self.names),
             "a negative group": any(group < 0 for group in self.groups),
             "edges that are not between its nodes": self.edges_NN.shape != (nodes, nodes),
