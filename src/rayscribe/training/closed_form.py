@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from rayscribe.checkpoint import FittedModel, save_fitted
 from rayscribe.config import RunConfig
@@ -18,10 +16,9 @@ from rayscribe.errors import InputError
 from rayscribe.methods import find_method, run_from_yaml
 from rayscribe.methods.method import Features, Material, Source
 from rayscribe.models.backbones import Backbone
-from rayscribe.provenance import check_unseen, write_seen
 from rayscribe.study import Study
 from rayscribe.training.folder import RunFolder
-from rayscribe.training.learner import Place, model_data, say_weights
+from rayscribe.training.learner import Place, begin, model_data, report_splits, say_weights
 from rayscribe.training.loop import Progress
 from rayscribe.training.processes import Processes
 
@@ -45,11 +42,7 @@ def fit_in_closed_form(config: RunConfig[Any], place: Place, group: Processes) -
         place.say(f"{place.run}: the fit is complete")
         return Progress(epoch=1, best_epoch=0)
     training, validation = (SplitReports.read(manifest, split, config.text, place.say) for split in ("train", "val"))
-    if config.backbone.weights:
-        apart = [study for study in manifest.studies if study.split in ("val", "test")]
-        check_unseen(Path(config.backbone.weights), apart, "val and test")
-    write_seen(place.run, training.studies, config.backbone.weights)
-    torch.manual_seed(config.seed)
+    begin(report_splits(manifest, training, validation), config, place.run, writes=True)
     backbone = Backbone(config.backbone).to(group.device).eval()
     say_weights(config, place.say)
 

@@ -15,6 +15,8 @@ from tqdm import tqdm
 
 from rayscribe.config import BackboneConfig, ImageConfig, TrainConfig
 from rayscribe.data.features import FeatureCache, cached_features
+from rayscribe.data.manifest import Manifest
+from rayscribe.data.split_reports import SplitReports
 from rayscribe.models.backbones import Backbone
 from rayscribe.models.folder import origin_of
 from rayscribe.progress import ProgressBar
@@ -116,11 +118,7 @@ def run_learner(learner: Learner, place: Place, group: Processes) -> Progress:
     )
     group.wait()
     splits = learner.splits()
-    if config.backbone.weights:
-        check_unseen(Path(config.backbone.weights), splits.kept_apart, splits.apart)
-    if is_first:
-        write_seen(place.run, splits.training, config.backbone.weights)
-    torch.manual_seed(config.seed)
+    begin(splits, config, place.run, writes=is_first)
     model = learner.model()
     bar: ProgressBar = partial(tqdm, desc="image features", unit="block", disable=not is_first)
     cache = None
@@ -138,6 +136,25 @@ def run_learner(learner: Learner, place: Place, group: Processes) -> Progress:
     score = abs(progress.best)
     place.say(f"best: epoch {progress.best_epoch + 1}, validation {config.train.metric} {score:.4f}; {place.run}")
     return progress
+
+
+def begin(splits: Splits, config: LearnerConfig, run: Path, *, writes: bool) -> None:
+    """Refuses weights that have seen what is kept apart, notes the training images, and seeds what is random."""
+    if config.backbone.weights:
+        check_unseen(Path(config.backbone.weights), splits.kept_apart, splits.apart)
+    if writes:
+        write_seen(run, splits.training, config.backbone.weights)
+    torch.manual_seed(config.seed)
+
+
+def report_splits(manifest: Manifest, training: SplitReports, validation: SplitReports) -> Splits:
+    """Those of a model that writes reports: val and test are kept apart, with the section or without."""
+    return Splits(
+        training=training.studies,
+        validation=validation.studies,
+        kept_apart=[study for study in manifest.studies if study.split in ("val", "test")],
+        apart="val and test",
+    )
 
 
 def say_weights(config: LearnerConfig, say: Callable[[str], None]) -> None:

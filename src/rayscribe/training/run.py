@@ -32,7 +32,7 @@ from rayscribe.models.report_model import ReportModel
 from rayscribe.progress import ProgressBar
 from rayscribe.study import Batch
 from rayscribe.training.closed_form import fit_in_closed_form
-from rayscribe.training.learner import Learner, Place, Splits, model_data, run_learner, say_weights
+from rayscribe.training.learner import Learner, Place, Splits, model_data, report_splits, run_learner, say_weights
 from rayscribe.training.loop import Fitting, Progress
 from rayscribe.training.processes import Processes, processes
 from rayscribe.training.validation import read_once, validate
@@ -123,12 +123,7 @@ class ReportLearner(Learner):
             SplitReports.read(self.manifest, split, text, say) for split in ("train", "val")
         )
         self.tokenizer = Tokenizer.build(self.training.reports, threshold=text.threshold, legacy_ids=text.legacy_ids)
-        return Splits(
-            training=self.training.studies,
-            validation=self.validation.studies,
-            kept_apart=[study for study in self.manifest.studies if study.split in ("val", "test")],
-            apart="val and test",
-        )
+        return report_splits(self.manifest, self.training, self.validation)
 
     def model(self) -> ReportModel:
         config, say = self.config, self.place.say
