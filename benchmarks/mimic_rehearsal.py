@@ -29,7 +29,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from rayscribe.data.looks import look_at
+from rayscribe.data.inspection import inspect_images
 from rayscribe.data.manifest import read_manifest
 from rayscribe.labels import OBSERVATIONS
 
@@ -132,7 +132,7 @@ def report(what: str, run: Watched) -> None:
 
 def rate(paths: Sequence[str], *, processes: bool, workers: int | None, journal: Path | None = None) -> float:
     began = time.monotonic()
-    for _ in look_at(paths, processes=processes, workers=workers, journal=journal):
+    for _ in inspect_images(paths, processes=processes, workers=workers, journal=journal):
         pass
     return len(paths) / (time.monotonic() - began)
 

@@ -86,14 +86,14 @@ def main() -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        originals = drawn(folder / "originals", options.studies, options.side)
+        source_images = drawn(folder / "originals", options.studies, options.side)
         began = time.perf_counter()
-        shards = write_shards(originals, folder / "shards", studies_per_shard=200)
+        shards = write_shards(source_images, folder / "shards", studies_per_shard=200)
         print(
             f"{options.studies} images of {options.side} pixels; shards written in {time.perf_counter() - began:.1f} s"
         )
         files = single_files(shards, folder / "files")
-        kinds = {"originals, one file each": originals, "256-pixel copies, one file each": files, "shards": shards}
+        kinds = {"originals, one file each": source_images, "256-pixel copies, one file each": files, "shards": shards}
         speeds: dict[str, list[float]] = {kind: [] for kind in kinds}
         for turn in range(options.rounds):
             for kind, manifest in kinds.items():

@@ -103,7 +103,7 @@ def served(world: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, P
             images=ImageConfig(size=64, resize=68),
             train=findings,
         )
-        train_classifier(classifier, world, root / "findings", say=lambda text: None)
+        train_classifier(classifier, world, root / "findings", notify=lambda text: None)
 
     root = built_once(tmp_path_factory, "served", build)
     return {path.name: path for path in sorted(root.iterdir())}

@@ -51,7 +51,7 @@ def restricted(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def model(restricted: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("model") / "run"
     config = small_config("r2gen", epochs=1)
-    train(replace(config, text=replace(config.text, threshold=3)), restricted, run, say=print)
+    train(replace(config, text=replace(config.text, threshold=3)), restricted, run, notify=print)
     return run
 
 

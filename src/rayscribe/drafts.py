@@ -75,7 +75,7 @@ class Draft:
     warnings: list[str] = field(default_factory=list)
     diagnosis: dict[str, str] = field(default_factory=dict)
     "states by condition, which the model reads before it writes; empty for methods without a disease head"
-    looks: list[NDArray[np.float32]] = field(default_factory=list)
+    attention: list[NDArray[np.float32]] = field(default_factory=list)
     "of every report: where the decoder looked while it wrote a word (T, V, S, S); empty for models that do not tell"
     log_probabilities: list[float] = field(default_factory=list)
     "of every report; empty for models that do not tell"

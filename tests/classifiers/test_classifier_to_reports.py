@@ -94,7 +94,7 @@ def test_given_findings_change_what_is_written(rayscribe: Callable[..., str], wo
         backbone=config.backbone,
         train=TrainConfig(epochs=1, workers=0, metric="auroc", bucket=False),
     )
-    train_classifier(classifier, world, tmp_path / "classifier", say=lambda text: None)
+    train_classifier(classifier, world, tmp_path / "classifier", notify=lambda text: None)
     image = studies[0].images[0]
     found = json.loads(rayscribe("classify", "predict", image, "--model", tmp_path / "classifier", "--json"))
     draft = ["predict", image, "--json", "--decoding.beams", 1, "--classifier", tmp_path / "classifier", "--model"]

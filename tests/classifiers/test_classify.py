@@ -32,7 +32,7 @@ from rayscribe.data.phantom import write_phantom
 from rayscribe.data.phantom_truth import PhantomConfig
 from rayscribe.data.prepare import check
 from rayscribe.errors import InputError
-from rayscribe.inference.images import loose_batch, read_loose
+from rayscribe.inference.images import image_batch, read_image_study
 from rayscribe.labels import OBSERVATIONS
 from rayscribe.models.backbones import Backbone
 from rayscribe.models.classifier import class_map
@@ -74,7 +74,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def trained(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("classifier") / "run"
-    train_classifier(small(), world, run, say=lambda text: None)
+    train_classifier(small(), world, run, notify=lambda text: None)
     return run
 
 
@@ -195,11 +195,11 @@ def test_killed_and_resumed_is_the_unbroken_run_with_rates_that_wait_on_a_platea
     train = replace(config.train, epochs=3, schedule="plateau", plateau_epochs=0, gamma=0.5, checkpoint_minutes=0.0)
     config = replace(config, train=train)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    train_classifier(config, world, whole, say=lambda text: None)
+    train_classifier(config, world, whole, notify=lambda text: None)
     steps = len(logged(whole))
     read_again = settings_from_yaml(ClassifyConfig, to_yaml(config), "config")
     call_until_killed(tmp_path, steps - 2, train_classifier, read_again, world, broken)
-    train_classifier(config, world, broken, resume=True, say=lambda text: None)
+    train_classifier(config, world, broken, resume=True, notify=lambda text: None)
     assert_same(weights(whole), weights(broken))
     # Tensors and notes, not bytes: safetensors writes its notes in any order.
     (first, noted), (second, noted_again) = (read_weights(run / "model.safetensors") for run in (whole, broken))
@@ -211,7 +211,7 @@ def test_killed_and_resumed_is_the_unbroken_run_with_rates_that_wait_on_a_platea
 def test_rates_fall_when_the_validation_loss_stays(world: Path, tmp_path: Path) -> None:
     config = small()
     train = replace(config.train, epochs=6, lr=3.0, lr_backbone=3.0, schedule="plateau", plateau_epochs=0, gamma=0.1)
-    train_classifier(replace(config, train=train), world, tmp_path / "run", say=lambda text: None)
+    train_classifier(replace(config, train=train), world, tmp_path / "run", notify=lambda text: None)
     losses = [float(row["loss"]) for row in logged(tmp_path / "run", "validation.csv")]
     rates = {int(row["epoch"]): float(row["lr"]) for row in logged(tmp_path / "run")}
     lowest, expected = float("inf"), 3.0
@@ -375,7 +375,7 @@ def test_a_search_is_kept_in_sqlite_and_goes_on(rayscribe: Callable[..., str], w
 def test_a_small_network_learns_what_is_drawn(world: Path, tmp_path: Path) -> None:
     config = small()
     config = replace(config, train=replace(config.train, epochs=12, metric="loss"))
-    train_classifier(config, world, tmp_path / "run", say=lambda text: None)
+    train_classifier(config, world, tmp_path / "run", notify=lambda text: None)
     losses = [float(row["loss"]) for row in logged(tmp_path / "run")]
     assert np.mean(losses[-6:]) < 0.75 * np.mean(losses[:6])
 
@@ -383,7 +383,7 @@ def test_a_small_network_learns_what_is_drawn(world: Path, tmp_path: Path) -> No
 def test_loose_images_are_read_as_the_data_set_reads_them(world: Path, trained: Path) -> None:
     model = load_classifier(trained)
     study = read_manifest(world).split("test")[0]
-    batch = loose_batch([read_loose(study.images, at_least=64, source="")], model.config.images)
+    batch = image_batch([read_image_study(study.images, at_least=64, source="")], model.config.images)
     with torch.inference_mode():
         found = model.model(batch).double().numpy()
     assert np.allclose(found, study_logits(model, [study]), atol=1e-6)
@@ -435,8 +435,8 @@ def test_a_trial_that_was_interrupted_by_hand_goes_on_in_its_folder(
     config = small(train=replace(small().train, epochs=1))
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(tune, "train_classifier", interrupted)
-        tune.search(config, world, tmp_path / "s", trials=1, space=tune.SearchSpace(), say=told.append)
-    best = tune.search(config, world, tmp_path / "s", trials=1, space=tune.SearchSpace(), say=told.append)
+        tune.search(config, world, tmp_path / "s", trials=1, space=tune.SearchSpace(), notify=told.append)
+    best = tune.search(config, world, tmp_path / "s", trials=1, space=tune.SearchSpace(), notify=told.append)
     assert best.name == "trial-0" and "trial-0 was interrupted and goes on" in told
     assert optuna.logging.get_verbosity() == optuna.logging.ERROR  # a warning of Optuna's is a traceback
 
@@ -538,7 +538,7 @@ def test_two_processes_train_the_classifier_that_one_does(world: Path, tmp_path:
         dropout=0.0,
     )
     features = tmp_path / "features"
-    train_classifier(config, world, tmp_path / "one", features=features, say=lambda text: None)
+    train_classifier(config, world, tmp_path / "one", features=features, notify=lambda text: None)
     read_again = settings_from_yaml(ClassifyConfig, to_yaml(config), "config")
     call_by_two_processes(tmp_path, train_classifier, read_again, world, tmp_path / "two", features=features)
     for name, tensor in weights(tmp_path / "one").items():

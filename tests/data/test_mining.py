@@ -86,12 +86,12 @@ def test_labels_can_be_asked_to_differ() -> None:
 def test_images_and_texts_share_the_score() -> None:
     texts = reports(50)
     vectors = torch.nn.functional.normalize(torch.randn(50, 6, generator=torch.Generator().manual_seed(0)), dim=-1)
-    cosines, looks = sklearn_cosines(texts), (vectors @ vectors.T).numpy()
+    cosines, inspections = sklearn_cosines(texts), (vectors @ vectors.T).numpy()
     by_image = mine(studies(50), texts, top=1, images=vectors, with_text=False)
     by_both = mine(studies(50), texts, top=1, images=vectors)
     for row, ((image, image_score),), ((both, both_score),) in zip(range(50), by_image, by_both, strict=True):
-        assert image_score == pytest.approx(looks[row, image], abs=1e-5)
-        assert both_score == pytest.approx((looks[row, both] + cosines[row, both]) / 2, abs=1e-5)
+        assert image_score == pytest.approx(inspections[row, image], abs=1e-5)
+        assert both_score == pytest.approx((inspections[row, both] + cosines[row, both]) / 2, abs=1e-5)
 
 
 def test_many_reports_are_ranked_by_exact_cosines(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from rayscribe.errors import InputError
 from rayscribe.evaluation.compare import compare, read_entry
 from rayscribe.evaluation.evaluate import evaluate
 from rayscribe.evaluation.protocol import Protocol, reference_reports, written_reports
-from rayscribe.evaluation.tools import Tools
+from rayscribe.evaluation.scorers import Scorers
 from rayscribe.files import write_text
 from rayscribe.labels import OBSERVATIONS
 from rayscribe.metrics.families import restored, stored, together
@@ -33,9 +33,9 @@ FEW = 300  # resamples; the tests are about what is there, not about its last di
 
 
 @pytest.fixture(scope="module")
-def tools() -> Tools:
+def scorers() -> Scorers:
     # Without the large paraphrase table, which takes seconds to read.
-    return Tools(resamples=FEW, meteor=replace(find_resources(), paraphrases=None))
+    return Scorers(resamples=FEW, meteor=replace(find_resources(), paraphrases=None))
 
 
 def imperfect(references: dict[str, str], seed: int) -> dict[str, str]:
@@ -47,7 +47,7 @@ def imperfect(references: dict[str, str], seed: int) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def scored(world: Path, tools: Tools, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def scored(world: Path, scorers: Scorers, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Score files of three systems on the training split, which is the largest."""
     manifest, folder = read_manifest(world), tmp_path_factory.mktemp("scores")
     references = reference_reports(manifest, "train", Protocol())
@@ -57,7 +57,7 @@ def scored(world: Path, tools: Tools, tmp_path_factory: pytest.TempPathFactory) 
         "half": imperfect(references, 1),
         "other": imperfect(references, 2),
     }.items():
-        result = evaluate(reports, manifest, split="train", protocol=Protocol(), tools=tools)
+        result = evaluate(reports, manifest, split="train", protocol=Protocol(), scorers=scorers)
         found[name] = folder / name / "scores.json"
         write_text(found[name], json.dumps(result))
     return found
@@ -98,20 +98,20 @@ def test_copying_the_references_raises_no_alarm_and_beats_every_floor(scored: di
     assert result["against_constant"]["bleu4"]["p_holm"] < 0.05
 
 
-def test_scores_are_those_of_the_plain_functions(world: Path, tools: Tools) -> None:
+def test_scores_are_those_of_the_plain_functions(world: Path, scorers: Scorers) -> None:
     manifest = read_manifest(world)
     references = reference_reports(manifest, "val", Protocol())
     reports = imperfect(references, 3)
-    result = evaluate(reports, manifest, split="val", protocol=Protocol(), tools=tools)
+    result = evaluate(reports, manifest, split="val", protocol=Protocol(), scorers=scorers)
     expected = overlap_scores(list(reports.values()), list(references.values()))
     assert {name: result["scores"][name]["value"] for name in expected} == pytest.approx(expected)
 
 
-def test_one_report_for_everybody_is_said_so_at_the_top(world: Path, tools: Tools) -> None:
+def test_one_report_for_everybody_is_said_so_at_the_top(world: Path, scorers: Scorers) -> None:
     manifest = read_manifest(world)
     references = reference_reports(manifest, "train", Protocol())
     same = dict.fromkeys(references, "the heart is normal in size .")
-    result = evaluate(same, manifest, split="train", protocol=Protocol(), tools=tools)
+    result = evaluate(same, manifest, split="train", protocol=Protocol(), scorers=scorers)
     lines = summary(result).splitlines()
     assert lines[0].startswith("ALARM  COLLAPSED: 1 distinct reports")
     assert any(line.startswith("ALARM  NOT GROUNDED") for line in lines)
@@ -170,20 +170,22 @@ def test_a_study_without_the_section_has_no_reference(world: Path) -> None:
     assert set(reference_reports(replace(manifest, studies=studies), "test", Protocol())) == {one.id for one in others}
 
 
-def test_floors_of_training_reports_need_train_and_val(world: Path, tools: Tools) -> None:
+def test_floors_of_training_reports_need_train_and_val(world: Path, scorers: Scorers) -> None:
     manifest = read_manifest(world)
     kept = replace(manifest, studies=tuple(study for study in manifest.studies if study.split != "val"))
     references = reference_reports(kept, "test", Protocol())
-    result = evaluate(references, kept, split="test", protocol=Protocol(), tools=tools)
+    result = evaluate(references, kept, split="test", protocol=Protocol(), scorers=scorers)
     assert result["floors"].keys() == {"shuffled"}
     assert "no floor from training reports: the manifest lacks train or val" in result["notes"]
 
 
-def test_two_protocols_are_never_compared(scored: dict[str, Path], world: Path, tools: Tools, tmp_path: Path) -> None:
+def test_two_protocols_are_never_compared(
+    scored: dict[str, Path], world: Path, scorers: Scorers, tmp_path: Path
+) -> None:
     manifest = read_manifest(world)
     protocol = Protocol(references="r2gen_compat", threshold=1, max_length=12)
     references = reference_reports(manifest, "train", protocol)
-    result = evaluate(references, manifest, split="train", protocol=protocol, tools=tools)
+    result = evaluate(references, manifest, split="train", protocol=protocol, scorers=scorers)
     write_text(tmp_path / "cut.json", json.dumps(result))
     with pytest.raises(InputError, match="references: full against r2gen_compat"):
         compare([read_entry(str(scored["half"])), read_entry(str(tmp_path / "cut.json"))], resamples=FEW)
@@ -214,19 +216,21 @@ def test_a_comparison_needs_two_differently_named_systems(scored: dict[str, Path
         compare([read_entry(str(scored["half"]))] * 2)
 
 
-def test_patients_are_resampled_whole_where_every_study_names_one(world: Path, tools: Tools, tmp_path: Path) -> None:
+def test_patients_are_resampled_whole_where_every_study_names_one(
+    world: Path, scorers: Scorers, tmp_path: Path
+) -> None:
     manifest = read_manifest(world)
     named = tuple(replace(study, subject=f"p{number // 4}") for number, study in enumerate(manifest.studies))
     manifest = replace(manifest, studies=named)
     write_manifest(tmp_path / "patients.parquet", manifest)
     reports = imperfect(reference_reports(manifest, "train", Protocol()), 4)
-    result = evaluate(reports, manifest, split="train", protocol=Protocol(), tools=tools)
+    result = evaluate(reports, manifest, split="train", protocol=Protocol(), scorers=scorers)
     assert "over patients" in result["interval"]
     assert "p1" not in json.dumps(result["statistics"]["patients"])
     assert len(set(result["statistics"]["patients"])) < result["studies"]
 
 
-def test_label_tables_take_the_labelers_place(world: Path, tools: Tools, tmp_path: Path) -> None:
+def test_label_tables_take_the_labelers_place(world: Path, scorers: Scorers, tmp_path: Path) -> None:
     manifest = read_manifest(world)
     references = reference_reports(manifest, "val", Protocol())
     reports = imperfect(references, 5)
@@ -235,8 +239,8 @@ def test_label_tables_take_the_labelers_place(world: Path, tools: Tools, tmp_pat
         rows = [{"study_id": one} for one in texts]
         write_labels(tmp_path / f"{name}.csv", rows, labeler.label(list(texts.values())))
     tables = LabelTables.read(tmp_path / "reports.csv", tmp_path / "references.csv")
-    by_rules = evaluate(reports, manifest, split="val", protocol=Protocol(), tools=tools)
-    by_table = evaluate(reports, manifest, split="val", protocol=Protocol(), tools=replace(tools, tables=tables))
+    by_rules = evaluate(reports, manifest, split="val", protocol=Protocol(), scorers=scorers)
+    by_table = evaluate(reports, manifest, split="val", protocol=Protocol(), scorers=replace(scorers, tables=tables))
     assert by_table["scores"] == by_rules["scores"]
     assert by_table["signature"]["labeler"] != by_rules["signature"]["labeler"]
     assert "ce_f1_micro_14_uncertain_negative" not in by_table["floors"]["constant"]["scores"]
@@ -259,11 +263,11 @@ def test_label_tables_are_read_by_name_and_their_faults_are_named(tmp_path: Path
 
 
 @pytest.mark.slow
-def test_the_page_shows_images_only_where_the_terms_allow_it(world: Path, tools: Tools) -> None:
+def test_the_page_shows_images_only_where_the_terms_allow_it(world: Path, scorers: Scorers) -> None:
     manifest = read_manifest(world)
     references = reference_reports(manifest, "val", Protocol())
     reports = imperfect(references, 6)
-    result = evaluate(reports, manifest, split="val", protocol=Protocol(), tools=tools)
+    result = evaluate(reports, manifest, split="val", protocol=Protocol(), scorers=scorers)
     written = written_reports(reports, references, "val", Protocol())
     closed = evaluation_page(result, manifest, written, references)
     assert "data:image/png" not in closed
@@ -283,7 +287,7 @@ def test_evaluation_imports_no_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], env=dict(os.environ), check=False).returncode == 0
 
 
-def test_graphs_made_elsewhere_add_their_score(world: Path, tools: Tools) -> None:
+def test_graphs_made_elsewhere_add_their_score(world: Path, scorers: Scorers) -> None:
     manifest = read_manifest(world)
     references = reference_reports(manifest, "val", Protocol())
     graph = {"entities": {"1": {"tokens": "effusion", "label": "OBS-DP", "relations": []}}}
@@ -291,23 +295,23 @@ def test_graphs_made_elsewhere_add_their_score(world: Path, tools: Tools) -> Non
     half = {name: graph if number % 2 else empty for number, name in enumerate(references)}
     whole = dict.fromkeys(references, graph)
     result = evaluate(
-        references, manifest, split="val", protocol=Protocol(), tools=replace(tools, graphs=(half, whole))
+        references, manifest, split="val", protocol=Protocol(), scorers=replace(scorers, graphs=(half, whole))
     )
     share = (len(references) // 2) / len(references)
     assert result["scores"]["radgraph_simple"]["value"] == pytest.approx(share)
     families = restored("file", result["statistics"], result["signature"]["meteor"])
     assert together(families).scores()["radgraph_complete"] == pytest.approx(share)
     with pytest.raises(InputError, match="graphs of the predictions lack"):
-        evaluate(references, manifest, split="val", protocol=Protocol(), tools=replace(tools, graphs=({}, whole)))
+        evaluate(references, manifest, split="val", protocol=Protocol(), scorers=replace(scorers, graphs=({}, whole)))
 
 
-def test_score_files_without_labelled_floors_are_compared(world: Path, tools: Tools, tmp_path: Path) -> None:
+def test_score_files_without_labelled_floors_are_compared(world: Path, scorers: Scorers, tmp_path: Path) -> None:
     manifest = read_manifest(world)
     references = reference_reports(manifest, "val", Protocol())
     labels = dict.fromkeys(references, (1, *((0,) * 13)))
     tables = LabelTables(predicted=labels, reference=labels, name="x")
     for name, reports in (("a", references), ("b", imperfect(references, 8))):
-        result = evaluate(reports, manifest, split="val", protocol=Protocol(), tools=replace(tools, tables=tables))
+        result = evaluate(reports, manifest, split="val", protocol=Protocol(), scorers=replace(scorers, tables=tables))
         write_text(tmp_path / f"{name}.json", json.dumps(result))
     result = compare([read_entry(str(tmp_path / f"{name}.json")) for name in "ab"], resamples=FEW)
     assert "bleu4" in result["floor"]
@@ -317,25 +321,25 @@ def test_score_files_without_labelled_floors_are_compared(world: Path, tools: To
     assert compare_page(result)
 
 
-def test_seen_studies_are_those_of_the_full_references_under_every_mode(world: Path, tools: Tools) -> None:
+def test_seen_studies_are_those_of_the_full_references_under_every_mode(world: Path, scorers: Scorers) -> None:
     manifest = read_manifest(world)
     sizes = []
     for protocol in (Protocol(), Protocol(references="r2gen_compat", threshold=3, max_length=12)):
         references = reference_reports(manifest, "train", protocol)
-        result = evaluate(references, manifest, split="train", protocol=protocol, tools=tools)
+        result = evaluate(references, manifest, split="train", protocol=protocol, scorers=scorers)
         sizes.append(result["subsets"]["seen"]["studies"])
     assert sizes == [result["studies"]] * 2
 
 
-def test_graphs_of_two_models_have_two_signatures(world: Path, tools: Tools) -> None:
+def test_graphs_of_two_models_have_two_signatures(world: Path, scorers: Scorers) -> None:
     manifest = read_manifest(world)
     references = reference_reports(manifest, "val", Protocol())
     names = set()
     for label in ("ANAT-DP", "Anatomy::definitely present"):
         graph = {"entities": {"1": {"tokens": "lung", "label": label, "relations": []}}}
         graphs = dict.fromkeys(references, graph)
-        chosen = replace(tools, graphs=(graphs, graphs))
-        result = evaluate(references, manifest, split="val", protocol=Protocol(), tools=chosen)
+        chosen = replace(scorers, graphs=(graphs, graphs))
+        result = evaluate(references, manifest, split="val", protocol=Protocol(), scorers=chosen)
         names.add(result["signature"]["radgraph"])
     assert len(names) == 2
 

@@ -15,7 +15,7 @@ from conftest import small_config, small_model
 from rayscribe.drafts import Draft
 from rayscribe.methods import find_method
 from rayscribe.methods.build import build_model
-from rayscribe.models.attention_maps import where_it_looked
+from rayscribe.models.attention_maps import attention_during
 from rayscribe.models.layers import Encoded
 from rayscribe.models.report_model import ReportModel
 from rayscribe.reports.document import Author
@@ -50,7 +50,7 @@ def looks_of(model: ReportModel, views: list[int], *reports: tuple[int, ...]) ->
     encoded, has_view_BV = encoded_of(model, views)
     if encoded.features_BND.shape[-1] != channels(model):
         encoded = replace(encoded, features_BND=encoded.features_BND.repeat(1, 1, channels(model) // WIDTH))
-    return where_it_looked(model.decoder, encoded, has_view_BV, [list(reports)] * len(views), begin=BEGIN)
+    return attention_during(model.decoder, encoded, has_view_BV, [list(reports)] * len(views), begin=BEGIN)
 
 
 def channels(model: ReportModel) -> int:
@@ -123,7 +123,7 @@ def test_the_weights_are_those_of_the_place_that_predicts_the_word(method: str) 
 def test_a_study_looks_the_same_beside_a_wider_one(method: str) -> None:
     model = small_model(method)
     encoded, has_view_BV = encoded_of(model, [1, 3, 2])
-    together = where_it_looked(model.decoder, encoded, has_view_BV, [[REPORT]] * 3, begin=BEGIN)
+    together = attention_during(model.decoder, encoded, has_view_BV, [[REPORT]] * 3, begin=BEGIN)
     for place, views in enumerate((1, 3, 2)):
         own = slice(place, place + 1)
         alone = Encoded(
@@ -131,7 +131,7 @@ def test_a_study_looks_the_same_beside_a_wider_one(method: str) -> None:
             encoded.has_patch_BN[own, : views * SIDE * SIDE],
             prompt_BO=None if encoded.prompt_BO is None else encoded.prompt_BO[own],
         )
-        ((look_TVSS,),) = where_it_looked(model.decoder, alone, has_view_BV[own, :views], [[REPORT]], begin=BEGIN)
+        ((look_TVSS,),) = attention_during(model.decoder, alone, has_view_BV[own, :views], [[REPORT]], begin=BEGIN)
         assert together[place][0].shape == (len(REPORT), views, SIDE, SIDE)
         assert np.allclose(together[place][0], look_TVSS, atol=1e-6)
 
@@ -150,7 +150,7 @@ def test_patches_that_lie_in_no_square_tell_nothing() -> None:
     model = small_model()
     encoded, _ = encoded_of(model, [1])
     half = replace(encoded, features_BND=encoded.features_BND[:, :6], has_patch_BN=encoded.has_patch_BN[:, :6])
-    assert where_it_looked(model.decoder, half, torch.ones(1, 1, dtype=torch.bool), [[REPORT]], begin=BEGIN) == [[]]
+    assert attention_during(model.decoder, half, torch.ones(1, 1, dtype=torch.bool), [[REPORT]], begin=BEGIN) == [[]]
 
 
 def test_nobody_watches_afterwards() -> None:
@@ -161,13 +161,13 @@ def test_nobody_watches_afterwards() -> None:
 
 def draft_of(*reports: str) -> Draft:
     """Whose words looked at places that tell them apart: word t at patch t, over all images."""
-    looks = []
+    attention = []
     for report in reports:
         look_TVSS = np.zeros((len(report.split()), 2, SIDE, SIDE), np.float32)
         for word, look_VSS in enumerate(look_TVSS):
             look_VSS.flat[word] = 1.0
-        looks.append(look_TVSS)
-    return Draft(reports=list(reports), warnings=[], diagnosis={}, looks=looks)
+        attention.append(look_TVSS)
+    return Draft(reports=list(reports), warnings=[], diagnosis={}, attention=attention)
 
 
 AUTHOR = Author(name="m", system="r2gen", weights_sha256="0" * 64, rayscribe="0", section="findings")
@@ -182,7 +182,7 @@ def places(draft: Draft, report: int) -> list[list[int]]:
 def test_the_evidence_of_a_sentence_is_the_mean_over_its_own_words() -> None:
     assert places(draft_of("the heart is large . no effusion ."), 0) == [[0, 1, 2, 3, 4], [5, 6, 7]]
     draft = draft_of("heart normal . clear .")
-    draft.looks[0][1] = draft.looks[0][2]  # two of three words looked there
+    draft.attention[0][1] = draft.attention[0][2]  # two of three words looked there
     document = document_of(draft, AUTHOR, images=2, created=datetime.now(UTC))
     first = np.array(document.reports[0].sentences[0].evidence)
     assert first.max() == 1.0 and np.allclose(first.flat[:3], [0.5, 0, 1], atol=1e-3)

@@ -139,7 +139,7 @@ def test_a_run_from_bert_needs_nothing_of_it_afterwards(bert: Path, world: Path,
     config = bert_config("kif", decoder_weights=str(bert))
     config = replace(config, method=replace(config.method, width=32))
     said: list[str] = []
-    train(config, world, tmp_path / "run", say=said.append)
+    train(config, world, tmp_path / "run", notify=said.append)
     assert any("of the graph, too" in line for line in said)
     shutil.rmtree(bert)
     trained = load_model(tmp_path / "run")

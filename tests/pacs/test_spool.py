@@ -18,7 +18,7 @@ from drafts import STUDY, draft, original
 from rayscribe.data.images import Upload
 from rayscribe.drafts import DecodingConfig, Draft
 from rayscribe.errors import InputError
-from rayscribe.inference.images import LooseStudy
+from rayscribe.inference.images import ImageStudy
 from rayscribe.pacs.receive import MISMATCH, NOT_UNDERSTOOD, OUT_OF_RESOURCES, SUCCESS, identity_of, kept
 from rayscribe.pacs.send import Refused, Unreachable, sender_of
 from rayscribe.pacs.spool import Spool, opened_spool, status_lines
@@ -50,13 +50,13 @@ class Words:
 
     error: Exception | None = None
 
-    def read(self, files: Sequence[Upload]) -> LooseStudy:
+    def read(self, files: Sequence[Upload]) -> ImageStudy:
         if self.error is not None:
             raise self.error
         assert all(file.content for file in files)
-        return LooseStudy(images=[], warnings=[])
+        return ImageStudy(images=[], warnings=[])
 
-    def draft(self, studies: Sequence[LooseStudy], decoding: DecodingConfig) -> list[Draft]:
+    def draft(self, studies: Sequence[ImageStudy], decoding: DecodingConfig) -> list[Draft]:
         return [Draft(reports=["The heart is normal."], warnings=[], diagnosis={}) for _ in studies]
 
 
@@ -66,7 +66,7 @@ def working(spool: Spool, archive: Archive, writer: object = None, said: list[st
         writer=writer or Words(),  # type: ignore[arg-type]
         author=draft().model,
         sender=archive,
-        say=(said if said is not None else []).append,
+        notify=(said if said is not None else []).append,
         quiet=-10.0,
     )
 
@@ -185,13 +185,13 @@ def test_a_refused_report_waits_and_lets_others_pass(tmp_path: Path) -> None:
         worker = working(spool, archive, said=said)
         while worker.step(Never()):  # type: ignore[arg-type]
             pass
-        (waiting,) = spool.outgoing()
-        assert waiting.refusals == 1 and waiting.after > 0 and "refused" in said[-1]
+        (pending,) = spool.outgoing()
+        assert pending.refusals == 1 and pending.after > 0 and "refused" in said[-1]
         kept(spool, print, "1.2.3.9.2", original(2, study="1.2.3"))
         while worker.step(Never()):  # type: ignore[arg-type]
             pass
         assert len(archive.contents) == 1
-        spool.postpone(waiting, until=0)
+        spool.postpone(pending, until=0)
         finished(spool, archive)
         assert len(archive.contents) == 2 and not spool.outgoing()
 
@@ -219,8 +219,8 @@ def test_a_clock_that_is_set_back_keeps_nothing_for_ever(tmp_path: Path) -> None
         os.utime(image, (later := time.time() + 400 * 86400, later))
         worker = working(spool, archive)
         assert worker.step(Never())  # type: ignore[arg-type]
-        (waiting,) = spool.outgoing()
-        spool.postpone(waiting, until=later)
+        (pending,) = spool.outgoing()
+        spool.postpone(pending, until=later)
         finished(spool, archive)
     assert len(archive.contents) == 1
 

@@ -54,7 +54,7 @@ def models(browser: Any, world: Path, tmp_path_factory: pytest.TempPathFactory) 
     """Folders of two report models and a classifier that have learned next to nothing."""
     root = tmp_path_factory.mktemp("models")
     for name, seed in (("model-a", 1), ("model-b", 2)):
-        train(replace(small_config(epochs=1), seed=seed), world, root / name, say=lambda text: None)
+        train(replace(small_config(epochs=1), seed=seed), world, root / name, notify=lambda text: None)
     write_phantom(root / "phantom", PhantomConfig(studies=120, size=64, seed=5))
     checked = check(read_iu_xray(root / "phantom"), source={"source": "phantom"}, missing_is_fault=True)
     write_manifest(root / "classes.parquet", checked.manifest)
@@ -64,7 +64,7 @@ def models(browser: Any, world: Path, tmp_path_factory: pytest.TempPathFactory) 
         backbone=BackboneConfig(name="test_resnet"),
         train=TrainConfig(epochs=1, batch_size=16, workers=0, metric="auroc", clip_value=None, bucket=False),
     )
-    train_classifier(config, root / "classes.parquet", root / "classifier", say=lambda text: None)
+    train_classifier(config, root / "classes.parquet", root / "classifier", notify=lambda text: None)
     return root / "model-a", root / "model-b", root / "classifier"
 
 

@@ -23,13 +23,13 @@ from rayscribe.reports.document import Document, Finding, Report, Sentence, docu
 from rayscribe.reports.drafting import readable
 from rayscribe.reports.exports import KINDS, exported
 from rayscribe.reports.pdf import printable
-from rayscribe.reports.source_images import read_originals
+from rayscribe.reports.source_images import read_source_images
 
 PARTS = ("The heart is mildly enlarged.", "No pleural effusion.")
 
 
-def originals(*numbers: int) -> list[pydicom.Dataset]:
-    return read_originals([(f"image {number}", original(number)) for number in numbers or (1, 2)])
+def source_images(*numbers: int) -> list[pydicom.Dataset]:
+    return read_source_images([(f"image {number}", original(number)) for number in numbers or (1, 2)])
 
 
 def dumped(tmp_path: Path, content: bytes) -> str:
@@ -53,7 +53,7 @@ def words(text: str) -> str:
 
 
 def test_dsrdump_reads_the_structured_report(tmp_path: Path) -> None:
-    content = exported("sr", draft(), originals(1, 2, 3)).content
+    content = exported("sr", draft(), source_images(1, 2, 3)).content
     text = dumped(tmp_path, content)
     assert "Basic Text SR Document" in text
     for wanted in (*PARTS, DISCLAIMER, "PRELIMINARY", "PARTIAL", "UNVERIFIED", "Cardiomegaly: very likely", "ab" * 32):
@@ -76,7 +76,9 @@ def test_dsrdump_reads_the_structured_report(tmp_path: Path) -> None:
     [("findings", "Findings"), ("impression", "Impression"), ("findings+impression", "Document summary")],
 )
 def test_the_heading_is_the_section_of_the_model(tmp_path: Path, section: str, heading: str) -> None:
-    assert f'CONTAINER:(,,"{heading}")' in dumped(tmp_path, exported("sr", of_section(section), originals()).content)
+    assert f'CONTAINER:(,,"{heading}")' in dumped(
+        tmp_path, exported("sr", of_section(section), source_images()).content
+    )
 
 
 @pytest.mark.parametrize("kind", ["sr", "dicom-pdf"])
@@ -87,18 +89,18 @@ def test_the_same_draft_is_the_same_object_and_another_one_is_another(kind: str)
         assert len(data.SOPInstanceUID) <= 64 and data.SOPInstanceUID.startswith("2.25.")
         return data.SOPInstanceUID, data.SeriesInstanceUID
 
-    first = uids(draft(), originals(1, 2))
-    assert exported(kind, draft(), originals()).content == exported(kind, draft(), originals()).content
-    assert first == uids(draft(), originals(2, 1))
-    others = [uids(draft("Other words."), originals()), uids(draft(), originals(1))]
-    others.append(uids(replace(draft(), model=replace(draft().model, weights_sha256="cd" * 32)), originals()))
+    first = uids(draft(), source_images(1, 2))
+    assert exported(kind, draft(), source_images()).content == exported(kind, draft(), source_images()).content
+    assert first == uids(draft(), source_images(2, 1))
+    others = [uids(draft("Other words."), source_images()), uids(draft(), source_images(1))]
+    others.append(uids(replace(draft(), model=replace(draft().model, weights_sha256="cd" * 32)), source_images()))
     assert len({*first, *(uid for pair in others for uid in pair)}) == 8
 
 
 def test_a_name_in_another_character_set_is_the_same_name(tmp_path: Path) -> None:
     content = original(1, SpecificCharacterSet="ISO_IR 100", ReferringPhysicianName="Müller^Jürg")
     for kind in ("sr", "dicom-pdf"):
-        made = exported(kind, draft(), read_originals([("a", content)]))
+        made = exported(kind, draft(), read_source_images([("a", content)]))
         assert pydicom.dcmread(io.BytesIO(made.content)).ReferringPhysicianName == "Müller^Jürg"
 
 
@@ -123,7 +125,7 @@ def test_the_disclaimer_stands_on_every_page(tmp_path: Path) -> None:
 
 def test_the_encapsulated_page_is_the_page(tmp_path: Path) -> None:
     path, out = tmp_path / "pdf.dcm", tmp_path / "out.pdf"
-    path.write_bytes(exported("dicom-pdf", draft(), originals()).content)
+    path.write_bytes(exported("dicom-pdf", draft(), source_images()).content)
     subprocess.run([needed_tool("dcm2pdf"), path, out], check=True, capture_output=True)
     assert out.read_bytes().rstrip(b"\0") == exported("pdf", draft()).content
     data = pydicom.dcmread(path)
@@ -139,7 +141,7 @@ def test_fhirclient_reads_the_bundle() -> None:
     from fhirclient.models.observation import Observation
     from fhirclient.models.provenance import Provenance
 
-    plain = json.loads(exported("fhir", draft(), originals()).content)
+    plain = json.loads(exported("fhir", draft(), source_images()).content)
     bundle = Bundle(plain, strict=True)
     assert bundle.as_json() == plain
     by_kind = {
@@ -173,14 +175,14 @@ def test_without_originals_fhir_names_no_subject() -> None:
 
 
 def test_an_image_without_a_patient_id_gives_no_subject() -> None:
-    images = read_originals([("a", original(1, patient=""))])
+    images = read_source_images([("a", original(1, patient=""))])
     plain = json.loads(exported("fhir", draft(), images).content)
     assert "subject" not in json.dumps(plain) and "imagingStudy" in json.dumps(plain)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_format_carries_the_disclaimer_and_none_is_final(tmp_path: Path, kind: str) -> None:
-    made = exported(kind, draft(), originals())
+    made = exported(kind, draft(), source_images())
     text = made.content.decode("latin-1")
     if kind in ("pdf", "dicom-pdf"):
         content = made.content
@@ -204,7 +206,7 @@ def test_what_is_linked_to_a_study_needs_one(kind: str) -> None:
 
 def test_a_picture_is_no_original() -> None:
     with pytest.raises(InputError, match=r"image 2: no DICOM file.*export text, pdf or fhir"):
-        read_originals([("image 1", original(1)), ("image 2", b"\x89PNG\r\n\x1a\n" + b"0" * 300)])
+        read_source_images([("image 1", original(1)), ("image 2", b"\x89PNG\r\n\x1a\n" + b"0" * 300)])
 
 
 @pytest.mark.parametrize(
@@ -220,7 +222,7 @@ def test_a_picture_is_no_original() -> None:
 )
 def test_what_does_not_fit_together_is_refused_without_a_name(second: bytes, message: str) -> None:
     with pytest.raises(InputError) as refused:
-        read_originals([("image 1", original(1)), ("image 2", second)])
+        read_source_images([("image 1", original(1)), ("image 2", second)])
     assert message in str(refused.value)
     assert "CANARY" not in str(refused.value) and CANARY_ID not in str(refused.value)
 
@@ -229,7 +231,7 @@ def test_faulty_and_missing_headers_become_empty(caplog: pytest.LogCaptureFixtur
     faulty = original(
         1, PatientBirthDate="CANARY's birthday", AccessionNumber="x" * 40, PatientSex="MALE AND SO ON AND ON"
     )
-    (header,) = read_originals([("a", faulty)])
+    (header,) = read_source_images([("a", faulty)])
     assert (header.PatientBirthDate, header.AccessionNumber, header.PatientSex, header.StudyDate) == ("", "", "", "")
     assert len(exported("sr", draft(), [header]).content) > 1000
     assert "CANARY" not in caplog.text
@@ -263,7 +265,7 @@ def test_a_draft_with_faulty_values_is_refused() -> None:
     for document, message in wrong:
         for kind in KINDS:
             with pytest.raises(InputError, match=message):
-                exported(kind, document, originals())
+                exported(kind, document, source_images())
 
 
 @pytest.mark.parametrize("key", ["text", "evidence", "log_probability"])
@@ -283,7 +285,7 @@ def test_a_file_with_faulty_values_is_no_draft(key: str, value: object) -> None:
 @settings(max_examples=30, deadline=None)
 @given(st.text(st.characters(exclude_categories=["Cc", "Cs", "Cn", "Zs", "Zl", "Zp"]), min_size=1, max_size=80))
 def test_no_character_is_lost(text: str) -> None:
-    document, images = draft(text), originals()
+    document, images = draft(text), source_images()
     data = pydicom.dcmread(io.BytesIO(exported("sr", document, images).content))
     said = [item.TextValue for item in data.ContentSequence[-2].ContentSequence if "TextValue" in item]
     assert " ".join(said) == text
@@ -351,7 +353,7 @@ def test_what_is_said_twice_counts_in_its_worst_state() -> None:
 
 
 def test_an_edited_draft_says_so_and_is_another_object() -> None:
-    edited, images = draft(is_edited=True), originals()
+    edited, images = draft(is_edited=True), source_images()
     uids = [
         pydicom.dcmread(io.BytesIO(exported("sr", one, images).content)).SOPInstanceUID for one in (draft(), edited)
     ]
@@ -361,7 +363,7 @@ def test_an_edited_draft_says_so_and_is_another_object() -> None:
 
 
 def test_a_patient_with_two_ids_has_none() -> None:
-    (header,) = read_originals([("a", original(1, PatientID="A\\B"))])
+    (header,) = read_source_images([("a", original(1, PatientID="A\\B"))])
     assert header.PatientID == ""
 
 

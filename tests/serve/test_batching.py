@@ -14,9 +14,9 @@ import pytest
 
 from rayscribe.drafts import DecodingConfig, Draft
 from rayscribe.errors import InputError
-from rayscribe.inference.images import LooseStudy
+from rayscribe.inference.images import ImageStudy
 from rayscribe.models.decoding import Steps
-from rayscribe.serve.batching import Batcher, BatchKey, Cancelled, Ticket
+from rayscribe.serve.batching import Batcher, BatchKey, Cancelled, DraftRequest
 from rayscribe.serve.store import ModelStore
 
 KEY = BatchKey(model="a", decoding=DecodingConfig(), best=1, with_states=False)
@@ -31,7 +31,7 @@ class HeldService:
         self.batcher = Batcher(self._write, size=3, note=lambda size: None)
         self.pool = ThreadPoolExecutor(16)
 
-    def _write(self, key: BatchKey, studies: Sequence[LooseStudy], steps: Steps) -> list[Draft]:
+    def _write(self, key: BatchKey, studies: Sequence[ImageStudy], steps: Steps) -> list[Draft]:
         names = [study.warnings[0] for study in studies]
         self.begun.set()
         assert self.open.wait(30)
@@ -44,11 +44,11 @@ class HeldService:
 
     def ask(self, name: str, key: BatchKey = KEY, stop: threading.Event | None = None) -> Future[Draft]:
         """Returns when the ticket waits."""
-        study = LooseStudy(images=[], warnings=[name])
-        ticket = Ticket(key=key, study=study, stop=stop or threading.Event(), tell=lambda share: None)
-        before = len(self.batcher._waiting)
-        asked = self.pool.submit(self.batcher.submit, ticket)
-        while len(self.batcher._waiting) == before and not self.begun.wait(0.01):
+        study = ImageStudy(images=[], warnings=[name])
+        request = DraftRequest(key=key, study=study, stop=stop or threading.Event(), on_progress=lambda share: None)
+        before = len(self.batcher._queue)
+        asked = self.pool.submit(self.batcher.submit, request)
+        while len(self.batcher._queue) == before and not self.begun.wait(0.01):
             pass
         return asked
 
@@ -69,7 +69,7 @@ def waiting(service: HeldService, names: Sequence[str], keys: Sequence[BatchKey]
     asked = []
     for name, key in zip(names, keys, strict=True):
         asked.append(service.ask(name, key))
-        while len(service.batcher._waiting) < len(asked):
+        while len(service.batcher._queue) < len(asked):
             time.sleep(0.001)
     return asked
 
@@ -106,7 +106,7 @@ def test_a_batch_ends_when_nobody_wants_it_and_not_before(service: HeldService) 
     asked = []
     for name, stop in zip(("wanted", "unwanted"), stops):
         asked.append(service.ask(name, stop=stop))
-        while len(service.batcher._waiting) < len(asked):
+        while len(service.batcher._queue) < len(asked):
             time.sleep(0.001)
     stops[1].set()
     service.open.set()

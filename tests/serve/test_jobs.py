@@ -182,11 +182,11 @@ def test_requests_that_wait_are_written_together_and_alike(
     served: dict[str, Path], images: list[Path], url: str, gate: Gate
 ) -> None:
     with service(served, database=url) as client, ThreadPoolExecutor(6) as pool:
-        answers = [pool.submit(client.post, "/v1/reports", files=form(images[: 1 + n % 2])) for n in range(6)]
+        responses = [pool.submit(client.post, "/v1/reports", files=form(images[: 1 + n % 2])) for n in range(6)]
         assert gate.reached.wait(30)
         time.sleep(1)
         gate.open.set()
-        texts = [[one["text"] for one in answer.result().json()["reports"][0]["sentences"]] for answer in answers]
+        texts = [[one["text"] for one in answer.result().json()["reports"][0]["sentences"]] for answer in responses]
         assert len(gate.batches) == 2 and sum(gate.batches) == 6
         assert texts[0::2] == [texts[0]] * 3 and texts[1::2] == [texts[1]] * 3
 
@@ -196,11 +196,11 @@ def test_sampled_drafts_do_not_depend_on_other_requests(
 ) -> None:
     options = {"options": json.dumps({"decoding": {"strategy": "sample", "seed": 3}})}
     with service(served, database=url) as client, ThreadPoolExecutor(4) as pool:
-        answers = [pool.submit(client.post, "/v1/reports", files=form(images), data=options) for _ in range(4)]
+        responses = [pool.submit(client.post, "/v1/reports", files=form(images), data=options) for _ in range(4)]
         assert gate.reached.wait(30)
         time.sleep(0.5)
         gate.open.set()
-        assert len({json.dumps(answer.result().json()["reports"]) for answer in answers}) == 1
+        assert len({json.dumps(answer.result().json()["reports"]) for answer in responses}) == 1
         assert gate.batches == [1] * 4
 
 
@@ -357,15 +357,15 @@ def test_studies_that_wait_hold_no_model_in_memory(
         ThreadPoolExecutor(8) as pool,
     ):
         names = ["r2gen", "baseline"] * 4
-        answers = []
+        responses = []
         for name in names:
             options = {"options": json.dumps({"model": name})}
-            answers.append(pool.submit(client.post, "/v1/reports", files=form(images), data=options))
+            responses.append(pool.submit(client.post, "/v1/reports", files=form(images), data=options))
             time.sleep(0.3)
         gc.collect()
         assert len(alive) <= 2  # one in the store, one that is written with
         gate.open.set()
-        assert [answer.result().json()["model"]["name"] for answer in answers] == names
+        assert [answer.result().json()["model"]["name"] for answer in responses] == names
 
 
 def upload() -> list[Upload]:

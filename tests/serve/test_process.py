@@ -94,7 +94,7 @@ def test_nothing_that_a_client_sends_is_in_logs_measures_or_errors(
 ) -> None:
     options = ["--model", served["r2gen"], "--model", served["findings"]]
     process = Process(tmp_path, *options, start=start_command).ready()
-    client, answers = process.client, []
+    client, responses = process.client, []
     original = next(path for path in sorted(dicom_samples.glob("*.dcm")) if b"DICM" in path.read_bytes()[:140])
     whole = canary_dicom(original)
     damaged = whole[: len(whole) // 2]
@@ -102,21 +102,21 @@ def test_nothing_that_a_client_sends_is_in_logs_measures_or_errors(
     for content in (whole, damaged, tomography, CANARY.encode()):
         sent = [("images", (f"{CANARY}.dcm", content))]
         for path in ("/v1/reports", "/v1/classify", f"/v1/reports?name={CANARY}"):
-            answers.append(client.post(path, files=sent, headers={"User-Agent": CANARY, "Referer": CANARY}))
-        repeat_key = {"Idempotency-Key": f"{CANARY} {len(answers)}"}
+            responses.append(client.post(path, files=sent, headers={"User-Agent": CANARY, "Referer": CANARY}))
+        repeat_key = {"Idempotency-Key": f"{CANARY} {len(responses)}"}
         studies = client.post("/v1/studies", files=sent, headers=repeat_key)
-        answers.append(client.get(f"/v1/studies/{studies.json()['id']}"))
-        answers.append(client.post("/v1/images", files=[("image", (CANARY, content))]))
+        responses.append(client.get(f"/v1/studies/{studies.json()['id']}"))
+        responses.append(client.post("/v1/images", files=[("image", (CANARY, content))]))
     wrong = [{"model": CANARY}, {"decoding": {"strategy": CANARY}}, CANARY, {"best": CANARY}, {CANARY: 1}]
     for options in map(json.dumps, wrong):
-        answers.append(client.post("/v1/reports", files=[("images", ("a", whole))], data={"options": options}))
+        responses.append(client.post("/v1/reports", files=[("images", ("a", whole))], data={"options": options}))
     for path in (f"/{CANARY}", f"/v1/studies/{CANARY}", f"/page/{CANARY}", f"/v1/exports/{CANARY}"):
-        answers += [client.get(path), client.delete(path), client.post(path, files=[("draft", (None, CANARY))])]
-    answers.append(client.post("/v1/exports/text", files=[("draft", (None, json.dumps({"format": CANARY})))]))
-    answers.append(client.post("/v1/labels", json={"text": [CANARY]}))
+        responses += [client.get(path), client.delete(path), client.post(path, files=[("draft", (None, CANARY))])]
+    responses.append(client.post("/v1/exports/text", files=[("draft", (None, json.dumps({"format": CANARY})))]))
+    responses.append(client.post("/v1/labels", json={"text": [CANARY]}))
     measured = client.get("/metrics").text
     assert process.stop() == 0
-    told = "\n".join(answer.text for answer in answers if answer.status_code >= 400)
+    told = "\n".join(answer.text for answer in responses if answer.status_code >= 400)
     assert len(told) > 2000 and CANARY not in told
     assert CANARY not in measured and "rayscribe_requests_total" in measured
     log = process.log.read_text()

@@ -28,10 +28,10 @@ from rayscribe.classifiers.predict import classified
 from rayscribe.drafts import DecodingConfig
 from rayscribe.errors import DISCLAIMER, InputError
 from rayscribe.reports.document import read_document
-from rayscribe.serve import guard
-from rayscribe.serve.answers import DraftAnswer, FindingsAnswer, LabelsAnswer, ProblemAnswer, StudyAnswer
+from rayscribe.serve import access
 from rayscribe.serve.app import create_app
-from rayscribe.serve.measures import Measures
+from rayscribe.serve.metrics import ServiceMetrics
+from rayscribe.serve.responses import DraftResponse, FindingsResponse, LabelsResponse, ProblemResponse, StudyResponse
 from rayscribe.serve.settings import ServeConfig
 
 Open = Callable[..., TestClient]
@@ -336,7 +336,7 @@ def test_the_interface_is_described(open_service: Open) -> None:
     body = described["paths"]["/v1/reports"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
     assert body["properties"].keys() == {"images", "options"}
     told = described["paths"]["/v1/reports"]["post"]["responses"]
-    assert told["200"]["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/DraftAnswer"}
+    assert told["200"]["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/DraftResponse"}
     assert told["4XX"]["content"].keys() == {"application/problem+json"}
 
 
@@ -346,12 +346,12 @@ def test_answers_are_as_they_are_described(open_service: Open, served: dict[str,
     study = client.post("/v1/studies", files=form(images)).json()
     refused = client.post("/v1/images", files=[("image", ("a", b"no image"))])
     for model, answer in (
-        (DraftAnswer, client.post("/v1/reports", files=form(images)).json()),
-        (FindingsAnswer, client.post("/v1/classify", files=form(images), data=options).json()),
-        (LabelsAnswer, client.post("/v1/labels", json={"text": "Possible edema."}).json()),
-        (StudyAnswer, study),
-        (StudyAnswer, ended(client, study["id"])),
-        (ProblemAnswer, refused.json()),
+        (DraftResponse, client.post("/v1/reports", files=form(images)).json()),
+        (FindingsResponse, client.post("/v1/classify", files=form(images), data=options).json()),
+        (LabelsResponse, client.post("/v1/labels", json={"text": "Possible edema."}).json()),
+        (StudyResponse, study),
+        (StudyResponse, ended(client, study["id"])),
+        (ProblemResponse, refused.json()),
     ):
         kind: TypeAdapter[Any] = TypeAdapter(model)
         assert kind.dump_python(kind.validate_python(answer), mode="json", exclude_unset=True) == answer
@@ -392,10 +392,10 @@ def test_a_request_that_never_ends_is_let_go(served: dict[str, Path], monkeypatc
         await asyncio.sleep(60)
 
     bounds, timeout = list[float](), asyncio.timeout
-    monkeypatch.setattr(guard.asyncio, "timeout", lambda seconds: (bounds.append(seconds), timeout(0.05))[1])
+    monkeypatch.setattr(access.asyncio, "timeout", lambda seconds: (bounds.append(seconds), timeout(0.05))[1])
     config = ServeConfig(models=(served["r2gen"],), max_seconds=20)
     client = TestClient(
-        guard.AccessGuard(never, config=config, keys={}, measures=Measures()), base_url="http://localhost"
+        access.AccessGuard(never, config=config, keys={}, metrics=ServiceMetrics()), base_url="http://localhost"
     )
     problem(client.post("/v1/reports", content=b"x"), 408)
     assert bounds == [50]

@@ -79,7 +79,7 @@ def tuned(two_kinds: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = transformers.AutoModelForImageTextToText.from_pretrained(base)
     model.lm_head.weight.data *= 2  # a new model's tells words apart so little that adapters alone could not
     model.save_pretrained(base)
-    train_llm(settings(base, max_steps=30, lr=1e-2, evaluate_every=30), two_kinds, run, say=lambda text: None)
+    train_llm(settings(base, max_steps=30, lr=1e-2, evaluate_every=30), two_kinds, run, notify=lambda text: None)
     return run
 
 
@@ -189,7 +189,7 @@ def test_in_bfloat16_the_adapters_learn_and_stay_float32(two_kinds: Path, tmp_pa
     trained = untuned(tiny_llava, tmp_path / "base", precision="bfloat16", gradient_checkpointing=True)
     save_llm(tmp_path / "new", replace(trained, config=replace(trained.config, weights="bfloat16")))
     run = tmp_path / "run"
-    train_reward(tmp_path / "new", replace(SHORT, steps=1), two_kinds, run, say=lambda text: None)
+    train_reward(tmp_path / "new", replace(SHORT, steps=1), two_kinds, run, notify=lambda text: None)
     start = load_file(tmp_path / "new" / "adapter_model.safetensors")
     moved = load_file(run / "checkpoints" / "checkpoint-1" / "adapter_model.safetensors")
     assert {tensor.dtype for tensor in moved.values()} == {torch.float32}
@@ -199,7 +199,7 @@ def test_in_bfloat16_the_adapters_learn_and_stay_float32(two_kinds: Path, tmp_pa
 def test_a_family_that_trl_cannot_train_is_refused_before_anything_is_written(two_kinds: Path, tmp_path: Path) -> None:
     save_llm(tmp_path / "tuned", replace(untuned(tiny_mllama, tmp_path / "base"), training={}))
     with pytest.raises(InputError, match=r"does not hand on aspect_ratio_ids, aspect_ratio_mask, cross_attention_mask"):
-        train_reward(tmp_path / "tuned", SHORT, two_kinds, tmp_path / "run", say=lambda text: None)
+        train_reward(tmp_path / "tuned", SHORT, two_kinds, tmp_path / "run", notify=lambda text: None)
     assert not (tmp_path / "run").exists()
 
 
@@ -269,17 +269,17 @@ def test_a_resumed_run_ends_in_the_same_adapters_as_an_unbroken_one(
 
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     config = replace(SHORT, steps=5, studies_per_step=4)  # past the first round of all eight studies
-    train_reward(tuned, config, two_kinds, whole, say=lambda text: None)
+    train_reward(tuned, config, two_kinds, whole, notify=lambda text: None)
     with pytest.raises(Killed):
-        train_reward(tuned, config, two_kinds, broken, say=dies)
+        train_reward(tuned, config, two_kinds, broken, notify=dies)
     assert not (broken / "model.json").exists()
     (broken / "checkpoints" / "checkpoint-4").mkdir(exist_ok=True)  # half written
     with pytest.raises(InputError, match="already holds a run"):
-        train_reward(tuned, config, two_kinds, broken, say=lambda text: None)
+        train_reward(tuned, config, two_kinds, broken, notify=lambda text: None)
     with pytest.raises(InputError, match="other settings"):
-        train_reward(tuned, replace(config, lr=1), two_kinds, broken, resume=True, say=lambda text: None)
-    train_reward(tuned, config, two_kinds, broken, resume=True, say=lambda text: None)
-    train_reward(tuned, config, two_kinds, broken, resume=True, say=lambda text: None)  # has nothing left to do
+        train_reward(tuned, replace(config, lr=1), two_kinds, broken, resume=True, notify=lambda text: None)
+    train_reward(tuned, config, two_kinds, broken, resume=True, notify=lambda text: None)
+    train_reward(tuned, config, two_kinds, broken, resume=True, notify=lambda text: None)  # has nothing left to do
     assert log_of(whole) == log_of(broken)
     for name in ("checkpoints/checkpoint-5/adapter_model.safetensors", "adapter_model.safetensors"):
         assert (whole / name).read_bytes() == (broken / name).read_bytes()
@@ -290,7 +290,7 @@ def test_the_mean_reward_rises(tuned: Path, two_kinds: Path, tmp_path: Path) -> 
     config = RewardTrainConfig(
         steps=12, studies_per_step=8, generations=8, batch_size=64, lr=2e-3, beta=0.0, evaluate_every=12
     )
-    train_reward(tuned, config, two_kinds, tmp_path / "run", say=lambda text: None)
+    train_reward(tuned, config, two_kinds, tmp_path / "run", notify=lambda text: None)
     rewards = [
         float(row["reward"]) for row in log_of(tmp_path / "run")[1:]
     ]  # each step writes for the same eight studies
@@ -302,7 +302,7 @@ def test_what_the_model_began_with_is_kept_when_nothing_better_follows(
     tuned: Path, two_kinds: Path, tmp_path: Path
 ) -> None:
     config = replace(SHORT, steps=2, lr=0.3)
-    train_reward(tuned, config, two_kinds, tmp_path / "run", say=lambda text: None)
+    train_reward(tuned, config, two_kinds, tmp_path / "run", notify=lambda text: None)
     assert json.loads((tmp_path / "run" / "model.json").read_text())["training"]["step"] == 0
     start, end = (load_file(folder / "adapter_model.safetensors") for folder in (tuned, tmp_path / "run"))
     assert all(torch.equal(start[name], end[name]) for name in start)
@@ -311,7 +311,7 @@ def test_what_the_model_began_with_is_kept_when_nothing_better_follows(
 @pytest.mark.slow
 def test_a_diverged_run_stops_and_keeps_nothing(tuned: Path, two_kinds: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"step \d: \w+ is (nan|inf); the run has diverged, lower --lr"):
-        train_reward(tuned, replace(SHORT, lr=1e30), two_kinds, tmp_path / "run", say=lambda text: None)
+        train_reward(tuned, replace(SHORT, lr=1e30), two_kinds, tmp_path / "run", notify=lambda text: None)
     assert not (tmp_path / "run" / "model.json").exists()
     assert not list((tmp_path / "run").glob("checkpoints/checkpoint-*"))
 
@@ -328,7 +328,7 @@ def test_validation_reports_are_those_of_generate(tuned: Path, two_kinds: Path) 
 def test_what_cannot_be_trained_is_said(
     tuned: Path, two_kinds: Path, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    quiet = {"say": lambda text: None}
+    quiet = {"notify": lambda text: None}
     wrap_base(load_llm(tuned, CPU).config, tmp_path / "bare")
     with pytest.raises(InputError, match="holds no adapters"):
         train_reward(tmp_path / "bare", SHORT, two_kinds, tmp_path / "run", **quiet)  # type: ignore[arg-type]

@@ -112,7 +112,7 @@ def cohort_digest(manifest: Manifest, config: CohortConfig) -> str:
     return f"{digest} {sha256_of(Path(config.labels))}"
 
 
-def trainable_findings(train: Cohort, val: Cohort, say: Callable[[str], None], *, least: int = 2) -> tuple[str, ...]:
+def trainable_findings(train: Cohort, val: Cohort, notify: Callable[[str], None], *, least: int = 2) -> tuple[str, ...]:
     """The findings with at least `least` studies of either kind in both splits; says what is skipped and why."""
     kept = []
     for name in train.findings:
@@ -122,7 +122,7 @@ def trainable_findings(train: Cohort, val: Cohort, say: Callable[[str], None], *
             if min(present, absent) < least
         ]
         if lacking:
-            say(f"skipped {name}: {', '.join(lacking)}")
+            notify(f"skipped {name}: {', '.join(lacking)}")
         else:
             kept.append(name)
     if not kept:

@@ -19,7 +19,7 @@ from rayscribe.classifiers.folder import TrainedClassifier
 from rayscribe.data.images import ImageFile, read_image
 from rayscribe.errors import DISCLAIMER, InputError
 from rayscribe.files import whole_file
-from rayscribe.inference.images import loose_batch, read_loose
+from rayscribe.inference.images import image_batch, read_image_study
 from rayscribe.labels import NEGATIVE, POSITIVE
 from rayscribe.models.backbones import grid_side
 from rayscribe.models.classifier import class_map
@@ -49,8 +49,8 @@ class Classified:
 def classified(trained: TrainedClassifier, images: Sequence[ImageFile]) -> Classified:
     """Raises InputError that names the file for whatever is not a readable radiograph."""
     size = trained.config.images.size
-    loose = read_loose(images, at_least=size, source=trained.data.get("source", ""))
-    batch = loose_batch([loose], trained.config.images)
+    loose = read_image_study(images, at_least=size, source=trained.data.get("source", ""))
+    batch = image_batch([loose], trained.config.images)
     with torch.inference_mode():
         logits_1L = trained.model(batch).double().numpy()
     if not np.isfinite(logits_1L).all():

@@ -34,7 +34,7 @@ from rayscribe.progress import ProgressBar
 from rayscribe.settings import settings_from_yaml
 from rayscribe.study import Study
 from rayscribe.training.folder import check_same_run
-from rayscribe.training.learner import Learner, Place, Splits, model_data, run_learner, say_weights
+from rayscribe.training.learner import Learner, Place, Splits, model_data, note_random_weights, run_learner
 from rayscribe.training.loop import Fitting, Progress
 from rayscribe.training.processes import Processes, processes
 from rayscribe.training.validation import read_once
@@ -50,7 +50,7 @@ def train_each(config: ClassifyConfig, place: Place) -> list[Path]:
     train, val = (read_cohort(manifest, split, config.cohort) for split in ("train", "val"))
     with processes() as group:  # joined once for all of them
         place = place.of(group)
-        names = trainable_findings(train, val, place.say)
+        names = trainable_findings(train, val, place.notify)
         folders = [place.run / re.sub(r"\W+", "-", name.lower()) for name in names]
         if twice := [name for name, folder in zip(names, folders, strict=True) if folders.count(folder) > 1]:
             raise InputError(
@@ -77,11 +77,11 @@ def train_classifier(
     *,
     resume: bool = False,
     features: Path | None = None,
-    say: Callable[[str], None] = print,
+    notify: Callable[[str], None] = print,
 ) -> Progress:
     """Trains one model for the findings of `config` into the folder `run`, which is then a classifier's folder."""
     with processes() as group:
-        place = Place(data=data, run=run, resume=resume, features=features, say=say).of(group)
+        place = Place(data=data, run=run, resume=resume, features=features, notify=notify).of(group)
         return run_learner(FindingLearner(config, place, group), place, group)
 
 
@@ -106,15 +106,15 @@ class FindingLearner(Learner):
 
     def splits(self) -> Splits:
         whole = [read_cohort(self.manifest, split, self.config.cohort) for split in ("train", "val")]
-        findings = trainable_findings(whole[0], whole[1], self.place.say)
+        findings = trainable_findings(whole[0], whole[1], self.place.notify)
         self.training, self.validation = (cohort.of(findings) for cohort in whole)
-        _say_counts(self.training, self.validation, self.place.say)
+        _notify_counts(self.training, self.validation, self.place.notify)
         validation = self.validation.studies
         return Splits(training=self.training.studies, validation=validation, kept_apart=validation, apart="val")
 
     def model(self) -> Classifier:
         self.classifier = build_classifier(self.config, len(self.training.findings))
-        say_weights(self.config, self.place.say)
+        note_random_weights(self.config, self.place.notify)
         return self.classifier
 
     def fitting(self, cache: FeatureCache | None, progress: ProgressBar) -> Fitting:
@@ -146,7 +146,7 @@ class FindingLearner(Learner):
         logits_RL, known_RL = (np.concatenate(part) for part in zip(*shares, strict=True))
         self.measured = {"logits": logits_RL, "known": known_RL}
         scores = validation_scores(logits_RL, known_RL)
-        self.place.say("validation " + ", ".join(f"{name} {value:.4f}" for name, value in scores.items()))
+        self.place.notify("validation " + ", ".join(f"{name} {value:.4f}" for name, value in scores.items()))
         return scores
 
     def keep(self, epoch: int, scores: dict[str, float]) -> None:
@@ -223,8 +223,8 @@ def _decisions(
     return tuple(thresholds), tuple(slopes)
 
 
-def _say_counts(training: Cohort, validation: Cohort, say: Callable[[str], None]) -> None:
+def _notify_counts(training: Cohort, validation: Cohort, notify: Callable[[str], None]) -> None:
     for split, cohort in (("train", training), ("val", validation)):
         left_out = "".join(f", {count} left out with {reason}" for reason, count in cohort.left_out.items())
         counts = "; ".join(f"{name} {'/'.join(map(str, cohort.counts(name)))}" for name in cohort.findings)
-        say(f"{split}: {len(cohort.studies)} studies{left_out}; with/without: {counts} ({cohort.source})")
+        notify(f"{split}: {len(cohort.studies)} studies{left_out}; with/without: {counts} ({cohort.source})")

@@ -59,7 +59,7 @@ def search(
     trials: int,
     space: SearchSpace,
     features: Path | None = None,
-    say: Callable[[str], None],
+    notify: Callable[[str], None],
 ) -> Path:
     """Trains until `trials` are finished; returns the folder of the best. A trial that was killed is taken up again.
 
@@ -81,17 +81,17 @@ def search(
         sampler=optuna.samplers.TPESampler(seed=space.seed + _count(run)),
         load_if_exists=True,
     )
-    _release_killed(study, say)
+    _release_killed(study, notify)
 
     def objective(trial: Trial) -> float:
         number = int(trial.user_attrs.get("folder", trial.number))
         trial.set_user_attr("folder", number)
         chosen = _chosen(trial, config, space)
         folder = run / f"trial-{number}"
-        say(f"trial {trial.number + 1}: {', '.join(f'{k} {_short(v)}' for k, v in trial.params.items())}")
+        notify(f"trial {trial.number + 1}: {', '.join(f'{k} {_short(v)}' for k, v in trial.params.items())}")
         goes_on = (folder / "config.yaml").exists()
         try:
-            progress = train_classifier(chosen, data, folder, resume=goes_on, features=features, say=say)
+            progress = train_classifier(chosen, data, folder, resume=goes_on, features=features, notify=notify)
         except KeyboardInterrupt:  # which Optuna takes for a failure of the trial
             trial.set_user_attr(_INTERRUPTED, True)
             raise
@@ -103,7 +103,7 @@ def search(
     ranked = sorted(study.get_trials(states=[done]), key=_value, reverse=config.train.metric != "loss")
     for trial in ranked:
         told = ", ".join(f"{name} {_short(value)}" for name, value in trial.params.items())
-        say(f"validation {config.train.metric} {trial.value:.4f}: trial-{trial.user_attrs['folder']}, {told}")
+        notify(f"validation {config.train.metric} {trial.value:.4f}: trial-{trial.user_attrs['folder']}, {told}")
     return run / f"trial-{ranked[0].user_attrs['folder']}"
 
 
@@ -128,7 +128,7 @@ def _claim(run: Path, config: ClassifyConfig, space: SearchSpace, data_digest: s
         raise InputError(f"{database}: damaged ({error}); start the search again in another --run folder") from error
 
 
-def _release_killed(study: Study, say: Callable[[str], None]) -> None:
+def _release_killed(study: Study, notify: Callable[[str], None]) -> None:
     """A trial that was running when the process died is asked for again, with its values and its folder."""
     from optuna.trial import TrialState
 
@@ -140,7 +140,7 @@ def _release_killed(study: Study, say: Callable[[str], None]) -> None:
         taken_up = any(one.number > trial.number and one.user_attrs.get("folder") == folder for one in trials)
         if folder is not None and not taken_up:
             study.enqueue_trial(trial.params, user_attrs={"folder": folder})
-            say(f"trial-{folder} was interrupted and goes on")
+            notify(f"trial-{folder} was interrupted and goes on")
         if is_running:  # after it stands in the queue, so that a kill in between does not lose it
             study.tell(trial.number, state=TrialState.FAIL)
 

@@ -48,27 +48,27 @@ def build_graph(arguments: list[str]) -> None:
     _build_graph(parsed(Build, arguments, "build-graph"))
 
 
-def _build_graph(wanted: Any) -> None:
-    for flag, fits in (("--words", wanted.words >= 0), ("--least", wanted.least >= 1), ("--lift", wanted.lift > 0)):
+def _build_graph(options: Any) -> None:
+    for flag, fits in (("--words", options.words >= 0), ("--least", options.least >= 1), ("--lift", options.lift > 0)):
         if not fits:
             raise InputError(f"{flag}: too small")
-    _check_new(wanted.out)
+    _check_new(options.out)
     from rayscribe.data.entities import study_entities
     from rayscribe.methods import recipe_with
     from rayscribe.methods.knowledge_graph import PUBLISHED, cooccurrence_graph
 
-    text = replace(_USUAL, section=wanted.section, cleaning=wanted.cleaning)
-    ids, reports, conditions = _training(wanted.data, wanted.labels, text)
-    found = study_entities(wanted.entities, ids, reports, section=wanted.section)
-    graph = cooccurrence_graph(conditions, found, words=wanted.words, least=wanted.least, lift=wanted.lift)
-    graph.save(wanted.out)
+    text = replace(_USUAL, section=options.section, cleaning=options.cleaning)
+    ids, reports, conditions = _training(options.data, options.labels, text)
+    found = study_entities(options.entities, ids, reports, section=options.section)
+    graph = cooccurrence_graph(conditions, found, words=options.words, least=options.least, lift=options.lift)
+    graph.save(options.out)
     print(
         f"{len(graph.names)} nodes, {len(graph.counts['edges'])} edges beside the root's in {len(ids)} reports; "
-        f"{graph.density:.0%} of all pairs (published graph: {PUBLISHED.density:.0%}); wrote {wanted.out}"
+        f"{graph.density:.0%} of all pairs (published graph: {PUBLISHED.density:.0%}); wrote {options.out}"
     )
     name = recipe_with("graph")
     print(
-        f"next: rayscribe train {name} --data {wanted.data} --method.graph {wanted.out} --method.retrieval FOLDER --run RUN"
+        f"next: rayscribe train {name} --data {options.data} --method.graph {options.out} --method.retrieval FOLDER --run RUN"
     )
 
 

@@ -50,41 +50,41 @@ def mine_negatives(arguments: list[str]) -> None:
     _mine(parsed(Mine, arguments, "mine-negatives"))
 
 
-def _mine(wanted: Any) -> None:
+def _mine(options: Any) -> None:
     from rayscribe.methods import recipe_with
 
-    backbone, by = wanted.backbone, wanted.by
-    if wanted.top < 1:
-        raise InputError(f"--top {wanted.top}: at least 1")
+    backbone, by = options.backbone, options.by
+    if options.top < 1:
+        raise InputError(f"--top {options.top}: at least 1")
     if by != "text" and not backbone.weights:
         raise InputError(f"--by {by}: name trained weights with --backbone.weights (a file, or `pretrained`)")
-    about: dict[str, Any] = {"by": by, "top": wanted.top, "different_labels": wanted.different_labels}
+    about: dict[str, Any] = {"by": by, "top": options.top, "different_labels": options.different_labels}
     if by != "text":
         about["backbone"] = {"name": backbone.name, "weights": Path(backbone.weights).name}
-        about["images"] = asdict(wanted.images)
-    count, lacking = _write(wanted, about)
-    print(f"{count} training studies with up to {wanted.top} negatives each by {by}; wrote {wanted.out}")
+        about["images"] = asdict(options.images)
+    count, lacking = _write(options, about)
+    print(f"{count} training studies with up to {options.top} negatives each by {by}; wrote {options.out}")
     name = recipe_with("candidates")
     if lacking:
         print(
             f"warning: {len(lacking)} of them have none, e.g. {lacking[0]}; training on this manifest will refuse them"
         )
-    flags = "" if wanted.section == _USUAL.section else f" --text.section {wanted.section}"
-    flags += "" if wanted.cleaning == _USUAL.cleaning else f" --text.cleaning {wanted.cleaning}"
-    print(f"next: rayscribe train {name} --data {wanted.out} --run runs/{name}{flags}")
+    flags = "" if options.section == _USUAL.section else f" --text.section {options.section}"
+    flags += "" if options.cleaning == _USUAL.cleaning else f" --text.cleaning {options.cleaning}"
+    print(f"next: rayscribe train {name} --data {options.out} --run runs/{name}{flags}")
 
 
-def _write(wanted: Any, about: dict[str, Any]) -> tuple[int, list[str]]:
+def _write(options: Any, about: dict[str, Any]) -> tuple[int, list[str]]:
     """Mines and writes. Returns the number of training studies, and those without any negative."""
     from rayscribe.data.manifest import Manifest, read_manifest, write_manifest
     from rayscribe.data.split_reports import cleaned_report
 
-    data, text = wanted.data, replace(_USUAL, section=wanted.section, cleaning=wanted.cleaning)
+    data, text = options.data, replace(_USUAL, section=options.section, cleaning=options.cleaning)
     manifest = read_manifest(data)
     pairs = [(study, report) for study in manifest.split("train") if (report := cleaned_report(study, text))]
     if len(pairs) < 2:
         raise InputError(f"{data}: {len(pairs)} training studies have the section {text.section!r}; nothing to compare")
-    studies, found = [study for study, _ in pairs], _found(wanted, pairs)
+    studies, found = [study for study, _ in pairs], _found(options, pairs)
     if not any(found):
         raise InputError(f"{data}: every two training studies are of one patient, or have the same words or labels")
     mined = {
@@ -97,11 +97,11 @@ def _write(wanted: Any, about: dict[str, Any]) -> tuple[int, list[str]]:
         ids, scores = mined.get(study.id, nothing)
         rows.append(replace(study, negatives=ids, negative_scores=scores))
     provenance = manifest.provenance | {"negatives": about | {"section": text.section, "cleaning": text.cleaning}}
-    write_manifest(wanted.out, Manifest(studies=tuple(rows), provenance=provenance))
+    write_manifest(options.out, Manifest(studies=tuple(rows), provenance=provenance))
     return len(studies), [study.id for study, one in zip(studies, found, strict=True) if not one]
 
 
-def _found(wanted: Any, pairs: list[tuple[Any, str]]) -> list[list[tuple[int, float]]]:
+def _found(options: Any, pairs: list[tuple[Any, str]]) -> list[list[tuple[int, float]]]:
     """For every training study the rows of the most similar others, and how similar they are."""
     from tqdm import tqdm
 
@@ -110,24 +110,24 @@ def _found(wanted: Any, pairs: list[tuple[Any, str]]) -> list[list[tuple[int, fl
 
     studies, reports = [study for study, _ in pairs], [report for _, report in pairs]
     labels = None
-    if wanted.different_labels:
+    if options.different_labels:
         labels = [tuple(map(int, states)) for states in RuleLabeler(as_chexpert=False).label(reports)]
     vectors = None
-    if wanted.by != "text":
+    if options.by != "text":
         from rayscribe.data.features import cached_features
         from rayscribe.data.mining import image_vectors
         from rayscribe.models.backbones import Backbone
 
-        encoder = Backbone(replace(wanted.backbone, trainable=False)).eval()
+        encoder = Backbone(replace(options.backbone, trainable=False)).eval()
         bar: ProgressBar = partial(tqdm, desc="image features", unit="block")
-        cache = cached_features(studies, encoder, wanted.images, folder=wanted.features, progress=bar)
+        cache = cached_features(studies, encoder, options.images, folder=options.features, progress=bar)
         vectors = image_vectors(studies, cache)
     return mine(
         studies,
         reports,
-        top=wanted.top,
+        top=options.top,
         images=vectors,
-        with_text=wanted.by != "image",
+        with_text=options.by != "image",
         labels=labels,
         progress=partial(tqdm, desc="mining", unit="block"),
     )

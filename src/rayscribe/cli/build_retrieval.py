@@ -52,50 +52,50 @@ def build_retrieval(arguments: list[str]) -> None:
     _build(parsed(Build, arguments, "build-retrieval"))
 
 
-def _build(wanted: Any) -> None:
-    if wanted.width < 8:
-        raise InputError(f"--width {wanted.width}: at least 8")
-    if (wanted.by == "clip") != (wanted.clip is not None):
+def _build(options: Any) -> None:
+    if options.width < 8:
+        raise InputError(f"--width {options.width}: at least 8")
+    if (options.by == "clip") != (options.clip is not None):
         raise InputError("--by clip needs --clip FOLDER, and --by aligned none")
-    if wanted.by == "aligned" and not wanted.backbone.weights:
+    if options.by == "aligned" and not options.backbone.weights:
         raise InputError("--by aligned: name trained weights with --backbone.weights (a file, or `pretrained`)")
-    check_new(wanted.out)
+    check_new(options.out)
     from rayscribe.data.retrieval import Retrieval
     from rayscribe.methods import recipe_with
 
-    recall = _built(wanted)
-    index = Retrieval.load(wanted.out)
-    held_out = " by maps that were fitted without them" if wanted.clip is None else ""
-    is_narrow = wanted.clip is None and index.width < wanted.width
-    fewer = f" (not {wanted.width}: the reports allow no more)" if is_narrow else ""
-    print(f"{len(index.ids)} training reports, width {index.width}{fewer}, kind {wanted.by}")
+    recall = _built(options)
+    index = Retrieval.load(options.out)
+    held_out = " by maps that were fitted without them" if options.clip is None else ""
+    is_narrow = options.clip is None and index.width < options.width
+    fewer = f" (not {options.width}: the reports allow no more)" if is_narrow else ""
+    print(f"{len(index.ids)} training reports, width {index.width}{fewer}, kind {options.by}")
     print(
         f"own report among the {recall.top} nearest: {recall.found:.1%} of the training images{held_out} "
-        f"(chance: {recall.chance:.1%}); wrote {wanted.out}"
+        f"(chance: {recall.chance:.1%}); wrote {options.out}"
     )
-    flags = "" if wanted.section == _USUAL.section else f" --text.section {wanted.section}"
-    flags += "" if wanted.cleaning == _USUAL.cleaning else f" --text.cleaning {wanted.cleaning}"
+    flags = "" if options.section == _USUAL.section else f" --text.section {options.section}"
+    flags += "" if options.cleaning == _USUAL.cleaning else f" --text.cleaning {options.cleaning}"
     name = recipe_with("retrieval")
-    command = f"rayscribe train {name} --data {wanted.data} --method.retrieval {wanted.out} --run runs/{name}{flags}"
+    command = f"rayscribe train {name} --data {options.data} --method.retrieval {options.out} --run runs/{name}{flags}"
     print(f"next: {command}")
 
 
-def _built(wanted: Any) -> Any:
+def _built(options: Any) -> Any:
     """Writes the index; returns how many images find their own report."""
     from tqdm import tqdm
 
     from rayscribe.data.manifest import read_manifest
     from rayscribe.data.retrieval_building import AlignedConfig, build_aligned, build_clip
 
-    text = replace(_USUAL, section=wanted.section, cleaning=wanted.cleaning)
+    text = replace(_USUAL, section=options.section, cleaning=options.cleaning)
     bar: ProgressBar = partial(tqdm, desc="images and reports", unit="block")
-    manifest = read_manifest(wanted.data)
-    if wanted.clip is not None:
-        return build_clip(manifest, text, wanted.clip, wanted.out, top=_TOP, progress=bar)
+    manifest = read_manifest(options.data)
+    if options.clip is not None:
+        return build_clip(manifest, text, options.clip, options.out, top=_TOP, progress=bar)
     aligned = AlignedConfig(
-        encoder=replace(wanted.backbone, trainable=False),
-        images=wanted.images,
-        width=wanted.width,
-        features=wanted.features,
+        encoder=replace(options.backbone, trainable=False),
+        images=options.images,
+        width=options.width,
+        features=options.features,
     )
-    return build_aligned(manifest, text, aligned, wanted.out, top=_TOP, progress=bar)
+    return build_aligned(manifest, text, aligned, options.out, top=_TOP, progress=bar)

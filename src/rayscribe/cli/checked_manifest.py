@@ -51,7 +51,7 @@ def write_checked(
         missing_is_fault=missing_is_fault,
         needs_text=needs_text,
         journal=journal,
-        progress=lambda looks: tqdm(looks, total=total, desc="reading images", unit="image"),
+        progress=lambda inspections: tqdm(inspections, total=total, desc="reading images", unit="image"),
     )
     counts = checked.manifest.counts()
     print(", ".join(f"{split} {count}" for split, count in counts.items()))

@@ -100,8 +100,8 @@ def _test(arguments: list[str]) -> None:
         features: Path | None = None
         "folder of the feature cache of frozen backbones; the user's cache folder when empty"
 
-    wanted = parsed(Test, arguments, "classify test")
-    if not wanted.models:
+    options = parsed(Test, arguments, "classify test")
+    if not options.models:
         raise InputError("name at least one classifier; usage: rayscribe classify test MODEL... --data data.parquet")
     from rayscribe.classifiers.scores import score_classifiers
     from rayscribe.data.manifest import read_manifest
@@ -109,21 +109,21 @@ def _test(arguments: list[str]) -> None:
     from rayscribe.pages.classifier_table import score_table
     from rayscribe.settings import need
 
-    need(wanted.resamples > 0, "--resamples", wanted.resamples, "at least 1")
+    need(options.resamples > 0, "--resamples", options.resamples, "at least 1")
     result = score_classifiers(
-        wanted.models,
-        read_manifest(wanted.data),
-        split=wanted.split,
-        labels=wanted.labels,
-        resamples=wanted.resamples,
-        features=wanted.features,
+        options.models,
+        read_manifest(options.data),
+        split=options.split,
+        labels=options.labels,
+        resamples=options.resamples,
+        features=options.features,
         progress=_bar("classifying"),
     )
     print(score_table(result))
-    if wanted.json is not None:
-        _write_json(wanted.json, result)
-    if wanted.plots is not None:
-        for path in write_curves(result, wanted.plots):
+    if options.json is not None:
+        _write_json(options.json, result)
+    if options.plots is not None:
+        for path in write_curves(result, options.plots):
             print(f"wrote {path}")
 
 
@@ -155,7 +155,7 @@ def _tune(arguments: list[str]) -> None:
         """
         from rayscribe.classifiers.tune import search
 
-        best = search(config, data, run, trials=trials, space=space, features=features, say=print)
+        best = search(config, data, run, trials=trials, space=space, features=features, notify=print)
         print(f"best: {best}\nnext: rayscribe classify test {best} --data {data}")
 
     parsed(tune, arguments[1:], f"classify tune {recipe}")

@@ -16,7 +16,7 @@ from rayscribe.provenance import note_test
 
 if TYPE_CHECKING:
     from rayscribe.data.manifest import Manifest
-    from rayscribe.evaluation.tools import Tools
+    from rayscribe.evaluation.scorers import Scorers
 
 
 def evaluate_verb(arguments: list[str]) -> None:
@@ -67,66 +67,66 @@ def evaluate_verb(arguments: list[str]) -> None:
     _evaluate(parsed(Evaluate, arguments, "evaluate"))
 
 
-def _evaluate(wanted: Any) -> None:
+def _evaluate(options: Any) -> None:
     from rayscribe.data.manifest import read_manifest
     from rayscribe.data.predictions import read_predictions
     from rayscribe.evaluation.protocol import check_protocol
     from rayscribe.pages.summary import summary
 
-    _check_pairs(wanted)
-    check_protocol(wanted.predictions, wanted.protocol)
-    predictions, manifest = read_predictions(wanted.predictions), read_manifest(wanted.data)
-    result = _scored(wanted, predictions, manifest, _tools(wanted))
+    _check_pairs(options)
+    check_protocol(options.predictions, options.protocol)
+    predictions, manifest = read_predictions(options.predictions), read_manifest(options.data)
+    result = _scored(options, predictions, manifest, _scorers(options))
     print(summary(result))
-    if wanted.split == "test":
-        _note_scored(wanted.predictions, result)
-    if wanted.json is not None:
-        write_text(wanted.json, json.dumps(result, indent=1, ensure_ascii=False) + "\n")
-        print(f"wrote {wanted.json}")
-    if wanted.plots is not None:
+    if options.split == "test":
+        _note_scored(options.predictions, result)
+    if options.json is not None:
+        write_text(options.json, json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+        print(f"wrote {options.json}")
+    if options.plots is not None:
         from rayscribe.pages.plots import write_plots
 
-        print(f"wrote {len(write_plots(result, wanted.plots))} drawings into {wanted.plots}")
-    if wanted.html is not None:
-        write_text(wanted.html, _page(wanted, predictions, manifest, result))
-        print(f"wrote {wanted.html}")
+        print(f"wrote {len(write_plots(result, options.plots))} drawings into {options.plots}")
+    if options.html is not None:
+        write_text(options.html, _page(options, predictions, manifest, result))
+        print(f"wrote {options.html}")
 
 
-def _check_pairs(wanted: Any) -> None:
-    if (wanted.predicted_labels is None) != (wanted.reference_labels is None):
+def _check_pairs(options: Any) -> None:
+    if (options.predicted_labels is None) != (options.reference_labels is None):
         raise InputError(
             "give both --predicted-labels and --reference-labels; labels of two labelers are not comparable"
         )
-    if (wanted.predicted_graphs is None) != (wanted.reference_graphs is None):
+    if (options.predicted_graphs is None) != (options.reference_graphs is None):
         raise InputError("give both --predicted-graphs and --reference-graphs")
 
 
-def _tools(wanted: Any) -> "Tools":
+def _scorers(options: Any) -> "Scorers":
     """The labeler, models and tables that the options name."""
     from rayscribe.data.label_tables import LabelTables, read_labels
-    from rayscribe.evaluation.tools import Tools
+    from rayscribe.evaluation.scorers import Scorers
     from rayscribe.metrics.radgraph import RadGraph, read_annotations
     from rayscribe.metrics.similarity import SentenceEncoder
 
-    tables = LabelTables.read(wanted.predicted_labels, wanted.reference_labels) if wanted.predicted_labels else None
-    tools = Tools(
-        labeler=chosen_labeler(wanted.chexbert, wanted.bert, wanted.reading),
+    tables = LabelTables.read(options.predicted_labels, options.reference_labels) if options.predicted_labels else None
+    scorers = Scorers(
+        labeler=chosen_labeler(options.chexbert, options.bert, options.reading),
         tables=tables,
-        template_findings=read_labels(wanted.template_findings) if wanted.template_findings else None,
-        image_floors=wanted.image_floors,
+        template_findings=read_labels(options.template_findings) if options.template_findings else None,
+        image_floors=options.image_floors,
     )
-    if wanted.predicted_graphs is not None:
-        graphs = read_annotations(wanted.predicted_graphs), read_annotations(wanted.reference_graphs)
-        tools = replace(tools, graphs=graphs)
-    elif wanted.radgraph is not None:
-        tools = replace(tools, radgraph=RadGraph.load(wanted.radgraph))
-    if wanted.sentences is not None:
-        folder = None if wanted.sentences == Path("installed") else wanted.sentences
-        tools = replace(tools, sentences=SentenceEncoder.load(folder))
-    return tools
+    if options.predicted_graphs is not None:
+        graphs = read_annotations(options.predicted_graphs), read_annotations(options.reference_graphs)
+        scorers = replace(scorers, graphs=graphs)
+    elif options.radgraph is not None:
+        scorers = replace(scorers, radgraph=RadGraph.load(options.radgraph))
+    if options.sentences is not None:
+        folder = None if options.sentences == Path("installed") else options.sentences
+        scorers = replace(scorers, sentences=SentenceEncoder.load(folder))
+    return scorers
 
 
-def _scored(wanted: Any, predictions: dict[str, str], manifest: "Manifest", tools: "Tools") -> dict[str, Any]:
+def _scored(options: Any, predictions: dict[str, str], manifest: "Manifest", scorers: "Scorers") -> dict[str, Any]:
     """The scores, with a bar that shows the stage."""
     from tqdm import tqdm
 
@@ -141,20 +141,20 @@ def _scored(wanted: Any, predictions: dict[str, str], manifest: "Manifest", tool
         return evaluate(
             predictions,
             manifest,
-            split=wanted.split,
-            protocol=wanted.protocol,
-            tools=tools,
+            split=options.split,
+            protocol=options.protocol,
+            scorers=scorers,
             stage=stage,
             progress=lambda things: tqdm(things, leave=False),
         )
 
 
-def _page(wanted: Any, predictions: dict[str, str], manifest: "Manifest", result: dict[str, Any]) -> str:
+def _page(options: Any, predictions: dict[str, str], manifest: "Manifest", result: dict[str, Any]) -> str:
     from rayscribe.evaluation.protocol import reference_reports, written_reports
     from rayscribe.pages.evaluation import evaluation_page
 
-    references = reference_reports(manifest, wanted.split, wanted.protocol)
-    reports = written_reports(predictions, references, wanted.split, wanted.protocol)
+    references = reference_reports(manifest, options.split, options.protocol)
+    reports = written_reports(predictions, references, options.split, options.protocol)
     return evaluation_page(result, manifest, reports, references)
 
 

@@ -57,11 +57,11 @@ def _export_draft(kind: str, arguments: list[str]) -> None:
         from rayscribe.files import whole_file
         from rayscribe.reports.document import read_document
         from rayscribe.reports.exports import exported
-        from rayscribe.reports.source_images import read_originals
+        from rayscribe.reports.source_images import read_source_images
 
         document = read_document(_content(draft, "write one with `rayscribe predict --out`"), str(draft))
-        originals = read_originals([(str(path), _content(path, "check the path")) for path in images])
-        made = exported(kind, document, originals)
+        source_images = read_source_images([(str(path), _content(path, "check the path")) for path in images])
+        made = exported(kind, document, source_images)
         with whole_file(out) as temporary:
             temporary.write_bytes(made.content)
         print(f"wrote {out}. {DISCLAIMER}")

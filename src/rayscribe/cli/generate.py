@@ -50,7 +50,7 @@ def generate_verb(arguments: list[str]) -> None:
     _generate(parsed(Generate, arguments, "generate"))
 
 
-def _generate(wanted: Any) -> None:
+def _generate(options: Any) -> None:
     from tqdm import tqdm
 
     from rayscribe.api import open_reporter
@@ -58,20 +58,20 @@ def _generate(wanted: Any) -> None:
     from rayscribe.inference.split import SplitJob, write_predictions
 
     job = SplitJob(
-        model=wanted.model,
-        data=wanted.data,
-        out=wanted.out,
-        split=wanted.split,
-        decoding=_decoding(wanted.decoding, wanted.preset),
-        features=wanted.features,
-        states=wanted.states,
+        model=options.model,
+        data=options.data,
+        out=options.out,
+        split=options.split,
+        decoding=_decoding(options.decoding, options.preset),
+        features=options.features,
+        states=options.states,
     )
-    writer = open_reporter(wanted.model, base=wanted.base, download=wanted.download)
+    writer = open_reporter(options.model, base=options.base, download=options.download)
     written = write_predictions(writer, job, progress=lambda starts: tqdm(starts, desc="generating", unit="batch"))
-    print(f"{written.reports} reports in {wanted.out}. {DISCLAIMER}")
+    print(f"{written.reports} reports in {options.out}. {DISCLAIMER}")
     usual = {"section": Protocol().section, "cleaning": Protocol().cleaning}
     flags = "".join(f" --{name} {value}" for name, value in written.protocol.items() if value != usual[name])
-    print(f"next: rayscribe evaluate {wanted.out} --data {wanted.data} --split {wanted.split}{flags}")
+    print(f"next: rayscribe evaluate {options.out} --data {options.data} --split {options.split}{flags}")
 
 
 def predict_verb(arguments: list[str]) -> None:
@@ -103,29 +103,29 @@ def predict_verb(arguments: list[str]) -> None:
         preset: Preset | None = None
         "greedy, or koehler (their sampling with Llama-3.2-Vision), instead of --decoding"
 
-    wanted = parsed(Predict, arguments, "predict")
-    if not wanted.images:
+    options = parsed(Predict, arguments, "predict")
+    if not options.images:
         raise InputError("name at least one image; usage: rayscribe predict IMAGE... --model DIR")
-    _predict(wanted)
+    _predict(options)
 
 
-def _predict(wanted: Any) -> None:
+def _predict(options: Any) -> None:
     from rayscribe.api import open_reporter
 
     states = None
-    if wanted.classifier is not None:
+    if options.classifier is not None:
         from rayscribe.classifiers.folder import load_classifier
         from rayscribe.classifiers.predict import classified
 
-        states = classified(load_classifier(wanted.classifier), wanted.images).states()
-    writer = open_reporter(wanted.model, base=wanted.base, download=wanted.download)
-    study = writer.read(wanted.images, states=states)
-    (draft,) = writer.draft([study], _decoding(wanted.decoding, wanted.preset), best=wanted.best)
-    if wanted.out is not None:
-        _write_draft(draft, wanted.model, wanted.images, wanted.out)
-        print(f"wrote {wanted.out}. {DISCLAIMER}")
-    elif wanted.json:
-        print(json.dumps(_answer(draft, wanted), indent=2, ensure_ascii=False))
+        states = classified(load_classifier(options.classifier), options.images).states()
+    writer = open_reporter(options.model, base=options.base, download=options.download)
+    study = writer.read(options.images, states=states)
+    (draft,) = writer.draft([study], _decoding(options.decoding, options.preset), best=options.best)
+    if options.out is not None:
+        _write_draft(draft, options.model, options.images, options.out)
+        print(f"wrote {options.out}. {DISCLAIMER}")
+    elif options.json:
+        print(json.dumps(_answer(draft, options), indent=2, ensure_ascii=False))
     else:
         for warning in draft.warnings:
             print(f"warning: {warning}", file=sys.stderr)
@@ -135,14 +135,14 @@ def _predict(wanted: Any) -> None:
         print(f"\n{DISCLAIMER}")
 
 
-def _answer(draft: "Draft", wanted: Any) -> dict[str, Any]:
+def _answer(draft: "Draft", options: Any) -> dict[str, Any]:
     """What `--json` prints."""
-    answer: dict[str, Any] = {"report": draft.reports[0], "model": str(wanted.model), "disclaimer": DISCLAIMER}
+    answer: dict[str, Any] = {"report": draft.reports[0], "model": str(options.model), "disclaimer": DISCLAIMER}
     if draft.diagnosis:
         answer["diagnosis"] = draft.diagnosis
     if draft.warnings:
         answer["warnings"] = draft.warnings
-    if wanted.best > 1:
+    if options.best > 1:
         answer["alternatives"] = draft.reports[1:]
     return answer
 

@@ -125,7 +125,7 @@ def _audit(
         manifest,
         RuleLabeler(),
         read_images=read_images,
-        progress=lambda looks: tqdm(looks, total=total, desc="reading images", unit="image"),
+        progress=lambda inspections: tqdm(inspections, total=total, desc="reading images", unit="image"),
     )
     print(audit_text(result))
     if target is not None:

@@ -93,23 +93,23 @@ def _table(arguments: list[str]) -> None:
         leave_out_faulty: bool = False
         "write the manifest although some input is broken"
 
-    wanted = parsed(PrepareTable, arguments, "prepare table")
-    needs_text = not wanted.without_reports
-    studies = read_table(wanted.file, columns=wanted.columns, image_root=wanted.image_root, needs_text=needs_text)
+    options = parsed(PrepareTable, arguments, "prepare table")
+    needs_text = not options.without_reports
+    studies = read_table(options.file, columns=options.columns, image_root=options.image_root, needs_text=needs_text)
     about = {
         "source": "table",
-        "root": str(wanted.file),
-        "terms": wanted.terms,
-        "images_may_be_shown": wanted.images_may_be_shown,
+        "root": str(options.file),
+        "terms": options.terms,
+        "images_may_be_shown": options.images_may_be_shown,
     }
-    about |= {RESTRICTED: True} if wanted.restricted else {}
+    about |= {RESTRICTED: True} if options.restricted else {}
     write_checked(
-        resplit(studies, wanted.splits),
+        resplit(studies, options.splits),
         about,
-        wanted.out,
+        options.out,
         missing_is_fault=True,
         needs_text=needs_text,
-        leave_out_faulty=wanted.leave_out_faulty,
+        leave_out_faulty=options.leave_out_faulty,
     )
 
 

@@ -53,42 +53,42 @@ def _make_form(arguments: list[str]) -> None:
     _make(parsed(MakeStudy, arguments, "reader-study"))
 
 
-def _make(wanted: Any) -> None:
+def _make(options: Any) -> None:
     from rayscribe.data.manifest import read_manifest
     from rayscribe.pages.reader_study import reader_study_page
     from rayscribe.reader_study.study import drawn_study
     from rayscribe.reader_study.texts import read_systems
 
-    config = wanted.config
-    _check_targets(wanted)
-    if not (config.images or config.reference or wanted.worklist):
+    config = options.config
+    _check_targets(options)
+    if not (config.images or config.reference or options.worklist):
         raise InputError(
             "readers would have nothing to judge by: show the --reference or the --images, or write a --worklist"
         )
-    manifest = read_manifest(wanted.data)
-    study = drawn_study(manifest, read_systems(wanted.predictions, wanted.names, config), config)
+    manifest = read_manifest(options.data)
+    study = drawn_study(manifest, read_systems(options.predictions, options.names, config), config)
     page = reader_study_page(study, manifest)
-    _write_all(wanted, study, page)
+    _write_all(options, study, page)
     print("\n".join(study.notes))
     if not config.images and manifest.provenance.get("images_may_be_shown"):
         print("the data's terms allow copies of the images; --images puts them on the page")
-    elif not config.images and wanted.worklist is None:
+    elif not config.images and options.worklist is None:
         print("the page holds no images; --worklist writes which study has which number")
     terms = manifest.provenance.get("terms", "not stated")
-    print(f"wrote {wanted.out} for the readers; terms of the data: {terms}. {DISCLAIMER}")
-    if wanted.worklist is not None:
+    print(f"wrote {options.out} for the readers; terms of the data: {terms}. {DISCLAIMER}")
+    if options.worklist is not None:
         whom = "whoever shows the studies" if config.images else "the readers, too"
-        print(f"wrote {wanted.worklist}, which study has which number, for {whom}")
-    print(f"wrote {wanted.key}: keep it and the prediction files from the readers")
-    print(f"next: rayscribe reader-study score {wanted.key} votes.json ...")
+        print(f"wrote {options.worklist}, which study has which number, for {whom}")
+    print(f"wrote {options.key}: keep it and the prediction files from the readers")
+    print(f"next: rayscribe reader-study score {options.key} votes.json ...")
 
 
-def _check_targets(wanted: Any) -> None:
-    targets = {"--out": wanted.out, "--key": wanted.key, "--worklist": wanted.worklist}
+def _check_targets(options: Any) -> None:
+    targets = {"--out": options.out, "--key": options.key, "--worklist": options.worklist}
     named = {option: path for option, path in targets.items() if path is not None}
     if len({path.resolve() for path in named.values()}) < len(named):
         raise InputError("--out, --key and --worklist must be different files")
-    read = {path.resolve() for path in (*wanted.predictions, wanted.data)}
+    read = {path.resolve() for path in (*options.predictions, options.data)}
     for option, path in named.items():
         if path.resolve() in read:
             raise InputError(f"{path}: is read by this study; name another {option} to write")
@@ -103,23 +103,23 @@ def _taken(option: str, path: Path) -> InputError:
     return InputError(f"{path}: already exists; {reason}. Name another {option}, or delete it when that study is over")
 
 
-def _write_all(wanted: Any, study: Any, page: str) -> None:
+def _write_all(options: Any, study: Any, page: str) -> None:
     """The key first: a page without its key is worth nothing. Whatever fails or interrupts, no file of this run stays."""
-    wanted.key.parent.mkdir(parents=True, exist_ok=True)
+    options.key.parent.mkdir(parents=True, exist_ok=True)
     try:
-        wanted.key.touch(exist_ok=False)  # of two runs that name one key, the second ends here
+        options.key.touch(exist_ok=False)  # of two runs that name one key, the second ends here
     except FileExistsError as error:
-        raise _taken("--key", wanted.key) from error
-    written, done = [wanted.key], False
+        raise _taken("--key", options.key) from error
+    written, done = [options.key], False
     try:
-        write_text(wanted.key, json.dumps(study.key, indent=1, ensure_ascii=False) + "\n")
-        if wanted.worklist is not None:
+        write_text(options.key, json.dumps(study.key, indent=1, ensure_ascii=False) + "\n")
+        if options.worklist is not None:
             rows = io.StringIO(newline="")
             csv.writer(rows).writerows([("number", "study"), *((item.number, item.study.id) for item in study.items)])
-            written.append(wanted.worklist)
-            write_text(wanted.worklist, rows.getvalue())
-        written.append(wanted.out)
-        write_text(wanted.out, page)
+            written.append(options.worklist)
+            write_text(options.worklist, rows.getvalue())
+        written.append(options.out)
+        write_text(options.out, page)
         done = True
     finally:
         if not done:

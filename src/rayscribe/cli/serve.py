@@ -16,7 +16,7 @@ def serve(arguments: list[str]) -> None:
     need_packages("serve", "fastapi", "uvicorn", "sqlalchemy", "prometheus_client", "multipart")
     from rayscribe.serve.start import start
 
-    start(config, say=lambda address: print(f"{address}  (Ctrl-C ends it)\n{DISCLAIMER}", flush=True))
+    start(config, notify=lambda address: print(f"{address}  (Ctrl-C ends it)\n{DISCLAIMER}", flush=True))
 
 
 def api_key(arguments: list[str]) -> None:

@@ -51,23 +51,23 @@ def train_verb(arguments: list[str]) -> None:
         as_published: tyro.conf.FlagCreatePairsOff[bool] = False
         "the paper's own choices where our defaults differ; says which"
 
-    wanted = parsed(Train, arguments[1:], f"train {arguments[0]}")
-    if wanted.as_published:
-        kept = [one for one in switched if value_at(wanted.config, one.setting) == one.value]
+    options = parsed(Train, arguments[1:], f"train {arguments[0]}")
+    if options.as_published:
+        kept = [one for one in switched if value_at(options.config, one.setting) == one.value]
         for one in kept:
             print(f"as published: {flag_of(one.setting, base.system, one.value)} ({one.source})")
         if not kept:
             print(f"as published: no setting of {base.system} differs from ours")
-    _train(wanted)
+    _train(options)
 
 
-def _train(wanted: Any) -> None:
+def _train(options: Any) -> None:
     from rayscribe.training.learner import Place
     from rayscribe.training.run import train_generations
 
-    place = Place(data=wanted.data, run=wanted.run, resume=wanted.resume, features=wanted.features)
-    last = train_generations(wanted.config, place, generations=wanted.generations)
-    print(f"next: rayscribe generate --model {last} --data {wanted.data} --split test --out predictions.jsonl")
+    place = Place(data=options.data, run=options.run, resume=options.resume, features=options.features)
+    last = train_generations(options.config, place, generations=options.generations)
+    print(f"next: rayscribe generate --model {last} --data {options.data} --split test --out predictions.jsonl")
 
 
 def demo_verb(arguments: list[str]) -> None:

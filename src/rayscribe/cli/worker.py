@@ -95,7 +95,7 @@ def _work(settings: Settings, model: Path) -> None:
             writer=writer,
             author=author_of(model),
             sender=sender,
-            say=_say,
+            notify=_say,
             quiet=settings.quiet,
             fetcher=fetcher,
             poll=settings.poll,

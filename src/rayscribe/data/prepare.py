@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rayscribe import __version__
-from rayscribe.data.looks import Look, look_at
+from rayscribe.data.inspection import ImageInspection, inspect_images
 from rayscribe.data.manifest import Manifest
 from rayscribe.progress import ProgressBar
 from rayscribe.study import SPLITS, Study
@@ -49,14 +49,16 @@ def check(
     repeated = _repeated(studies)
     found = _Found(faults=[fault for _, fault in sorted(repeated.items())])
     names = sorted({str(path) for study in studies for path in study.images})
-    looks = dict(zip(names, progress(look_at(names, journal=journal)), strict=True))
+    inspections = dict(zip(names, progress(inspect_images(names, journal=journal)), strict=True))
     for study in studies:
         if study.id in repeated:
             continue
         if needs_text and not (study.findings.strip() or study.impression.strip()):
             found.left_out["no report text"] += 1
         else:
-            _add_study(study, [looks[str(path)] for path in study.images], found, missing_is_fault=missing_is_fault)
+            _add_study(
+                study, [inspections[str(path)] for path in study.images], found, missing_is_fault=missing_is_fault
+            )
     if not any(study.split for study in found.kept):
         source = source | {"split": "by a hash of the subject or id: 70 % train, 10 % val, 20 % test"}
     _settle_splits(found)
@@ -83,10 +85,10 @@ class _Found:
     left_out: Counter[str] = field(default_factory=Counter)
 
 
-def _add_study(study: Study, looks: Sequence[Look], found: _Found, *, missing_is_fault: bool) -> None:
-    """Keeps the study with the images that are there, leaves it out, or notes what is broken. `looks`: one an image."""
-    missing = [path for path, look in zip(study.images, looks, strict=True) if look.missing]
-    broken = [look.fault for look in looks if look.fault]
+def _add_study(study: Study, inspections: Sequence[ImageInspection], found: _Found, *, missing_is_fault: bool) -> None:
+    """Keeps the study with the images that are there, leaves it out, or notes what is broken. `inspections`: one an image."""
+    missing = [path for path, inspection in zip(study.images, inspections, strict=True) if inspection.missing]
+    broken = [inspection.fault for inspection in inspections if inspection.fault]
     if missing and missing_is_fault:
         broken += [f"{path}: listed for study {study.id}, but there is no such file" for path in missing]
     if broken:
@@ -98,16 +100,16 @@ def _add_study(study: Study, looks: Sequence[Look], found: _Found, *, missing_is
     found.notes += [f"study {study.id}: {path.name} is missing; kept with its other view" for path in missing]
     found.notes += [
         f"{path}: looks inverted (bright border); check MONOCHROME1/2"
-        for path, look in zip(study.images, looks, strict=True)
-        if look.inverted
+        for path, inspection in zip(study.images, inspections, strict=True)
+        if inspection.inverted
     ]
     views = study.views if len(study.views) == len(study.images) else ("",) * len(study.images)
-    good = [one for one in zip(study.images, looks, views, strict=True) if not one[1].missing]
+    good = [one for one in zip(study.images, inspections, views, strict=True) if not one[1].missing]
     found.kept.append(
         replace(
             study,
             images=tuple(path for path, _, _ in good),
-            sha256=tuple(look.sha256 for _, look, _ in good),
+            sha256=tuple(inspection.sha256 for _, inspection, _ in good),
             views=tuple(view for _, _, view in good),
         )
     )

@@ -21,14 +21,14 @@ class SplitReports:
     reports: Sequence[str]
 
     @classmethod
-    def read(cls, manifest: Manifest, split: str, text: TextConfig, say: Callable[[str], None]) -> SplitReports:
+    def read(cls, manifest: Manifest, split: str, text: TextConfig, notify: Callable[[str], None]) -> SplitReports:
         """Raises InputError where no study of the split has the section."""
         pairs = [(study, cleaned_report(study, text)) for study in manifest.split(split)]
         kept = [(study, report) for study, report in pairs if report]
         if not kept:
             raise InputError(f"no study in split {split} has the section {text.section!r} (--text.section)")
         lacking = f", {len(pairs) - len(kept)} left out without {text.section}" if len(kept) < len(pairs) else ""
-        say(f"{split}: {len(kept)} studies{lacking}")
+        notify(f"{split}: {len(kept)} studies{lacking}")
         return cls([study for study, _ in kept], [report for _, report in kept])
 
     @classmethod

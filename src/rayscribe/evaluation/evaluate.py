@@ -18,7 +18,7 @@ from rayscribe.data.manifest import Manifest
 from rayscribe.errors import DISCLAIMER
 from rayscribe.evaluation.floors import ONE_REPORT, about_floor, floor_reports
 from rayscribe.evaluation.protocol import Protocol, reference_reports, signature, training_reports, written_reports
-from rayscribe.evaluation.tools import Tools
+from rayscribe.evaluation.scorers import Scorers
 from rayscribe.labels import Labels
 from rayscribe.metrics.alarms import alarms
 from rayscribe.metrics.clinical import POLICIES, is_normal, observation_counts, per_observation
@@ -44,7 +44,7 @@ def evaluate(
     *,
     split: str,
     protocol: Protocol,
-    tools: Tools | None = None,
+    scorers: Scorers | None = None,
     stage: Stage = lambda name: None,
     progress: ProgressBar = iter,
 ) -> dict[str, Any]:
@@ -52,12 +52,12 @@ def evaluate(
 
     `stage` hears what begins; `progress` wraps the loops that take long on a large split.
     """
-    tools = tools or Tools()
-    resources = tools.meteor or find_resources()
+    scorers = scorers or Scorers()
+    resources = scorers.meteor or find_resources()
     part = _split_of(predictions, manifest, split, protocol)
-    found = _measured(part, manifest, protocol, tools, resources, stage=stage, progress=progress)
+    found = _measured(part, manifest, protocol, scorers, resources, stage=stage, progress=progress)
     stage("resampling")
-    again = _Intervals(part.groups, tools.resamples)
+    again = _Intervals(part.groups, scorers.resamples)
     scores = {name: again(together(families)) for name, families in found.tables.items()}
     stage("subsets")
     normal, by = _normal(part.studies, found.wanted_labels)
@@ -65,21 +65,21 @@ def evaluate(
     seen = _seen(manifest, split, protocol, training)
     subsets = _subsets(together(found.tables["model"]), normal, seen, again)
     stage("tests")
-    constant = _against(found.tables, "constant", part.groups, tools.resamples)
+    constant = _against(found.tables, "constant", part.groups, scorers.resamples)
     diverse = diversity(part.own) | against_references(part.own, part.wanted)
     grounding = {
         "text_similarity": text_grounding(part.own, part.wanted),
         "shared_findings": finding_grounding(found.own_labels, found.wanted_labels),
     }
     stage("imbalance")
-    made_with = {"meteor": meteor_name(resources)} | tools.names()
+    made_with = {"meteor": meteor_name(resources)} | scorers.names()
     unit = "patients" if part.groups else "studies"
     return {
         "disclaimer": DISCLAIMER,
         "alarms": alarms(len(part.wanted), diverse, grounding, _below(scores)),
         "notes": found.notes + part.notes,
         "signature": signature(manifest, split, protocol, part.references) | made_with,
-        "interval": f"95 %, percentile bootstrap over {unit}, {tools.resamples} resamples",
+        "interval": f"95 %, percentile bootstrap over {unit}, {scorers.resamples} resamples",
         "studies": len(part.wanted),
         "scores": scores["model"],
         "floors": _floors(found.floors, scores, may_quote=not is_restricted(manifest.provenance)),
@@ -146,7 +146,7 @@ def _measured(
     part: _Split,
     manifest: Manifest,
     protocol: Protocol,
-    tools: Tools,
+    scorers: Scorers,
     resources: MeteorResources,
     *,
     stage: Stage,
@@ -154,11 +154,11 @@ def _measured(
 ) -> _Measured:
     """Labels and annotates the reports, writes the floors, and measures all of them."""
     stage("labelling reports")
-    own_labels, wanted_labels = tools.labels(part.ids, part.own, part.wanted)
+    own_labels, wanted_labels = scorers.labels(part.ids, part.own, part.wanted)
     stage("writing the floors")
-    floors, notes = floor_reports(manifest, part.studies, part.own, protocol, tools.of_floors(), progress=progress)
+    floors, notes = floor_reports(manifest, part.studies, part.own, protocol, scorers.for_floors(), progress=progress)
     stage("annotating reports")
-    systems, reference = tools.systems(
+    systems, reference = scorers.systems(
         part.ids, (part.own, own_labels), (part.wanted, wanted_labels), floors, progress=progress
     )
     stage("aligning words")

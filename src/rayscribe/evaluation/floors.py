@@ -29,7 +29,7 @@ ONE_REPORT = ("constant", "most_frequent", "most_similar")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FloorTools:
+class FloorScorers:
     """What floors are made with beside the training reports."""
 
     labeler: Labeler
@@ -45,7 +45,7 @@ def floor_reports(
     studies: Sequence[Study],
     own: Sequence[str],
     protocol: Protocol,
-    tools: FloorTools,
+    scorers: FloorScorers,
     *,
     progress: ProgressBar = iter,
 ) -> tuple[dict[str, list[str]], list[str]]:
@@ -56,14 +56,14 @@ def floor_reports(
     texts, val_texts = list(train.values()), list(val.values())
     constant = best_constant(texts, val_texts)
     floors = {"constant": [constant] * len(studies), "most_frequent": [most_frequent(texts)] * len(studies)}
-    if tools.sentences is not None:
-        floors["most_similar"] = [most_similar(texts, val_texts, tools.sentences)] * len(studies)
+    if scorers.sentences is not None:
+        floors["most_similar"] = [most_similar(texts, val_texts, scorers.sentences)] * len(studies)
     floors["random_training"] = random_reports(texts, len(studies))
     floors["shuffled"] = shuffled(own)
-    if tools.findings is not None:
-        found_RO = _positive(studies, tools.findings)
-        floors["classifier_template"] = filled_templates(found_RO, texts, constant=constant, labeler=tools.labeler)
-    if not tools.read_images:
+    if scorers.findings is not None:
+        found_RO = _positive(studies, scorers.findings)
+        floors["classifier_template"] = filled_templates(found_RO, texts, constant=constant, labeler=scorers.labeler)
+    if not scorers.read_images:
         return floors, ["no image floors: switched off"]
     sampled = [(_sample(manifest, name, reports), reports) for name, reports in (("train", train), ("val", val))]
     try:
@@ -74,7 +74,7 @@ def floor_reports(
     except InputError as error:
         return floors, [f"no image floors: {error}"]
     floors["nearest_image"] = nearest_reports(queries, *known)
-    floors["template"] = templates(known, known_val, queries, constant=constant, labeler=tools.labeler)
+    floors["template"] = templates(known, known_val, queries, constant=constant, labeler=scorers.labeler)
     return floors, []
 
 

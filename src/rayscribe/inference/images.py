@@ -17,7 +17,7 @@ from rayscribe.study import Batch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LooseStudy:
+class ImageStudy:
     """Images of one study, and what the user should know of them."""
 
     images: list[Grey]
@@ -26,9 +26,9 @@ class LooseStudy:
     "a classifier's findings by condition, where the model is to read them before it writes"
 
 
-def read_loose(
+def read_image_study(
     files: Sequence[ImageFile], *, at_least: int, source: str, states: Mapping[str, int] | None = None
-) -> LooseStudy:
+) -> ImageStudy:
     """Raises InputError that names the file for whatever is not a readable radiograph. `source`: of the training data."""
     images = [read_image(file, at_least=at_least) for file in files]
     warnings = [
@@ -38,10 +38,10 @@ def read_loose(
     ]
     if "phantom" in source:
         warnings.append("the model was trained on drawn phantoms: what it says about a real image means nothing")
-    return LooseStudy(images=images, warnings=warnings, states=states)
+    return ImageStudy(images=images, warnings=warnings, states=states)
 
 
-def loose_batch(studies: Sequence[LooseStudy], config: ImageConfig) -> Batch:
+def image_batch(studies: Sequence[ImageStudy], config: ImageConfig) -> Batch:
     """The model's squares, without reports; studies of fewer images are filled up."""
     views = max(len(study.images) for study in studies)
     pixels_BVHW = np.zeros((len(studies), views, config.size, config.size), np.uint8)

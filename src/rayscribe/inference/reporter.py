@@ -15,10 +15,10 @@ from rayscribe.data.images import ImageFile
 from rayscribe.data.tokenizer import Tokenizer
 from rayscribe.drafts import DecodingConfig, Draft
 from rayscribe.errors import InputError
-from rayscribe.inference.images import LooseStudy, loose_batch, read_loose
+from rayscribe.inference.images import ImageStudy, image_batch, read_image_study
 from rayscribe.labels import CONDITIONS, UNLABELLED
 from rayscribe.methods.method import TrainedModel
-from rayscribe.models.attention_maps import where_it_looked
+from rayscribe.models.attention_maps import attention_during
 from rayscribe.models.decoding import Hypothesis, Steps, Vocabulary, decode
 from rayscribe.models.layers import Encoded
 from rayscribe.models.report_model import ReportModel
@@ -102,12 +102,12 @@ def _searched(
 
 def read_study(
     trained: TrainedModel, files: Sequence[ImageFile], *, states: Mapping[str, int] | None = None
-) -> LooseStudy:
+) -> ImageStudy:
     """As large as the model needs it. `states`: by condition, instead of the model's own."""
     if states is not None:
         check_reads_findings(trained)
     side = max(trained.config.images.size, trained.resources.least_side())
-    return read_loose(files, at_least=side, source=trained.data.get("source", ""), states=states)
+    return read_image_study(files, at_least=side, source=trained.data.get("source", ""), states=states)
 
 
 def check_reads_findings(trained: TrainedModel) -> None:
@@ -120,7 +120,7 @@ def check_reads_findings(trained: TrainedModel) -> None:
 
 def draft_reports(
     trained: TrainedModel,
-    studies: Sequence[LooseStudy],
+    studies: Sequence[ImageStudy],
     decoding: DecodingConfig,
     *,
     best: int = 1,
@@ -129,8 +129,8 @@ def draft_reports(
     """Drafts for studies of loose image files. Either all of them bring states or none."""
     if decoding.strategy == "beam" and not 1 <= best <= decoding.beams:
         raise InputError(f"--best {best}: between 1 and --decoding.beams {decoding.beams}, which it is chosen from")
-    batch = loose_batch(studies, trained.config.images)
-    extras = trained.resources.loose_extras([study.images for study in studies])
+    batch = image_batch(studies, trained.config.images)
+    extras = trained.resources.image_extras([study.images for study in studies])
     given = [study.states for study in studies if study.states is not None]
     if given:
         assert len(given) == len(studies)
@@ -142,14 +142,14 @@ def draft_reports(
     found = _searched(model, tokenizer, encoded, decoding, max_length=longest, best=best, steps=steps)
     tokens = [[one.tokens for one in best] for best in found]
     said = trained.method.said(model, batch, encoded)
-    looks = where_it_looked(model.decoder, encoded, batch.has_view_BV, tokens, begin=tokenizer.begin)
+    attention = attention_during(model.decoder, encoded, batch.has_view_BV, tokens, begin=tokenizer.begin)
     return [
         Draft(
             reports=[tokenizer.decode(one.tokens) for one in best],
             warnings=study.warnings,
             diagnosis=diagnosis,
-            looks=look,
+            attention=attention,
             log_probabilities=[one.log_probability for one in best],
         )
-        for study, best, diagnosis, look in zip(studies, found, said, looks, strict=True)
+        for study, best, diagnosis, attention in zip(studies, found, said, attention, strict=True)
     ]

@@ -20,7 +20,7 @@ from rayscribe.data.manifest import Manifest
 from rayscribe.data.split_reports import SplitReports, cleaned_report
 from rayscribe.drafts import DecodingConfig, Draft, Reporter
 from rayscribe.errors import InputError
-from rayscribe.inference.images import LooseStudy, loose_batch, read_loose
+from rayscribe.inference.images import ImageStudy, image_batch, read_image_study
 from rayscribe.inference.reporter import ModelReporter, check_reads_findings, draft_reports, read_study
 from rayscribe.methods.method import Drafter, Lookup, TrainedModel
 from rayscribe.models.decoding import Steps
@@ -51,11 +51,11 @@ class Writer(Protocol):
     def needs_states(self) -> bool:
         """Whether it writes only with a classifier's findings in its prompt."""
 
-    def read(self, files: Sequence[ImageFile], *, states: Mapping[str, int] | None = None) -> LooseStudy:
+    def read(self, files: Sequence[ImageFile], *, states: Mapping[str, int] | None = None) -> ImageStudy:
         """One study of loose image files; `states` by condition. Raises InputError that names the file."""
 
     def draft(
-        self, studies: Sequence[LooseStudy], decoding: DecodingConfig, *, best: int = 1, steps: Steps = iter
+        self, studies: Sequence[ImageStudy], decoding: DecodingConfig, *, best: int = 1, steps: Steps = iter
     ) -> list[Draft]:
         """For studies as `read` returns them, either all with states or all without; `steps` watches the search."""
 
@@ -111,11 +111,11 @@ class ModelWriter:
     def needs_states(self) -> bool:
         return False
 
-    def read(self, files: Sequence[ImageFile], *, states: Mapping[str, int] | None = None) -> LooseStudy:
+    def read(self, files: Sequence[ImageFile], *, states: Mapping[str, int] | None = None) -> ImageStudy:
         return read_study(self.trained, files, states=states)
 
     def draft(
-        self, studies: Sequence[LooseStudy], decoding: DecodingConfig, *, best: int = 1, steps: Steps = iter
+        self, studies: Sequence[ImageStudy], decoding: DecodingConfig, *, best: int = 1, steps: Steps = iter
     ) -> list[Draft]:
         return draft_reports(self.trained, studies, decoding, best=best, steps=steps)
 
@@ -160,17 +160,17 @@ class FittedWriter:
     def needs_states(self) -> bool:
         return False
 
-    def read(self, files: Sequence[ImageFile], *, states: Mapping[str, int] | None = None) -> LooseStudy:
+    def read(self, files: Sequence[ImageFile], *, states: Mapping[str, int] | None = None) -> ImageStudy:
         self.check(states=states is not None, features=False)
         side = self.trained.config.images.size
-        return read_loose(files, at_least=side, source=self.trained.data.get("source", ""))
+        return read_image_study(files, at_least=side, source=self.trained.data.get("source", ""))
 
     def draft(
-        self, studies: Sequence[LooseStudy], decoding: DecodingConfig, *, best: int = 1, steps: Steps = iter
+        self, studies: Sequence[ImageStudy], decoding: DecodingConfig, *, best: int = 1, steps: Steps = iter
     ) -> list[Draft]:
         if best < 1:
             raise InputError(f"--best {best}: at least 1")
-        batch = loose_batch(studies, self.trained.config.images).to(self.device)
+        batch = image_batch(studies, self.trained.config.images).to(self.device)
         assert batch.pixels_BVHW is not None
         with torch.inference_mode():
             maps_BVNC = self.trained.backbone(batch.pixels_BVHW, batch.has_view_BV).half().cpu().numpy()
@@ -181,7 +181,7 @@ class FittedWriter:
                 reports=draft.reports[:best],
                 warnings=[*study.warnings, *draft.warnings, *_too_few(draft, best)],
                 diagnosis=draft.diagnosis,
-                looks=draft.looks[:best],
+                attention=draft.attention[:best],
                 log_probabilities=draft.log_probabilities[:best],
             )
             for draft, study in zip(drafts, studies, strict=True)

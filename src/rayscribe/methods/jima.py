@@ -366,7 +366,7 @@ def _entities(run: RunConfig[JimaSettings], start: Start) -> EntityTargets:
     found, studies = len(targets.places_E), len(training.studies)
     if not found:
         raise InputError(f"--method.entities {source}: none of its words is in the training vocabulary")
-    start.say(f"entities: {found / studies:.1f} a study, {len(set(targets.places_E.tolist()))} words ({source})")
+    start.notify(f"entities: {found / studies:.1f} a study, {len(set(targets.places_E.tolist()))} words ({source})")
     return targets
 
 

@@ -227,8 +227,8 @@ class BankAndGraph:
     def extras(self, studies: Sequence[Study], lookup: Lookup) -> Extras:
         return self.bank.extras(studies, lookup)
 
-    def loose_extras(self, studies: Sequence[Sequence[Grey]]) -> dict[str, Tensor]:
-        return self.bank.loose_extras(studies)
+    def image_extras(self, studies: Sequence[Sequence[Grey]]) -> dict[str, Tensor]:
+        return self.bank.image_extras(studies)
 
     def least_side(self) -> int:
         return self.bank.least_side()

@@ -62,7 +62,7 @@ class Resources(Protocol):
     def extras(self, studies: Sequence[Study], lookup: Lookup) -> Extras:
         """What studies of a manifest bring from here."""
 
-    def loose_extras(self, studies: Sequence[Sequence[Grey]]) -> dict[str, Tensor]:
+    def image_extras(self, studies: Sequence[Sequence[Grey]]) -> dict[str, Tensor]:
         """The same for studies of loose image files, one row a study."""
 
     def least_side(self) -> int:
@@ -85,7 +85,7 @@ class NoResources:
     def extras(self, studies: Sequence[Study], lookup: Lookup) -> Extras:
         return {}
 
-    def loose_extras(self, studies: Sequence[Sequence[Grey]]) -> dict[str, Tensor]:
+    def image_extras(self, studies: Sequence[Sequence[Grey]]) -> dict[str, Tensor]:
         return {}
 
     def least_side(self) -> int:
@@ -114,7 +114,7 @@ class Start:
     resources: Resources
     open_model: Callable[[Path], TrainedModel]
     "loads a model folder"
-    say: Callable[[str], None]
+    notify: Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,7 +200,7 @@ class Material:
     validation: SplitReports
     features: Callable[[Sequence[Study]], list[Features]]
     "of studies, computed once and cached"
-    say: Callable[[str], None]
+    notify: Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -321,7 +321,7 @@ def diagnosis_inputs(settings: PromptMrgSettings) -> Inputs:
         if not labelled.any():
             raise InputError(f"--method.labels {settings.labels}: no condition is labelled")
         rates_O = condition_rates(settings.priors, training)
-        start.say(f"conditions: {labelled.sum()} of {len(labelled)} labelled ({training.source})")
+        start.notify(f"conditions: {labelled.sum()} of {len(labelled)} labelled ({training.source})")
         return Known(value=Diagnoses(training=training, validation=validation, rates_O=rates_O))
 
     return Inputs(digests=[*of_labels, *of_priors], known=known)

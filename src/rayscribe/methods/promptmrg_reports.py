@@ -160,7 +160,7 @@ class ReportBank:
         rows = {study.id: rows_K for study, rows_K in zip(studies, rows_SK, strict=True)}
         return {RETRIEVED: Neighbours(self.retrieval.bank_RM, rows).of}
 
-    def loose_extras(self, studies: Sequence[Sequence[Grey]]) -> dict[str, Tensor]:
+    def image_extras(self, studies: Sequence[Sequence[Grey]]) -> dict[str, Tensor]:
         if self.retrieval is None:
             return {}
         vectors_BM = torch.stack([self.retrieval.image_vector(images) for images in studies])

@@ -24,7 +24,7 @@ from rayscribe.models.report_model import Decoder
 
 
 @torch.inference_mode()
-def where_it_looked(
+def attention_during(
     decoder: Decoder | BertDecoder,
     encoded: Encoded,
     has_view_BV: Tensor,
@@ -43,8 +43,8 @@ def where_it_looked(
         patches = own.features_BND.shape[1]
         side = math.isqrt(patches // views)
         is_square = side * side * views == patches
-        looks = [_weights_TN(decoder, report, own, begin) for report in reports] if is_square else []
-        found.append([look_TN.reshape(len(look_TN), views, side, side) for look_TN in looks])
+        attention = [_weights_TN(decoder, report, own, begin) for report in reports] if is_square else []
+        found.append([attention_TN.reshape(len(attention_TN), views, side, side) for attention_TN in attention])
     return found
 
 

@@ -28,7 +28,7 @@ class Fetcher:
     days: int
     "how many days before today a study may be dated"
 
-    def fetch(self, spool: Spool, say: Callable[[str], None]) -> int:
+    def fetch(self, spool: Spool, notify: Callable[[str], None]) -> int:
         """Puts new images into the spool and returns how many. Raises Unreachable; the next call resumes."""
         import requests
 
@@ -36,7 +36,7 @@ class Fetcher:
         client, found, lost = web_client(self.url), 0, 0
         try:
             for study, series, instance in self._new(client, spool):
-                status = _taken(client, spool, say, study, series, instance)
+                status = _taken(client, spool, notify, study, series, instance)
                 found, lost = found + (status == SUCCESS), lost + (status != SUCCESS)
                 if found == AT_ONCE or status == OUT_OF_RESOURCES:
                     break
@@ -44,7 +44,7 @@ class Fetcher:
             raise Unreachable(type(error).__name__) from None
         finally:
             if lost:
-                say(f"{lost} images cannot be fetched or kept; they will be requested again")
+                notify(f"{lost} images cannot be fetched or kept; they will be requested again")
         return found
 
     def _new(self, client: Any, spool: Spool) -> Iterator[tuple[str, str, str]]:
@@ -60,7 +60,7 @@ class Fetcher:
                             yield study_uid, series_uid, uid
 
 
-def _taken(client: Any, spool: Spool, say: Callable[[str], None], *uids: str) -> int:
+def _taken(client: Any, spool: Spool, notify: Callable[[str], None], *uids: str) -> int:
     """As `kept`. An image that the service cannot give, or gives damaged, keeps no other from coming."""
     import requests
 
@@ -72,7 +72,7 @@ def _taken(client: Any, spool: Spool, say: Callable[[str], None], *uids: str) ->
         raise  # the service is away
     except damage():
         return NOT_UNDERSTOOD
-    return kept(spool, say, uids[-1], content)
+    return kept(spool, notify, uids[-1], content)
 
 
 def _pages(search: Callable[..., list[dict[str, Any]]], tag: str, wanted: dict[str, str]) -> list[str]:

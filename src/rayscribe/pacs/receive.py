@@ -23,7 +23,7 @@ SUCCESS, OUT_OF_RESOURCES, MISMATCH, NOT_UNDERSTOOD = 0x0000, 0xA700, 0xA900, 0x
 
 
 def listening(
-    spool: Spool, say: Callable[[str], None], *, address: str, port: int, ae_title: str, callers: Sequence[str]
+    spool: Spool, notify: Callable[[str], None], *, address: str, port: int, ae_title: str, callers: Sequence[str]
 ) -> Callable[[], None]:
     """Listens in threads of its own; returns what ends that. `callers`: the AE titles that may send, all when empty."""
     entity = AE(ae_title=ae_title)
@@ -34,7 +34,7 @@ def listening(
     entity.require_calling_aet = list(callers)
 
     def store(event: Any) -> int:
-        return kept(spool, say, str(event.request.AffectedSOPInstanceUID), event.encoded_dataset())
+        return kept(spool, notify, str(event.request.AffectedSOPInstanceUID), event.encoded_dataset())
 
     try:
         server = entity.start_server((address, port), block=False, evt_handlers=[(evt.EVT_C_STORE, store)])
@@ -44,22 +44,22 @@ def listening(
     return server.shutdown
 
 
-def kept(spool: Spool, say: Callable[[str], None], image_uid: str, content: bytes) -> int:
+def kept(spool: Spool, notify: Callable[[str], None], image_uid: str, content: bytes) -> int:
     """The status of C-STORE for a DICOM file."""
     study_uid, found_uid = identity_of(content)
     if not study_uid:
-        say("an image without a study was refused")
+        notify("an image without a study was refused")
         return NOT_UNDERSTOOD
     if found_uid != image_uid:
-        say("an image with two identities was refused")
+        notify("an image with two identities was refused")
         return MISMATCH
     try:
         is_new = spool.receive(study_uid, image_uid, content)
     except OSError as error:
-        say(f"study {digest(study_uid)[:8]}: an image cannot be kept ({error.strerror}); the sender is told so")
+        notify(f"study {digest(study_uid)[:8]}: an image cannot be kept ({error.strerror}); the sender is told so")
         return OUT_OF_RESOURCES
     if not is_new:
-        say(f"study {digest(study_uid)[:8]}: an image came again; its report is sent already")
+        notify(f"study {digest(study_uid)[:8]}: an image came again; its report is sent already")
     return SUCCESS
 
 

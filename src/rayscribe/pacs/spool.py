@@ -34,7 +34,7 @@ def digest(uid: str) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Waiting:
+class PendingStudy:
     """A study that needs a report."""
 
     study: str
@@ -85,7 +85,7 @@ class Spool:
         is_here = (self.folder / "incoming" / study / f"{image}.dcm").is_file()
         return is_here or image in self._noted("done", study) or image in self._noted("failed", study)
 
-    def ready(self, *, before: float) -> Iterator[Waiting]:
+    def ready(self, *, before: float) -> Iterator[PendingStudy]:
         """Studies whose last image came before that time; what a kill left half done is finished on the way."""
         sent = {(one.study, image) for one in self.outgoing() for image in one.images}
         for place in sorted((self.folder / "incoming").iterdir()):
@@ -95,22 +95,22 @@ class Spool:
                 times = [path.stat().st_mtime for path in images]
             # A time that lies far ahead is of a clock that was set back since; nothing is waited for until then.
             if images and (max(times) <= before or max(times) > before + _FAR):
-                yield Waiting(study=place.name, images=tuple(images))
+                yield PendingStudy(study=place.name, images=tuple(images))
 
-    def begin(self, waiting: Waiting) -> int:
+    def begin(self, pending: PendingStudy) -> int:
         """Notes that a report of the study is begun; how often it was begun without an end, this time included."""
-        path = self.folder / "tries" / f"{waiting.study}.json"
+        path = self.folder / "tries" / f"{pending.study}.json"
         tries = int(_read(path).get("tries", 0)) + 1
         _write_json(path, {"tries": tries})
         return tries
 
-    def finish_report(self, waiting: Waiting, report_uid: str, content: bytes) -> None:
+    def finish_report(self, pending: PendingStudy, report_uid: str, content: bytes) -> None:
         """The SR is to be sent from here on."""
         report = digest(report_uid)
-        images = [path.stem for path in waiting.images]
+        images = [path.stem for path in pending.images]
         _write(self.folder / "outgoing" / f"{report}.dcm", content)
-        _write_json(self.folder / "outgoing" / f"{report}.json", {"study": waiting.study, "images": images})
-        self.forget_tries(waiting.study)
+        _write_json(self.folder / "outgoing" / f"{report}.json", {"study": pending.study, "images": images})
+        self.forget_tries(pending.study)
 
     def outgoing(self) -> list[Outgoing]:
         """What is to be sent, in the order in which it came."""
@@ -137,13 +137,13 @@ class Spool:
             self.forget_tries(one.study)
             self._clear(self.folder / "incoming" / one.study)
 
-    def fail(self, waiting: Waiting, reason: str) -> None:
+    def fail(self, pending: PendingStudy, reason: str) -> None:
         """No report of these images; the reason names no file and no patient."""
         with self.lock:
-            noted = self._noted("failed", waiting.study) | {path.stem for path in waiting.images}
-            _write_json(self.folder / "failed" / f"{waiting.study}.json", {"reason": reason, "images": sorted(noted)})
-            self.forget_tries(waiting.study)
-            self._clear(self.folder / "incoming" / waiting.study)
+            noted = self._noted("failed", pending.study) | {path.stem for path in pending.images}
+            _write_json(self.folder / "failed" / f"{pending.study}.json", {"reason": reason, "images": sorted(noted)})
+            self.forget_tries(pending.study)
+            self._clear(self.folder / "incoming" / pending.study)
 
     def forget_tries(self, study: str) -> None:
         """The next beginning is the first."""
@@ -206,9 +206,9 @@ def status_lines(folder: Path) -> list[str]:
         raise InputError(f"{folder}: no spool of `rayscribe worker`; check the path")
     sent = sum(len(_read(path).get("reports", ())) for path in (folder / "done").glob("*.json"))
     counts = {part: len(list((folder / part).glob("*.json"))) for part in ("outgoing", "failed")}
-    waiting = len([place for place in (folder / "incoming").iterdir() if place.is_dir()])
+    pending = len([place for place in (folder / "incoming").iterdir() if place.is_dir()])
     lines = [
-        f"{waiting} studies here, {counts['outgoing']} reports to be sent, {sent} sent, {counts['failed']} studies failed"
+        f"{pending} studies here, {counts['outgoing']} reports to be sent, {sent} sent, {counts['failed']} studies failed"
     ]
     for path in sorted((folder / "failed").glob("*.json")):
         lines.append(f"failed {path.stem[:8]}: {_read(path).get('reason', '')}")

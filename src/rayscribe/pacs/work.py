@@ -20,11 +20,11 @@ from rayscribe.inference.writer import Writer
 from rayscribe.pacs.fetch import AT_ONCE, Fetcher
 from rayscribe.pacs.receive import identity_of
 from rayscribe.pacs.send import Refused, Sender, Unreachable
-from rayscribe.pacs.spool import Spool, Waiting
+from rayscribe.pacs.spool import PendingStudy, Spool
 from rayscribe.reports.document import Author
 from rayscribe.reports.drafting import document_of
 from rayscribe.reports.exports import exported
-from rayscribe.reports.source_images import read_originals
+from rayscribe.reports.source_images import read_source_images
 from rayscribe.study import is_frontal
 
 MOST_TRIES = 5
@@ -64,7 +64,7 @@ class Worker:
     writer: Writer
     author: Author
     sender: Sender
-    say: Callable[[str], None]
+    notify: Callable[[str], None]
     quiet: float
     "seconds without a new image after which a study is whole"
     fetcher: Fetcher | None = None
@@ -82,7 +82,7 @@ class Worker:
                 disk.succeed()
             except OSError as error:
                 wait = disk.fail()
-                self.say(f"the spool cannot be used ({error.strerror}); again in {wait:.0f} s")
+                self.notify(f"the spool cannot be used ({error.strerror}); again in {wait:.0f} s")
                 stop.wait(wait)
                 continue
             if not is_busy:
@@ -96,35 +96,35 @@ class Worker:
         is_early = time.monotonic() < self.started + self.quiet
         if is_early or stop.is_set():
             return False
-        waiting = next(self.spool.ready(before=time.time() - self.quiet), None)
-        if waiting is None:
+        pending = next(self.spool.ready(before=time.time() - self.quiet), None)
+        if pending is None:
             return False
-        self.draft(waiting)
+        self.draft(pending)
         self.send_due(stop)
         return True
 
-    def draft(self, waiting: Waiting) -> None:
+    def draft(self, pending: PendingStudy) -> None:
         """One SR into the spool, or a note why there is none."""
         broken: tuple[type[Exception], ...] = (ArithmeticError, *damage())
-        short, tries = waiting.study[:8], self.spool.begin(waiting)
+        short, tries = pending.study[:8], self.spool.begin(pending)
         if tries > MOST_TRIES:
-            self._fail(waiting, f"the worker ended {MOST_TRIES} times while it worked on the study")
+            self._fail(pending, f"the worker ended {MOST_TRIES} times while it worked on the study")
             return
         try:
-            report = self._report(waiting)
+            report = self._report(pending)
         except InputError as error:
-            self._fail(waiting, _nameless(str(error), waiting.images))
+            self._fail(pending, _nameless(str(error), pending.images))
         except broken as error:
             # Whatever a study's bytes do to decoders and model must not stop the others; the text may quote values.
-            self._fail(waiting, f"cannot be drafted ({type(error).__name__})")
+            self._fail(pending, f"cannot be drafted ({type(error).__name__})")
         else:
             _, uid = identity_of(report)
             try:
-                self.spool.finish_report(waiting, uid, report)
+                self.spool.finish_report(pending, uid, report)
             except OSError:  # a full disk is not the study's fault
-                self.spool.forget_tries(waiting.study)
+                self.spool.forget_tries(pending.study)
                 raise
-            self.say(f"study {short}: a draft of {len(waiting.images)} images")
+            self.notify(f"study {short}: a draft of {len(pending.images)} images")
 
     def send_due(self, stop: threading.Event) -> None:
         """Every SR whose time has come, until `stop`, or until the archive does not answer."""
@@ -139,38 +139,38 @@ class Worker:
                 self.sender.send(self.spool.content(one))
             except Unreachable as error:
                 wait = self.archive.fail()
-                self.say(f"the archive cannot be reached ({error}); again in {wait:.0f} s")
+                self.notify(f"the archive cannot be reached ({error}); again in {wait:.0f} s")
                 return
             except Refused as error:
                 wait = delay(one.refusals + 1)
                 self.spool.postpone(one, until=time.time() + wait)
-                self.say(f"study {one.study[:8]}: the archive refused the draft ({error}); again in {wait:.0f} s")
+                self.notify(f"study {one.study[:8]}: the archive refused the draft ({error}); again in {wait:.0f} s")
             else:
                 self.spool.finish(one)
-                self.say(f"study {one.study[:8]}: the draft is in the archive")
+                self.notify(f"study {one.study[:8]}: the draft is in the archive")
             self.archive.succeed()
 
-    def _report(self, waiting: Waiting) -> bytes:
-        paths = _frontal_first(waiting.images)
+    def _report(self, pending: PendingStudy) -> bytes:
+        paths = _frontal_first(pending.images)
         images = [Upload(name=f"image {place}", content=path.read_bytes()) for place, path in enumerate(paths, 1)]
         (draft,) = self.writer.draft([self.writer.read(images)], DecodingConfig())
         document = document_of(draft, self.author, images=len(images), created=datetime.now(UTC))
-        originals = read_originals([(image.name, image.content) for image in images])
-        return exported("sr", document, originals).content
+        source_images = read_source_images([(image.name, image.content) for image in images])
+        return exported("sr", document, source_images).content
 
-    def _fail(self, waiting: Waiting, reason: str) -> None:
-        self.spool.fail(waiting, reason)
-        self.say(f"study {waiting.study[:8]}: failed: {reason}")
+    def _fail(self, pending: PendingStudy, reason: str) -> None:
+        self.spool.fail(pending, reason)
+        self.notify(f"study {pending.study[:8]}: failed: {reason}")
 
     def _fetch_due(self) -> None:
         if self.fetcher is None or time.monotonic() < self.web.after:
             return
         try:
-            found = self.fetcher.fetch(self.spool, self.say)
+            found = self.fetcher.fetch(self.spool, self.notify)
             if found:
-                self.say(f"{found} new images by DICOMweb")
+                self.notify(f"{found} new images by DICOMweb")
         except Unreachable as error:
-            self.say(f"the DICOMweb service cannot be asked ({error}); again in {self.web.fail():.0f} s")
+            self.notify(f"the DICOMweb service cannot be asked ({error}); again in {self.web.fail():.0f} s")
         else:
             self.web.succeed()
             self.web.after = time.monotonic() + (self.poll if found < AT_ONCE else 0)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from rayscribe.errors import DISCLAIMER, InputError
-from rayscribe.reports.likelihood import wording
+from rayscribe.reports.likelihood import likelihood_phrase
 
 DRAFT_FORMAT: Final = "rayscribe-draft-1"
 
@@ -137,7 +137,7 @@ def read_document(content: bytes | str, source: str) -> Document:
 def _finding(plain: dict[str, Any]) -> Finding:
     """In the words that its probability has, whatever the draft says; a number that is none is refused later."""
     finding, probability = Finding(**plain), plain.get("probability")
-    said = wording(probability) if isinstance(probability, int | float) and 0 <= probability <= 1 else ""
+    said = likelihood_phrase(probability) if isinstance(probability, int | float) and 0 <= probability <= 1 else ""
     return dataclasses.replace(finding, wording=said)
 
 

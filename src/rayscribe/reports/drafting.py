@@ -112,7 +112,7 @@ def author_of(folder: Path) -> Author:
 def _report(draft: Draft, place: int) -> Report:
     pieces = list(_pieces(draft.reports[place]))
     sentences = tuple(_sentence(readable(piece)) for piece in pieces)
-    looks_TVSS = draft.looks[place] if draft.looks else None
+    looks_TVSS = draft.attention[place] if draft.attention else None
     words = [len(piece.split()) for piece in pieces]
     if looks_TVSS is not None and len(looks_TVSS) == sum(words):
         ends = list(accumulate(words))

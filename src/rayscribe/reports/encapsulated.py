@@ -14,11 +14,11 @@ from rayscribe.reports.instances import new_instance, reference_to, whole_bytes
 from rayscribe.reports.pdf import pdf_of
 
 
-def encapsulated_pdf(document: Document, originals: Sequence[Dataset]) -> bytes:
+def encapsulated_pdf(document: Document, source_images: Sequence[Dataset]) -> bytes:
     """The DICOM file (Encapsulated PDF Storage) in the study of the originals."""
     content = pdf_of(document)
     with quiet_pydicom():
-        data = new_instance(document, originals, sop_class=EncapsulatedPDFStorage, modality="DOC", number=9002)
+        data = new_instance(document, source_images, sop_class=EncapsulatedPDFStorage, modality="DOC", number=9002)
         data.ConversionType = "WSD"
         data.BurnedInAnnotation = "NO"  # the page names no patient
         data.RecognizableVisualFeatures = "NO"
@@ -26,7 +26,7 @@ def encapsulated_pdf(document: Document, originals: Sequence[Dataset]) -> bytes:
         data.VerificationFlag = "UNVERIFIED"
         data.DocumentTitle = "Preliminary draft report, not for clinical use"
         data.ConceptNameCodeSequence = Items([_title()])
-        data.SourceInstanceSequence = Items([reference_to(original) for original in originals])
+        data.SourceInstanceSequence = Items([reference_to(original) for original in source_images])
         data.MIMETypeOfEncapsulatedDocument = "application/pdf"
         data.EncapsulatedDocumentLength = len(content)
         data.EncapsulatedDocument = content + b"\0" * (len(content) % 2)

@@ -35,53 +35,53 @@ Originals = Sequence["Dataset"]
 "The study's DICOM headers as `rayscribe.reports.source_images` reads them; empty where the images are no DICOM files."
 
 
-def exported(kind: str, document: Document, originals: Originals = ()) -> Exported:
+def exported(kind: str, document: Document, source_images: Originals = ()) -> Exported:
     """`document` as a file of the kind. Raises InputError for what the kind needs and does not get."""
     if kind not in KINDS:
         raise InputError(f"no export {kind!r}; there are {', '.join(KINDS)}")
     _check(document)
-    return KINDS[kind](document, originals)
+    return KINDS[kind](document, source_images)
 
 
-def _text(document: Document, originals: Originals) -> Exported:
+def _text(document: Document, source_images: Originals) -> Exported:
     return Exported(content=plain_text(document).encode(), media_type="text/plain; charset=utf-8", suffix=".txt")
 
 
-def _json(document: Document, originals: Originals) -> Exported:
+def _json(document: Document, source_images: Originals) -> Exported:
     return Exported(content=document_json(document).encode(), media_type="application/json", suffix=".json")
 
 
-def _pdf(document: Document, originals: Originals) -> Exported:
+def _pdf(document: Document, source_images: Originals) -> Exported:
     need_packages("clinical", "reportlab")
     from rayscribe.reports.pdf import pdf_of  # reportlab: only needed here
 
     return Exported(content=pdf_of(document), media_type="application/pdf", suffix=".pdf")
 
 
-def _dicom_pdf(document: Document, originals: Originals) -> Exported:
+def _dicom_pdf(document: Document, source_images: Originals) -> Exported:
     need_packages("clinical", "reportlab")
     from rayscribe.reports.encapsulated import encapsulated_pdf  # as above
 
     return Exported(
-        content=encapsulated_pdf(document, _linked(originals, "an encapsulated PDF")),
+        content=encapsulated_pdf(document, _linked(source_images, "an encapsulated PDF")),
         media_type="application/dicom",
         suffix=".dcm",
     )
 
 
-def _fhir(document: Document, originals: Originals) -> Exported:
+def _fhir(document: Document, source_images: Originals) -> Exported:
     need_packages("clinical", "fhir")
     from rayscribe.reports.fhir import bundle_of  # pydantic models of all of FHIR: seconds to import
 
-    return Exported(content=bundle_of(document, originals), media_type="application/fhir+json", suffix=".fhir.json")
+    return Exported(content=bundle_of(document, source_images), media_type="application/fhir+json", suffix=".fhir.json")
 
 
-def _sr(document: Document, originals: Originals) -> Exported:
+def _sr(document: Document, source_images: Originals) -> Exported:
     need_packages("clinical", "highdicom")
     from rayscribe.reports.structured import structured_report  # highdicom: seconds to import
 
     return Exported(
-        content=structured_report(document, _linked(originals, "an SR")),
+        content=structured_report(document, _linked(source_images, "an SR")),
         media_type="application/dicom",
         suffix=".dcm",
     )
@@ -97,12 +97,12 @@ KINDS: dict[str, Callable[[Document, Originals], Exported]] = {
 }
 
 
-def _linked(originals: Originals, what: str) -> Originals:
-    if not originals:
+def _linked(source_images: Originals, what: str) -> Originals:
+    if not source_images:
         raise InputError(
             f"{what} is linked to its DICOM study; give the study's DICOM files (--images), or export text, pdf or fhir"
         )
-    return originals
+    return source_images
 
 
 def _check(document: Document) -> None:

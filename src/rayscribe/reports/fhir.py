@@ -35,24 +35,24 @@ _RANK: tuple[FindingState, ...] = ("negative", "uncertain", "positive")
 "Where a report speaks twice of one observation, the last one counts."
 
 
-def bundle_of(document: Document, originals: Sequence[Dataset]) -> bytes:
+def bundle_of(document: Document, source_images: Sequence[Dataset]) -> bytes:
     """JSON of a Bundle of type collection. Ids follow from images, weights and words."""
-    links = _links(originals)
-    device = _urn(document, originals, "device")
+    links = _links(source_images)
+    device = _urn(document, source_images, "device")
     observations = [
-        (_urn(document, originals, "observation", str(number)), one | links | {"device": {"reference": device}})
+        (_urn(document, source_images, "observation", str(number)), one | links | {"device": {"reference": device}})
         for number, one in enumerate(_observations(document))
     ]
-    report = _urn(document, originals, "report")
+    report = _urn(document, source_images, "report")
     resources = [
-        (report, _report(document, [urn for urn, _ in observations]) | links | _study(originals)),
+        (report, _report(document, [urn for urn, _ in observations]) | links | _study(source_images)),
         *observations,
         (device, _device(document)),
-        (_urn(document, originals, "provenance"), _provenance(document, report, device)),
+        (_urn(document, source_images, "provenance"), _provenance(document, report, device)),
     ]
     bundle = {
         "resourceType": "Bundle",
-        "id": str(part_uuid(document, originals, "fhir", "bundle")),
+        "id": str(part_uuid(document, source_images, "fhir", "bundle")),
         "type": "collection",
         "timestamp": created_at(document).isoformat(),
         "entry": [{"fullUrl": urn, "resource": {**one, "id": urn.removeprefix("urn:uuid:")}} for urn, one in resources],
@@ -60,21 +60,21 @@ def bundle_of(document: Document, originals: Sequence[Dataset]) -> bytes:
     return (Bundle.model_validate(bundle).model_dump_json(indent=2, exclude_none=True) + "\n").encode()
 
 
-def _urn(document: Document, originals: Sequence[Dataset], *roles: str) -> str:
-    return f"urn:uuid:{part_uuid(document, originals, 'fhir', *roles)}"
+def _urn(document: Document, source_images: Sequence[Dataset], *roles: str) -> str:
+    return f"urn:uuid:{part_uuid(document, source_images, 'fhir', *roles)}"
 
 
-def _links(originals: Sequence[Dataset]) -> Plain:
+def _links(source_images: Sequence[Dataset]) -> Plain:
     """The patient by the id in the images, as a logical reference; without one there is no subject."""
-    if not originals or not originals[0].PatientID:
+    if not source_images or not source_images[0].PatientID:
         return {}
-    return {"subject": {"type": "Patient", "identifier": {"value": str(originals[0].PatientID)}}}
+    return {"subject": {"type": "Patient", "identifier": {"value": str(source_images[0].PatientID)}}}
 
 
-def _study(originals: Sequence[Dataset]) -> Plain:
-    if not originals:
+def _study(source_images: Sequence[Dataset]) -> Plain:
+    if not source_images:
         return {}
-    identifier = {"system": "urn:dicom:uid", "value": f"urn:oid:{originals[0].StudyInstanceUID}"}
+    identifier = {"system": "urn:dicom:uid", "value": f"urn:oid:{source_images[0].StudyInstanceUID}"}
     return {"imagingStudy": [{"type": "ImagingStudy", "identifier": identifier}]}
 
 

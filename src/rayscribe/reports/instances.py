@@ -23,9 +23,9 @@ _NAMESPACE = uuid.UUID("6b0d5a0e-3f0e-5c39-9a52-7a2f4f3d1c58")
 _SERIES = "Machine-learning draft, not for clinical use"
 
 
-def part_uuid(document: Document, originals: Sequence[Dataset], *roles: str) -> uuid.UUID:
+def part_uuid(document: Document, source_images: Sequence[Dataset], *roles: str) -> uuid.UUID:
     """Of one part of a draft's output: from the images' UIDs, the weights, the words, and the part's roles."""
-    images = sorted(str(original.SOPInstanceUID) for original in originals)
+    images = sorted(str(original.SOPInstanceUID) for original in source_images)
     said = [document.text, *map(finding_line, document.findings), str(document.is_edited)]
     parts = [*roles, *images, document.model.weights_sha256, document.model.section, *said]
     return uuid.uuid5(_NAMESPACE, hashlib.sha256("\0".join(parts).encode()).hexdigest())
@@ -37,13 +37,13 @@ def device_uid(document: Document) -> str:
 
 
 def new_instance(
-    document: Document, originals: Sequence[Dataset], *, sop_class: str, modality: str, number: int
+    document: Document, source_images: Sequence[Dataset], *, sop_class: str, modality: str, number: int
 ) -> FileDataset:
     """A DICOM object in a series of its own in the originals' study, without content yet."""
     from pydicom.dataset import FileDataset, FileMetaDataset
     from pydicom.uid import UID, ExplicitVRLittleEndian
 
-    made, instance = created_at(document).astimezone(), _uid(part_uuid(document, originals, sop_class))
+    made, instance = created_at(document).astimezone(), _uid(part_uuid(document, source_images, sop_class))
     meta = FileMetaDataset()
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     meta.MediaStorageSOPClassUID = UID(sop_class)
@@ -51,10 +51,10 @@ def new_instance(
     data = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
     data.SpecificCharacterSet = "ISO_IR 192"
     for keyword in (*PATIENT, *STUDY):
-        setattr(data, keyword, originals[0].get(keyword, ""))
+        setattr(data, keyword, source_images[0].get(keyword, ""))
     data.SOPClassUID, data.SOPInstanceUID = sop_class, instance
-    data.StudyInstanceUID = originals[0].StudyInstanceUID
-    data.SeriesInstanceUID = _uid(part_uuid(document, originals, sop_class, "series"))
+    data.StudyInstanceUID = source_images[0].StudyInstanceUID
+    data.SeriesInstanceUID = _uid(part_uuid(document, source_images, sop_class, "series"))
     data.Modality, data.SeriesNumber, data.InstanceNumber, data.SeriesDescription = modality, number, 1, _SERIES
     data.InstanceCreationDate = data.ContentDate = f"{made:%Y%m%d}"
     data.InstanceCreationTime = data.ContentTime = f"{made:%H%M%S}"

@@ -17,6 +17,6 @@ SCALE: tuple[tuple[float, str], ...] = (
 "Least probability, and the term from there on."
 
 
-def wording(probability: float) -> str:
+def likelihood_phrase(probability: float) -> str:
     """The term for a calibrated probability between 0 and 1."""
     return next(term for least, term in SCALE if probability >= least)

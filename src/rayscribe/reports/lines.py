@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from rayscribe.errors import DISCLAIMER, InputError
 from rayscribe.reports.document import Document, Finding
-from rayscribe.reports.likelihood import wording
+from rayscribe.reports.likelihood import likelihood_phrase
 
 STATUS = "Preliminary draft, not verified by a person."
 
@@ -50,7 +50,7 @@ def finding_line(finding: Finding) -> str:
 
 def finding_words(finding: Finding) -> str:
     """The probability in calibrated words, or the state where there is none."""
-    return finding.state if finding.probability is None else finding.wording or wording(finding.probability)
+    return finding.state if finding.probability is None else finding.wording or likelihood_phrase(finding.probability)
 
 
 def plain_text(document: Document) -> str:

@@ -22,7 +22,7 @@ STUDY = ("StudyDate", "StudyTime", "StudyID", "AccessionNumber", "ReferringPhysi
 "Type 2 of the Patient and General Study modules: always there, and empty where nobody knows."
 
 
-def read_originals(contents: Sequence[tuple[str, bytes]]) -> list[Dataset]:
+def read_source_images(contents: Sequence[tuple[str, bytes]]) -> list[Dataset]:
     """Headers of one study's files, in their order; `contents`: what messages call a file, and its bytes.
 
     Raises InputError for a file that is no DICOM file or has no identity, and for files of several studies or patients.

@@ -40,21 +40,21 @@ _SECTIONS: dict[str, tuple[Code, Code]] = {
 "Heading (CID 7001) and the name of each sentence (CID 7002), by what the report is a draft of."
 
 
-def structured_report(document: Document, originals: Sequence[Dataset]) -> bytes:
+def structured_report(document: Document, source_images: Sequence[Dataset]) -> bytes:
     """The DICOM file. Its UIDs follow from images, weights and words."""
     with quiet_pydicom():
-        data = new_instance(document, originals, sop_class=BasicTextSRStorage, modality="SR", number=9001)
+        data = new_instance(document, source_images, sop_class=BasicTextSRStorage, modality="SR", number=9001)
         data.CompletionFlag, data.VerificationFlag = "PARTIAL", "UNVERIFIED"
         data.CompletionFlagDescription = "Draft by a machine-learning model"
         data.PreliminaryFlag = "PRELIMINARY"
         data.ReferencedPerformedProcedureStepSequence = Items()
         data.PerformedProcedureCodeSequence = Items()
-        data.CurrentRequestedProcedureEvidenceSequence = Items([_evidence(originals)])
-        _add_content(data, document, originals)
+        data.CurrentRequestedProcedureEvidenceSequence = Items([_evidence(source_images)])
+        _add_content(data, document, source_images)
         return whole_bytes(data)
 
 
-def _add_content(data: FileDataset, document: Document, originals: Sequence[Dataset]) -> None:
+def _add_content(data: FileDataset, document: Document, source_images: Sequence[Dataset]) -> None:
     root = sr.ContainerContentItem(name=_TITLE, is_content_continuous=False, template_id="2000")
     content = sr.ContentSequence()
     content.extend(sr.LanguageOfContentItemAndDescendants(sr.CodedConcept.from_code(_LANGUAGE)))
@@ -62,7 +62,7 @@ def _add_content(data: FileDataset, document: Document, originals: Sequence[Data
     comments = (DISCLAIMER, f"{STATUS} {edited_line(document)}", author_line(document), *document.warnings)
     for comment in comments:
         content.append(_text(_COMMENT, comment))
-    for section in _sections(document, originals):
+    for section in _sections(document, source_images):
         content.append(section)
     root.ContentSequence = content
     for element in root:
@@ -84,10 +84,10 @@ def _observer(document: Document) -> sr.ObserverContext:
     )
 
 
-def _sections(document: Document, originals: Sequence[Dataset]) -> Iterator[sr.ContainerContentItem]:
+def _sections(document: Document, source_images: Sequence[Dataset]) -> Iterator[sr.ContainerContentItem]:
     heading, name = _SECTIONS[document.model.section]
     report = sr.ContentSequence([_text(name, sentence.text) for sentence in document.reports[0].sentences])
-    for original in originals:
+    for original in source_images:
         report.append(
             sr.ImageContentItem(
                 name=_IMAGE,
@@ -112,12 +112,12 @@ def _text(name: Code, value: str) -> sr.TextContentItem:
     return sr.TextContentItem(name=name, value=value, relationship_type=_CONTAINS)
 
 
-def _evidence(originals: Sequence[Dataset]) -> Dataset:
+def _evidence(source_images: Sequence[Dataset]) -> Dataset:
     """The study's images, series by series."""
     study = Dataset()
-    study.StudyInstanceUID = originals[0].StudyInstanceUID
+    study.StudyInstanceUID = source_images[0].StudyInstanceUID
     study.ReferencedSeriesSequence = Items()
-    in_series = sorted(originals, key=lambda original: str(original.SeriesInstanceUID))
+    in_series = sorted(source_images, key=lambda original: str(original.SeriesInstanceUID))
     for uid, members in groupby(in_series, key=lambda original: str(original.SeriesInstanceUID)):
         series = Dataset()
         series.SeriesInstanceUID = uid

@@ -18,10 +18,10 @@ from starlette.types import ASGIApp
 
 from rayscribe import __version__
 from rayscribe.errors import DISCLAIMER, InputError
-from rayscribe.serve.guard import AccessGuard
+from rayscribe.serve.access import AccessGuard
 from rayscribe.serve.jobs import Jobs
 from rayscribe.serve.keys import read_keys
-from rayscribe.serve.measures import Measures
+from rayscribe.serve.metrics import ServiceMetrics
 from rayscribe.serve.pages import add_pages
 from rayscribe.serve.problems import Problem, problem_of
 from rayscribe.serve.routes import add_routes
@@ -36,9 +36,9 @@ _LOG = logging.getLogger("rayscribe.serve")
 
 def create_app(config: ServeConfig) -> ASGIApp:
     """Raises InputError for models, keys or a database that cannot be used."""
-    measures = Measures()
+    metrics = ServiceMetrics()
     store = ModelStore(config.models, memory=config.memory_gib * 2**30, note=_note)
-    service = DraftService(store, batch=config.batch, note=measures.batches.observe)
+    service = DraftService(store, batch=config.batch, note=metrics.batches.observe)
     jobs = Jobs(config.database_url)
     runner = Runner(jobs, service, config)
 
@@ -60,12 +60,12 @@ def create_app(config: ServeConfig) -> ASGIApp:
         redoc_url=None,
     )
     add_pages(app)
-    add_routes(app, service, jobs, measures, config)
+    add_routes(app, service, jobs, metrics, config)
     add_study_routes(app, service, jobs, runner, config)
     for error in (Problem, InputError, HTTPException, RequestValidationError, Exception):
         app.add_exception_handler(error, _told)
     keys = {} if config.keys is None else read_keys(config.keys)
-    return AccessGuard(app, config=config, keys=keys, measures=measures)
+    return AccessGuard(app, config=config, keys=keys, metrics=metrics)
 
 
 async def _told(request: Request, error: Exception) -> Response:

@@ -15,7 +15,7 @@ from typing import Any
 
 from rayscribe.drafts import DecodingConfig, Draft
 from rayscribe.errors import InputError
-from rayscribe.inference.images import LooseStudy
+from rayscribe.inference.images import ImageStudy
 from rayscribe.models.decoding import Steps
 
 
@@ -34,19 +34,19 @@ class BatchKey:
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
-class Ticket:
+class DraftRequest:
     """One waiting study."""
 
     key: BatchKey
-    study: LooseStudy
+    study: ImageStudy
     stop: threading.Event
     "set when the draft is no longer wanted"
-    tell: Callable[[float], None]
+    on_progress: Callable[[float], None]
     "receives the share of the decoding steps that are done"
     draft: Future[Draft] = field(default_factory=Future)
 
 
-Write = Callable[[BatchKey, Sequence[LooseStudy], Steps], list[Draft]]
+Write = Callable[[BatchKey, Sequence[ImageStudy], Steps], list[Draft]]
 
 
 class Batcher:
@@ -55,7 +55,7 @@ class Batcher:
     def __init__(self, write: Write, *, size: int, note: Callable[[int], None]) -> None:
         """`note` receives the number of studies in every batch."""
         self._write, self._size, self._note = write, size, note
-        self._waiting: deque[Ticket] = deque()
+        self._queue: deque[DraftRequest] = deque()
         self._changed = threading.Condition()
         self._is_ending = False
         self._thread = threading.Thread(target=self._work, name="writing", daemon=True)
@@ -70,14 +70,14 @@ class Batcher:
             self._changed.notify()
         self._thread.join()
 
-    def submit(self, ticket: Ticket) -> Draft:
+    def submit(self, request: DraftRequest) -> Draft:
         """Returns the draft or raises what drafting raised; raises Cancelled after `stop`."""
         with self._changed:
             if self._is_ending:  # no caller waits: requests and studies end first
                 raise Cancelled
-            self._waiting.append(ticket)
+            self._queue.append(request)
             self._changed.notify()
-        return ticket.draft.result()
+        return request.draft.result()
 
     def _work(self) -> None:
         while batch := self._next():
@@ -85,42 +85,42 @@ class Batcher:
             with _ErrorsForwarded(batch):
                 self._serve(batch)
 
-    def _next(self) -> list[Ticket]:
+    def _next(self) -> list[DraftRequest]:
         """Empty at the end."""
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._is_ending)
-            if not self._waiting:
+            self._changed.wait_for(lambda: self._queue or self._is_ending)
+            if not self._queue:
                 return []
-            first = self._waiting[0]
+            first = self._queue[0]
             # The draws of a sampled batch depend on all of its studies, and a draft must not depend on other requests.
             most = 1 if first.key.decoding.strategy == "sample" else self._size
-            batch = [ticket for ticket in self._waiting if ticket.key == first.key][:most]
-            for ticket in batch:
-                self._waiting.remove(ticket)
+            batch = [request for request in self._queue if request.key == first.key][:most]
+            for request in batch:
+                self._queue.remove(request)
             return batch
 
-    def _serve(self, batch: Sequence[Ticket]) -> None:
+    def _serve(self, batch: Sequence[DraftRequest]) -> None:
         try:
-            drafts = self._write(batch[0].key, [ticket.study for ticket in batch], _watched(batch))
+            drafts = self._write(batch[0].key, [request.study for request in batch], _watched(batch))
         except InputError:
             if len(batch) == 1:
                 raise
-            for ticket in batch:  # one study's fault must not fail the others
-                with _ErrorsForwarded([ticket]):
-                    self._serve([ticket])
+            for request in batch:  # one study's fault must not fail the others
+                with _ErrorsForwarded([request]):
+                    self._serve([request])
             return
-        for ticket, draft in zip(batch, drafts, strict=True):
-            ticket.draft.set_result(draft)
+        for request, draft in zip(batch, drafts, strict=True):
+            request.draft.set_result(draft)
 
 
-def _watched(batch: Sequence[Ticket]) -> Steps:
+def _watched(batch: Sequence[DraftRequest]) -> Steps:
     def steps(numbers: Iterable[int]) -> Iterator[int]:
         known = list(numbers)
         for number in known:
-            if all(ticket.stop.is_set() for ticket in batch):
+            if all(request.stop.is_set() for request in batch):
                 raise Cancelled
-            for ticket in batch:
-                ticket.tell(number / len(known))
+            for request in batch:
+                request.on_progress(number / len(known))
             yield number
 
     return steps
@@ -129,13 +129,13 @@ def _watched(batch: Sequence[Ticket]) -> Steps:
 class _ErrorsForwarded:
     """Forwards exceptions of the block to the waiting callers, so that the thread goes on."""
 
-    def __init__(self, tickets: Sequence[Ticket]) -> None:
-        self._tickets = tickets
+    def __init__(self, requests: Sequence[DraftRequest]) -> None:
+        self._tickets = requests
 
     def __enter__(self) -> None: ...
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> Any:
-        for ticket in self._tickets:
-            if error is not None and not ticket.draft.done():
-                ticket.draft.set_exception(error)
+        for request in self._tickets:
+            if error is not None and not request.draft.done():
+                request.draft.set_exception(error)
         return True

@@ -140,7 +140,7 @@ class Jobs:
             ahead = connection.execute(sql.select(sql.func.count()).select_from(_JOBS).where(earlier)).scalar_one()
         return _job(row, int(ahead))
 
-    def waiting(self) -> int:
+    def queued(self) -> int:
         with self._engine.begin() as connection:
             waits = sql.select(sql.func.count()).select_from(_JOBS).where(_JOBS.c.state == "queued")
             return int(connection.execute(waits).scalar_one())

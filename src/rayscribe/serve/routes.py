@@ -23,16 +23,16 @@ from rayscribe.metrics.labeler import states
 from rayscribe.reports.document import read_document
 from rayscribe.reports.drafting import sentences_of
 from rayscribe.reports.exports import KINDS, exported
-from rayscribe.reports.source_images import read_originals
-from rayscribe.serve.answers import PROBLEMS, DraftAnswer, FindingsAnswer, LabelsAnswer, answers
+from rayscribe.reports.source_images import read_source_images
+from rayscribe.serve.cancellation import run_while_connected
 from rayscribe.serve.forms import form
 from rayscribe.serve.jobs import AWAY, Jobs
-from rayscribe.serve.measures import CONTENT_TYPE, Measures
+from rayscribe.serve.metrics import CONTENT_TYPE, ServiceMetrics
 from rayscribe.serve.problems import Problem
+from rayscribe.serve.responses import PROBLEMS, DraftResponse, FindingsResponse, LabelsResponse, responses
 from rayscribe.serve.service import DraftService
 from rayscribe.serve.settings import ServeConfig
 from rayscribe.serve.uploads import DraftOptions, FindingOptions, options_of, read_form
-from rayscribe.serve.waiting import while_awaited
 
 _LONGEST = 2048
 "Side of an image that the page shows, in pixels."
@@ -44,23 +44,23 @@ class LabelRequest(BaseModel):
     text: str = Field(max_length=20_000)
 
 
-def add_routes(app: FastAPI, service: DraftService, jobs: Jobs, measures: Measures, config: ServeConfig) -> None:
+def add_routes(app: FastAPI, service: DraftService, jobs: Jobs, metrics: ServiceMetrics, config: ServeConfig) -> None:
     """Adds the synchronous routes, and those for operators."""
     threads = ThreadPoolExecutor(config.queue + (os.cpu_count() or 1), thread_name_prefix="request")
     _add_model_routes(app, service, threads, config)
     _add_file_routes(app, threads, config)
-    _add_operator_routes(app, service, jobs, measures, config)
+    _add_operator_routes(app, service, jobs, metrics, config)
 
 
 def _add_model_routes(app: FastAPI, service: DraftService, threads: ThreadPoolExecutor, config: ServeConfig) -> None:
     """Routes that ask a model: drafts and findings."""
 
-    @app.post("/v1/reports", responses=answers(DraftAnswer), openapi_extra=form("images", DraftOptions))
+    @app.post("/v1/reports", responses=responses(DraftResponse), openapi_extra=form("images", DraftOptions))
     async def report(request: Request) -> Response:
         """A draft report of one study."""
         sent = await read_form(request, config)
         options: DraftOptions = options_of(DraftOptions, sent.texts.get("options", ""))
-        document = await while_awaited(
+        document = await run_while_connected(
             request,
             threads,
             lambda stop: service.draft(sent.images, options, stop, lambda share, stage: None),
@@ -68,12 +68,12 @@ def _add_model_routes(app: FastAPI, service: DraftService, threads: ThreadPoolEx
         )
         return JSONResponse(document.plain())
 
-    @app.post("/v1/classify", responses=answers(FindingsAnswer), openapi_extra=form("images", FindingOptions))
+    @app.post("/v1/classify", responses=responses(FindingsResponse), openapi_extra=form("images", FindingOptions))
     async def classify(request: Request) -> Response:
         """Probabilities of a classifier's findings, and where the images speak for one of them."""
         sent = await read_form(request, config)
         options: FindingOptions = options_of(FindingOptions, sent.texts.get("options", ""))
-        found = await while_awaited(
+        found = await run_while_connected(
             request, threads, lambda stop: service.findings(sent.images, options), seconds=config.max_seconds
         )
         found["findings"] = [dataclasses.asdict(finding) for finding in found["findings"]]
@@ -89,10 +89,12 @@ def _add_file_routes(app: FastAPI, threads: ThreadPoolExecutor, config: ServeCon
         sent = await read_form(request, config, images="image")
         if len(sent.images) != 1:
             raise Problem(400, "one image at a time")
-        shown = await while_awaited(request, threads, lambda stop: _png(sent.images[0]), seconds=config.max_seconds)
+        shown = await run_while_connected(
+            request, threads, lambda stop: _png(sent.images[0]), seconds=config.max_seconds
+        )
         return Response(shown, media_type="image/png")
 
-    @app.post("/v1/labels", responses=answers(LabelsAnswer))
+    @app.post("/v1/labels", responses=responses(LabelsResponse))
     def labels(asked: LabelRequest) -> dict[str, Any]:
         """What a text says of the 14 observations, sentence by sentence, by the built-in rules."""
         found = [dataclasses.asdict(sentence) for sentence in sentences_of(asked.text)]
@@ -111,10 +113,10 @@ def _add_file_routes(app: FastAPI, threads: ThreadPoolExecutor, config: ServeCon
             raise Problem(404, f"no such format; there are: {', '.join(KINDS)}")
         sent = await read_form(request, config, least=0)
         document = read_document(sent.texts.get("draft", ""), "draft")
-        made = await while_awaited(
+        made = await run_while_connected(
             request,
             threads,
-            lambda stop: exported(kind, document, _originals(kind, sent.images)),
+            lambda stop: exported(kind, document, _source_images(kind, sent.images)),
             seconds=config.max_seconds,
         )
         named = {"Content-Disposition": f'attachment; filename="draft-report{made.suffix}"'}
@@ -122,7 +124,7 @@ def _add_file_routes(app: FastAPI, threads: ThreadPoolExecutor, config: ServeCon
 
 
 def _add_operator_routes(
-    app: FastAPI, service: DraftService, jobs: Jobs, measures: Measures, config: ServeConfig
+    app: FastAPI, service: DraftService, jobs: Jobs, metrics: ServiceMetrics, config: ServeConfig
 ) -> None:
     """Routes about the service itself: what it offers, and its health."""
 
@@ -145,9 +147,9 @@ def _add_operator_routes(
     @app.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
     def measured() -> Response:
         """For Prometheus."""
-        measures.waiting.set(_waiting(jobs))
-        measures.loaded.set(len(service.store.loaded()))
-        return Response(measures.text(), media_type=CONTENT_TYPE)
+        metrics.waiting.set(_waiting(jobs))
+        metrics.loaded.set(len(service.store.loaded()))
+        return Response(metrics.text(), media_type=CONTENT_TYPE)
 
 
 def _models(service: DraftService, config: ServeConfig) -> dict[str, Any]:
@@ -175,17 +177,17 @@ def _models(service: DraftService, config: ServeConfig) -> dict[str, Any]:
 
 def _waiting(jobs: Jobs) -> int:
     try:
-        return jobs.waiting()
+        return jobs.queued()
     except AWAY:
         raise Problem(503, "the database does not answer", retry_after=5) from None
 
 
-def _originals(kind: str, images: Sequence[Upload]) -> list[Dataset]:
+def _source_images(kind: str, images: Sequence[Upload]) -> list[Dataset]:
     """DICOM headers for the kinds that name the study: an SR must, FHIR does when the images are DICOM files."""
     is_linked = kind in ("sr", "dicom-pdf") or (
         kind == "fhir" and images and all(image.content[128:132] == b"DICM" for image in images)
     )
-    return read_originals([(image.name, image.content) for image in images]) if is_linked else []
+    return read_source_images([(image.name, image.content) for image in images]) if is_linked else []
 
 
 def _png(file: Upload) -> bytes:

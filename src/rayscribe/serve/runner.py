@@ -84,14 +84,14 @@ class Runner:
         done.add_done_callback(lambda future: self._finish(job, future))
 
     def _draft(self, job: Job, stop: threading.Event) -> str:
-        def tell(share: float, stage: str) -> None:
+        def on_progress(share: float, stage: str) -> None:
             self._progress[job.id] = share, stage
 
         options: DraftOptions = options_of(DraftOptions, job.options)
         images = self._asked(lambda: self._jobs.images(job.id))
         if not images:  # cancelled since it was claimed
             raise Cancelled
-        return document_json(self._service.draft(images, options, stop, tell))
+        return document_json(self._service.draft(images, options, stop, on_progress))
 
     def _finish(self, job: Job, done: Future[str]) -> None:
         with suppress(Cancelled):

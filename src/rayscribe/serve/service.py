@@ -13,17 +13,17 @@ from rayscribe.classifiers.predict import Classified, classified, evidence
 from rayscribe.data.images import Upload
 from rayscribe.drafts import Draft
 from rayscribe.errors import DISCLAIMER
-from rayscribe.inference.images import LooseStudy
+from rayscribe.inference.images import ImageStudy
 from rayscribe.models.decoding import Steps
 from rayscribe.reports.document import Document, Finding
 from rayscribe.reports.drafting import document_of, grids_of
-from rayscribe.reports.likelihood import wording
-from rayscribe.serve.batching import Batcher, BatchKey, Cancelled, Ticket
+from rayscribe.reports.likelihood import likelihood_phrase
+from rayscribe.serve.batching import Batcher, BatchKey, Cancelled, DraftRequest
 from rayscribe.serve.problems import Problem
 from rayscribe.serve.store import ModelEntry, ModelStore
 from rayscribe.serve.uploads import DraftOptions, FindingOptions
 
-Tell = Callable[[float, str], None]
+ProgressCallback = Callable[[float, str], None]
 "Receives the share of the work that is done, and the current stage."
 
 
@@ -50,18 +50,25 @@ class DraftService:
         self.store.chosen(options.model)
         self.store.chosen(options.classifier, classifier=True)
 
-    def draft(self, images: Sequence[Upload], options: DraftOptions, stop: threading.Event, tell: Tell) -> Document:
+    def draft(
+        self, images: Sequence[Upload], options: DraftOptions, stop: threading.Event, on_progress: ProgressCallback
+    ) -> Document:
         """Raises Problem or InputError for what the client can fix, Cancelled when `stop` is set."""
         decoding, model = options.decoded(), self.store.chosen(options.model)
         if model is None:
             raise Problem(422, "this service has no model that writes reports; it classifies: POST /v1/classify")
-        tell(0.02, "reading the images")
+        on_progress(0.02, "reading the images")
         study, found = self._read(images, model, options.classifier, stop)
-        tell(0.1, "waiting for the model")
+        on_progress(0.1, "waiting for the model")
         key = BatchKey(model=model.name, decoding=decoding, best=options.best, with_states=study.states is not None)
-        ticket = Ticket(key=key, study=study, stop=stop, tell=lambda share: tell(0.1 + 0.85 * share, "writing"))
-        draft = self._batcher.submit(ticket)
-        tell(0.97, "reading the draft")
+        request = DraftRequest(
+            key=key,
+            study=study,
+            stop=stop,
+            on_progress=lambda share: on_progress(0.1 + 0.85 * share, "writing"),
+        )
+        draft = self._batcher.submit(request)
+        on_progress(0.97, "reading the draft")
         assert model.author is not None
         return document_of(
             draft,
@@ -89,7 +96,7 @@ class DraftService:
 
     def _read(
         self, images: Sequence[Upload], model: ModelEntry, classifier: str | None, stop: threading.Event
-    ) -> tuple[LooseStudy, Classified | None]:
+    ) -> tuple[ImageStudy, Classified | None]:
         """Holds no model beyond this call: while a study waits for its batch, the store may drop the model for another."""
         with self._reading:
             if stop.is_set():
@@ -115,7 +122,7 @@ class DraftService:
         name, map_VSS = evidence(trained, found, finding)
         return {"finding": name, "grids": grids_of(map_VSS)}
 
-    def _write(self, key: BatchKey, studies: Sequence[LooseStudy], steps: Steps) -> list[Draft]:
+    def _write(self, key: BatchKey, studies: Sequence[ImageStudy], steps: Steps) -> list[Draft]:
         entry = self.store.entries[key.model]
         return self.store.writer(entry).draft(studies, key.decoding, best=key.best, steps=steps)
 
@@ -129,7 +136,7 @@ def findings_of(found: Classified) -> tuple[Finding, ...]:
             state="positive" if name in found.present else "negative",
             source="classifier",
             probability=round(probability, 4),
-            wording=wording(probability),
+            wording=likelihood_phrase(probability),
         )
         for name, probability in ordered
     )

@@ -16,8 +16,8 @@ from rayscribe.serve.logs import log_settings
 from rayscribe.serve.settings import ServeConfig
 
 
-def start(config: ServeConfig, *, say: Callable[[str], None]) -> None:
-    """Serves until SIGINT or SIGTERM, then finishes what was accepted. `say` is told the address when it listens."""
+def start(config: ServeConfig, *, notify: Callable[[str], None]) -> None:
+    """Serves until SIGINT or SIGTERM, then finishes what was accepted. `notify` is told the address when it listens."""
     logging.config.dictConfig(log_settings())
     logging.captureWarnings(True)
     app = create_app(config)
@@ -29,7 +29,7 @@ def start(config: ServeConfig, *, say: Callable[[str], None]) -> None:
         except OSError as error:
             raise InputError(f"--port {config.port}: {error.strerror}; give another one") from None
         host = f"[{config.host}]" if ":" in config.host else config.host
-        say(f"http://{host}:{listening.getsockname()[1]}")
+        notify(f"http://{host}:{listening.getsockname()[1]}")
         settings = uvicorn.Config(
             app,
             log_config=None,

@@ -10,10 +10,10 @@ from fastapi import FastAPI, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 
-from rayscribe.serve.answers import StudyAnswer, answers
 from rayscribe.serve.forms import form
 from rayscribe.serve.jobs import AWAY, Jobs, Repeated
 from rayscribe.serve.problems import Problem
+from rayscribe.serve.responses import StudyResponse, responses
 from rayscribe.serve.runner import Runner
 from rayscribe.serve.service import DraftService
 from rayscribe.serve.settings import ServeConfig
@@ -31,7 +31,7 @@ def add_study_routes(app: FastAPI, service: DraftService, jobs: Jobs, runner: Ru
     @app.post(
         "/v1/studies",
         status_code=202,
-        responses=answers(StudyAnswer, 202),
+        responses=responses(StudyResponse, 202),
         openapi_extra=form("images", DraftOptions) | {"parameters": [_REPEAT]},
     )
     async def accept(request: Request) -> Response:
@@ -47,12 +47,12 @@ def add_study_routes(app: FastAPI, service: DraftService, jobs: Jobs, runner: Ru
         job = await run_in_threadpool(_found, jobs, id_, request.state.owner)
         return JSONResponse(job, 202, {"Location": f"/v1/studies/{id_}"})
 
-    @app.get("/v1/studies/{id}", responses=answers(StudyAnswer))
+    @app.get("/v1/studies/{id}", responses=responses(StudyResponse))
     def look(request: Request, id: str) -> dict[str, Any]:
         """How far a study is, and its draft when it is done."""
         return _found(jobs, id, request.state.owner)
 
-    @app.delete("/v1/studies/{id}", responses=answers(StudyAnswer))
+    @app.delete("/v1/studies/{id}", responses=responses(StudyResponse))
     def cancel(request: Request, id: str) -> dict[str, Any]:
         """Cancels a study that waits or is written; forgets one that has ended."""
         _check_id(id)
@@ -71,7 +71,7 @@ def _add(jobs: Jobs, config: ServeConfig, sent: Sent, options: DraftOptions, own
     for image in sent.images:
         digest.update(hashlib.sha256(image.content).digest())
     try:
-        if jobs.waiting() >= config.jobs:
+        if jobs.queued() >= config.jobs:
             raise Problem(429, f"{config.jobs} studies wait already; try again later", retry_after=10)
         return jobs.add(
             sent.images,

@@ -18,7 +18,7 @@ from rayscribe.methods.method import Features, Material, Source
 from rayscribe.models.backbones import Backbone
 from rayscribe.study import Study
 from rayscribe.training.folder import RunFolder
-from rayscribe.training.learner import Place, begin, model_data, report_splits, say_weights
+from rayscribe.training.learner import Place, begin, model_data, note_random_weights, report_splits
 from rayscribe.training.loop import Progress
 from rayscribe.training.processes import Processes
 
@@ -39,18 +39,20 @@ def fit_in_closed_form(config: RunConfig[Any], place: Place, group: Processes) -
     digest = " ".join([manifest.digest(), *inputs.digests])
     RunFolder(place.run, config, data_digest=digest, resume=place.resume, writes=True, parse=run_from_yaml)
     if place.resume and (place.run / "model.safetensors").exists():
-        place.say(f"{place.run}: the fit is complete")
+        place.notify(f"{place.run}: the fit is complete")
         return Progress(epoch=1, best_epoch=0)
-    training, validation = (SplitReports.read(manifest, split, config.text, place.say) for split in ("train", "val"))
+    training, validation = (SplitReports.read(manifest, split, config.text, place.notify) for split in ("train", "val"))
     begin(report_splits(manifest, training, validation), config, place.run, writes=True)
     backbone = Backbone(config.backbone).to(group.device).eval()
-    say_weights(config, place.say)
+    note_random_weights(config, place.notify)
 
     def features(studies: Sequence[Study]) -> list[Features]:
         found = cached_features(studies, backbone, config.images, folder=place.features, device=group.device)
         return [np.stack([found[sha256] for sha256 in study.sha256]) for study in studies]
 
-    fitted = method.fit(config, Material(training=training, validation=validation, features=features, say=place.say))
+    fitted = method.fit(
+        config, Material(training=training, validation=validation, features=features, notify=place.notify)
+    )
     scores = {name: float(score) for name, score in fitted.scores.items()}
     trained = FittedModel(
         method=method,
@@ -62,5 +64,5 @@ def fit_in_closed_form(config: RunConfig[Any], place: Place, group: Processes) -
     )
     save_fitted(place.run, trained)
     told = ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
-    place.say(f"fitted{f', validation {told}' if told else ''}; {place.run}")
+    place.notify(f"fitted{f', validation {told}' if told else ''}; {place.run}")
     return Progress(epoch=1, best_epoch=0, scores=scores)

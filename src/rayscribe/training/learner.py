@@ -20,7 +20,7 @@ from rayscribe.data.split_reports import SplitReports
 from rayscribe.models.backbones import Backbone
 from rayscribe.models.folder import origin_of
 from rayscribe.progress import ProgressBar
-from rayscribe.provenance import check_unseen, inherited, write_seen
+from rayscribe.provenance import check_unseen, inherited, write_training_images
 from rayscribe.study import Study
 from rayscribe.training.folder import RunFolder
 from rayscribe.training.loop import Fitting, Progress, fit
@@ -37,11 +37,11 @@ class Place:
     resume: bool = False
     features: Path | None = None
     "folder of the feature cache; the user's cache folder when None"
-    say: Callable[[str], None] = print
+    notify: Callable[[str], None] = print
 
     def of(self, group: Processes) -> Place:
         """The same, silent in all processes but the first."""
-        return self if group.rank == 0 else replace(self, say=_silent)
+        return self if group.rank == 0 else replace(self, notify=_silent)
 
 
 class LearnerConfig(Protocol):
@@ -134,7 +134,7 @@ def run_learner(learner: Learner, place: Place, group: Processes) -> Progress:
     fitting = learner.fitting(cache, bar)
     progress = fit(fitting, config.train, seed=config.seed, run=folder, processes=group)
     score = abs(progress.best)
-    place.say(f"best: epoch {progress.best_epoch + 1}, validation {config.train.metric} {score:.4f}; {place.run}")
+    place.notify(f"best: epoch {progress.best_epoch + 1}, validation {config.train.metric} {score:.4f}; {place.run}")
     return progress
 
 
@@ -143,7 +143,7 @@ def begin(splits: Splits, config: LearnerConfig, run: Path, *, writes: bool) -> 
     if config.backbone.weights:
         check_unseen(Path(config.backbone.weights), splits.kept_apart, splits.apart)
     if writes:
-        write_seen(run, splits.training, config.backbone.weights)
+        write_training_images(run, splits.training, config.backbone.weights)
     torch.manual_seed(config.seed)
 
 
@@ -157,10 +157,12 @@ def report_splits(manifest: Manifest, training: SplitReports, validation: SplitR
     )
 
 
-def say_weights(config: LearnerConfig, say: Callable[[str], None]) -> None:
+def note_random_weights(config: LearnerConfig, notify: Callable[[str], None]) -> None:
     """What the user may not have meant: an image encoder that starts from nothing."""
     if not config.backbone.weights:
-        say(f"note: {config.backbone.name} starts from random weights; --backbone.weights takes a file or `pretrained`")
+        notify(
+            f"note: {config.backbone.name} starts from random weights; --backbone.weights takes a file or `pretrained`"
+        )
 
 
 def model_data(provenance: dict[str, Any], config: LearnerConfig, others: Sequence[Any], digest: str) -> dict[str, Any]:

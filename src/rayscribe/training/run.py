@@ -32,7 +32,15 @@ from rayscribe.models.report_model import ReportModel
 from rayscribe.progress import ProgressBar
 from rayscribe.study import Batch
 from rayscribe.training.closed_form import fit_in_closed_form
-from rayscribe.training.learner import Learner, Place, Splits, model_data, report_splits, run_learner, say_weights
+from rayscribe.training.learner import (
+    Learner,
+    Place,
+    Splits,
+    model_data,
+    note_random_weights,
+    report_splits,
+    run_learner,
+)
 from rayscribe.training.loop import Fitting, Progress
 from rayscribe.training.processes import Processes, processes
 from rayscribe.training.validation import read_once, validate
@@ -46,7 +54,7 @@ def train_generations(config: RunConfig[Any], place: Place, *, generations: int)
     if generations < 1:
         raise InputError(f"--generations {generations}: at least 1")
     if generations == 1:
-        train(config, place.data, place.run, resume=place.resume, features=place.features, say=place.say)
+        train(config, place.data, place.run, resume=place.resume, features=place.features, notify=place.notify)
         return place.run
     taught = find_method(config.system).generation
     if taught is None:
@@ -59,7 +67,7 @@ def train_generations(config: RunConfig[Any], place: Place, *, generations: int)
     teacher: Path | None = None
     with processes() as group:  # joined once for all of them
         for number, folder in enumerate(folders, 1):
-            place.of(group).say(f"generation {number} of {generations}")
+            place.of(group).notify(f"generation {number} of {generations}")
             goes_on = place.resume and (folder / "config.yaml").exists()
             group.wait()  # before the first process makes the folder
             _train(taught(config, teacher), replace(place, run=folder, resume=goes_on), group)
@@ -74,11 +82,11 @@ def train(
     *,
     resume: bool = False,
     features: Path | None = None,
-    say: Callable[[str], None] = print,
+    notify: Callable[[str], None] = print,
 ) -> Progress:
     """Trains `config` on the manifest `data` into the folder `run`, which is then a model folder as well."""
     with processes() as group:
-        return _train(config, Place(data=data, run=run, resume=resume, features=features, say=say), group)
+        return _train(config, Place(data=data, run=run, resume=resume, features=features, notify=notify), group)
 
 
 def _train(config: RunConfig[Any], place: Place, group: Processes) -> Progress:
@@ -118,23 +126,23 @@ class ReportLearner(Learner):
         return run_from_yaml(text, source)
 
     def splits(self) -> Splits:
-        text, say = self.config.text, self.place.say
+        text, notify = self.config.text, self.place.notify
         self.training, self.validation = (
-            SplitReports.read(self.manifest, split, text, say) for split in ("train", "val")
+            SplitReports.read(self.manifest, split, text, notify) for split in ("train", "val")
         )
         self.tokenizer = Tokenizer.build(self.training.reports, threshold=text.threshold, legacy_ids=text.legacy_ids)
         return report_splits(self.manifest, self.training, self.validation)
 
     def model(self) -> ReportModel:
-        config, say = self.config, self.place.say
+        config, notify = self.config, self.place.notify
         model = build_model(config, self.tokenizer.size, self.resources)
         if config.model.decoder_weights:
             self._start_words(model)
-        say_weights(config, say)
+        note_random_weights(config, notify)
         if config.train.precision == "bfloat16" and self.group.device.type == "cpu" and not _is_fast_in_bfloat16():
-            say("note: this processor multiplies bfloat16 far more slowly than float32; --train.precision float32")
+            notify("note: this processor multiplies bfloat16 far more slowly than float32; --train.precision float32")
         millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6
-        say(f"{config.system}: {millions:.1f} million parameters, vocabulary {self.tokenizer.size}")
+        notify(f"{config.system}: {millions:.1f} million parameters, vocabulary {self.tokenizer.size}")
         self.report_model = model
         self.known = self.inputs.known(
             Start(
@@ -144,7 +152,7 @@ class ReportLearner(Learner):
                 model=model,
                 resources=self.resources,
                 open_model=load_model,
-                say=say,
+                notify=notify,
             )
         )
         return model
@@ -175,7 +183,7 @@ class ReportLearner(Learner):
                 config.decoding,
                 workers=workers,
                 group=group,
-                say=self.place.say,
+                notify=self.place.notify,
             ),
             keep=self.keep,
         )
@@ -201,9 +209,9 @@ class ReportLearner(Learner):
         folder, words = Path(self.config.model.decoder_weights), self.tokenizer.words
         assert isinstance(model.decoder, BertDecoder)
         start_from_bert(model.decoder, folder, words, first=self.tokenizer.size - len(words))
-        self.place.say(f"decoder and {len(words)} words start from {folder}")
+        self.place.notify(f"decoder and {len(words)} words start from {folder}")
         if said := self.method.copy_words(self.config, model, partial(word_vectors, folder)):
-            self.place.say(said)
+            self.place.notify(said)
 
     def _datasets(self, cache: FeatureCache | None, progress: ProgressBar) -> Callable[..., StudyDataset]:
         """Makes data sets of studies and reports that share words, images and what the method looks up."""

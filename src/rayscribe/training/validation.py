@@ -40,7 +40,7 @@ def validate(
     *,
     workers: int,
     group: Processes,
-    say: Callable[[str], None],
+    notify: Callable[[str], None],
 ) -> dict[str, float]:
     """Scores of generated validation reports against their full references; every process writes its share.
 
@@ -58,7 +58,7 @@ def validate(
     scores["ce_f1"] = float(labels.scores()[_CLINICAL])
     scores["loss"] = sum(share[2] for share in shares) / sum(share[3] for share in shares)
     scores["distinct_ratio"] = diversity(hypotheses)["distinct_ratio"]
-    say("validation " + ", ".join(f"{name} {value:.4f}" for name, value in scores.items()))
+    notify("validation " + ", ".join(f"{name} {value:.4f}" for name, value in scores.items()))
     return scores
 
 

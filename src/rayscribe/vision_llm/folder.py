@@ -22,7 +22,7 @@ from rayscribe import __version__
 from rayscribe.errors import DISCLAIMER, InputError
 from rayscribe.files import beside, check_new, sha256_of, write_text
 from rayscribe.models.folder import VISION_LLM, origin_of, read_facts
-from rayscribe.provenance import inherited, terms_of, write_seen
+from rayscribe.provenance import inherited, terms_of, write_training_images
 from rayscribe.settings import from_plain, to_plain
 from rayscribe.vision_llm.base import DTYPES, base_digest, base_folder, load_base, load_conversation
 from rayscribe.vision_llm.config import LlmConfig
@@ -134,7 +134,7 @@ def wrap_base(config: LlmConfig, out: Path, *, download: bool = False) -> None:
         model=model, conversation=conversation, config=config, data=data, training={}, base_sha256=base_digest(place)
     )
     save_llm(out, wrapped)
-    write_seen(out, [], str(place))
+    write_training_images(out, [], str(place))
 
 
 def merge(folder: Path, out: Path, *, base: str | None = None, dtype: str = "bfloat16") -> None:
@@ -151,7 +151,7 @@ def merge(folder: Path, out: Path, *, base: str | None = None, dtype: str = "bfl
     config = replace(trained.config, base=HERE, revision="main", weights=dtype)  # type: ignore[arg-type]
     merged = replace(trained, model=whole, config=config, base_sha256=base_digest(out))
     save_llm(out, merged)
-    write_seen(out, [], str(folder))
+    write_training_images(out, [], str(folder))
 
 
 def check_adapters(folder: Path) -> None:

@@ -21,7 +21,7 @@ from rayscribe.data.manifest import Manifest, read_manifest
 from rayscribe.errors import InputError, need_packages
 from rayscribe.files import sha256_of
 from rayscribe.models.folder import origin_of
-from rayscribe.provenance import check_unseen, inherited, write_seen
+from rayscribe.provenance import check_unseen, inherited, write_training_images
 from rayscribe.settings import to_plain
 from rayscribe.study import Study
 from rayscribe.vision_llm.folder import ADAPTERS, TrainedLlm, load_llm, save_llm
@@ -52,7 +52,7 @@ def train_reward(
     *,
     base: str | None = None,
     resume: bool = False,
-    say: Callable[[str], None] = print,
+    notify: Callable[[str], None] = print,
 ) -> None:
     """Learns on the split train, keeps the adapters with the highest reward on val, and never reads the split test.
 
@@ -67,7 +67,7 @@ def train_reward(
         raise InputError(f"{model}: holds no adapters to train; tune it with `rayscribe llm train` first")
     training, validation = (_studies(manifest, split, trained) for split in ("train", "val"))
     validation = drawn(validation, config.val_studies, config.seed)
-    say(f"{len(training)} studies to learn from, {len(validation)} to validate on")
+    notify(f"{len(training)} studies to learn from, {len(validation)} to validate on")
     prompt = trained.config.prompt
     lessons, tests = (
         Examples(studies, trained.config, prompted_findings(prompt, studies)) for studies in (training, validation)
@@ -75,7 +75,7 @@ def train_reward(
     check_trainable(trained.conversation, lessons[0])
     adapters = sha256_of(model / ADAPTERS)
     start_run(run, config, run_digest([manifest.digest(), trained.base_sha256, adapters], prompt), resume=resume)
-    write_seen(run, training, str(model))
+    write_training_images(run, training, str(model))
     checkpoint = last_whole(run / "checkpoints", may_delete=True) if resume else None
 
     set_seed(config.seed)
@@ -87,7 +87,7 @@ def train_reward(
         tokens=config.max_new_tokens or None,
         every=config.evaluate_every,
         best=run / "best",
-        say=say,
+        notify=notify,
     )
     trainer = reward_trainer(trained, config, lessons, run / "checkpoints")
     trainer.add_callback(check)
@@ -100,7 +100,7 @@ def train_reward(
     facts = _facts(best, trainer.state.global_step, trained, adapters, config)
     about = inherited(manifest.provenance, origin_of(str(model))) | {"digest": manifest.digest()}
     save_llm(run, replace(trained, data=about, training=facts))
-    say(f"best: step {best['step']} of {config.steps}, validation reward {facts['validation']['reward']:.4f}; {run}")
+    notify(f"best: step {best['step']} of {config.steps}, validation reward {facts['validation']['reward']:.4f}; {run}")
 
 
 def _check_machine() -> None:

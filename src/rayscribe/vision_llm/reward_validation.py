@@ -42,10 +42,10 @@ class Validation(TrainerCallback):
         tokens: int | None,
         every: int,
         best: Path,
-        say: Callable[[str], None],
+        notify: Callable[[str], None],
     ) -> None:
         self.trained, self.examples, self.settings = trained, examples, settings
-        self.tokens, self.every, self.best, self.say = tokens, every, best, say
+        self.tokens, self.every, self.best, self.notify = tokens, every, best, notify
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -86,7 +86,7 @@ class Validation(TrainerCallback):
                     temporary,
                 )
         parts = ", ".join(f"{name} {value:.4f}" for name, value in means.items() if name != "reward")
-        self.say(f"step {state.global_step}: validation reward {means['reward']:.4f} ({parts})")
+        self.notify(f"step {state.global_step}: validation reward {means['reward']:.4f} ({parts})")
 
     def _file(self, step: int) -> Path:
         return self.best / f"step-{step}.safetensors"

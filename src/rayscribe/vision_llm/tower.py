@@ -30,7 +30,7 @@ from rayscribe.errors import InputError
 from rayscribe.files import beside, check_new, write_text
 from rayscribe.models.backbones import Backbone
 from rayscribe.models.folder import origin_of
-from rayscribe.provenance import inherited, write_seen
+from rayscribe.provenance import inherited, write_training_images
 
 IMAGE_TOKEN = "<image>"
 
@@ -115,7 +115,7 @@ def compose(language: Path, backbone: BackboneConfig, out: Path, *, size: int = 
         # A model tuned on this one must know the encoder's training data.
         about = {"format": "composed", "data": inherited({}, origin)}
         write_text(out / "model.json", json.dumps(about, indent=2) + "\n")
-        write_seen(out, [], backbone.weights)
+        write_training_images(out, [], backbone.weights)
 
 
 def _language_model(folder: Path) -> tuple[Any, Any]:

@@ -25,7 +25,7 @@ from transformers import (
 from rayscribe.data.manifest import Manifest, read_manifest
 from rayscribe.errors import InputError
 from rayscribe.models.folder import origin_of
-from rayscribe.provenance import check_unseen, inherited, write_seen
+from rayscribe.provenance import check_unseen, inherited, write_training_images
 from rayscribe.study import Study
 from rayscribe.vision_llm.base import base_digest, base_folder, load_base, load_conversation
 from rayscribe.vision_llm.checkpointing import recompute_layers
@@ -55,7 +55,7 @@ def train_llm(
     *,
     resume: bool = False,
     download: bool = False,
-    say: Callable[[str], None] = print,
+    notify: Callable[[str], None] = print,
 ) -> None:
     """Tunes on the split train, keeps the adapters with the lowest loss on val, and never reads the split test.
 
@@ -63,10 +63,10 @@ def train_llm(
     same adapters.
     """
     is_first = int(os.environ.get("RANK", "0")) == 0
-    say = say if is_first else _silent
+    notify = notify if is_first else _silent
     _check_shares(config.train)
     manifest = read_manifest(data)
-    training, validation = (_studies(manifest, split, config, say) for split in ("train", "val"))
+    training, validation = (_studies(manifest, split, config, notify) for split in ("train", "val"))
     validation = drawn(validation, config.train.val_studies, config.seed)
     states = prompted_findings(config.prompt, [*training, *validation])
     place = base_folder(config.base, config.revision, download=download)
@@ -74,7 +74,7 @@ def train_llm(
     check_unseen(place, [*manifest.split("val"), *manifest.split("test")], "val or test")
     if is_first:
         start_run(run, config, run_digest([manifest.digest(), base_sha256], config.prompt), resume=resume)
-        write_seen(run, training, str(place))
+        write_training_images(run, training, str(place))
     checkpoint = last_whole(run / "checkpoints", may_delete=is_first) if resume else None
 
     set_seed(config.seed)
@@ -83,7 +83,7 @@ def train_llm(
     conversation = load_conversation(place, image_token=base.config.image_token_id, order=config.prompt.order)
     model = adapted(base, config)
     trainable, total = model.get_nb_trainable_parameters()
-    say(f"{Path(config.base).name}: {trainable:,} of {total:,} parameters learn; weights {config.weights}")
+    notify(f"{Path(config.base).name}: {trainable:,} of {total:,} parameters learn; weights {config.weights}")
     steps = total_steps(len(training), config.train)
     if checkpoint is not None and (stopped := stopped_at(checkpoint, config.train.patience)):
         steps = stopped  # the Trainer forgets that it had stopped
@@ -104,17 +104,19 @@ def train_llm(
         trained = TrainedLlm(
             model=model, conversation=conversation, config=config, data=about, training={}, base_sha256=base_sha256
         )
-        _save(run, trained, trainer, say)
+        _save(run, trained, trainer, notify)
 
 
-def _save(run: Path, trained: TrainedLlm, trainer: Trainer, say: Callable[[str], None]) -> None:
+def _save(run: Path, trained: TrainedLlm, trainer: Trainer, notify: Callable[[str], None]) -> None:
     """The log, and the best adapters, which the Trainer has loaded, with the validation they had."""
     state = trainer.state
     write_log(run / "log.csv", state.log_history, _LOGGED)
     facts = {"step": state.best_global_step, "validation": {"loss": state.best_metric}, "steps": state.global_step}
     model = trainer.accelerator.unwrap_model(trainer.model)
     save_llm(run, replace(trained, model=model, training=facts))
-    say(f"best: step {state.best_global_step} of {state.global_step}, validation loss {state.best_metric:.4f}; {run}")
+    notify(
+        f"best: step {state.best_global_step} of {state.global_step}, validation loss {state.best_metric:.4f}; {run}"
+    )
 
 
 def adapted(base: Any, config: LlmConfig) -> Any:
@@ -144,12 +146,12 @@ def total_steps(studies: int, train: LlmTrainConfig) -> int:
     return train.max_steps or max(1, math.ceil(train.epochs * math.ceil(studies / train.studies_per_step)))
 
 
-def _studies(manifest: Manifest, split: str, config: LlmConfig, say: Callable[[str], None]) -> list[Study]:
+def _studies(manifest: Manifest, split: str, config: LlmConfig, notify: Callable[[str], None]) -> list[Study]:
     studies = manifest.split(split)
     kept = learnable(studies, config.text)
     if not kept:
         raise InputError(f"no study in split {split} has a report of the wanted section and length (--text)")
-    say(
+    notify(
         f"{split}: {len(kept)} studies" + (f", {len(studies) - len(kept)} left out" if len(kept) < len(studies) else "")
     )
     return kept

@@ -13,7 +13,7 @@ from rayscribe.data.images import ImageFile
 from rayscribe.data.manifest import Manifest
 from rayscribe.drafts import DecodingConfig, Draft, Reporter
 from rayscribe.errors import InputError
-from rayscribe.inference.images import LooseStudy, read_loose
+from rayscribe.inference.images import ImageStudy, read_image_study
 from rayscribe.labels import CONDITIONS, UNLABELLED
 from rayscribe.models.decoding import Steps
 from rayscribe.study import Study
@@ -52,15 +52,15 @@ class VisionLlmWriter:
     def needs_states(self) -> bool:
         return bool(self.trained.config.prompt.findings)
 
-    def read(self, files: Sequence[ImageFile], *, states: Mapping[str, int] | None = None) -> LooseStudy:
+    def read(self, files: Sequence[ImageFile], *, states: Mapping[str, int] | None = None) -> ImageStudy:
         self._check(states is not None, "--classifier")
         most = self.trained.config.prompt.max_views
         if len(files) > most:
             raise InputError(f"{len(files)} images; this model is shown {most} of a study at most")
-        return read_loose(files, at_least=0, source=str(self.trained.data.get("source", "")), states=states)
+        return read_image_study(files, at_least=0, source=str(self.trained.data.get("source", "")), states=states)
 
     def draft(
-        self, studies: Sequence[LooseStudy], decoding: DecodingConfig, *, best: int = 1, steps: Steps = iter
+        self, studies: Sequence[ImageStudy], decoding: DecodingConfig, *, best: int = 1, steps: Steps = iter
     ) -> list[Draft]:
         examples = dict(enumerate(self._example(study) for study in studies))
         reports: dict[int, list[str]] = {}
@@ -69,7 +69,7 @@ class VisionLlmWriter:
             reports |= zip(rows, found, strict=True)
         return [Draft(reports=reports[row], warnings=study.warnings, diagnosis={}) for row, study in enumerate(studies)]
 
-    def _example(self, study: LooseStudy) -> Example:
+    def _example(self, study: ImageStudy) -> Example:
         config, states = self.trained.config, study.states
         states_O = None if states is None else np.array([states.get(name, UNLABELLED) for name in CONDITIONS], np.int8)
         return Example(

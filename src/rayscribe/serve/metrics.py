@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
-class Measures:
+class ServiceMetrics:
     """One registry per service, so that two in one process do not collide."""
 
     def __init__(self) -> None:

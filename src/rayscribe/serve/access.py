@@ -16,7 +16,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rayscribe.serve.keys import owner_of
-from rayscribe.serve.measures import Measures
+from rayscribe.serve.metrics import ServiceMetrics
 from rayscribe.serve.problems import Problem
 from rayscribe.serve.settings import LOOPBACK, ServeConfig
 
@@ -35,9 +35,9 @@ _SAFE = {
 class AccessGuard:
     """ASGI middleware around the whole application."""
 
-    def __init__(self, app: ASGIApp, *, config: ServeConfig, keys: Mapping[str, str], measures: Measures) -> None:
+    def __init__(self, app: ASGIApp, *, config: ServeConfig, keys: Mapping[str, str], metrics: ServiceMetrics) -> None:
         """`keys`: SHA-256 by name; when empty, no key is required."""
-        self._app, self._config, self._keys, self._measures = app, config, keys, measures
+        self._app, self._config, self._keys, self._measures = app, config, keys, metrics
         self._at_work = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

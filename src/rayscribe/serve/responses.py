@@ -12,7 +12,7 @@ from rayscribe.serve.jobs import JobState
 
 
 @dataclass(frozen=True, kw_only=True)
-class DraftAnswer(Document):
+class DraftResponse(Document):
     """A draft report. Its status is preliminary, always."""
 
     format: Literal["rayscribe-draft-1"] = DRAFT_FORMAT
@@ -20,7 +20,7 @@ class DraftAnswer(Document):
     disclaimer: str
 
 
-class ProblemAnswer(BaseModel):
+class ProblemResponse(BaseModel):
     """What is wrong, and what to do about it (RFC 9457)."""
 
     type: str
@@ -33,7 +33,7 @@ class ProblemAnswer(BaseModel):
     "the place of the image that is at fault, from 1 on"
 
 
-class StudyAnswer(BaseModel):
+class StudyResponse(BaseModel):
     """An asynchronous study."""
 
     id: str
@@ -43,8 +43,8 @@ class StudyAnswer(BaseModel):
     stage: str
     position: int | None
     "how many studies wait in front of it"
-    draft: DraftAnswer | None
-    problem: ProblemAnswer | None
+    draft: DraftResponse | None
+    problem: ProblemResponse | None
 
 
 class Evidence(BaseModel):
@@ -54,7 +54,7 @@ class Evidence(BaseModel):
     grids: list[Grid]
 
 
-class FindingsAnswer(BaseModel):
+class FindingsResponse(BaseModel):
     """What a classifier finds, likeliest first."""
 
     format: Literal["rayscribe-findings-1"]
@@ -65,7 +65,7 @@ class FindingsAnswer(BaseModel):
     warnings: list[str]
 
 
-class LabelsAnswer(BaseModel):
+class LabelsResponse(BaseModel):
     """What a text says of the 14 observations, by the built-in rules."""
 
     sentences: list[Sentence]
@@ -75,13 +75,13 @@ class LabelsAnswer(BaseModel):
 
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     code: {
-        "description": str(ProblemAnswer.__doc__),
-        "content": {"application/problem+json": {"schema": ProblemAnswer.model_json_schema()}},
+        "description": str(ProblemResponse.__doc__),
+        "content": {"application/problem+json": {"schema": ProblemResponse.model_json_schema()}},
     }
     for code in ("4XX", "5XX")
 }
 
 
-def answers(model: Any, status: int = 200) -> dict[int | str, dict[str, Any]]:
+def responses(model: Any, status: int = 200) -> dict[int | str, dict[str, Any]]:
     """For `responses`: this model when all is well, a problem otherwise."""
     return {status: {"model": model}} | PROBLEMS

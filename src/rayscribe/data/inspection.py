@@ -32,7 +32,7 @@ _HEADER = json.dumps(["rayscribe-journal-1", __version__])
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class ImageInspection:
     """What one image file is."""
 
     sha256: str = ""
@@ -45,14 +45,14 @@ class Look:
 class _Entry:
     """A look and the file's state when it was taken."""
 
-    look: Look
+    inspection: ImageInspection
     size: int
     modified: int
 
 
-def look_at(
+def inspect_images(
     paths: Sequence[str], *, journal: Path | None = None, workers: int | None = None, processes: bool | None = None
-) -> Iterator[Look]:
+) -> Iterator[ImageInspection]:
     """A look at every path, in the order of `paths`.
 
     `journal`: where finished looks are kept and, after an interruption, found again. `workers` and `processes` are for
@@ -70,7 +70,7 @@ def look_at(
     if journal:
         entries = _written(entries, fresh, journal, goes_on=bool(known))
     for name in names:
-        yield (known[name] if name in known else next(entries)).look
+        yield (known[name] if name in known else next(entries)).inspection
     next(entries, None)  # to its end, which closes the journal
 
 
@@ -117,15 +117,17 @@ def _entry(path: str) -> _Entry:
     try:
         state = os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
-        return _Entry(Look(missing=True), -1, -1)
+        return _Entry(ImageInspection(missing=True), -1, -1)
     except OSError as error:
-        return _Entry(Look(fault=f"{path}: cannot be read ({error.strerror}); check its permissions"), -1, -1)
+        return _Entry(
+            ImageInspection(fault=f"{path}: cannot be read ({error.strerror}); check its permissions"), -1, -1
+        )
     try:
         image, sha256 = read_hashed_image(Path(path), at_least=_SIDE)
-        look = Look(inverted=looks_inverted(image), sha256=sha256)
+        inspection = ImageInspection(inverted=looks_inverted(image), sha256=sha256)
     except InputError as error:
-        look = Look(fault=str(error))
-    return _Entry(look, state.st_size, state.st_mtime_ns)
+        inspection = ImageInspection(fault=str(error))
+    return _Entry(inspection, state.st_size, state.st_mtime_ns)
 
 
 def _is_unchanged(name: str, entry: _Entry) -> bool:
@@ -150,7 +152,7 @@ def _read_journal(path: Path) -> dict[str, _Entry]:
             except ValueError:
                 continue  # cut by a kill
             if not fault:
-                known[name] = _Entry(Look(sha256=sha256, inverted=inverted), size, modified)
+                known[name] = _Entry(ImageInspection(sha256=sha256, inverted=inverted), size, modified)
     return known
 
 
@@ -160,7 +162,7 @@ def _written(entries: Iterator[_Entry], paths: Sequence[str], journal: Path, *, 
     with open(journal, "a" if goes_on else "w", encoding="utf-8") as file:
         file.write("\n" if goes_on else f"{_HEADER}\n")  # an empty line ends one that was cut
         for number, (path, entry) in enumerate(zip(paths, entries, strict=True), start=1):
-            if not entry.look.missing:
+            if not entry.inspection.missing:
                 _note(file, os.path.abspath(path), entry)
             if number % _CHUNK == 0:
                 file.flush()
@@ -168,5 +170,7 @@ def _written(entries: Iterator[_Entry], paths: Sequence[str], journal: Path, *, 
 
 
 def _note(file: IO[str], name: str, entry: _Entry) -> None:
-    look = entry.look
-    file.write(json.dumps([name, entry.size, entry.modified, look.sha256, look.inverted, look.fault]) + "\n")
+    inspection = entry.inspection
+    file.write(
+        json.dumps([name, entry.size, entry.modified, inspection.sha256, inspection.inverted, inspection.fault]) + "\n"
+    )

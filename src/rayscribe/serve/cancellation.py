@@ -16,7 +16,7 @@ from rayscribe.serve.problems import Problem
 _T = TypeVar("_T")
 
 
-async def while_awaited(
+async def run_while_connected(
     request: Request, threads: ThreadPoolExecutor, work: Callable[[threading.Event], _T], *, seconds: float
 ) -> _T:
     """Returns what `work` returns. When the client leaves or time runs out, sets its event and raises Problem."""

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from rayscribe.data import looks
-from rayscribe.data.looks import Look, look_at
+from rayscribe.data import inspection as inspection_module
+from rayscribe.data.inspection import ImageInspection, inspect_images
 from rayscribe.data.manifest import read_manifest
 
 
@@ -27,25 +27,29 @@ def paths(world: Path, tmp_path: Path) -> list[str]:
 
 
 def test_processes_see_what_threads_see(paths: list[str]) -> None:
-    assert list(look_at(paths, processes=True, workers=2)) == list(look_at(paths, processes=False, workers=2))
+    assert list(inspect_images(paths, processes=True, workers=2)) == list(
+        inspect_images(paths, processes=False, workers=2)
+    )
 
 
 def test_nothing_is_read_again_unless_its_file_changed_or_was_faulty(
     paths: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     journal = tmp_path / "m.parquet.journal"
-    first = list(look_at(paths, journal=journal))
+    first = list(inspect_images(paths, journal=journal))
     read: list[str] = []
-    whole = looks.read_hashed_image
-    monkeypatch.setattr(looks, "read_hashed_image", lambda path, at_least: (read.append(str(path)), whole(path))[1])
-    assert list(look_at(paths, journal=journal)) == first
+    whole = inspection_module.read_hashed_image
+    monkeypatch.setattr(
+        inspection_module, "read_hashed_image", lambda path, at_least: (read.append(str(path)), whole(path))[1]
+    )
+    assert list(inspect_images(paths, journal=journal)) == first
     assert read == [paths[3]]
     read.clear()
     assert "damaged" in first[3].fault
-    assert first[-1] == Look(missing=True)
+    assert first[-1] == ImageInspection(missing=True)
     Path(paths[3]).write_bytes(Path(paths[4]).read_bytes())
     os.utime(paths[5], ns=(1, 1))
-    again = list(look_at(paths, journal=journal))
+    again = list(inspect_images(paths, journal=journal))
     assert sorted(read) == [paths[3], paths[5]]
     assert again[3].sha256 == again[4].sha256
 
@@ -53,28 +57,28 @@ def test_nothing_is_read_again_unless_its_file_changed_or_was_faulty(
 @pytest.mark.parametrize("cut", [1, 30, 200])
 def test_a_cut_last_line_is_read_again_and_spoils_nothing_after_it(paths: list[str], cut: int, tmp_path: Path) -> None:
     journal = tmp_path / "m.parquet.journal"
-    first = list(look_at(paths, journal=journal))
+    first = list(inspect_images(paths, journal=journal))
     journal.write_bytes(journal.read_bytes()[:-cut])
-    assert list(look_at(paths, journal=journal)) == first
+    assert list(inspect_images(paths, journal=journal)) == first
     entries = [json.loads(line) for line in journal.read_text().splitlines()[1:] if line.endswith("]")]
     assert {Path(entry[0]).name for entry in entries} == {Path(path).name for path in paths[:-1]}
 
 
 def test_a_journal_of_another_version_is_begun_anew(paths: list[str], tmp_path: Path) -> None:
     journal = tmp_path / "m.parquet.journal"
-    first = list(look_at(paths, journal=journal))
+    first = list(inspect_images(paths, journal=journal))
     wrong = journal.read_text().replace(first[0].sha256, "0" * 64).split("\n", 1)[1]
     journal.write_text(f'["rayscribe-journal-1", "0.0"]\n{wrong}')
-    assert list(look_at(paths, journal=journal)) == first
+    assert list(inspect_images(paths, journal=journal)) == first
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for the workers in /proc")
 def test_workers_end_with_a_parent_that_is_killed(paths: list[str], tmp_path: Path) -> None:
     program = (
-        "import sys\nfrom rayscribe.data.looks import look_at\n"
+        "import sys\nfrom rayscribe.data.inspection import inspect_images\n"
         "if __name__ == '__main__':\n"
-        "    looks = look_at(sys.argv[1:], processes=True, workers=2)\n"
-        "    next(looks)\n    print('begun', flush=True)\n    sys.stdin.read()\n"
+        "    found = inspect_images(sys.argv[1:], processes=True, workers=2)\n"
+        "    next(found)\n    print('begun', flush=True)\n    sys.stdin.read()\n"
     )
     script = tmp_path / "program.py"
     script.write_text(program)

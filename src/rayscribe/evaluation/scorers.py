@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from rayscribe.data.label_tables import LabelTables
 from rayscribe.errors import InputError
-from rayscribe.evaluation.floors import ONE_REPORT, FloorTools
+from rayscribe.evaluation.floors import ONE_REPORT, FloorScorers
 from rayscribe.labels import Labeler, Labels
 from rayscribe.metrics.families import System
 from rayscribe.metrics.labeler import RuleLabeler
@@ -23,7 +23,7 @@ Annotations = Sequence[Annotation | None] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tools:
+class Scorers:
     """What scores are made with beside the reports."""
 
     labeler: Labeler = RuleLabeler()  # noqa: RUF009  # stateless
@@ -54,9 +54,9 @@ class Tools:
             found["sentences"] = self.sentences.name
         return found
 
-    def of_floors(self) -> FloorTools:
+    def for_floors(self) -> FloorScorers:
         """Those that the floors are made with."""
-        return FloorTools(
+        return FloorScorers(
             labeler=self.labeler,
             findings=self.template_findings,
             sentences=self.sentences,
