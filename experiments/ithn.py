@@ -82,7 +82,7 @@ def main() -> None:
         write_phantom_manifest(
             drawn, PhantomConfig(studies=arguments.studies, size=104, variety=0.2, train=0.6, val=0.05)
         )
-        run_verb(["mine-negatives", str(drawn), "--out", str(mined)])
+        run_verb(["build", "negatives", str(drawn), "--out", str(mined)])
     found: dict[str, list[dict[str, list[float]]]] = {arm: [] for arm in ARMS}
     for seed in range(arguments.seeds):
         for arm, ithn in ARMS.items():

@@ -12,13 +12,13 @@ rare finding. Arms, each over the same seeds:
     kif         the published graph between image and decoder
     residual    the same, with the patches added to what the graph made of them
     unmasked    the published nodes, but every node attends to every other: what the edges are worth
-    data        the graph that `rayscribe build-graph` counted in the training split
+    data        the graph that `rayscribe build graph` counted in the training split
 
 and for baseline, promptmrg and kif a second generation ("... II"): the same, anew, taught by the first.
 
 The last epoch counts, so no arm is favoured by selection. The learning rate was chosen by the validation loss of one more seed.
 Two scores were named before any was read, because they are the claims: `f1_together`, the mean F1 of the observations that
-`build-graph` finds connected to another observation in training, against `promptmrg`; and the example-based F1 of all 14
+`build graph` finds connected to another observation in training, against `promptmrg`; and the example-based F1 of all 14
 observations, second against first generation. Their p-values are corrected (Holm) together. The others are described. Intervals
 are over test studies with the seeds as they are; what chance does in training shows in the standard deviation over seeds.
 """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -51,6 +52,14 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """What runs keep for later ones goes to a folder of this session, which its processes share; never to the user's."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        folder = tempfile.TemporaryDirectory(prefix="rayscribe-cache-")
+        config.add_cleanup(folder.cleanup)
+        os.environ["RAYSCRIBE_CACHE"] = folder.name
 
 
 def pytest_collection_finish() -> None:

@@ -74,9 +74,9 @@ def test_no_canary_reaches_any_output(
     flags = ["--json", out / "scores.json", "--html", out / "scores.html", "--plots", out / "plots"]
     told += rayscribe("evaluate", out / "p.jsonl", "--data", restricted, *flags)
     told += rayscribe("audit", restricted, "--json", out / "audit.json", "--html", out / "audit.html")
-    told += rayscribe("build-retrieval", restricted, "--out", out / "index", "--width", 16, *encoder)
-    told += rayscribe("build-graph", restricted, "--out", out / "graph.json")
-    told += rayscribe("build-priors", restricted, "--out", out / "priors.json")
+    told += rayscribe("build", "retrieval", restricted, "--out", out / "index", "--width", 16, *encoder)
+    told += rayscribe("build", "graph", restricted, "--out", out / "graph.json")
+    told += rayscribe("build", "priors", restricted, "--out", out / "priors.json")
     told += rayscribe("info", restricted) + rayscribe("info", model)
     told += rayscribe("export", "model", model, "--out", out / "exported", "--terms-allow-it")
     files = [path for folder in (out, model) for path in folder.rglob("*") if path.is_file()]

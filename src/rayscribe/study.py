@@ -42,7 +42,7 @@ class Study:
     sha256: tuple[str, ...] = ()
     "of every image file's bytes; filled in by `rayscribe prepare`"
     negatives: tuple[str, ...] = ()
-    "ids of the training studies that are most alike, but another patient's with another report; `rayscribe mine-negatives`"
+    "ids of the training studies that are most alike, but another patient's with another report; `rayscribe build negatives`"
     negative_scores: tuple[float, ...] = ()
     "how alike, from the most on"
 

@@ -106,7 +106,7 @@ def test_studies_without_entities_are_named(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_text('{"s1": ["heart"]}')
     assert study_entities(str(path), ["s1"], [""], section="findings") == [["heart"]]
-    with pytest.raises(InputError, match=r"1 training studies have no entities, e.g. s2; .*extract-entities"):
+    with pytest.raises(InputError, match=r"1 training studies have no entities, e.g. s2; .*build entities"):
         study_entities(str(path), ["s1", "s2"], ["", ""], section="findings")
     with pytest.raises(InputError, match="no such file of entities"):
         study_entities(str(tmp_path / "none.json"), [], [], section="findings")
@@ -116,20 +116,20 @@ def test_extraction_goes_on_where_it_was_interrupted(
     world: Path, tmp_path: Path, rayscribe: Callable[..., str]
 ) -> None:
     whole, broken = tmp_path / "whole.jsonl", tmp_path / "broken.jsonl"
-    assert "60 studies by lexicon" in rayscribe("extract-entities", world, "--out", whole)
+    assert "60 studies by lexicon" in rayscribe("build", "entities", world, "--out", whole)
     lines = whole.read_text().splitlines(keepends=True)
     about = {"data": read_manifest(world).digest(), "by": "lexicon", **asdict(TextConfig())}
     part = tmp_path / ".broken.jsonl.part"
     marked = lines[0].replace('"entities": [', '"entities": ["kept", ')
     part.write_text(json.dumps(about) + "\n" + marked + lines[1] + lines[2][:10])
-    rayscribe("extract-entities", world, "--out", broken)
+    rayscribe("build", "entities", world, "--out", broken)
     assert broken.read_text() == marked + "".join(lines[1:])
     assert not part.exists()
-    assert "exists already" in rayscribe("extract-entities", world, "--out", broken, code=1)
-    assert "a name that ends with .jsonl" in rayscribe("extract-entities", world, "--out", tmp_path / "a.json", code=1)
+    assert "exists already" in rayscribe("build", "entities", world, "--out", broken, code=1)
+    assert "a name that ends with .jsonl" in rayscribe("build", "entities", world, "--out", tmp_path / "a.json", code=1)
     part.write_text("{}\n")
     broken.unlink()
-    assert "left by a run on other data" in rayscribe("extract-entities", world, "--out", broken, code=1)
+    assert "left by a run on other data" in rayscribe("build", "entities", world, "--out", broken, code=1)
 
 
 def test_the_rules_name_about_as_many_words_of_iu_x_ray_as_radgraph(iu_root: Path) -> None:

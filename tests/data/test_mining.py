@@ -115,7 +115,7 @@ def test_the_manifest_holds_negatives_of_the_training_split_alone(
     rayscribe: Callable[..., str], world: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "mined.parquet"
-    printed = rayscribe("mine-negatives", world, "--out", out, "--top", 3)
+    printed = rayscribe("build", "negatives", world, "--out", out, "--top", 3)
     assert "42 training studies" in printed and "rayscribe train r2gen_cmn+ithn" in printed
     before, after = read_manifest(world), read_manifest(out)
     assert after.digest() == before.digest(), "negatives are no data: scores stay comparable"
@@ -132,18 +132,18 @@ def test_one_patient_alone_has_no_negatives(world: Path, tmp_path: Path) -> None
     rows = tuple(replace(study, subject="one") for study in manifest.studies)
     write_manifest(tmp_path / "one.parquet", Manifest(studies=rows, provenance={"source": "phantom"}))
     with pytest.raises(InputError, match="every two training studies are of one patient"):
-        run_verb(["mine-negatives", str(tmp_path / "one.parquet"), "--out", str(tmp_path / "m.parquet")])
+        run_verb(["build", "negatives", str(tmp_path / "one.parquet"), "--out", str(tmp_path / "m.parquet")])
     assert not (tmp_path / "m.parquet").exists()
 
 
 def test_mining_by_image_needs_trained_weights(rayscribe: Callable[..., str], world: Path, tmp_path: Path) -> None:
-    message = rayscribe("mine-negatives", world, "--out", tmp_path / "m.parquet", "--by", "image", code=1)
+    message = rayscribe("build", "negatives", world, "--out", tmp_path / "m.parquet", "--by", "image", code=1)
     assert "--backbone.weights" in message
 
 
 def test_mining_without_reports_says_so(rayscribe: Callable[..., str], world: Path, tmp_path: Path) -> None:
     options = ("--out", tmp_path / "m.parquet", "--section", "impression")
-    assert "0 training studies have the section" in rayscribe("mine-negatives", world, *options, code=1)
+    assert "0 training studies have the section" in rayscribe("build", "negatives", world, *options, code=1)
     assert not (tmp_path / "m.parquet").exists()
 
 
@@ -172,7 +172,7 @@ def test_mining_by_image_finds_the_same_picture_again(
     out = tmp_path / "mined.parquet"
     options = ("--backbone.name", "test_resnet", "--backbone.weights", tmp_path / "weights.safetensors")
     options += ("--images.size", 64, "--images.resize", 68, "--features", tmp_path / "features")
-    rayscribe("mine-negatives", tmp_path / "two.parquet", "--out", out, "--by", "image", *options)
+    rayscribe("build", "negatives", tmp_path / "two.parquet", "--out", out, "--by", "image", *options)
     mined = {study.id: study for study in read_manifest(out).studies}
     assert mined[first.id].negatives[0] == mined["copy"].negatives[0] == "alike"
     assert mined["alike"].negatives[0] in ("copy", first.id)

@@ -47,7 +47,7 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 @pytest.fixture
 def index(world: Path, tmp_path: Path, encoder: list[str], rayscribe: Command) -> Path:
-    rayscribe("build-retrieval", world, "--out", tmp_path / "index", *encoder)
+    rayscribe("build", "retrieval", world, "--out", tmp_path / "index", *encoder)
     return tmp_path / "index"
 
 
@@ -58,10 +58,10 @@ def bank_of(folder: Path) -> Retrieval:
 def test_the_verb_says_what_the_index_is_worth(
     world: Path, tmp_path: Path, encoder: list[str], rayscribe: Command
 ) -> None:
-    said = rayscribe("build-retrieval", world, "--out", tmp_path / "index", *encoder)
+    said = rayscribe("build", "retrieval", world, "--out", tmp_path / "index", *encoder)
     assert "42 training reports, width 16" in said and "(chance: 50.0%)" in said
     assert "by maps that were fitted without them" in said and "--method.retrieval" in said
-    again = rayscribe("build-retrieval", world, "--out", tmp_path / "index", *encoder, code=1)
+    again = rayscribe("build", "retrieval", world, "--out", tmp_path / "index", *encoder, code=1)
     assert "is not empty" in again
 
 
@@ -85,7 +85,7 @@ def test_reports_of_other_splits_have_no_influence(
         for study in manifest.studies
     )
     write_manifest(tmp_path / "other.parquet", Manifest(studies=studies, provenance=manifest.provenance))
-    rayscribe("build-retrieval", tmp_path / "other.parquet", "--out", tmp_path / "other", *encoder)
+    rayscribe("build", "retrieval", tmp_path / "other.parquet", "--out", tmp_path / "other", *encoder)
     for name in ("bank.safetensors", "encoder.safetensors"):
         assert (tmp_path / "other" / name).read_bytes() == (index / name).read_bytes(), name
 
@@ -284,7 +284,7 @@ def test_an_index_of_other_data_or_sections_is_refused(index: Path, world: Path,
 def test_flags_that_do_not_fit_are_named(
     flags: list[str], message: str, world: Path, tmp_path: Path, rayscribe: Command
 ) -> None:
-    assert message in rayscribe("build-retrieval", world, "--out", tmp_path / "index", *flags, code=1)
+    assert message in rayscribe("build", "retrieval", world, "--out", tmp_path / "index", *flags, code=1)
     assert not (tmp_path / "index").exists()
 
 
@@ -321,7 +321,7 @@ def clip(tmp_path: Path) -> Path:
 def test_a_clip_from_disk_makes_an_index_that_needs_nothing_else(
     clip: Path, world: Path, tmp_path: Path, rayscribe: Command
 ) -> None:
-    said = rayscribe("build-retrieval", world, "--out", tmp_path / "index", "--by", "clip", "--clip", clip)
+    said = rayscribe("build", "retrieval", world, "--out", tmp_path / "index", "--by", "clip", "--clip", clip)
     assert "42 training reports, width 8" in said and "fitted without" not in said
     shutil.rmtree(clip)
     found = Retrieval.load(tmp_path / "index")
@@ -339,7 +339,7 @@ def test_a_clip_from_disk_makes_an_index_that_needs_nothing_else(
 
 
 def test_a_clip_that_lacks_a_part_is_refused(clip: Path, world: Path, tmp_path: Path, rayscribe: Command) -> None:
-    command = ["build-retrieval", world, "--out", tmp_path / "index", "--by", "clip", "--clip", clip]
+    command = ["build", "retrieval", world, "--out", tmp_path / "index", "--by", "clip", "--clip", clip]
     weights = load_file(clip / "model.safetensors")
     whole = (clip / "model.safetensors").read_bytes()
     del weights["text_projection.weight"]

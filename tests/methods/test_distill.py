@@ -237,7 +237,7 @@ def test_graph_distillation_and_hard_negatives_compose_and_resume(world: Path, t
     """ITHN around ISD around KIF: one host, killed within an epoch, goes on to the same weights."""
     quiet: Callable[[str], None] = lambda text: None  # noqa: E731
     mined = tmp_path / "mined.parquet"
-    run_verb(["mine-negatives", str(world), "--out", str(mined)])
+    run_verb(["build", "negatives", str(world), "--out", str(mined)])
     train(small_config("kif", epochs=1), mined, tmp_path / "teacher", notify=quiet)
     config = taught_by(small_config("kif", checkpoint_minutes=0.0), tmp_path / "teacher")
     config = plugged(config, "ithn", IthnSettings(width=16))

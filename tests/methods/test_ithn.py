@@ -79,7 +79,7 @@ def small_task(method: str = "baseline", **ithn: object) -> HardNegativeTask:
 def mined(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The drawn world with negatives."""
     out = tmp_path_factory.mktemp("mined") / "mined.parquet"
-    run_verb(["mine-negatives", str(world), "--out", str(out)])
+    run_verb(["build", "negatives", str(world), "--out", str(out)])
     return out
 
 
@@ -402,11 +402,6 @@ def test_true_reports_come_nearer_to_their_images_than_mined_ones(contrast: str,
     assert float(steps[-1]["report"]) < 0.75 * float(steps[0]["report"])
 
 
-def test_without_mined_negatives_the_message_says_how_to_get_them(world: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"no mined negatives; write them with `rayscribe mine-negatives"):
-        train(small_run(), world, tmp_path / "run")
-
-
 def test_negatives_mined_under_another_cleaning_are_refused(mined: Path, tmp_path: Path) -> None:
     config = small_run()
     config = replace(config, text=replace(config.text, cleaning="r2gen-mimic"))
@@ -418,7 +413,7 @@ def test_a_run_is_not_resumed_on_other_negatives(mined: Path, world: Path, tmp_p
     config = small_run(epochs=1)
     train(config, mined, tmp_path / "run")
     run_verb(
-        ["mine-negatives", str(world), "--out", str(tmp_path / "other.parquet"), "--different-labels", "--top", "1"]
+        ["build", "negatives", str(world), "--out", str(tmp_path / "other.parquet"), "--different-labels", "--top", "1"]
     )
     with pytest.raises(InputError, match="started on other data"):
         train(config, tmp_path / "other.parquet", tmp_path / "run", resume=True)

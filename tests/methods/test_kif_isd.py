@@ -164,11 +164,11 @@ def test_a_file_that_is_no_graph_is_named(change: dict[str, object], message: st
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(InputError, match=message) as error:
         Graph.load(path)
-    assert str(path) in str(error.value) and "rayscribe build-graph" in str(error.value)
+    assert str(path) in str(error.value) and "rayscribe build graph" in str(error.value)
 
 
 def test_a_file_that_is_missing_or_broken_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="rayscribe build-graph"):
+    with pytest.raises(InputError, match="rayscribe build graph"):
         Graph.load(tmp_path / "none.json")
     (tmp_path / "broken.json").write_text("{")
     with pytest.raises(InputError, match=r"broken\.json: not a graph"):

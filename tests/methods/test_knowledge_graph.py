@@ -94,17 +94,17 @@ def test_the_verbs_write_a_graph_and_priors_of_the_training_split(
     world: Path, tmp_path: Path, rayscribe: Callable[..., str]
 ) -> None:
     graph, priors = tmp_path / "graph.json", tmp_path / "priors.json"
-    said = rayscribe("build-graph", world, "--out", graph, "--least", "3")
+    said = rayscribe("build", "graph", world, "--out", graph, "--least", "3")
     found = Graph.load(graph)
     assert f"{len(found.names)} nodes" in said and "published graph" in said and found.counts["reports"] == 42
-    said = rayscribe("build-priors", world, "--out", priors)
+    said = rayscribe("build", "priors", world, "--out", priors)
     rates = json.loads(priors.read_text())["rates"]
     assert list(rates) == list(CONDITIONS[:14]) and "42 studies" in said
     known = study_conditions("rules", ["a"], ["the lungs are clear ."])
     assert condition_rates(str(priors), known)[:14] == pytest.approx(list(rates.values()))
-    for verb, out in (("build-graph", graph), ("build-priors", priors)):
-        assert "exists already" in rayscribe(verb, world, "--out", out, code=1)
-    assert "--least: too small" in rayscribe("build-graph", world, "--out", tmp_path / "x", "--least", "0", code=1)
+    for kind, out in (("graph", graph), ("priors", priors)):
+        assert "exists already" in rayscribe("build", kind, world, "--out", out, code=1)
+    assert "--least: too small" in rayscribe("build", "graph", world, "--out", tmp_path / "x", "--least", "0", code=1)
     assert "no such table of labels" in rayscribe(
-        "build-priors", world, "--out", tmp_path / "x", "--labels", tmp_path / "none.csv", code=1
+        "build", "priors", world, "--out", tmp_path / "x", "--labels", tmp_path / "none.csv", code=1
     )

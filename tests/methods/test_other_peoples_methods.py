@@ -121,7 +121,7 @@ def test_a_toy_that_is_killed_resumes_to_the_same_weights(
 
 @pytest.mark.slow
 def test_plug_ins_go_around_a_toy_too(toys: Path, world: Path, tmp_path: Path, rayscribe: Command) -> None:
-    rayscribe("mine-negatives", world, "--out", tmp_path / "mined.parquet")
+    rayscribe("build", "negatives", world, "--out", tmp_path / "mined.parquet")
     run = tmp_path / "run"
     rayscribe("train", "toy_gate+ithn", "--data", tmp_path / "mined.parquet", "--run", run, "--train.epochs", 1)
     assert all(float(row["align"]) > 0 and float(row["gate"]) > 0 for row in logged(run))

@@ -351,7 +351,7 @@ def test_priors_are_counted_or_read(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no share between 0 and 1 for Cardiomegaly$"):
         condition_rates(str(path), known)
     path.write_text("[]")
-    with pytest.raises(InputError, match=r"not a file of priors.*build-priors"):
+    with pytest.raises(InputError, match=r"not a file of priors.*build priors"):
         condition_rates(str(path), known)
 
 
@@ -359,7 +359,7 @@ def test_a_run_without_an_index_says_how_to_make_one(
     world: Path, tmp_path: Path, rayscribe: Callable[..., str]
 ) -> None:
     message = rayscribe("train", "promptmrg", "--data", world, "--run", tmp_path / "run", code=1)
-    assert "rayscribe build-retrieval" in message and "--method.no-memory" in message
+    assert "rayscribe build retrieval" in message and "--method.no-memory" in message
     assert not (tmp_path / "run").exists()
 
 

@@ -215,7 +215,7 @@ def test_jimas_entities_are_words_of_the_reports(
     world: Path, tmp_path: Path, model: Path, rayscribe: Callable[..., str]
 ) -> None:
     out = tmp_path / "entities.jsonl"
-    assert "60 studies by radgraph" in rayscribe("extract-entities", world, "--out", out, "--radgraph", model)
+    assert "60 studies by radgraph" in rayscribe("build", "entities", world, "--out", out, "--radgraph", model)
     found, studies = read_entities(out, section="findings"), {study.id: study for study in read_manifest(world).studies}
     assert any(found.values())
     for id_, words in found.items():

@@ -40,7 +40,7 @@ def curve(name: str, folder: Path) -> list[float]:
     write_phantom(folder / "phantom", PhantomConfig(studies=60, size=64))
     checked = check(read_iu_xray(folder / "phantom"), source={"source": "phantom"}, missing_is_fault=True)
     write_manifest(folder / "drawn.parquet", checked.manifest)
-    run_verb(["mine-negatives", str(folder / "drawn.parquet"), "--out", str(folder / "world.parquet")])
+    run_verb(["build", "negatives", str(folder / "drawn.parquet"), "--out", str(folder / "world.parquet")])
     train(CONFIGS[name], folder / "world.parquet", folder / "run")
     with open(folder / "run" / "log.csv", newline="") as file:
         return [float(row["loss"]) for row in csv.DictReader(file)]

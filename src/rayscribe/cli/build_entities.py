@@ -1,4 +1,4 @@
-"""`rayscribe extract-entities`: the clinical words of every report of a manifest, line by line.
+"""`rayscribe build entities`: the clinical words of every report of a manifest, line by line.
 
 Annotations are evaluated here (no postponed ones), because tyro reads them from functions inside functions.
 """
@@ -17,7 +17,7 @@ _BLOCK = 64  # reports
 _USUAL = TextConfig()
 
 
-def extract_entities(arguments: list[str]) -> None:
+def build_entities(arguments: list[str]) -> None:
     import tyro
 
     def extract(
@@ -46,7 +46,7 @@ def extract_entities(arguments: list[str]) -> None:
 
         print(f"next: rayscribe train {recipe_with('entities')} --data {data} --method.entities {out} --run RUN")
 
-    parsed(extract, arguments, "extract-entities")
+    parsed(extract, arguments, "build entities")
 
 
 def _write(data: Path, out: Path, radgraph: Path | None, text: TextConfig) -> tuple[int, str]:

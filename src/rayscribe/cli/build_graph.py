@@ -1,4 +1,4 @@
-"""`rayscribe build-graph` and `rayscribe build-priors`: what the training split says of conditions, as files.
+"""`rayscribe build graph` and `rayscribe build priors`: what the training split says of conditions, as files.
 
 Annotations are evaluated here (no postponed ones), because tyro reads them from functions inside functions.
 """
@@ -33,7 +33,7 @@ def build_graph(arguments: list[str]) -> None:
         labels: str = "rules"
         "states of the conditions: `rules`, or a table made by `rayscribe label` or elsewhere"
         entities: str = "lexicon"
-        "clinical words: `lexicon`, the built-in rules, or a file made by `rayscribe extract-entities`"
+        "clinical words: `lexicon`, the built-in rules, or a file made by `rayscribe build entities`"
         words: int = 40
         "at most so many words beside the conditions, the most frequent ones"
         least: int = 5
@@ -45,7 +45,7 @@ def build_graph(arguments: list[str]) -> None:
         cleaning: Literal["r2gen-iu", "r2gen-mimic"] = _USUAL.cleaning
         "as the training will clean it"
 
-    _build_graph(parsed(Build, arguments, "build-graph"))
+    _build_graph(parsed(Build, arguments, "build graph"))
 
 
 def _build_graph(options: Any) -> None:
@@ -111,7 +111,7 @@ def build_priors(arguments: list[str]) -> None:
         print("\n".join(f"{name:28} {rate:.3f}" for name, rate in rates.items()))
         print(f"{len(ids)} studies, labels of {conditions.source}; wrote {out}")
 
-    parsed(build, arguments, "build-priors")
+    parsed(build, arguments, "build priors")
 
 
 def _check_new(out: Path) -> None:

@@ -1,4 +1,4 @@
-"""`rayscribe build-retrieval`: a manifest to the index of training reports that images resemble.
+"""`rayscribe build retrieval`: a manifest to the index of training reports that images resemble.
 
 Annotations are evaluated here (no postponed ones), because tyro reads them from functions inside functions.
 """
@@ -49,7 +49,7 @@ def build_retrieval(arguments: list[str]) -> None:
         features: Path | None = None
         "folder of its feature cache; the user's cache folder when empty"
 
-    _build(parsed(Build, arguments, "build-retrieval"))
+    _build(parsed(Build, arguments, "build retrieval"))
 
 
 def _build(options: Any) -> None:

@@ -12,10 +12,7 @@ OVERVIEW = f"""rayscribe {__version__}: chest X-rays to draft radiology reports
   rayscribe demo                              drawn X-rays, a trained model, scores and a page, in two minutes
   rayscribe prepare iu-xray|table|phantom     a data set to one checked manifest (Parquet)
   rayscribe shard DATA                        a manifest's images, made small, into a few large files
-  rayscribe mine-negatives DATA               a manifest to one with the most similar other studies
-  rayscribe extract-entities DATA             the clinical words of every report, by rules or RadGraph
-  rayscribe build-retrieval DATA              an index of the training reports that an image resembles
-  rayscribe build-priors | build-graph DATA   how often conditions are positive; what occurs together
+  rayscribe build KIND DATA                   what a method reads beside the manifest; `train` builds it too
   rayscribe train RECIPE[+PLUG_IN]            a manifest to a model folder; `rayscribe train` names the recipes
   rayscribe generate                          a model and a manifest split to predictions.jsonl
   rayscribe evaluate PREDICTIONS              predictions to scores with intervals, floors, tests and alarms
@@ -68,6 +65,8 @@ def run(arguments: Sequence[str]) -> int:
     if arguments[0] == "--version":
         print(__version__)
         return 0
+    if arguments[0] in _RENAMED:
+        raise InputError(f"`rayscribe {arguments[0]}` is now `rayscribe {_RENAMED[arguments[0]]}`")
     if arguments[0] not in _VERBS:
         raise InputError(f"no verb {arguments[0]!r}; there are {', '.join(_VERBS)}")
     _VERBS[arguments[0]](list(arguments[1:]))
@@ -86,34 +85,10 @@ def _shard(arguments: list[str]) -> None:
     shard(arguments)
 
 
-def _mine_negatives(arguments: list[str]) -> None:
-    from rayscribe.cli.build_negatives import mine_negatives
+def _build(arguments: list[str]) -> None:
+    from rayscribe.cli.build import build
 
-    mine_negatives(arguments)
-
-
-def _extract_entities(arguments: list[str]) -> None:
-    from rayscribe.cli.build_entities import extract_entities
-
-    extract_entities(arguments)
-
-
-def _build_retrieval(arguments: list[str]) -> None:
-    from rayscribe.cli.build_retrieval import build_retrieval
-
-    build_retrieval(arguments)
-
-
-def _build_priors(arguments: list[str]) -> None:
-    from rayscribe.cli.build_graph import build_priors
-
-    build_priors(arguments)
-
-
-def _build_graph(arguments: list[str]) -> None:
-    from rayscribe.cli.build_graph import build_graph
-
-    build_graph(arguments)
+    build(arguments)
 
 
 def _train(arguments: list[str]) -> None:
@@ -228,11 +203,7 @@ _VERBS: dict[str, Callable[[list[str]], None]] = {
     "demo": _demo,
     "prepare": _prepare,
     "shard": _shard,
-    "mine-negatives": _mine_negatives,
-    "extract-entities": _extract_entities,
-    "build-retrieval": _build_retrieval,
-    "build-priors": _build_priors,
-    "build-graph": _build_graph,
+    "build": _build,
     "train": _train,
     "generate": _generate,
     "evaluate": _evaluate,
@@ -251,3 +222,12 @@ _VERBS: dict[str, Callable[[list[str]], None]] = {
     "import-r2gen": _import_r2gen,
     "info": _info,
 }
+
+_RENAMED = {
+    "mine-negatives": "build negatives",
+    "extract-entities": "build entities",
+    "build-retrieval": "build retrieval",
+    "build-priors": "build priors",
+    "build-graph": "build graph",
+}
+"Verbs of version 0.3 and what they are called today."

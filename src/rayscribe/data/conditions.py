@@ -85,7 +85,7 @@ def _in_order(states: NDArray[np.int8], names: Sequence[str], source: str) -> Co
 def condition_rates(source: str, training: Conditions) -> NDArray[np.float64]:
     """How often each condition is positive: counted in training ("training"), or read from the file `source`.
 
-    Such a file is JSON, {"rates": {condition: share}}, as `rayscribe build-priors` writes it; it names every labelled
+    Such a file is JSON, {"rates": {condition: share}}, as `rayscribe build priors` writes it; it names every labelled
     condition.
     """
     if source == TRAINING:
@@ -96,7 +96,7 @@ def condition_rates(source: str, training: Conditions) -> NDArray[np.float64]:
         found = {str(name): float(rate) for name, rate in rates.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
-            f"{path}: not a file of priors ({error!r}); write one with `rayscribe build-priors`"
+            f"{path}: not a file of priors ({error!r}); write one with `rayscribe build priors`"
         ) from error
     labelled = [name for name, is_labelled in zip(CONDITIONS, training.is_labelled_O, strict=True) if is_labelled]
     lacking = [name for name in labelled if not 0 <= found.get(name, -1) <= 1]

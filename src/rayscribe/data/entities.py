@@ -2,7 +2,7 @@
 
 The paper takes the words of RadGraph's entities, anatomy and observations, whether present, absent or uncertain. Three sources
 of one form, words of every report: the built-in `LexiconEntities`, which runs anywhere; `RadGraphEntities` from a model on
-disk; a file made elsewhere or by `rayscribe extract-entities`.
+disk; a file made elsewhere or by `rayscribe build entities`.
 
 Shapes: B studies of a batch, S studies, E entities of all studies, V words of the vocabulary.
 """
@@ -115,7 +115,7 @@ def study_entities(source: str, ids: Sequence[str], reports: Sequence[str], *, s
     if lacking:
         raise InputError(
             f"{source}: {len(lacking)} training studies have no entities, e.g. {lacking[0]}; "
-            f"write them with `rayscribe extract-entities`, or train with --method.entities {LEXICON}"
+            f"write them with `rayscribe build entities`, or train with --method.entities {LEXICON}"
         )
     return [found[id_] for id_ in ids]
 
@@ -123,18 +123,18 @@ def study_entities(source: str, ids: Sequence[str], reports: Sequence[str], *, s
 def read_entities(path: Path, *, section: str) -> dict[str, list[str]]:
     """Words by study id. Raises InputError where a record says that it is of another section.
 
-    JSON lines as `extract-entities` writes them; a JSON object by study id of words or of RadGraph's annotations; the released
+    JSON lines as `build entities` writes them; a JSON object by study id of words or of RadGraph's annotations; the released
     code's annotation.json with `tokens`; or CSV with an id and the column `entities` or `tokens`, words parted by blanks.
     """
     if not path.is_file():
-        raise InputError(f"{path}: no such file of entities; write one with `rayscribe extract-entities`")
+        raise InputError(f"{path}: no such file of entities; write one with `rayscribe build entities`")
     found: dict[str, list[str]] = {}
     try:
         for place, id_, value, named in _records(path):
             if named not in (None, section):
                 raise InputError(
                     f"{path}, {place}: of the section {named}, the training reads {section}; "
-                    f"write them with `rayscribe extract-entities --section {section}`"
+                    f"write them with `rayscribe build entities --section {section}`"
                 )
             words = value.split() if isinstance(value, str) else words_of(value) if isinstance(value, dict) else value
             if id_ in (None, "") or not isinstance(words, list) or not all(isinstance(word, str) for word in words):
@@ -146,7 +146,7 @@ def read_entities(path: Path, *, section: str) -> dict[str, list[str]]:
         if isinstance(error, InputError):
             raise
         raise InputError(
-            f"{path}: not a file of entities ({error!r}); write one with `rayscribe extract-entities`"
+            f"{path}: not a file of entities ({error!r}); write one with `rayscribe build entities`"
         ) from error
     return found
 

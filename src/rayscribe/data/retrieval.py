@@ -1,4 +1,4 @@
-"""The training reports that an image resembles most: the index that `rayscribe build-retrieval` makes (PromptMRG, spec A1.2).
+"""The training reports that an image resembles most: the index that `rayscribe build retrieval` makes (PromptMRG, spec A1.2).
 
 A folder that needs nothing else, and that is copied into every model that uses it:
 
@@ -214,7 +214,7 @@ def _read_about(folder: Path) -> dict[str, Any]:
     path = folder / ABOUT
     if not path.is_file():
         raise InputError(
-            f"{folder}: no index of reports (no {ABOUT}); make one with `rayscribe build-retrieval DATA --out {folder}`"
+            f"{folder}: no index of reports (no {ABOUT}); make one with `rayscribe build retrieval DATA --out {folder}`"
         )
     try:
         about: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))

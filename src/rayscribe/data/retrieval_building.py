@@ -69,7 +69,7 @@ class AlignedConfig:
 
     encoder: BackboneConfig
     images: ImageConfig
-    width: int
+    width: int = 512
     "of the reports' vectors"
     features: Path | None = None
     "folder of the feature cache; the user's cache folder when empty"

@@ -11,7 +11,18 @@ from tyro.conf import arg
 
 from rayscribe.config import MethodSettings, RunConfig
 from rayscribe.errors import InputError
-from rayscribe.methods.method import CardLine, Feed, Host, Inputs, Known, Method, Source, Start, TrainedModel
+from rayscribe.methods.method import (
+    CardLine,
+    Feed,
+    Host,
+    Inputs,
+    Known,
+    Method,
+    Preparation,
+    Source,
+    Start,
+    TrainedModel,
+)
 from rayscribe.models.report_model import ReportModel
 from rayscribe.settings import to_plain
 
@@ -75,6 +86,7 @@ def plugged(host: Method[Any], plug_in: Method[Any]) -> Method[Any]:
         task=parts.task,
         is_last=plug_in.is_last,
         generation=parts.generation if host.generation or plug_in.generation else None,
+        prepare=parts.prepare,
         inputs=parts.inputs,
         resources=lambda run, folder: host.resources(host_run(run), folder),
         card=parts.card,
@@ -85,6 +97,11 @@ def plugged(host: Method[Any], plug_in: Method[Any]) -> Method[Any]:
 class _Parts:
     host: Method[Any]
     plug_in: Method[Any]
+
+    def prepare(self, run: RunConfig[Any], source: Source, preparation: Preparation) -> tuple[RunConfig[Any], Source]:
+        """The host's part first, then the plug-in's."""
+        inner, source = self.host.prepare(host_run(run), source, preparation)
+        return self.plug_in.prepare(replace(run, method=replace(run.method, host=inner.method)), source, preparation)
 
     def inputs(self, run: RunConfig[Any], source: Source) -> Inputs:
         first, second = self.host.inputs(host_run(run), source), self.plug_in.inputs(run, source)

@@ -39,7 +39,7 @@ from rayscribe.config import RunConfig
 from rayscribe.data.dataset import Order, Sampler
 from rayscribe.errors import InputError
 from rayscribe.methods.compose import Plugged, innermost
-from rayscribe.methods.ithn_pairs import MinedPairs, mined_partners
+from rayscribe.methods.ithn_pairs import MinedPairs, mined_partners, prepare_negatives
 from rayscribe.methods.jima import JimaSettings
 from rayscribe.methods.method import Feed, Host, Inputs, Known, Method, Published, Source, Start
 from rayscribe.methods.r2gen_cmn import R2GenCmnSettings, r2gen_cmn
@@ -388,5 +388,6 @@ METHOD = Method(
     around=_around,
     defaults=_defaults,
     is_last=True,
+    prepare=prepare_negatives,
     inputs=_inputs,
 )

@@ -5,19 +5,26 @@ A function of seed and epoch like the order itself, so a run with pairs resumes 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from rayscribe.config import TextConfig
+from rayscribe.config import RunConfig, TextConfig
 from rayscribe.data.dataset import Index, Row, Sampler
 from rayscribe.data.manifest import Manifest
+from rayscribe.data.negatives import MiningConfig, mined_manifest, with_negatives
+from rayscribe.data.prepared import manifest_key, prepared
 from rayscribe.errors import InputError
+from rayscribe.files import write_text
+from rayscribe.methods.method import Preparation, Source
 from rayscribe.study import Study
 
-_ADVICE = "write them with `rayscribe mine-negatives` and train on the manifest that it writes"
+_ADVICE = "write others with `rayscribe build negatives` and train on the manifest that it writes"
+_TOP = 5  # negatives a study, as `rayscribe build negatives` mines
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,17 +53,35 @@ class MinedPairs:
         return replace(row, study=partners[int(place)])
 
 
+def prepare_negatives(run: RunConfig[Any], source: Source, preparation: Preparation) -> tuple[RunConfig[Any], Source]:
+    """The manifest's own negatives, or the most similar training reports by TF-IDF, mined once and kept."""
+    manifest = source.manifest
+    if "negatives" in manifest.provenance:
+        return run, source
+    config = MiningConfig(top=max(_TOP, run.method.plug_in.candidates), text=run.text)
+
+    def build(path: Path) -> None:
+        preparation.notify("mining negatives: the most similar training reports of other patients, by TF-IDF")
+        found = with_negatives(manifest, config, data=source.path, progress=preparation.progress)
+        negatives = {one.id: [one.negatives, one.negative_scores] for one in found.studies if one.negatives}
+        write_text(path, json.dumps(negatives) + "\n")
+
+    key = {"manifest": manifest_key(manifest), **config.about()}
+    path = prepared("negatives", key, build, features=preparation.features)
+    negatives = {id_: (tuple(ids), tuple(scores)) for id_, (ids, scores) in json.loads(path.read_text()).items()}
+    preparation.notify(f"negatives of {len(negatives)} training studies by TF-IDF: {path}")
+    return run, replace(source, manifest=mined_manifest(manifest, negatives, config.about()))
+
+
 def mined_partners(
     manifest: Manifest, studies: Sequence[Study], text: TextConfig, *, candidates: int, data: Path
 ) -> list[list[int]]:
     """For every study the rows of its mined negatives in `studies`, which are from the manifest `data`.
 
-    Raises InputError when there are none, or when they were mined for another section or cleaning: then a negative's report
-    could be the study's own.
+    Raises InputError where a study has none, or where they were mined for another section or cleaning: then a negative's
+    report could be the study's own.
     """
-    about = manifest.provenance.get("negatives")
-    if about is None:
-        raise InputError(f"{data}: no mined negatives; {_ADVICE}")
+    about = manifest.provenance["negatives"]
     wanted = {"section": text.section, "cleaning": text.cleaning}
     if differing := [name for name, value in wanted.items() if about[name] != value]:
         raise InputError(

@@ -64,7 +64,7 @@ class JimaSettings:
     """The two tasks and their curricula."""
 
     entities: str = "lexicon"
-    "clinical words of the reports: `lexicon`, the built-in rules, or a file made by `rayscribe extract-entities` or elsewhere"
+    "clinical words of the reports: `lexicon`, the built-in rules, or a file made by `rayscribe build entities` or elsewhere"
     head: Literal["mlp", "patch"] = "mlp"
     "predicts entities from the mean feature (released code), or from every patch, averaged (paper)"
     head_dropout: float = 0.1

@@ -31,7 +31,16 @@ from rayscribe.config import RunConfig
 from rayscribe.data.dataset import Extras
 from rayscribe.data.images import Grey
 from rayscribe.methods.knowledge_graph import PUBLISHED, Graph
-from rayscribe.methods.method import CardLine, Lookup, Method, Resources, Source, TrainedModel, patch_embedding
+from rayscribe.methods.method import (
+    CardLine,
+    Lookup,
+    Method,
+    Preparation,
+    Resources,
+    Source,
+    TrainedModel,
+    patch_embedding,
+)
 from rayscribe.methods.promptmrg import (
     PromptMrgSettings,
     bert_sizes,
@@ -41,6 +50,7 @@ from rayscribe.methods.promptmrg import (
     diagnosis_resources,
     diagnosis_stage,
     diagnosis_task,
+    prepared_retrieval,
     promptmrg,
     said_states,
 )
@@ -66,7 +76,7 @@ class KifSettings:
 
     diagnosis: Annotated[PromptMrgSettings, arg(name="")] = field(default_factory=PromptMrgSettings)
     graph: str = "published"
-    "`published`, the 28 nodes of the paper, or a file made by `rayscribe build-graph`"
+    "`published`, the 28 nodes of the paper, or a file made by `rayscribe build graph`"
     width: int = 768
     hidden: int = 1024
     "of the feed-forward parts"
@@ -275,6 +285,13 @@ def _copy_words(
     return f"{stage.copy_words(vectors(words))} of {len(words)} words of the graph, too"
 
 
+def _prepare(
+    run: RunConfig[KifSettings], source: Source, preparation: Preparation
+) -> tuple[RunConfig[KifSettings], Source]:
+    found = prepared_retrieval(run, run.method.diagnosis, source, preparation)
+    return replace(run, method=replace(run.method, diagnosis=found)), source
+
+
 def _card(trained: TrainedModel) -> list[CardLine]:
     return [diagnosis_line(trained.config.method.diagnosis)]
 
@@ -287,6 +304,7 @@ METHOD = Method(
     prompt=lambda run: diagnosis_prompt(run.method.diagnosis),
     copy_words=_copy_words,
     task=lambda run, model, known, feed: diagnosis_task(run, run.method.diagnosis, model, known, feed),
+    prepare=_prepare,
     inputs=lambda run, source: diagnosis_inputs(run.method.diagnosis),
     resources=_resources,
     said=said_states,

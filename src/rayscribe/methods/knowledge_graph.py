@@ -116,7 +116,7 @@ class Graph:
     @classmethod
     def load(cls, path: Path) -> Graph:
         """Raises InputError that names the file and what is wrong with it."""
-        advice = "write one with `rayscribe build-graph`, or take --method.graph published"
+        advice = "write one with `rayscribe build graph`, or take --method.graph published"
         try:
             about = json.loads(path.read_text(encoding="utf-8"))
             if about["format"] != _FORMAT:

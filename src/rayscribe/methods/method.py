@@ -1,7 +1,8 @@
 """What a method is: one frozen record of what a paper changes of the baseline.
 
-A run asks its record in this order: `resources` and `inputs` (before anything is written), `stages`, `norms` and `prompt` (the
-model), `task` (the losses), `card` and `said` (what people are shown). A method with a `fit` of its own skips model and task.
+A run asks its record in this order: `prepare`, `resources` and `inputs` (before anything is written), `stages`, `norms` and
+`prompt` (the model), `task` (the losses), `card` and `said` (what people are shown). A method with a `fit` of its own skips
+model and task.
 """
 
 from __future__ import annotations
@@ -100,6 +101,17 @@ class Source:
     path: Path
     "of the manifest, to name it"
     processes: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preparation:
+    """How a run makes what its method needs beside the manifest."""
+
+    features: Path | None = None
+    "folder of the feature cache, beside which it is kept; the user's cache folder when None"
+    notify: Callable[[str], None] = print
+    progress: Callable[[str], ProgressBar] = lambda name: iter
+    "a progress bar of that name"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -265,6 +277,11 @@ def no_inputs(run: RunConfig[Any], source: Source) -> Inputs:
     return Inputs()
 
 
+def prepares_nothing(run: RunConfig[Any], source: Source, preparation: Preparation) -> tuple[RunConfig[Any], Source]:
+    """The run and its data as they are."""
+    return run, source
+
+
 def no_resources(run: RunConfig[Any], folder: Path | None) -> Resources:
     return NoResources()
 
@@ -285,10 +302,10 @@ def no_lines(trained: TrainedModel) -> list[CardLine]:
 class Method(Generic[S]):
     """What a paper changes of the baseline; every default is the baseline's own part.
 
-    `run` is the run's settings, of which `run.method` are the method's own. A plug-in (`around`) brings settings, inputs,
-    generation and card beside it, which get the run with the plug-in: its own settings are `run.method.plug_in`. A method with
-    a `fit` brings a reporter and may bring `inputs` for their digests; the other parts are of the gradient loop. Raises
-    ValueError for a record that brings parts which nobody would ask for.
+    `run` is the run's settings, of which `run.method` are the method's own. A plug-in (`around`) brings settings, prepare,
+    inputs, generation and card beside it, which get the run with the plug-in: its own settings are `run.method.plug_in`. A
+    method with a `fit` brings a reporter and may bring `prepare`, and `inputs` for their digests; the other parts are of the
+    gradient loop. Raises ValueError for a record that brings parts which nobody would ask for.
     """
 
     name: str
@@ -321,6 +338,8 @@ class Method(Generic[S]):
     "a plug-in that no other can go around"
     generation: Callable[[RunConfig[S], Path | None], RunConfig[S]] | None = None
     "settings of a run taught by the model of the one before (None: the first); no function where runs teach nothing"
+    prepare: Callable[[RunConfig[S], Source, Preparation], tuple[RunConfig[S], Source]] = prepares_nothing
+    "makes what the settings do not name, such as a retrieval index; the run that names it, for `inputs` and `resources` alone"
     inputs: Callable[[RunConfig[S], Source], Inputs] = no_inputs
     resources: Callable[[RunConfig[S], Path | None], Resources] = no_resources
     "of a model's folder; None: the files that the settings name"

@@ -44,14 +44,16 @@ from rayscribe.methods.method import (
     Inputs,
     Known,
     Method,
+    Preparation,
     Prompt,
     Resources,
+    Source,
     Start,
     TrainedModel,
     file_digest,
     patch_embedding,
 )
-from rayscribe.methods.promptmrg_reports import RETRIEVED, ReportBank, ReportMemory, report_bank
+from rayscribe.methods.promptmrg_reports import RETRIEVED, ReportBank, ReportMemory, prepared_index, report_bank
 from rayscribe.methods.r2gen import r2gen_training
 from rayscribe.models.layers import Encoded, Linear, pooled
 from rayscribe.models.report_model import Reading, ReportModel
@@ -72,13 +74,13 @@ class PromptMrgSettings:
     labels: str = "rules"
     "states of the conditions: `rules`, the built-in labeler, or a table made by `rayscribe label` or elsewhere"
     retrieval: str = ""
-    "folder made by `rayscribe build-retrieval`; empty needs --method.no-memory"
+    "folder made by `rayscribe build retrieval`; empty: training builds the index with the run's own image encoder"
     memory: bool = True
     "the head also looks at the most similar training reports; false: at the image alone (an ablation)"
     reports: int = 21
     "how many of them (released code: clip_k)"
     priors: str = "training"
-    "how often each condition is positive: `training`, counted, or a file like that of `rayscribe build-priors`"
+    "how often each condition is positive: `training`, counted, or a file like that of `rayscribe build priors`"
     adjust: bool = True
     "logit adjustment by the priors, in training"
     adaptive: bool = True
@@ -249,7 +251,7 @@ def state_loss_B(scores_BSO: Tensor, states_BO: Tensor, shift_O: Tensor) -> Tens
 def promptmrg() -> RunConfig[PromptMrgSettings]:
     """PromptMRG as its released script trains it (Jin et al., 2024; spec A1.5), with a decoder of our size.
 
-    Needs the folder of `rayscribe build-retrieval`. The script's warm-up lasts 2,000 steps of its first epoch (MIMIC-CXR); its
+    The script's warm-up lasts 2,000 steps of its first epoch (MIMIC-CXR); its
     cosine ends at a tenth of the rate instead of 0. It clips every gradient at .1.
     """
     train = replace(
@@ -293,6 +295,16 @@ def diagnosis_resources(name: str, settings: PromptMrgSettings, folder: Path | N
     if not settings.memory:
         return ReportBank(None, settings.reports)
     return report_bank(name, settings.retrieval, folder, reports=settings.reports)
+
+
+def prepared_retrieval(
+    run: RunConfig[Any], settings: PromptMrgSettings, source: Source, preparation: Preparation
+) -> PromptMrgSettings:
+    """The settings with an index of the training reports, where they want one and name none."""
+    if settings.retrieval or not settings.memory:
+        return settings
+    found = prepared_index(run.system, run, source, preparation, reports=settings.reports)
+    return replace(settings, retrieval=str(found))
 
 
 def diagnosis_stage(channels: int, bank: ReportBank, *, asks_findings: bool = False) -> DiagnosisStage:
@@ -363,6 +375,12 @@ def _stages(run: RunConfig[PromptMrgSettings], channels: int, words: int, resour
     return [diagnosis_stage(channels, resources), *patch_embedding(run, channels, words, resources)]
 
 
+def _prepare(
+    run: RunConfig[PromptMrgSettings], source: Source, preparation: Preparation
+) -> tuple[RunConfig[PromptMrgSettings], Source]:
+    return replace(run, method=prepared_retrieval(run, run.method, source, preparation)), source
+
+
 def _card(trained: TrainedModel) -> list[CardLine]:
     return [diagnosis_line(trained.config.method)]
 
@@ -374,6 +392,7 @@ METHOD = Method(
     stages=_stages,
     prompt=lambda run: diagnosis_prompt(run.method),
     task=lambda run, model, known, feed: diagnosis_task(run, run.method, model, known, feed),
+    prepare=_prepare,
     inputs=lambda run, source: diagnosis_inputs(run.method),
     resources=lambda run, folder: diagnosis_resources(run.system, run.method, folder),
     said=said_states,

@@ -6,7 +6,7 @@ Shapes: B studies, S studies, R training reports, K retrieved reports, M their w
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,12 @@ from torch import Tensor, nn
 from rayscribe.config import RunConfig
 from rayscribe.data.dataset import Extras
 from rayscribe.data.images import Grey
+from rayscribe.data.prepared import manifest_key, prepared
 from rayscribe.data.retrieval import Retrieval
+from rayscribe.data.retrieval_building import AlignedConfig, build_aligned
 from rayscribe.errors import InputError
-from rayscribe.methods.method import Lookup, Resources, Source
+from rayscribe.methods.method import Lookup, Preparation, Resources, Source
+from rayscribe.models.backbones import Backbone
 from rayscribe.study import Study
 
 RETRIEVED = "retrieved_BKM"
@@ -140,7 +143,7 @@ class ReportBank:
         if self.retrieval is None:
             return
         about, folder = self.retrieval.about, self.retrieval.folder
-        again = f"build it again: rayscribe build-retrieval {source.path} --out FOLDER"
+        again = f"build it again: rayscribe build retrieval {source.path} --out FOLDER"
         if about["digest"] != source.manifest.digest():
             raise InputError(f"{folder}: made from another manifest than {source.path}; {again}")
         for name, value in (("section", run.text.section), ("cleaning", run.text.cleaning)):
@@ -171,11 +174,48 @@ class ReportBank:
         return self.retrieval.least_images_side() if self.retrieval else 0
 
 
+def prepared_index(name: str, run: RunConfig[Any], source: Source, preparation: Preparation, *, reports: int) -> Path:
+    """The folder of an index of the training reports, by the run's own image encoder as it starts; built once and kept.
+
+    Raises InputError where the encoder has random weights. `name`: of the method.
+    """
+    if not run.backbone.weights:
+        raise InputError(
+            f"{name} retrieves training reports by what the image encoder sees, and {run.backbone.name} has random weights: "
+            "give --backbone.weights (a file, or `pretrained`), an index of `rayscribe build retrieval` "
+            "(--method.retrieval FOLDER), or --method.no-memory to go without retrieved reports"
+        )
+    encoder = replace(run.backbone, trainable=False)
+    config = AlignedConfig(encoder=encoder, images=run.images, features=preparation.features)
+
+    def build(folder: Path) -> None:
+        preparation.notify("building the retrieval index: image features, then a linear map to the training reports")
+        recall = build_aligned(
+            source.manifest, run.text, config, folder, top=reports, progress=preparation.progress("images and reports")
+        )
+        preparation.notify(
+            f"own report among the {recall.top} nearest: {recall.found:.1%} of the training images "
+            f"(chance: {recall.chance:.1%})"
+        )
+
+    key = {
+        "manifest": manifest_key(source.manifest),
+        "section": run.text.section,
+        "cleaning": run.text.cleaning,
+        "encoder": Backbone(encoder).fingerprint(),
+        "size": run.images.size,
+        "width": config.width,
+    }
+    path = prepared("retrieval", key, build, features=preparation.features)
+    preparation.notify(f"retrieval index: {path}")
+    return path
+
+
 def report_bank(name: str, chosen: str, folder: Path | None, *, reports: int) -> ReportBank:
     """Of a model's folder, or the one that is `chosen`. Raises InputError where none is. `name`: of the method."""
     if folder is None and not chosen:
         raise InputError(
-            f"{name} looks at similar training reports: make their index with `rayscribe build-retrieval DATA --out "
+            f"{name} looks at similar training reports: build their index with `rayscribe build retrieval DATA --out "
             "FOLDER`, then give --method.retrieval FOLDER (or go without them: --method.no-memory)"
         )
     return ReportBank(Retrieval.load(folder / "retrieval" if folder else Path(chosen)), reports)

@@ -10,15 +10,14 @@ import numpy as np
 from rayscribe.checkpoint import FittedModel, save_fitted
 from rayscribe.config import RunConfig
 from rayscribe.data.features import cached_features
-from rayscribe.data.manifest import read_manifest
 from rayscribe.data.split_reports import SplitReports
 from rayscribe.errors import InputError
 from rayscribe.methods import find_method, run_from_yaml
-from rayscribe.methods.method import Features, Material, Source
+from rayscribe.methods.method import Features, Material
 from rayscribe.models.backbones import Backbone
 from rayscribe.study import Study
 from rayscribe.training.folder import RunFolder
-from rayscribe.training.learner import Place, begin, model_data, note_random_weights, report_splits
+from rayscribe.training.learner import Place, begin, model_data, note_random_weights, prepared_source, report_splits
 from rayscribe.training.loop import Progress
 from rayscribe.training.processes import Processes
 
@@ -34,8 +33,8 @@ def fit_in_closed_form(config: RunConfig[Any], place: Place, group: Processes) -
         raise InputError(f"{config.system} fits on features of a frozen image encoder; give --backbone.no-trainable")
     if group.count > 1:
         raise InputError(f"{config.system} fits in one process; start it without torchrun")
-    manifest = read_manifest(place.data)
-    inputs = method.inputs(config, Source(manifest=manifest, path=place.data))
+    named, source = prepared_source(method, config, place, group)
+    manifest, inputs = source.manifest, method.inputs(named, source)
     digest = " ".join([manifest.digest(), *inputs.digests])
     RunFolder(place.run, config, data_digest=digest, resume=place.resume, writes=True, parse=run_from_yaml)
     if place.resume and (place.run / "model.safetensors").exists():

@@ -13,10 +13,11 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from rayscribe.config import BackboneConfig, ImageConfig, TrainConfig
+from rayscribe.config import BackboneConfig, ImageConfig, RunConfig, TrainConfig
 from rayscribe.data.features import FeatureCache, cached_features
-from rayscribe.data.manifest import Manifest
+from rayscribe.data.manifest import Manifest, read_manifest
 from rayscribe.data.split_reports import SplitReports
+from rayscribe.methods.method import Method, Preparation, Source
 from rayscribe.models.backbones import Backbone
 from rayscribe.models.folder import origin_of
 from rayscribe.progress import ProgressBar
@@ -136,6 +137,19 @@ def run_learner(learner: Learner, place: Place, group: Processes) -> Progress:
     score = abs(progress.best)
     place.notify(f"best: epoch {progress.best_epoch + 1}, validation {config.train.metric} {score:.4f}; {place.run}")
     return progress
+
+
+def prepared_source(
+    method: Method[Any], config: RunConfig[Any], place: Place, group: Processes
+) -> tuple[RunConfig[Any], Source]:
+    """The manifest, with what the method prepares; settings that name it. The run's own settings stay as they are."""
+    source = Source(manifest=read_manifest(place.data), path=place.data, processes=group.count)
+    preparation = Preparation(
+        features=place.features,
+        notify=place.notify,
+        progress=lambda name: partial(tqdm, desc=name, unit="block", disable=group.rank > 0),
+    )
+    return method.prepare(config, source, preparation)
 
 
 def begin(splits: Splits, config: LearnerConfig, run: Path, *, writes: bool) -> None:

@@ -18,7 +18,6 @@ from rayscribe.checkpoint import load_model, save_model
 from rayscribe.config import RunConfig
 from rayscribe.data.dataset import Order, StudyDataset
 from rayscribe.data.features import FeatureCache
-from rayscribe.data.manifest import read_manifest
 from rayscribe.data.shards import shard_numbers
 from rayscribe.data.split_reports import SplitReports
 from rayscribe.data.tokenizer import Tokenizer
@@ -26,7 +25,7 @@ from rayscribe.errors import InputError
 from rayscribe.inference.reporter import BATCH
 from rayscribe.methods import find_method, run_from_yaml, taught_systems
 from rayscribe.methods.build import build_model
-from rayscribe.methods.method import Feed, Lookup, Source, Start, TrainedModel
+from rayscribe.methods.method import Feed, Lookup, Start, TrainedModel
 from rayscribe.models.bert_decoder import BertDecoder, start_from_bert, word_vectors
 from rayscribe.models.report_model import ReportModel
 from rayscribe.progress import ProgressBar
@@ -38,6 +37,7 @@ from rayscribe.training.learner import (
     Splits,
     model_data,
     note_random_weights,
+    prepared_source,
     report_splits,
     run_learner,
 )
@@ -112,11 +112,11 @@ class ReportLearner(Learner):
             )
         self.config, self.place, self.group = config, place, group
         self.method = find_method(config.system)
-        self.manifest = read_manifest(place.data)
-        source = Source(manifest=self.manifest, path=place.data, processes=group.count)
-        self.resources = self.method.resources(config, None)
-        self.resources.check(config, source)
-        self.inputs = self.method.inputs(config, source)
+        named, source = prepared_source(self.method, config, place, group)
+        self.manifest = source.manifest
+        self.resources = self.method.resources(named, None)
+        self.resources.check(named, source)
+        self.inputs = self.method.inputs(named, source)
 
     def digest(self) -> str:
         own = self.manifest.digest_with_negatives() if self.inputs.with_negatives else self.manifest.digest()
