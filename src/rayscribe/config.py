@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Generic, Literal, Protocol, TypeVar
 
 from tyro.conf import Suppress
@@ -16,7 +16,9 @@ class TextConfig:
     """From a report to token ids."""
 
     section: Literal["findings", "impression", "findings+impression"] = "findings"
+    "the part of the report that is learned"
     cleaning: Literal["r2gen-iu", "r2gen-mimic"] = "r2gen-iu"
+    "R2Gen's text cleaning for IU X-Ray or for MIMIC-CXR"
     threshold: int = 3
     "training words rarer than this become <unk>; 3 for IU X-Ray, 10 for MIMIC-CXR in R2Gen"
     max_length: int = 60
@@ -56,11 +58,12 @@ class BackboneConfig:
     """The image encoder: any timm model."""
 
     name: str = "resnet101"
+    "a model of timm, such as resnet101, mobilenetv2_100 or vit_base_patch16_224"
     weights: str = ""
     """empty: random; a local .safetensors or .pth file; the folder of a classifier or report model with this encoder; or
     `pretrained`, which downloads timm's weights"""
     trainable: bool = True
-    "false: frozen, and its features are computed once and cached"
+    "train the image encoder too; frozen, its features are computed once and cached"
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     checks_norm: bool = True
@@ -72,12 +75,18 @@ class ModelConfig:
     """The encoder-decoder. Defaults are R2Gen's (spec of the released code)."""
 
     width: int = 512
+    "of encoder and decoder states"
     heads: int = 8
+    "attention heads; must divide the width"
     feedforward: int = 512
+    "hidden units of a feed-forward part"
     encoder_layers: int = 3
+    "layers of the patch encoder; 0 is none"
     decoder_layers: int = 3
     dropout: float = 0.1
+    "share of the activations that are dropped, in encoder and decoder"
     patch_dropout: float = 0.5
+    "share of the patch embedding's activations that are dropped"
     decoder: Literal["own", "bert"] = "own"
     "ours, or a BERT decoder of these sizes, which looks at the image encoder's own features; not every method takes it"
     decoder_weights: str = ""
@@ -101,6 +110,7 @@ class TrainConfig:
     """The one training loop."""
 
     epochs: int = 100
+    "passes over the training studies, at most"
     patience: int = 50
     "epochs without a better validation score before the run stops"
     min_epochs: int = 0
@@ -118,21 +128,29 @@ class TrainConfig:
     "batches of similar report length: less padding, other batch composition than the papers"
     optimizer: Literal["adam", "adamw"] = "adam"
     lr: float = 1e-4
+    "learning rate of everything but the image encoder"
     lr_backbone: float = 5e-5
+    "learning rate of the image encoder"
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
     amsgrad: bool = True
     weight_decay: float = 5e-5
     clip_value: float | None = 0.1
+    "largest absolute value of a gradient; None clips nothing"
     clip_norm: float | None = None
+    "largest norm of all gradients together; None clips nothing"
     schedule: Literal["constant", "step", "cosine", "plateau"] = "step"
+    "how the learning rates fall"
     step_epochs: int = 50
+    "step: epochs between two drops"
     gamma: float = 0.1
     "what the rates are multiplied with at a step, or after a plateau of the validation loss"
     plateau_epochs: int = 2
     "plateau: epochs without a lower validation loss that are waited for"
     warmup_steps: int = 0
+    "steps over which the learning rates rise to their values"
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    "of the forward and backward passes; weights stay float32"
     workers: int = 2
     "processes that read images; cached features need none"
     checkpoint_minutes: float = 10.0
@@ -146,6 +164,23 @@ class TrainConfig:
         need(0 <= self.label_smoothing < 1, "--train.label-smoothing", self.label_smoothing, "at least 0, below 1")
         both = self.clip_value is not None and self.clip_norm is not None
         need(not both, "--train.clip-norm", self.clip_norm, "clip by value or by norm; give --train.clip-value None")
+
+
+F = TypeVar("F")
+
+
+def with_frozen_encoder(config: F) -> F:
+    """Settings of a run whose image encoder is frozen, with images as they are: its features are cached, so none is augmented.
+
+    `config`: settings with `backbone` and `images`, a report model's or a classifier's.
+    """
+    run: Any = config
+    frozen: F = replace(
+        run,
+        backbone=replace(run.backbone, trainable=False),
+        images=replace(run.images, flip=False, rotation=0.0),
+    )
+    return frozen
 
 
 class MethodSettings(Protocol):

@@ -22,7 +22,7 @@ class DecodingConfig:
 
     strategy: Literal["beam", "sample"] = "beam"
     beams: int = 3
-    "1 is greedy"
+    "hypotheses that are searched side by side; 1 is greedy"
     length_penalty: float = 0.0
     "alpha of Wu et al. (2016); 0 compares plain sums of log-probabilities"
     block_ngrams: int = 0

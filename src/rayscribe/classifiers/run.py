@@ -37,6 +37,7 @@ from rayscribe.training.folder import check_same_run
 from rayscribe.training.learner import Learner, Place, Splits, model_data, note_random_weights, run_learner
 from rayscribe.training.loop import Fitting, Progress
 from rayscribe.training.processes import Processes, processes
+from rayscribe.training.started import Started, begin_several
 from rayscribe.training.validation import read_once
 
 Logits = NDArray[np.float64]
@@ -48,7 +49,7 @@ def train_each(config: ClassifyConfig, place: Place) -> list[Path]:
     """One model a finding, in RUN/<finding>; findings with one class in a split are skipped, and said to be."""
     manifest = read_manifest(place.data)
     train, val = (read_cohort(manifest, split, config.cohort) for split in ("train", "val"))
-    with processes() as group:  # joined once for all of them
+    with processes(place.device) as group:  # joined once for all of them
         place = place.of(group)
         names = trainable_findings(train, val, place.notify)
         folders = [place.run / re.sub(r"\W+", "-", name.lower()) for name in names]
@@ -56,6 +57,8 @@ def train_each(config: ClassifyConfig, place: Place) -> list[Path]:
             raise InputError(
                 f"{', '.join(twice)}: would share a run's folder; leave one of them out by --cohort.findings"
             )
+        if group.rank == 0:
+            begin_several(place.run, config, Started(data=place.data, features=place.features), resume=place.resume)
         for name, folder in zip(names, folders, strict=True):
             is_done, goes_on = (folder / "done.txt").exists(), (folder / "config.yaml").exists()
             group.wait()  # before the first process makes the folder
@@ -78,10 +81,12 @@ def train_classifier(
     resume: bool = False,
     features: Path | None = None,
     notify: Callable[[str], None] = print,
+    device: str | None = None,
 ) -> Progress:
     """Trains one model for the findings of `config` into the folder `run`, which is then a classifier's folder."""
-    with processes() as group:
-        place = Place(data=data, run=run, resume=resume, features=features, notify=notify).of(group)
+    whole = Place(data=data, run=run, resume=resume, features=features, notify=notify, device=device)
+    with processes(device) as group:
+        place = whole.of(group)
         return run_learner(FindingLearner(config, place, group), place, group)
 
 
@@ -137,6 +142,7 @@ class FindingLearner(Learner):
             order=order,
             validate=partial(self.validate, val_set, self.validation.known_RL[own]),
             keep=self.keep,
+            notify=self.place.notify,
         )
 
     def validate(self, val_set: StudyDataset, known_RL: NDArray[np.float32]) -> dict[str, float]:

@@ -1,6 +1,4 @@
-"""The demonstration: drawn X-rays, a small R2Gen, reports, scores beside their floor, and one page that shows it all."""
-
-from __future__ import annotations
+"""`rayscribe demo`: drawn X-rays, a small R2Gen, reports, scores beside their floor, and one page that shows it all."""
 
 import json
 import shutil
@@ -8,19 +6,28 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from rayscribe.cli.prepare import write_phantom_manifest
-from rayscribe.data.manifest import read_manifest
-from rayscribe.data.phantom_truth import PhantomConfig
-from rayscribe.data.predictions import read_predictions
+from rayscribe.cli.arguments import parsed
 from rayscribe.errors import InputError
-from rayscribe.evaluation.evaluate import evaluate
-from rayscribe.evaluation.protocol import Protocol, reference_reports
 from rayscribe.files import write_text
-from rayscribe.pages.demo import demo_page
-from rayscribe.pages.summary import summary
 
 _MARK = "made-by-rayscribe-demo.txt"
 _VARIETY = 0.2  # of the wording: 400 studies are too few to learn all of it as well as the images
+
+
+def demo_verb(arguments: list[str]) -> None:
+    """The whole way from images to scores, in two minutes on two cores."""
+
+    def drawn(out: Path = Path("demo"), studies: int = 600, seed: int = 0) -> None:
+        """Draws X-rays, trains a model, writes and scores reports; makes a page.
+
+        Args:
+            out: the folder; the page is OUT/index.html, the model OUT/run
+            studies: number of studies to draw
+            seed: of the drawing and the training
+        """
+        run_demo(out, studies=studies, seed=seed)
+
+    parsed(drawn, arguments, "demo")
 
 
 def run_demo(out: Path, *, studies: int, seed: int) -> None:
@@ -28,9 +35,17 @@ def run_demo(out: Path, *, studies: int, seed: int) -> None:
     import torch
 
     from rayscribe.api import open_reporter
+    from rayscribe.cli.prepare import write_phantom_manifest
+    from rayscribe.data.manifest import read_manifest
+    from rayscribe.data.phantom_truth import PhantomConfig
+    from rayscribe.data.predictions import read_predictions
     from rayscribe.drafts import DecodingConfig
+    from rayscribe.evaluation.evaluate import evaluate
+    from rayscribe.evaluation.protocol import Protocol, reference_reports
     from rayscribe.inference.split import SplitJob, write_predictions
     from rayscribe.methods import recipe
+    from rayscribe.pages.demo import demo_page
+    from rayscribe.pages.summary import summary
     from rayscribe.training.run import train
 
     torch.set_num_threads(1)  # on a busy machine, threads that wait for each other double the time of so small a model

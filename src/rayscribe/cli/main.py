@@ -188,7 +188,7 @@ def _import_r2gen(arguments: list[str]) -> None:
 
 
 def _demo(arguments: list[str]) -> None:
-    from rayscribe.cli.train import demo_verb
+    from rayscribe.cli.demo import demo_verb
 
     demo_verb(arguments)
 

@@ -1,86 +1,156 @@
-"""`rayscribe train` and `rayscribe demo`.
+"""`rayscribe train`: a recipe, or the settings of an earlier run, to a model folder.
 
 Annotations are evaluated here (no postponed ones), because tyro reads them from functions inside functions.
 """
 
 import sys
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
 from rayscribe.cli.arguments import choice, parsed
+from rayscribe.cli.run_options import Beginning, RunOptions, beginning, manifest_of, short_help
+
+_USAGE = "rayscribe train RECIPE[+PLUG_IN] --data data.parquet --run runs/name [options]"
+_COMMON = (
+    *("text.section", "text.threshold", "text.max_length", "images.size"),
+    *("backbone.name", "backbone.weights", "backbone.trainable"),
+    *("model.encoder_layers", "model.dropout"),
+    *("train.epochs", "train.patience", "train.metric", "train.batch_size", "train.lr", "train.lr_backbone"),
+    *("train.warmup_steps", "train.precision", "train.workers", "decoding.beams", "seed"),
+)
+"The settings that `--help` explains."
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions(RunOptions):
+    """Trains a model; the run folder is then a model folder."""
+
+    generations: int = 1
+    "train this many models, each taught by the one before; needs a plug-in that learns from an earlier model"
+    as_published: bool = False
+    "take the paper's own choices where our defaults differ, and print them"
 
 
 def train_verb(arguments: list[str]) -> None:
+    """Trains any method; prepares what it needs beside the manifest."""
+    from rayscribe.methods import as_published, find_method
+
+    early = beginning(arguments)
+    base = _base(arguments, early)
+    switched: list[Any] = []
+    if early.has("--as-published"):
+        base, switched = as_published(base)
+    base = _frozen(base, early)
+    usage = _USAGE.replace("RECIPE[+PLUG_IN]", early.recipe or base.system)
+    if early.has("--help") or early.has("-h"):
+        print(short_help(usage, TrainOptions, base, _COMMON, _method_flags(base)))
+        return
+    options = _parsed(
+        base, [flag for flag in early.flags if flag != "--help-all"] + ["--help"] * early.has("--help-all")
+    )
+    find_method(options.settings.system)
+    if options.as_published:
+        _print_published(options.settings, switched)
+    _train(options)
+
+
+def _base(arguments: list[str], early: Beginning) -> Any:
+    """The settings that the flags change."""
+    from rayscribe.errors import InputError
+    from rayscribe.methods import recipe, run_from_yaml
+    from rayscribe.methods.version_0_3 import refuse_old_names
+
+    if early.recipe is not None:
+        refuse_old_names(early.recipe, early.flags)
+    base: Any = early.settings(recipe, run_from_yaml)
+    if base is None:
+        _name_recipes(arguments)
+    if early.recipe is not None and early.resume and recipe(early.recipe).system != base.system:
+        raise InputError(f"{early.run}: is a run of {base.system}; resume it with --resume and --run alone")
+    return base
+
+
+def _name_recipes(arguments: list[str]) -> None:
+    """Prints the recipes for --help; raises InputError otherwise."""
+    from rayscribe.methods import broken_methods, plug_ins, recipes
+
+    for fault in broken_methods().values():
+        print(f"note: {fault}", file=sys.stderr)
+    choice(arguments, [*recipes(), *(f"...+{name}" for name in plug_ins())], "recipe", _USAGE)
+
+
+def _frozen(base: Any, early: Beginning) -> Any:
+    """A frozen image encoder is fed from its cache, so no image is augmented."""
+    from rayscribe.config import with_frozen_encoder
+
+    if not early.has("--backbone.no-trainable"):
+        return base
+    frozen = with_frozen_encoder(base)
+    if frozen.images != base.images:
+        print("note: the image encoder is frozen, so images are neither rotated nor flipped", file=sys.stderr)
+    return frozen
+
+
+def _parsed(base: Any, flags: list[str]) -> Any:
+    """All options, with the settings under their own names."""
     import tyro
 
     from rayscribe.config import RunConfig
-    from rayscribe.methods import as_published, broken_methods, find_method, plug_ins, recipe, recipes
-    from rayscribe.methods.compose import flag_of, flat_settings, value_at
-    from rayscribe.methods.method import Published
-    from rayscribe.methods.version_0_3 import refuse_old_names
+    from rayscribe.methods import find_method
+    from rayscribe.methods.compose import flat_settings
 
-    usage = "rayscribe train RECIPE[+PLUG_IN] [options] --data data.parquet --run runs/name"
-    if not arguments or arguments[0].startswith("-"):
-        known = [*recipes(), *(f"...+{name}" for name in plug_ins())]
-        for fault in broken_methods().values():
-            print(f"note: {fault}", file=sys.stderr)
-        choice(arguments, known, "recipe", usage)
-    refuse_old_names(arguments[0], arguments[1:])
-    base = recipe(arguments[0])
-    switched: list[Published] = []
-    if any(argument.replace("_", "-") == "--as-published" for argument in arguments):
-        base, switched = as_published(base)
     kind: Any = RunConfig[flat_settings(find_method(base.system))]  # type: ignore[misc]
 
     @dataclass(frozen=True, kw_only=True)
-    class Train:
+    class Train(TrainOptions):
         """Trains a model; the run folder is then a model folder."""
 
-        data: Path
-        "the manifest of `rayscribe prepare`"
-        run: Path
-        "the run's folder; never overwritten"
-        config: Annotated[kind, tyro.conf.arg(name="")] = field(default_factory=lambda: base)
-        resume: bool = False
-        "go on with an interrupted run, with the same settings"
-        features: Path | None = None
-        "folder of the feature cache of frozen backbones; the user's cache folder when empty"
-        generations: int = 1
-        "train so many times, each time taught by the one before; needs a plug-in that learns from an earlier model"
-        as_published: tyro.conf.FlagCreatePairsOff[bool] = False
-        "the paper's own choices where our defaults differ; says which"
+        settings: Annotated[kind, tyro.conf.arg(name="")] = field(default_factory=lambda: base)
 
-    options = parsed(Train, arguments[1:], f"train {arguments[0]}")
-    if options.as_published:
-        kept = [one for one in switched if value_at(options.config, one.setting) == one.value]
-        for one in kept:
-            print(f"as published: {flag_of(one.setting, base.system, one.value)} ({one.source})")
-        if not kept:
-            print(f"as published: no setting of {base.system} differs from ours")
-    _train(options)
+    return parsed(Train, flags, f"train {base.system}")
+
+
+def _method_flags(base: Any) -> list[str]:
+    """Of the method's own settings and its plug-ins'."""
+    from rayscribe.methods.compose import flag_of
+    from rayscribe.settings import to_plain
+
+    def paths(plain: dict[str, Any], at: str) -> list[str]:
+        return [
+            path
+            for name, value in plain.items()
+            for path in (paths(value, f"{at}.{name}") if isinstance(value, dict) else [f"{at}.{name}"])
+        ]
+
+    return [flag_of(path, base.system, True) for path in paths(to_plain(base)["method"], "method")]
+
+
+def _print_published(settings: Any, switched: list[Any]) -> None:
+    from rayscribe.methods.compose import flag_of, value_at
+
+    kept = [one for one in switched if value_at(settings, one.setting) == one.value]
+    for one in kept:
+        print(f"as published: {flag_of(one.setting, settings.system, one.value)} ({one.source})")
+    if not kept:
+        print(f"as published: no setting of {settings.system} differs from ours")
 
 
 def _train(options: Any) -> None:
     from rayscribe.training.learner import Place
     from rayscribe.training.run import train_generations
+    from rayscribe.training.started import Started, read_started
 
-    place = Place(data=options.data, run=options.run, resume=options.resume, features=options.features)
-    last = train_generations(options.config, place, generations=options.generations)
-    print(f"next: rayscribe generate --model {last} --data {options.data} --split test --out predictions.jsonl")
-
-
-def demo_verb(arguments: list[str]) -> None:
-    def drawn(out: Path = Path("demo"), studies: int = 600, seed: int = 0) -> None:
-        """Draws X-rays, trains a model, writes and scores reports; makes a page.
-
-        Args:
-            out: the folder; the page is OUT/index.html, the model OUT/run
-            studies: how many studies to draw
-            seed: of the drawing and the training
-        """
-        from rayscribe.cli.demo import run_demo
-
-        run_demo(out, studies=studies, seed=seed)
-
-    parsed(drawn, arguments, "demo")
+    place = Place(
+        data=manifest_of(options),
+        run=options.run,
+        resume=options.resume,
+        features=options.features,
+        device=options.device,
+    )
+    generations = options.generations
+    if options.resume and options.data is None:
+        started: Started = read_started(options.run)
+        place = replace(place, features=options.features or started.features)
+        generations = started.generations
+    last = train_generations(options.settings, place, generations=generations)
+    print(f"next: rayscribe generate --model {last} --data {place.data} --split test --out predictions.jsonl")

@@ -20,6 +20,7 @@ from rayscribe.training.folder import RunFolder
 from rayscribe.training.learner import Place, begin, model_data, note_random_weights, prepared_source, report_splits
 from rayscribe.training.loop import Progress
 from rayscribe.training.processes import Processes
+from rayscribe.training.started import Started
 
 
 def fit_in_closed_form(config: RunConfig[Any], place: Place, group: Processes) -> Progress:
@@ -37,6 +38,7 @@ def fit_in_closed_form(config: RunConfig[Any], place: Place, group: Processes) -
     manifest, inputs = source.manifest, method.inputs(named, source)
     digest = " ".join([manifest.digest(), *inputs.digests])
     RunFolder(place.run, config, data_digest=digest, resume=place.resume, writes=True, parse=run_from_yaml)
+    Started(data=place.data, features=place.features).save(place.run)
     if place.resume and (place.run / "model.safetensors").exists():
         place.notify(f"{place.run}: the fit is complete")
         return Progress(epoch=1, best_epoch=0)

@@ -5,6 +5,7 @@ data.sha256      digest of the manifest it was started on
 log.csv          every step: epoch, step, losses, gradient norm, rate, seconds
 validation.csv   every epoch: validation scores
 training-images.txt  see `provenance.py`
+started.json     where the manifest lies, see `started.py`
 tensorboard/     the same, where TensorBoard is installed
 state.pt         what `--resume` goes on from (read with weights_only)
 model.*          the best model so far; see `checkpoint.py`
@@ -26,9 +27,10 @@ from rayscribe.errors import InputError
 from rayscribe.files import whole_file, write_text
 from rayscribe.provenance import SEEN
 from rayscribe.settings import settings_from_yaml, to_yaml
+from rayscribe.training.started import STARTED
 
 # What a start that failed before its first step leaves behind.
-_BEFORE_TRAINING = {"config.yaml", "data.sha256", "tensorboard", SEEN}
+_BEFORE_TRAINING = {"config.yaml", "data.sha256", "tensorboard", SEEN, STARTED}
 _OF_VERSION_0_3 = {"retrieval", "graph.json"}  # it copied what a method looks up before the first step
 
 Parse = Callable[[str, Path], Any]

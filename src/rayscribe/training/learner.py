@@ -23,9 +23,11 @@ from rayscribe.models.folder import origin_of
 from rayscribe.progress import ProgressBar
 from rayscribe.provenance import check_unseen, inherited, write_training_images
 from rayscribe.study import Study
+from rayscribe.training.estimate import slow_encoder
 from rayscribe.training.folder import RunFolder
 from rayscribe.training.loop import Fitting, Progress, fit
 from rayscribe.training.processes import Processes
+from rayscribe.training.started import Started
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +41,8 @@ class Place:
     features: Path | None = None
     "folder of the feature cache; the user's cache folder when None"
     notify: Callable[[str], None] = print
+    device: str | None = None
+    "cpu, cuda or cuda:N; None: a GPU where there is one"
 
     def of(self, group: Processes) -> Place:
         """The same, silent in all processes but the first."""
@@ -117,10 +121,14 @@ def run_learner(learner: Learner, place: Place, group: Processes) -> Progress:
         writes=is_first,
         parse=learner.parse,
     )
+    if is_first:
+        Started(data=place.data, features=place.features).save(place.run)
     group.wait()
     splits = learner.splits()
     begin(splits, config, place.run, writes=is_first)
     model = learner.model()
+    if hint := slow_encoder(model.backbone, group.device):
+        place.notify(hint)
     bar: ProgressBar = partial(tqdm, desc="image features", unit="block", disable=not is_first)
     cache = None
     if not config.backbone.trainable:

@@ -24,6 +24,7 @@ from rayscribe.data.dataset import Sampler, StudyDataset, load_batches
 from rayscribe.errors import InputError
 from rayscribe.study import Batch, Pair, rows_of
 from rayscribe.task import Task
+from rayscribe.training.estimate import AFTER, Pace, frozen_seconds
 from rayscribe.training.folder import RunFolder
 from rayscribe.training.processes import Processes
 
@@ -62,6 +63,8 @@ class Fitting:
     "scores the task on the validation split"
     keep: Callable[[int, dict[str, float]], None]
     "called with epoch and scores whenever they are the best so far"
+    notify: Callable[[str], None] = print
+    "tells the user how long the run will take"
 
 
 def fit(fitting: Fitting, config: TrainConfig, *, seed: int, run: RunFolder, processes: Processes) -> Progress:
@@ -87,6 +90,7 @@ class _Loop:
         self.scaler = torch.amp.GradScaler(enabled=config.precision == "float16" and processes.device.type == "cuda")
         self.module: nn.Module = self.task
         self.saved = time.monotonic()
+        self.seconds: list[float] = []
 
     def train_epoch(self, progress: Progress) -> None:
         """The batches that are left of the epoch."""
@@ -117,10 +121,23 @@ class _Loop:
             bar.update(len(group))
             bar.set_postfix(loss=f"{losses['loss']:.3f}")
             place = {"epoch": progress.epoch, "step": progress.step}
-            self.run.log_step({**place, **losses, "lr": config.lr * factor}, time.monotonic() - began)
+            seconds = time.monotonic() - began
+            self.run.log_step({**place, **losses, "lr": config.lr * factor}, seconds)
+            self.estimate(seconds, group[0], progress, len(rows))
             if time.monotonic() - self.saved > 60 * config.checkpoint_minutes and progress.batch < len(rows):
                 self.save(progress)
         bar.close()
+
+    def estimate(self, seconds: float, draw: Batch | Pair[Any, Any], progress: Progress, batches: int) -> None:
+        """After the first steps of this process, tells the user how long the rest takes."""
+        self.seconds.append(seconds)
+        if len(self.seconds) != AFTER or self.processes.rank > 0:
+            return
+        epochs = self.config.epochs - progress.epoch
+        steps_left = -(-(epochs * batches - progress.batch) // self.config.accumulate)
+        pace = Pace(seconds=self.seconds, steps_left=steps_left, epochs=epochs, device=self.processes.device)
+        if told := pace.sentence(frozen_seconds(pace, self.task.model.backbone, draw, batches)):
+            self.fitting.notify(told)
 
     def finish_epoch(self, progress: Progress) -> None:
         """Validation, and the state after it."""

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import distributed
 
+from rayscribe.models.device import chosen_device
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Processes:
@@ -44,14 +46,18 @@ class Processes:
 
 
 @contextmanager
-def processes() -> Iterator[Processes]:
-    """Joins the group that torchrun announces in the environment, if any."""
+def processes(device_name: str | None = None) -> Iterator[Processes]:
+    """Joins the group that torchrun announces in the environment, if any.
+
+    `device_name`: cpu, cuda or cuda:N; None takes the GPU of this process's local rank where there is one. Raises InputError
+    for a device that is not there.
+    """
     count, local = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("LOCAL_RANK", "0"))
-    if torch.cuda.is_available():
-        device = torch.device("cuda", local)
+    device = chosen_device(device_name)
+    if device.type == "cuda":
+        if count > 1 and device.index is None:
+            device = torch.device("cuda", local)
         torch.cuda.set_device(device)
-    else:
-        device = torch.device("cpu")
     if count == 1:
         yield Processes(device=device)
         return

@@ -43,6 +43,7 @@ from rayscribe.training.learner import (
 )
 from rayscribe.training.loop import Fitting, Progress
 from rayscribe.training.processes import Processes, processes
+from rayscribe.training.started import Started, begin_several
 from rayscribe.training.validation import read_once, validate
 
 
@@ -54,7 +55,8 @@ def train_generations(config: RunConfig[Any], place: Place, *, generations: int)
     if generations < 1:
         raise InputError(f"--generations {generations}: at least 1")
     if generations == 1:
-        train(config, place.data, place.run, resume=place.resume, features=place.features, notify=place.notify)
+        with processes(place.device) as group:
+            _train(config, place, group)
         return place.run
     taught = find_method(config.system).generation
     if taught is None:
@@ -65,7 +67,10 @@ def train_generations(config: RunConfig[Any], place: Place, *, generations: int)
     if not place.resume and any(folder.exists() for folder in folders):
         raise InputError(f"{place.run}: already holds a run; continue it with --resume, or give another --run folder")
     teacher: Path | None = None
-    with processes() as group:  # joined once for all of them
+    with processes(place.device) as group:  # joined once for all of them
+        if group.rank == 0:
+            started = Started(data=place.data, features=place.features, generations=generations)
+            begin_several(place.run, config, started, resume=place.resume)
         for number, folder in enumerate(folders, 1):
             place.of(group).notify(f"generation {number} of {generations}")
             goes_on = place.resume and (folder / "config.yaml").exists()
@@ -83,10 +88,12 @@ def train(
     resume: bool = False,
     features: Path | None = None,
     notify: Callable[[str], None] = print,
+    device: str | None = None,
 ) -> Progress:
     """Trains `config` on the manifest `data` into the folder `run`, which is then a model folder as well."""
-    with processes() as group:
-        return _train(config, Place(data=data, run=run, resume=resume, features=features, notify=notify), group)
+    place = Place(data=data, run=run, resume=resume, features=features, notify=notify, device=device)
+    with processes(place.device) as group:
+        return _train(config, place, group)
 
 
 def _train(config: RunConfig[Any], place: Place, group: Processes) -> Progress:
@@ -186,6 +193,7 @@ class ReportLearner(Learner):
                 notify=self.place.notify,
             ),
             keep=self.keep,
+            notify=self.place.notify,
         )
 
     def keep(self, epoch: int, scores: dict[str, float]) -> None:
