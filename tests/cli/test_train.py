@@ -1,0 +1,136 @@
+"""`rayscribe train`: where settings come from, what its help shows, and how a run goes on with the run folder alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+
+from conftest import small_config
+from rayscribe.config import BackboneConfig
+from rayscribe.models.backbones import Backbone
+from rayscribe.settings import to_yaml
+from rayscribe.training.run import train
+from training_runs import train_until_killed
+
+Command = Callable[..., str]
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Path:
+    """A small run's config.yaml."""
+    path = tmp_path / "small.yaml"
+    path.write_text(to_yaml(small_config(epochs=1)))
+    return path
+
+
+def test_help_shows_twenty_settings_within_eighty_columns(rayscribe: Command) -> None:
+    said = rayscribe("train", "r2gen", "--help")
+    assert max(map(len, said.splitlines())) <= 80
+    _, _, people_change = said.partition("settings that people change")
+    assert people_change.count("\n  --") == 20
+    assert "--train.epochs 100 " in said and "--backbone.no-trainable" in said and "--method.memory-slots" in said
+
+
+def test_every_explained_setting_has_an_explanation(rayscribe: Command) -> None:
+    lines = rayscribe("train", "kif+isd+ithn", "--help").split("settings of the method")[0].splitlines()
+    entries = [at for at, line in enumerate(lines) if line.startswith("  --")]
+    for at in entries:
+        explains = len(lines[at].split("  ")) > 2 or lines[at + 1].startswith(" " * 30)
+        assert explains, lines[at]
+
+
+def test_the_rest_is_in_help_all(rayscribe: Command) -> None:
+    said = rayscribe("train", "r2gen", "--help-all")
+    assert "--train.plateau-epochs" in said and "--train.plateau-epochs" not in rayscribe("train", "r2gen", "--help")
+
+
+def test_flags_change_the_settings_of_a_file(rayscribe: Command, world: Path, settings: Path, tmp_path: Path) -> None:
+    rayscribe("train", "--config", settings, "--data", world, "--run", tmp_path / "run", "--train.lr", 0.002)
+    given, stored = (yaml.safe_load(path.read_text()) for path in (settings, tmp_path / "run" / "config.yaml"))
+    assert stored["train"].pop("lr") == 0.002 and given["train"].pop("lr") == 0.001
+    assert stored == given
+
+
+def test_a_recipe_beside_a_file_is_refused(rayscribe: Command, settings: Path) -> None:
+    said = rayscribe("train", "r2gen", "--config", settings, "--data", "x", "--run", "y", code=1)
+    assert "takes the place of the recipe r2gen" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--config", "missing.yaml", "--run", "y"], "missing.yaml: no such file of settings"),
+        (["--resume", "--run", "missing"], "missing: no run to resume"),
+        (["r2gen", "--run", "y"], "name the manifest of `rayscribe prepare` with --data"),
+    ],
+)
+def test_what_is_missing_is_named(rayscribe: Command, arguments: list[str], message: str) -> None:
+    assert message in rayscribe("train", *arguments, code=1)
+
+
+def test_a_killed_run_resumes_with_its_folder_alone(rayscribe: Command, world: Path, tmp_path: Path) -> None:
+    config = small_config(epochs=2)
+    train(config, world, tmp_path / "whole")
+    train_until_killed(tmp_path, 3, config, world, tmp_path / "broken")
+    said = rayscribe("train", "--resume", "--run", tmp_path / "broken")
+    assert f"--data {world}" in said
+    whole, broken = (load_file(tmp_path / run / "model.safetensors") for run in ("whole", "broken"))
+    assert all(torch.equal(whole[name], broken[name]) for name in whole)
+
+
+def test_generations_resume_with_their_folder_alone(
+    rayscribe: Command, world: Path, settings: Path, tmp_path: Path
+) -> None:
+    from conftest import plugged
+    from rayscribe.methods.distill import IsdSettings
+
+    settings.write_text(to_yaml(plugged(small_config(epochs=1), "isd", IsdSettings())))
+    run = ["--data", world, "--run", tmp_path / "run", "--generations", 2]
+    first = rayscribe("train", "--config", settings, *run)
+    again = rayscribe("train", "--resume", "--run", tmp_path / "run")
+    assert "generation-2" in first and "generation 2 of 2" in again
+
+
+def test_another_recipe_does_not_resume_a_run(rayscribe: Command, world: Path, settings: Path, tmp_path: Path) -> None:
+    rayscribe("train", "--config", settings, "--data", world, "--run", tmp_path / "run")
+    said = rayscribe("train", "baseline", "--resume", "--run", tmp_path / "run", code=1)
+    assert "is a run of r2gen" in said
+
+
+def test_a_run_that_does_not_know_its_manifest_says_so(
+    rayscribe: Command, world: Path, settings: Path, tmp_path: Path
+) -> None:
+    rayscribe("train", "--config", settings, "--data", world, "--run", tmp_path / "run")
+    (tmp_path / "run" / "started.json").unlink()
+    said = rayscribe("train", "--resume", "--run", tmp_path / "run", code=1)
+    assert "name the manifest with --data" in said
+
+
+def test_a_frozen_encoder_brings_the_image_settings_that_go_with_it(
+    rayscribe: Command, world: Path, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    save_file(Backbone(BackboneConfig(name="test_resnet")).net.state_dict(), tmp_path / "weights.safetensors")
+    flags = ["--backbone.name", "test_resnet", "--backbone.weights", tmp_path / "weights.safetensors"]
+    flags += ["--images.size", 64, "--images.resize", 68, "--train.epochs", 1, "--train.batch-size", 8]
+    run = ["--data", world, "--run", tmp_path / "run", "--features", tmp_path / "features"]
+    rayscribe("classify", "train", "multilabel", *run, *flags, "--backbone.no-trainable")
+    stored = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert stored["images"]["rotation"] == 0 and not stored["backbone"]["trainable"]
+
+
+def test_an_augmentation_that_is_asked_for_is_refused_with_a_frozen_encoder(rayscribe: Command, world: Path) -> None:
+    flags = ["--backbone.no-trainable", "--images.flip", "--data", world, "--run", "x"]
+    assert "--images.flip" in rayscribe("train", "r2gen", *flags, code=1)
+
+
+def test_the_device_is_checked(rayscribe: Command, world: Path, settings: Path, tmp_path: Path) -> None:
+    run = ["--data", world, "--run", tmp_path / "run"]
+    assert "--device gpu" in rayscribe("train", "--config", settings, *run, "--device", "gpu", code=1)
+    assert not (tmp_path / "run").exists()
+    rayscribe("train", "--config", settings, *run, "--device", "cpu")
