@@ -1,3 +1,67 @@
-"""Chest X-rays to radiology reports: the published methods under one training loop, decoder and evaluation."""
+"""Chest X-rays to draft radiology reports: `import rayscribe as rs`. The names below are the public ones; docs/api.md.
+
+Every name is imported when it is first used, so that the import itself needs neither torch nor timm.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rayscribe.api import (
+        Model,
+        evaluate,
+        label,
+        list_recipes,
+        load,
+        read_manifest,
+        recipe,
+        score,
+        train,
+    )
+    from rayscribe.data.manifest import Manifest
+    from rayscribe.drafts import DecodingConfig
+    from rayscribe.errors import DISCLAIMER, InputError
+    from rayscribe.evaluation.protocol import Protocol
+    from rayscribe.reports.document import Document
 
 __version__ = "0.4.0"
+
+__all__ = [
+    "DISCLAIMER",
+    "DecodingConfig",
+    "Document",
+    "InputError",
+    "Manifest",
+    "Model",
+    "Protocol",
+    "evaluate",
+    "label",
+    "list_recipes",
+    "load",
+    "read_manifest",
+    "recipe",
+    "score",
+    "train",
+]
+
+_OTHERS = {
+    "DISCLAIMER": "rayscribe.errors",
+    "DecodingConfig": "rayscribe.drafts",
+    "Document": "rayscribe.reports.document",
+    "InputError": "rayscribe.errors",
+    "Manifest": "rayscribe.data.manifest",
+    "Protocol": "rayscribe.evaluation.protocol",
+}
+"Modules of the names that are not in `rayscribe.api`."
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'rayscribe' has no attribute {name!r}")
+    found = vars(import_module(_OTHERS.get(name, "rayscribe.api")))[name]
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

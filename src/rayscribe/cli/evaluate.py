@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 from rayscribe.cli.arguments import RuleReading, chosen_labeler, parsed
 from rayscribe.errors import InputError
 from rayscribe.files import write_text
-from rayscribe.provenance import note_test
 
 if TYPE_CHECKING:
     from rayscribe.data.manifest import Manifest
@@ -69,17 +68,12 @@ def evaluate_verb(arguments: list[str]) -> None:
 
 def _evaluate(options: Any) -> None:
     from rayscribe.data.manifest import read_manifest
-    from rayscribe.data.predictions import read_predictions
-    from rayscribe.evaluation.protocol import check_protocol
     from rayscribe.pages.summary import summary
 
     _check_pairs(options)
-    check_protocol(options.predictions, options.protocol)
-    predictions, manifest = read_predictions(options.predictions), read_manifest(options.data)
-    result = _scored(options, predictions, manifest, _scorers(options))
+    manifest = read_manifest(options.data)
+    result = _scored(options, manifest, _scorers(options))
     print(summary(result))
-    if options.split == "test":
-        _note_scored(options.predictions, result)
     if options.json is not None:
         write_text(options.json, json.dumps(result, indent=1, ensure_ascii=False) + "\n")
         print(f"wrote {options.json}")
@@ -88,7 +82,7 @@ def _evaluate(options: Any) -> None:
 
         print(f"wrote {len(write_plots(result, options.plots))} drawings into {options.plots}")
     if options.html is not None:
-        write_text(options.html, _page(options, predictions, manifest, result))
+        write_text(options.html, _page(options, manifest, result))
         print(f"wrote {options.html}")
 
 
@@ -126,11 +120,12 @@ def _scorers(options: Any) -> "Scorers":
     return scorers
 
 
-def _scored(options: Any, predictions: dict[str, str], manifest: "Manifest", scorers: "Scorers") -> dict[str, Any]:
+def _scored(options: Any, manifest: "Manifest", scorers: "Scorers") -> dict[str, Any]:
     """The scores, with a bar that shows the stage."""
     from tqdm import tqdm
 
-    from rayscribe.evaluation.evaluate import STAGES, evaluate
+    from rayscribe.api import evaluate
+    from rayscribe.evaluation.evaluate import STAGES
 
     with tqdm(total=STAGES, unit="stage") as bar:
 
@@ -139,7 +134,7 @@ def _scored(options: Any, predictions: dict[str, str], manifest: "Manifest", sco
             bar.update()
 
         return evaluate(
-            predictions,
+            options.predictions,
             manifest,
             split=options.split,
             protocol=options.protocol,
@@ -149,21 +144,14 @@ def _scored(options: Any, predictions: dict[str, str], manifest: "Manifest", sco
         )
 
 
-def _page(options: Any, predictions: dict[str, str], manifest: "Manifest", result: dict[str, Any]) -> str:
+def _page(options: Any, manifest: "Manifest", result: dict[str, Any]) -> str:
+    from rayscribe.data.predictions import read_predictions
     from rayscribe.evaluation.protocol import reference_reports, written_reports
     from rayscribe.pages.evaluation import evaluation_page
 
     references = reference_reports(manifest, options.split, options.protocol)
-    reports = written_reports(predictions, references, options.split, options.protocol)
+    reports = written_reports(read_predictions(options.predictions), references, options.split, options.protocol)
     return evaluation_page(result, manifest, reports, references)
-
-
-def _note_scored(predictions: Path, result: dict[str, Any]) -> None:
-    """Every look at the test split is noted in the folder of the model that wrote the reports."""
-    meta = predictions.with_name(predictions.name + ".meta.json")
-    folder = Path(json.loads(meta.read_text()).get("folder", "")) if meta.exists() else Path()
-    if folder.name and folder.is_dir():
-        note_test(folder, {"scored": predictions.name, "signature": result["signature"]})
 
 
 def compare_verb(arguments: list[str]) -> None:

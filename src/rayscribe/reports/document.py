@@ -100,7 +100,23 @@ class Document:
 
     @property
     def text(self) -> str:
+        """The draft: sentences with single blanks between them; empty for a classifier, which writes none."""
         return self.reports[0].text
+
+    @property
+    def sentences(self) -> tuple[Sentence, ...]:
+        """Of the draft, each with what it mentions and where the decoder looked."""
+        return self.reports[0].sentences
+
+    @property
+    def evidence(self) -> tuple[tuple[Grid, ...], ...]:
+        """For every sentence one grid an image, from 0 to 1; an empty tuple where the model does not tell."""
+        return tuple(sentence.evidence for sentence in self.sentences)
+
+    @property
+    def alternatives(self) -> tuple[str, ...]:
+        """The other reports of the n-best, best first."""
+        return tuple(report.text for report in self.reports[1:])
 
     def plain(self) -> dict[str, Any]:
         """For JSON."""

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rayscribe import __version__
+from rayscribe.classifiers.predict import Classified
 from rayscribe.drafts import Draft
 from rayscribe.errors import InputError
 from rayscribe.labels import NEGATIVE, POSITIVE, UNCERTAIN
@@ -24,6 +25,7 @@ from rayscribe.metrics.sentences import sentences
 from rayscribe.models.folder import VISION_LLM, facts_of, weights_sha256
 from rayscribe.provenance import terms_of
 from rayscribe.reports.document import Author, Document, Finding, FindingMention, FindingState, Grid, Report, Sentence
+from rayscribe.reports.likelihood import likelihood_phrase
 
 FINDING_STATES: dict[int, FindingState] = {POSITIVE: "positive", NEGATIVE: "negative", UNCERTAIN: "uncertain"}
 
@@ -55,6 +57,21 @@ def document_of(
         )
         + tuple(findings),
         warnings=tuple(draft.warnings),
+    )
+
+
+def findings_of(found: Classified) -> tuple[Finding, ...]:
+    """A classifier's findings, the likeliest first."""
+    ordered = sorted(found.probabilities.items(), key=lambda item: -item[1])
+    return tuple(
+        Finding(
+            name=name,
+            state="positive" if name in found.present else "negative",
+            source="classifier",
+            probability=round(probability, 4),
+            wording=likelihood_phrase(probability),
+        )
+        for name, probability in ordered
     )
 
 

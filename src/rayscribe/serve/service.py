@@ -15,9 +15,8 @@ from rayscribe.drafts import Draft
 from rayscribe.errors import DISCLAIMER
 from rayscribe.inference.images import ImageStudy
 from rayscribe.models.decoding import Steps
-from rayscribe.reports.document import Document, Finding
-from rayscribe.reports.drafting import document_of, grids_of
-from rayscribe.reports.likelihood import likelihood_phrase
+from rayscribe.reports.document import Document
+from rayscribe.reports.drafting import document_of, findings_of, grids_of
 from rayscribe.serve.batching import Batcher, BatchKey, Cancelled, DraftRequest
 from rayscribe.serve.problems import Problem
 from rayscribe.serve.store import ModelEntry, ModelStore
@@ -125,18 +124,3 @@ class DraftService:
     def _write(self, key: BatchKey, studies: Sequence[ImageStudy], steps: Steps) -> list[Draft]:
         entry = self.store.entries[key.model]
         return self.store.writer(entry).draft(studies, key.decoding, best=key.best, steps=steps)
-
-
-def findings_of(found: Classified) -> tuple[Finding, ...]:
-    """Likeliest first."""
-    ordered = sorted(found.probabilities.items(), key=lambda item: -item[1])
-    return tuple(
-        Finding(
-            name=name,
-            state="positive" if name in found.present else "negative",
-            source="classifier",
-            probability=round(probability, 4),
-            wording=likelihood_phrase(probability),
-        )
-        for name, probability in ordered
-    )
