@@ -303,7 +303,7 @@ def train(
         InputError: the data do not go with the settings, the folder holds a run, the loss is no number, the disk is full
 
     Example:
-        >>> model = rs.train(rs.recipe("r2gen"), data="iu.parquet", run="runs/r2gen")
+        >>> model = rs.train(rs.recipe("r2gen"), data="iu.parquet", run="runs/mine")
     """
     from rayscribe.classifiers.config import ClassifyConfig
     from rayscribe.training.learner import Place

@@ -1,0 +1,249 @@
+"""`import rayscribe as rs`: the names, what they take, and that the command line says the same."""
+
+from __future__ import annotations
+
+import doctest
+import inspect
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import pytest
+from PIL import Image
+
+import rayscribe as rs
+from conftest import small_config
+from dicom_files import radiograph
+from documented_world import lay_out, make_recipes_small
+from rayscribe.data.manifest import read_manifest
+from rayscribe.evaluation.evaluate import evaluate
+from rayscribe.evaluation.protocol import Protocol
+from rayscribe.evaluation.scorers import Scorers
+
+ROOT = Path(__file__).resolve().parents[1]
+Command = Callable[..., str]
+
+
+@pytest.fixture(scope="module")
+def model(served: dict[str, Path]) -> Any:
+    return rs.load(served["r2gen"], device="cpu")
+
+
+@pytest.fixture(scope="module")
+def images(world: Path) -> list[Path]:
+    """Of one study."""
+    return list(next(study for study in read_manifest(world).split("test") if len(study.images) > 1).images)
+
+
+def imported_after(code: str) -> set[str]:
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}\nimport sys\nprint(*sys.modules)"], capture_output=True, text=True, check=True
+    )
+    return set(done.stdout.splitlines()[-1].split())
+
+
+def test_the_import_needs_no_library() -> None:
+    assert not imported_after("import rayscribe") & {"torch", "timm", "numpy", "pyarrow", "PIL", "tyro", "pydicom"}
+
+
+def test_scoring_and_labelling_need_no_torch() -> None:
+    code = "import rayscribe as rs\nrs.score(['The lungs are clear.'], ['Clear lungs.'])\nrs.label(['Edema.'])"
+    assert not imported_after(code) & {"torch", "timm"}
+
+
+def test_readme_page_and_module_name_the_same() -> None:
+    page = set(re.findall(r"^\| `rs\.(\w+)` \|", (ROOT / "docs" / "api.md").read_text(), re.MULTILINE))
+    assert page == set(rs.__all__)
+    spoken = set(re.findall(r"\brs\.(\w+)", (ROOT / "README.md").read_text() + (ROOT / "docs" / "api.md").read_text()))
+    assert spoken == set(rs.__all__)
+    assert all(name in dir(rs) and hasattr(rs, name) for name in rs.__all__)
+
+
+def test_a_name_that_is_not_public_is_no_attribute() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'laod'"):
+        rs.laod  # type: ignore[attr-defined]  # noqa: B018
+
+
+@pytest.mark.parametrize("name", ["load", "recipe", "train", "evaluate", "score", "label", "read_manifest"])
+def test_docstrings_state_arguments_errors_and_an_example(name: str) -> None:
+    text = inspect.getdoc(vars(sys.modules["rayscribe.api"])[name]) or ""
+    assert "Raises:" in text and "Example:" in text
+    assert "Args:" in text or len(inspect.signature(vars(sys.modules["rayscribe.api"])[name]).parameters) < 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", ["load", "list_recipes", "recipe", "train", "read_manifest", "evaluate", "score", "label"]
+)
+def test_examples_of_docstrings_run(
+    name: str, world: Path, served: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = vars(sys.modules["rayscribe.api"])[name].__doc__
+    lay_out(tmp_path, world, served, monkeypatch)
+    names: dict[str, Any] = {"rs": rs}
+    if name == "train":
+        make_recipes_small(monkeypatch)
+    examples = doctest.DocTestParser().get_examples(text)
+    assert examples
+    for example in examples:
+        if example.want:
+            assert repr(eval(example.source, names)) + "\n" == example.want  # noqa: S307  # ours
+        else:
+            exec(example.source, names)  # noqa: S102  # ours
+
+
+def test_every_kind_of_image_gives_the_same_draft(model: Any, images: list[Path]) -> None:
+    pixels = np.asarray(Image.open(images[0]))
+    text = model.draft(images[0]).text
+    assert text
+    for image in (str(images[0]), [images[0]], pixels, Image.open(images[0]), Image.fromarray(pixels), [pixels]):
+        assert model.draft(image).text == text
+
+
+def test_sixteen_bits_are_read_on_the_full_scale(model: Any, images: list[Path]) -> None:
+    pixels = np.asarray(Image.open(images[0]))
+    deep = np.round(pixels.astype(np.float64) * 65535 / 255).astype(np.uint16)
+    assert model.draft(deep).text == model.draft(pixels).text
+
+
+def test_a_data_set_is_read_as_its_file_is(model: Any, images: list[Path], tmp_path: Path) -> None:
+    deep = np.asarray(Image.open(images[0]).resize((128, 128))).astype(np.uint16) * 16
+    data = radiograph(deep)
+    data.save_as(tmp_path / "film.dcm", enforce_file_format=True)
+    by_file = model.draft(tmp_path / "film.dcm")
+    assert model.draft(pydicom.dcmread(tmp_path / "film.dcm")).text == by_file.text
+    with pytest.raises(rs.InputError, match=r"image 1\.dcm"):
+        model.draft(radiograph(deep, Modality="CT"))
+    with pytest.raises(rs.InputError, match=r"image 1: the data set cannot be written.*pydicom\.dcmread"):
+        model.draft(pydicom.Dataset())
+
+
+def test_a_draft_is_what_the_command_line_prints(model: Any, images: list[Path], rayscribe: Command) -> None:
+    printed = rayscribe("predict", *images, "--model", model.folder)
+    draft = model.draft(images)
+    assert printed.splitlines()[0].lower().replace(" ", "") == draft.text.lower().replace(" ", "")
+    assert draft.images == len(images) and draft.model.system == "r2gen"
+
+
+def test_several_studies_are_drafted_as_each_alone(model: Any, world: Path) -> None:
+    studies = [list(study.images) for study in read_manifest(world).studies[:18]]
+    drafts = model.draft(studies)
+    assert [draft.text for draft in drafts] == [model.draft(study).text for study in studies]
+
+
+def test_a_draft_has_sentences_evidence_and_alternatives(model: Any, images: list[Path]) -> None:
+    draft = model.draft(images, best=3, decoding=rs.DecodingConfig(beams=3))
+    assert " ".join(sentence.text for sentence in draft.sentences) == draft.text
+    assert len(draft.evidence) == len(draft.sentences) and len(draft.evidence[0]) == len(images)
+    assert len(draft.alternatives) == 2 and draft.text not in draft.alternatives
+
+
+def test_file_names_are_in_no_draft(model: Any, tmp_path: Path) -> None:
+    bright = np.full((96, 96), 230, np.uint8)
+    bright[20:76, 30:66] = 40
+    Image.fromarray(bright).save(tmp_path / "DOE JANE.png")
+    draft = model.draft(tmp_path / "DOE JANE.png")
+    assert any("image 1: looks inverted" in warning for warning in draft.warnings)
+    assert "DOE" not in str(draft)
+
+
+def test_a_classifier_gives_findings_and_no_text(served: dict[str, Path], model: Any, images: list[Path]) -> None:
+    findings = rs.load(served["findings"], device="cpu")
+    alone = findings.draft(images)
+    assert alone.text == "" and alone.sentences == () and alone.findings
+    assert all(0 <= finding.probability <= 1 for finding in alone.findings)
+    beside = model.draft(images, classifier=findings)
+    assert beside.findings == alone.findings and beside.text == model.draft(images).text
+    with pytest.raises(rs.InputError, match="is no classifier"):
+        model.draft(images, classifier=model)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (np.zeros((64, 64), np.float32), "image 1: an array of float32"),
+        (np.zeros((2, 64, 64), np.uint8), r"image 1: an array of uint8 and shape \(2, 64, 64\)"),
+        (np.zeros((64, 64), np.uint8), "image 1: the picture is blank"),
+        ([], "name at least one image"),
+        (3, "name at least one image"),
+        ([["missing.png"], []], "study 1 .* is no list of images"),
+        ([["missing.png"], "missing.png"], "images and lists of images are mixed"),
+        ([3.5], "study 0"),
+        ([[3.5]], "image 1: a float is no image"),
+        ("missing.png", "missing.png: no such image"),
+        (Image.effect_noise((64, 64), 90).convert("RGB").convert("HSV"), "image 1: damaged, or no picture"),
+    ],
+)
+def test_what_is_no_radiograph_is_named(model: Any, given: Any, message: str) -> None:
+    with pytest.raises(rs.InputError, match=message):
+        model.draft(given)
+
+
+def test_training_returns_a_model_that_loads_again(world: Path, tmp_path: Path, images: list[Path]) -> None:
+    trained = rs.train(small_config(epochs=1), str(world), str(tmp_path / "run"), device="cpu")
+    assert trained.draft(images).text == rs.load(str(tmp_path / "run")).draft(images).text
+    with pytest.raises(rs.InputError, match="already holds a run"):
+        rs.train(small_config(epochs=1), world, tmp_path / "run")
+
+
+def test_changes_of_a_recipe_are_checked() -> None:
+    run = rs.recipe("kif+isd", {"method.host.graph": "graph.json", "backbone.trainable": False, "images.size": 128})
+    assert run.method.host.graph == "graph.json" and run.images.size == 128 and not run.backbone.trainable
+    assert rs.recipe("r2gen+ithn", as_published=True).method.plug_in.negative == "released"
+    with pytest.raises(rs.InputError, match=r"train\.epoch: no such setting of r2gen; did you mean train\.epochs\?"):
+        rs.recipe("r2gen", {"train.epoch": 3})
+    with pytest.raises(rs.InputError, match="train: no such setting"):
+        rs.recipe("r2gen", {"train": 3})
+    with pytest.raises(rs.InputError, match=r"--train\.epochs 0: at least 1"):
+        rs.recipe("r2gen", {"train.epochs": 0})
+
+
+def test_evaluate_is_the_evaluation_of_the_command_line(
+    world: Path, tmp_path: Path, rayscribe: Command, served: dict[str, Path]
+) -> None:
+    import json
+
+    predictions = tmp_path / "predictions.jsonl"
+    rayscribe("generate", "--model", served["r2gen"], "--data", world, "--out", predictions)
+    rayscribe("evaluate", predictions, "--data", world, "--json", tmp_path / "scores.json")
+    assert rs.evaluate(predictions, data=world) == json.loads((tmp_path / "scores.json").read_text())
+
+
+def test_two_lists_score_as_a_manifest_of_them(world: Path) -> None:
+    manifest = read_manifest(world)
+    references = {study.id: study.findings for study in manifest.split("test")}
+    hypotheses = dict(zip(references, reversed(references.values()), strict=True))
+    patients = [study.subject for study in manifest.split("test")]
+    whole = evaluate(hypotheses, manifest, split="test", protocol=Protocol(), scorers=Scorers(image_floors=False))
+    found = rs.score(list(references.values()), list(hypotheses.values()), patients=patients if all(patients) else ())
+    assert found["scores"] == whole["scores"] and found["floors"]["shuffled"] == whole["floors"]["shuffled"]
+    training = [study.findings for study in manifest.split("train")]
+    more = rs.score(list(references.values()), list(hypotheses.values()), training=training)
+    assert {"constant", "most_frequent", "shuffled"} <= more["floors"].keys()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((["a"], ["a", "b"]), "1 references and 2 hypotheses"),
+        (([], []), "0 references and 0 hypotheses"),
+        (("clear", "clear"), "references: give a list of texts"),
+        ((["clear", " "], ["clear", "clear"]), "reference 1 .* is empty"),
+        ((["clear", 3], ["clear", "clear"]), "references: give a list of texts"),
+    ],
+)
+def test_lists_that_do_not_fit_are_refused(arguments: Any, message: str) -> None:
+    with pytest.raises(rs.InputError, match=message):
+        rs.score(*arguments)
+
+
+def test_labels_are_states_in_words() -> None:
+    (labels,) = rs.label(["Small left pleural effusion. No pneumothorax."])
+    assert len(labels) == 14 and labels["Pleural Effusion"] == "positive" and labels["Pneumothorax"] == "negative"
+    with pytest.raises(rs.InputError, match="give a list of texts"):
+        rs.label("one text")  # type: ignore[arg-type]
