@@ -6,14 +6,16 @@ Annotations are evaluated here (no postponed ones), because tyro reads them from
 import json
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 from rayscribe.cli.arguments import choice, parsed
 from rayscribe.errors import DISCLAIMER, InputError
 from rayscribe.files import write_text
+from rayscribe.progress import ProgressBar, progress_bar
 
 
 def classify(arguments: list[str]) -> None:
@@ -236,10 +238,8 @@ def _label(arguments: list[str]) -> None:
     parsed(label, arguments, "classify label")
 
 
-def _bar(what: str) -> Callable[[Any], Any]:
-    from tqdm import tqdm
-
-    return lambda things: tqdm(list(things) if isinstance(things, Sequence) else things, desc=what, unit="batch")
+def _bar(what: str) -> ProgressBar:
+    return partial(progress_bar, desc=what, unit="batch")
 
 
 def _write_json(path: Path, result: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rayscribe.cli.arguments import parsed
 from rayscribe.errors import InputError
+from rayscribe.progress import progress_bar
 
 _SHORTEST_KEY = 16
 _BURNT_IN = "Text that is burnt into the picture is NOT removed: look at every image before you pass it on."
@@ -40,8 +41,6 @@ def deidentify(arguments: list[str]) -> None:
 
 
 def _deidentify(inputs: tuple[Path, ...], out: Path, key: Path | None, burnt_in: bool) -> None:
-    from tqdm import tqdm
-
     from rayscribe.data.dicom_deidentify import deidentified, dicom_files
     from rayscribe.data.dicom_profile import Pseudonyms, profile_actions
 
@@ -53,7 +52,7 @@ def _deidentify(inputs: tuple[Path, ...], out: Path, key: Path | None, burnt_in:
     if not found.files:
         raise InputError("no DICOM file among the inputs; name files, or a folder that holds some")
     faults: list[str] = []
-    for path in tqdm(found.files, desc="de-identifying", unit="file"):
+    for path in progress_bar(found.files, desc="de-identifying", unit="file"):
         try:
             deidentified(path, out, Pseudonyms(secret), burnt_in=burnt_in)
         except InputError as error:

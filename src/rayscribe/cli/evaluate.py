@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from rayscribe.cli.arguments import RuleReading, chosen_labeler, parsed
 from rayscribe.errors import InputError
 from rayscribe.files import write_text
+from rayscribe.progress import Meter, progress_bar
 from rayscribe.provenance import note_test
 
 if TYPE_CHECKING:
@@ -128,15 +129,16 @@ def _scorers(options: Any) -> "Scorers":
 
 def _scored(options: Any, predictions: dict[str, str], manifest: "Manifest", scorers: "Scorers") -> dict[str, Any]:
     """The scores, with a bar that shows the stage."""
-    from tqdm import tqdm
-
     from rayscribe.evaluation.evaluate import STAGES, evaluate
 
-    with tqdm(total=STAGES, unit="stage") as bar:
+    name = "scoring"
+    with Meter(desc=name, unit="stage", total=STAGES) as meter:
 
-        def stage(name: str) -> None:
-            bar.set_description(name)
-            bar.update()
+        def stage(begun: str) -> None:
+            nonlocal name
+            name = begun
+            meter.describe(name)
+            meter.update()
 
         return evaluate(
             predictions,
@@ -145,7 +147,7 @@ def _scored(options: Any, predictions: dict[str, str], manifest: "Manifest", sco
             protocol=options.protocol,
             scorers=scorers,
             stage=stage,
-            progress=lambda things: tqdm(things, leave=False),
+            progress=lambda things: progress_bar(things, desc=name, unit="step", leave=False),
         )
 
 

@@ -7,11 +7,13 @@ import json
 import sys
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from rayscribe.cli.arguments import parsed
 from rayscribe.errors import DISCLAIMER, InputError
+from rayscribe.progress import progress_bar
 
 if TYPE_CHECKING:
     from rayscribe.drafts import Draft
@@ -51,8 +53,6 @@ def generate_verb(arguments: list[str]) -> None:
 
 
 def _generate(options: Any) -> None:
-    from tqdm import tqdm
-
     from rayscribe.api import open_reporter
     from rayscribe.evaluation.protocol import Protocol
     from rayscribe.inference.split import SplitJob, write_predictions
@@ -67,7 +67,7 @@ def _generate(options: Any) -> None:
         states=options.states,
     )
     writer = open_reporter(options.model, base=options.base, download=options.download)
-    written = write_predictions(writer, job, progress=lambda starts: tqdm(starts, desc="generating", unit="batch"))
+    written = write_predictions(writer, job, progress=partial(progress_bar, desc="generating", unit="batch"))
     print(f"{written.reports} reports in {options.out}. {DISCLAIMER}")
     usual = {"section": Protocol().section, "cleaning": Protocol().cleaning}
     flags = "".join(f" --{name} {value}" for name, value in written.protocol.items() if value != usual[name])

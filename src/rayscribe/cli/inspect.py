@@ -4,12 +4,14 @@ Annotations are evaluated here (no postponed ones), because tyro reads them from
 """
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rayscribe.cli.arguments import RuleReading, chosen_labeler, parsed
 from rayscribe.errors import DISCLAIMER, InputError
 from rayscribe.files import write_text
+from rayscribe.progress import progress_bar
 
 
 def label(arguments: list[str]) -> None:
@@ -46,7 +48,6 @@ def _label(
     from dataclasses import asdict
 
     import numpy as np
-    from tqdm import tqdm
 
     from rayscribe.data.label_tables import write_labels
     from rayscribe.data.table import is_short, read_rows, text_of
@@ -69,7 +70,7 @@ def _label(
     reports = ["\n".join(text_of(row, name) for name in columns).strip() for row in rows]
     blocks = range(0, len(reports), 1000)
     labels = np.concatenate(
-        [labeler.label(reports[at : at + 1000]) for at in tqdm(blocks, desc="labelling", unit="block")]
+        [labeler.label(reports[at : at + 1000]) for at in progress_bar(blocks, desc="labelling", unit="block")]
     )
     write_labels(out, [{key: row[key] for key in row if key not in columns} for row in rows], labels)
     print(f"{len(reports)} reports, labelled by {labeler.name}: {out}. {DISCLAIMER}")
@@ -111,8 +112,6 @@ def audit_verb(arguments: list[str]) -> None:
 def _audit(
     data: Path, target: Path | None, page: Path | None, resplit: Path | None, read_images: bool, seed: int
 ) -> None:
-    from tqdm import tqdm
-
     from rayscribe.data.audit import audit
     from rayscribe.data.manifest import read_manifest
     from rayscribe.data.resplit import stratified_split, write_split
@@ -125,7 +124,7 @@ def _audit(
         manifest,
         RuleLabeler(),
         read_images=read_images,
-        progress=lambda inspections: tqdm(inspections, total=total, desc="reading images", unit="image"),
+        progress=partial(progress_bar, total=total, desc="reading images", unit="image"),
     )
     print(audit_text(result))
     if target is not None:

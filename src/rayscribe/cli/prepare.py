@@ -5,11 +5,13 @@ Annotations are evaluated here (no postponed ones), because tyro reads them from
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 from rayscribe.cli.arguments import choice, parsed
 from rayscribe.cli.checked_manifest import resplit, write_checked
+from rayscribe.progress import progress_bar
 from rayscribe.provenance import RESTRICTED
 
 
@@ -136,13 +138,11 @@ def write_phantom_manifest(out: Path, phantom: Any) -> None:
     """Draws the phantom world beside `out` and writes its manifest."""
     from dataclasses import asdict
 
-    from tqdm import tqdm
-
     from rayscribe.data.iu_xray import read_iu_xray
     from rayscribe.data.phantom import write_phantom
 
     root = out.with_suffix("")
-    write_phantom(root, phantom, progress=lambda indices: tqdm(indices, desc="drawing", unit="study"))
+    write_phantom(root, phantom, progress=partial(progress_bar, desc="drawing", unit="study"))
     about = {
         "source": "phantom",
         "settings": asdict(phantom),

@@ -3,9 +3,11 @@
 Annotations are evaluated here (no postponed ones), because tyro reads them from functions inside functions.
 """
 
+from functools import partial
 from pathlib import Path
 
 from rayscribe.cli.arguments import parsed
+from rayscribe.progress import progress_bar
 
 
 def shard(arguments: list[str]) -> None:
@@ -26,8 +28,6 @@ def shard(arguments: list[str]) -> None:
             studies_per_shard: how many studies a file holds
             seed: of the order inside the splits
         """
-        from tqdm import tqdm
-
         from rayscribe.data.manifest import read_manifest
         from rayscribe.data.shard_writing import write_shards
 
@@ -37,7 +37,7 @@ def shard(arguments: list[str]) -> None:
             side=side,
             studies_per_shard=studies_per_shard,
             seed=seed,
-            progress=lambda parts: tqdm(parts, desc="writing", unit="shard"),
+            progress=partial(progress_bar, desc="writing", unit="shard"),
         )
         images = found.provenance.get("images", "all")
         print(f"wrote {out}: {len(found.studies)} studies, {images} images")

@@ -11,7 +11,6 @@ from typing import Any, Protocol
 
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from rayscribe.config import BackboneConfig, ImageConfig, TrainConfig
 from rayscribe.data.features import FeatureCache, cached_features
@@ -19,7 +18,7 @@ from rayscribe.data.manifest import Manifest
 from rayscribe.data.split_reports import SplitReports
 from rayscribe.models.backbones import Backbone
 from rayscribe.models.folder import origin_of
-from rayscribe.progress import ProgressBar
+from rayscribe.progress import ProgressBar, progress_bar
 from rayscribe.provenance import check_unseen, inherited, write_training_images
 from rayscribe.study import Study
 from rayscribe.training.folder import RunFolder
@@ -120,7 +119,7 @@ def run_learner(learner: Learner, place: Place, group: Processes) -> Progress:
     splits = learner.splits()
     begin(splits, config, place.run, writes=is_first)
     model = learner.model()
-    bar: ProgressBar = partial(tqdm, desc="image features", unit="block", disable=not is_first)
+    bar: ProgressBar = partial(progress_bar, desc="image features", unit="block", is_shown=is_first)
     cache = None
     if not config.backbone.trainable:
         cache = cached_features(
