@@ -102,7 +102,7 @@ def test_an_interrupted_generation_goes_on_to_the_same_file(
 def test_a_draft_comes_with_its_disclaimer(rayscribe: Callable[..., str], world: Path, model: Path) -> None:
     image = read_manifest(world).studies[0].images[0]
     answer = json.loads(rayscribe("predict", image, image, "--model", model, "--json", "--best", 2))
-    assert set(answer) == {"report", "model", "disclaimer", "warnings", "alternatives"}
+    assert set(answer) == {"report", "raw", "model", "disclaimer", "warnings", "alternatives"}
     assert "Not a medical device" in answer["disclaimer"]
     assert "drawn phantoms" in answer["warnings"][0]
     assert "Not a medical device" in rayscribe("predict", image, "--model", model)

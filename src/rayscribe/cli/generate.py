@@ -87,12 +87,14 @@ def predict_verb(arguments: list[str]) -> None:
         "PNG, JPEG or DICOM files of one study"
         model: Path = Path("demo/run")
         "the model folder; the default is what `rayscribe demo` trained"
+        raw: bool = False
+        "print the words as the model wrote them, not as sentences"
         json: bool = False
         "print JSON"
         out: Path | None = None
-        "write the draft to this file (JSON), which `rayscribe export` reads"
+        "also write the draft to this file (JSON), for `rayscribe export`"
         best: int = 1
-        "how many alternatives to print, best first"
+        "print this many alternatives, best first"
         classifier: Path | None = None
         "the folder of a classifier whose findings are read before the report is written, by models that do so"
         base: str | None = None
@@ -121,30 +123,44 @@ def _predict(options: Any) -> None:
     writer = open_reporter(options.model, base=options.base, download=options.download)
     study = writer.read(options.images, states=states)
     (draft,) = writer.draft([study], _decoding(options.decoding, options.preset), best=options.best)
-    if options.out is not None:
-        _write_draft(draft, options.model, options.images, options.out)
-        print(f"wrote {options.out}. {DISCLAIMER}")
-    elif options.json:
+    if options.json:
         print(json.dumps(_answer(draft, options), indent=2, ensure_ascii=False))
     else:
-        for warning in draft.warnings:
-            print(f"warning: {warning}", file=sys.stderr)
-        print("\n".join(draft.reports))
-        if told := [f"{name} {state}" for name, state in draft.diagnosis.items() if state != "not mentioned"]:
-            print(f"\nread before it was written: {', '.join(told)}")
-        print(f"\n{DISCLAIMER}")
+        _print_draft(draft, options)
+    if options.out is not None:
+        _write_draft(draft, options.model, options.images, options.out)
+        print(f"wrote {options.out}", file=sys.stderr if options.json else sys.stdout)  # JSON stays JSON
+
+
+def _print_draft(draft: "Draft", options: Any) -> None:
+    for warning in draft.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    texts = _texts(draft, options)
+    print("\n".join(texts if len(texts) == 1 else [f"{place}. {text}" for place, text in enumerate(texts, start=1)]))
+    if told := [f"{name} {state}" for name, state in draft.diagnosis.items() if state != "not mentioned"]:
+        print(f"\nThe model wrote this from the findings: {', '.join(told)}")
+    print(f"\n{DISCLAIMER}")
 
 
 def _answer(draft: "Draft", options: Any) -> dict[str, Any]:
     """What `--json` prints."""
-    answer: dict[str, Any] = {"report": draft.reports[0], "model": str(options.model), "disclaimer": DISCLAIMER}
+    first, *others = _texts(draft, options)
+    answer: dict[str, Any] = {"report": first, "raw": draft.reports[0]}
+    answer |= {"model": str(options.model), "disclaimer": DISCLAIMER}
     if draft.diagnosis:
         answer["diagnosis"] = draft.diagnosis
     if draft.warnings:
         answer["warnings"] = draft.warnings
     if options.best > 1:
-        answer["alternatives"] = draft.reports[1:]
+        answer["alternatives"] = others
     return answer
+
+
+def _texts(draft: "Draft", options: Any) -> list[str]:
+    """The n-best as sentences, or with `--raw` as the model wrote them."""
+    from rayscribe.reports.drafting import readable_report
+
+    return draft.reports if options.raw else [readable_report(report) for report in draft.reports]
 
 
 def _write_draft(draft: "Draft", model: Path, images: tuple[Path, ...], out: Path) -> None:
