@@ -1,5 +1,6 @@
 """The verbs of the command line, one line each. Their modules are imported when a verb runs, so `--help` answers at once."""
 
+import errno
 import importlib
 import os
 import sys
@@ -69,23 +70,42 @@ _BEFORE_BUILD = (
 def main() -> None:
     """Runs a verb. A user's mistake is one line and exit code 1; an interrupt is exit code 130."""
     try:
-        sys.exit(run(sys.argv[1:]))
+        status = run(sys.argv[1:])
+        sys.stdout.flush()
+        sys.exit(status)
     except InputError as error:
         sys.exit(f"rayscribe: {error}")
     except UnicodeDecodeError as error:
         sys.exit(f"rayscribe: a table is not UTF-8 ({error}); save it as UTF-8")
     except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _can_print()
         sys.exit(141)
     except OSError as error:
-        place = f"{error.filename}: " if error.filename else ""
-        sys.exit(f"rayscribe: {place}{error.strerror or error}; mend it and repeat, an interrupted run goes on")
+        place = error.filename or (None if _can_print() else "standard output")
+        sys.exit(f"rayscribe: {f'{place}: ' if place else ''}{error.strerror or error}; {_advice(error)}")
     except KeyboardInterrupt:
         print(
-            "rayscribe: interrupted; `train`, `classify train` with --resume, and `generate` go on",
+            "rayscribe: interrupted; `train` and `classify train` continue with --resume, `generate` by itself",
             file=sys.stderr,
         )
         sys.exit(130)
+
+
+def _can_print() -> bool:
+    """Whether standard output can be written. If not, drops the rest, which Python would try to write at the end."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return False
+    return True
+
+
+def _advice(error: OSError) -> str:
+    """What to do about an error of the system."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
+    mended = "free some disk space" if full else "fix this"
+    return f"{mended} and repeat the command; an interrupted run continues where it stopped"
 
 
 def run(arguments: Sequence[str]) -> int:
