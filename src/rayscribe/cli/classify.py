@@ -17,6 +17,8 @@ from rayscribe.errors import DISCLAIMER, InputError
 from rayscribe.files import write_text
 from rayscribe.progress import ProgressBar, progress_bar
 
+_BAR: ProgressBar = partial(progress_bar, desc="classifying", unit="batch")
+
 
 def classify(arguments: list[str]) -> None:
     kinds: dict[str, Callable[[list[str]], None]] = {
@@ -101,12 +103,15 @@ def _test(arguments: list[str]) -> None:
         "of the bootstrap"
         features: Path | None = None
         "folder of the feature cache of frozen backbones; the user's cache folder when empty"
+        device: str | None = None
+        "cpu, cuda or cuda:N; the first GPU when empty, or the CPU where there is none"
 
     options = parsed(Test, arguments, "classify test")
     if not options.models:
         raise InputError("name at least one classifier; usage: rayscribe classify test MODEL... --data data.parquet")
-    from rayscribe.classifiers.scores import score_classifiers
+    from rayscribe.classifiers.scores import score_classifiers, study_logits
     from rayscribe.data.manifest import read_manifest
+    from rayscribe.models.device import chosen_device
     from rayscribe.pages.classifier_plots import write_curves
     from rayscribe.pages.classifier_table import score_table
     from rayscribe.settings import need
@@ -118,8 +123,12 @@ def _test(arguments: list[str]) -> None:
         split=options.split,
         labels=options.labels,
         resamples=options.resamples,
-        features=options.features,
-        progress=_bar("classifying"),
+        infer=partial(
+            study_logits,
+            features=options.features,
+            device=chosen_device(options.device),
+            progress=_BAR,
+        ),
     )
     print(score_table(result))
     if options.json is not None:
@@ -172,6 +181,7 @@ def _predict(arguments: list[str]) -> None:
         json: bool = False,
         heatmap: Path | None = None,
         finding: str | None = None,
+        device: str | None = None,
     ) -> None:
         """Prints the probability of every finding for one study of one or more images.
 
@@ -181,13 +191,15 @@ def _predict(arguments: list[str]) -> None:
             json: print JSON
             heatmap: write the first image there with the evidence for --finding (Grad-CAM) drawn in; PNG
             finding: whose heat map; the likeliest when empty
+            device: cpu, cuda or cuda:N; the first GPU when empty, or the CPU where there is none
         """
         if not images:
             raise InputError("name at least one image; usage: rayscribe classify predict IMAGE... --model DIR")
         from rayscribe.classifiers.folder import load_classifier
         from rayscribe.classifiers.predict import classified, write_heatmap
+        from rayscribe.models.device import chosen_device
 
-        trained = load_classifier(model)
+        trained = load_classifier(model, chosen_device(device))
         found = classified(trained, images)
         for warning in found.warnings:
             print(f"warning: {warning}", file=sys.stderr)
@@ -205,7 +217,14 @@ def _predict(arguments: list[str]) -> None:
 
 
 def _label(arguments: list[str]) -> None:
-    def label(model: Path, data: Path, out: Path, split: str = "test", features: Path | None = None) -> None:
+    def label(
+        model: Path,
+        data: Path,
+        out: Path,
+        split: str = "test",
+        features: Path | None = None,
+        device: str | None = None,
+    ) -> None:
         """Writes which findings are called present, as a table that `generate --states` and `evaluate` read.
 
         Args:
@@ -214,14 +233,17 @@ def _label(arguments: list[str]) -> None:
             out: the table, CSV: the 14 observations, those that the classifier does not know blank
             split: train, val or test
             features: folder of the feature cache of frozen backbones; the user's cache folder when empty
+            device: cpu, cuda or cuda:N; the first GPU when empty, or the CPU where there is none
         """
         from rayscribe.classifiers.cohort import as_in_training
         from rayscribe.classifiers.folder import load_classifier
         from rayscribe.classifiers.scores import study_logits, write_findings
         from rayscribe.data.manifest import read_manifest
+        from rayscribe.models.device import chosen_device
         from rayscribe.provenance import check_unseen, note_test
 
-        trained, manifest = load_classifier(model), read_manifest(data)
+        where = chosen_device(device)
+        trained, manifest = load_classifier(model, where), read_manifest(data)
         if split != "train":
             check_unseen(model, manifest.split(split), split)
         if split == "test":
@@ -230,16 +252,12 @@ def _label(arguments: list[str]) -> None:
         if others:
             views = trained.config.cohort.views
             print(f"warning: {others} studies have no {views} image, which the model learned from", file=sys.stderr)
-        logits_RL = study_logits(trained, studies, features=features, progress=_bar("classifying"))
+        logits_RL = study_logits(trained, studies, features=features, device=where, progress=_BAR)
         for name in write_findings(out, trained, studies, logits_RL):
             print(f"note: {name} is none of the 14 observations and not in the table", file=sys.stderr)
         print(f"wrote {out}: {len(studies)} studies. {DISCLAIMER}")
 
     parsed(label, arguments, "classify label")
-
-
-def _bar(what: str) -> ProgressBar:
-    return partial(progress_bar, desc=what, unit="batch")
 
 
 def _write_json(path: Path, result: dict[str, Any]) -> None:

@@ -48,6 +48,8 @@ def generate_verb(arguments: list[str]) -> None:
         "vision LLMs: where the base model lies now, if it was moved"
         download: bool = False
         "vision LLMs: fetch the base model from the Hugging Face hub when it is not on this disk"
+        device: str | None = None
+        "cpu, cuda or cuda:N; the first GPU when empty, or the CPU where there is none"
 
     _generate(parsed(Generate, arguments, "generate"))
 
@@ -66,7 +68,7 @@ def _generate(options: Any) -> None:
         features=options.features,
         states=options.states,
     )
-    writer = open_reporter(options.model, base=options.base, download=options.download)
+    writer = open_reporter(options.model, base=options.base, download=options.download, device=options.device)
     written = write_predictions(writer, job, progress=partial(progress_bar, desc="generating", unit="batch"))
     print(f"{written.reports} reports in {options.out}. {DISCLAIMER}")
     usual = {"section": Protocol().section, "cleaning": Protocol().cleaning}
@@ -101,6 +103,8 @@ def predict_verb(arguments: list[str]) -> None:
         "vision LLMs: where the base model lies now, if it was moved"
         download: bool = False
         "vision LLMs: fetch the base model from the Hugging Face hub when it is not on this disk"
+        device: str | None = None
+        "cpu, cuda or cuda:N; the first GPU when empty, or the CPU where there is none"
         decoding: DecodingConfig = field(default_factory=DecodingConfig)
         preset: Preset | None = None
         "greedy, or koehler (their sampling with Llama-3.2-Vision), instead of --decoding"
@@ -118,9 +122,11 @@ def _predict(options: Any) -> None:
     if options.classifier is not None:
         from rayscribe.classifiers.folder import load_classifier
         from rayscribe.classifiers.predict import classified
+        from rayscribe.models.device import chosen_device
 
-        states = classified(load_classifier(options.classifier), options.images).states()
-    writer = open_reporter(options.model, base=options.base, download=options.download)
+        trained = load_classifier(options.classifier, chosen_device(options.device))
+        states = classified(trained, options.images).states()
+    writer = open_reporter(options.model, base=options.base, download=options.download, device=options.device)
     study = writer.read(options.images, states=states)
     (draft,) = writer.draft([study], _decoding(options.decoding, options.preset), best=options.best)
     if options.json:

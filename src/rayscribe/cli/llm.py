@@ -41,6 +41,7 @@ def _train(arguments: list[str]) -> None:
         config: Annotated[LlmConfig, tyro.conf.arg(name="")] = LLM_RECIPES[recipe](),  # noqa: B008  # frozen
         resume: bool = False,
         download: bool = False,
+        device: str | None = None,
     ) -> None:
         """Tunes a vision LLM's adapters; the run folder is then a model folder.
 
@@ -49,7 +50,11 @@ def _train(arguments: list[str]) -> None:
             run: the run's folder; never overwritten
             resume: go on with an interrupted run, with the same settings
             download: fetch the base model from the Hugging Face hub when it is not on this disk
+            device: cpu, cuda or cuda:N; the first GPU when empty, or the CPU where there is none
         """
+        from rayscribe.models.device import show_only
+
+        show_only(device)
         from rayscribe.vision_llm.training import train_llm
 
         train_llm(config, data, run, resume=resume, download=download)
@@ -167,6 +172,7 @@ def _reward(arguments: list[str]) -> None:
         config: Annotated[RewardTrainConfig, tyro.conf.arg(name="")] = RewardTrainConfig(),  # noqa: B008  # frozen
         base: str | None = None,
         resume: bool = False,
+        device: str | None = None,
     ) -> None:
         """Goes on training a tuned model's adapters by reward (GRPO, through trl); the run folder is then a model folder.
 
@@ -176,7 +182,11 @@ def _reward(arguments: list[str]) -> None:
             run: the run's folder; never overwritten
             base: where the base model lies now, if it was moved
             resume: go on with an interrupted run, with the same settings
+            device: cpu, cuda or cuda:N; the first GPU when empty, or the CPU where there is none
         """
+        from rayscribe.models.device import show_only
+
+        show_only(device)
         from rayscribe.vision_llm.reward_training import train_reward
 
         train_reward(model, config, data, run, base=base, resume=resume)
