@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -91,3 +93,37 @@ def test_options_that_are_missing_or_unreadable_are_named_without_a_box(
     assert "invalid choice 'beem' for argument '--decoding.strategy'" in unreadable
     for told in (missing, unreadable):
         assert not set("│╭╰\x1b") & set(told) and "---" not in told
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        (["tr"], "train"),
+        (["re"], "reader-study"),
+        (["classify", "t"], "train test tune"),
+        (["classify", "tune", "m"], "multilabel"),
+        (["prepare", ""], "iu-xray mimic-cxr table phantom"),
+        (["train", "r2gen_"], "r2gen_cmn r2gen_cmn+ithn"),
+        (["predict", "a"], ""),
+    ],
+)
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+def test_bash_completes_verbs_kinds_and_recipes(completions: Path, typed: list[str], offered: str) -> None:
+    words = " ".join(f"'{word}'" for word in ["rayscribe", *typed])
+    ask = f"source {completions}; COMP_WORDS=({words}); COMP_CWORD={len(typed)}; _rayscribe; echo ${{COMPREPLY[@]}}"
+    assert subprocess.run(["bash", "-c", ask], capture_output=True, text=True, check=True).stdout.strip() == offered
+
+
+@pytest.fixture(scope="module")
+def completions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The script for bash."""
+    path = tmp_path_factory.mktemp("completion") / "rayscribe.bash"
+    command = [sys.executable, "-m", "rayscribe", "completion", "bash"]
+    path.write_text(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    return path
+
+
+def test_completions_for_another_shell_are_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "invalid choice 'fish'" in refused(monkeypatch, capsys, "completion", "fish")

@@ -55,6 +55,7 @@ ALL_VERBS = (
     Verb("api-key", "Serve", "NAME", "make an API key for `serve`", "serve", "api_key"),
     Verb("worker", "Serve", "", "draft reports for a PACS: images in, DICOM SR back", "worker", "worker"),
     Verb("demo", "Tools", "", "draw X-rays, train a model and score it in two minutes", "train", "demo_verb"),
+    Verb("completion", "Tools", "SHELL", "print a script that completes words in bash or zsh", "completion", "completion"),
 )  # fmt: skip
 
 # `build KIND` takes their place.
