@@ -66,10 +66,10 @@ def write_checked(
         print(f"fault: {shown(fault)}", file=sys.stderr)
     if checked.faults and not leave_out_faulty:
         raise InputError(
-            f"{len(checked.faults)} faults; no manifest was written. Mend them, or repeat with --leave-out-faulty"
+            f"{len(checked.faults)} faults; no manifest was written. Fix them, or repeat with --leave-out-faulty"
         )
     if not checked.manifest.studies:
-        raise InputError("no study is left; check the folder and where the images are")
+        raise InputError("no study is left; check the folder and the image paths")
     write_manifest(out, checked.manifest)
     journal.unlink(missing_ok=True)
     verb = "train r2gen" if needs_text else "classify train multilabel --cohort.labels codes"

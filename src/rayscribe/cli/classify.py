@@ -58,14 +58,14 @@ def _train(arguments: list[str]) -> None:
         resume: bool = False,
         features: Path | None = None,
     ) -> None:
-        """Trains a classifier of all findings, or one of each; the run folder is then a classifier's folder.
+        """Trains one classifier of all findings, or one per finding. The run folder becomes the classifier's folder.
 
         Args:
-            data: the manifest of `rayscribe prepare`
-            run: the run's folder; with --per-finding every finding has a folder in it
-            per_finding: one model for every finding
-            resume: go on with an interrupted run, with the same settings
-            features: folder of the feature cache of frozen backbones; the user's cache folder when empty
+            data: the manifest that `rayscribe prepare` wrote
+            run: the folder of the run; with --per-finding, each finding gets a folder inside it
+            per_finding: train one model per finding
+            resume: continue an interrupted run, with the same settings
+            features: the folder that caches the features of frozen backbones; by default in the user's cache folder
         """
         from rayscribe.classifiers.run import train_classifier, train_each
         from rayscribe.training.learner import Place
@@ -85,26 +85,26 @@ def _test(arguments: list[str]) -> None:
 
     @dataclass(frozen=True, kw_only=True)
     class Test:
-        """Scores classifiers on a split: every finding with its interval over patients, beside what needs no image."""
+        """Scores classifiers on a split: every finding with its interval over patients, next to floors that need no image."""
 
         models: tyro.conf.Positional[tuple[Path, ...]]
-        "classifiers' folders; several for findings that have a model each"
+        "folders of classifiers; several where each finding has its own model"
         data: Path
         "the manifest"
         split: str = "test"
         "train, val or test"
         labels: str | None = None
-        "`rules`, `codes` or a table, instead of the labels' source in training"
+        "where the labels come from: `rules`, `codes` or a table; by default as in training"
         json: Path | None = None
-        "write the scores there"
+        "write the scores to this file"
         plots: Path | None = None
-        "write ROC, precision-recall and calibration drawings into this folder, as SVG and PNG"
+        "write ROC, precision-recall and calibration plots to this folder, as SVG and PNG"
         resamples: int = 1000
-        "of the bootstrap"
+        "resamples of the bootstrap"
         features: Path | None = None
-        "folder of the feature cache of frozen backbones; the user's cache folder when empty"
+        "the folder that caches the features of frozen backbones; by default in the user's cache folder"
         device: str | None = None
-        "cpu, cuda or cuda:N; the first GPU when empty, or the CPU where there is none"
+        "cpu, cuda or cuda:N; by default the first GPU, or the CPU if there is none"
 
     options = parsed(Test, arguments, "classify test")
     if not options.models:
@@ -154,15 +154,15 @@ def _tune(arguments: list[str]) -> None:
         config: Annotated[ClassifyConfig, tyro.conf.arg(name="")] = CLASSIFIERS[recipe](),  # noqa: B008  # frozen
         features: Path | None = None,
     ) -> None:
-        """Searches for hyper-parameters by the validation score; run it again, and it goes on.
+        """Searches for the hyper-parameters with the best validation score. Run it again to continue.
 
         Args:
             data: the manifest
-            run: the search's folder: study.db (SQLite, Optuna's), trial-0, trial-1, ...
-            trials: how many to run in all
-            space: what is searched
-            config: where the rest comes from
-            features: folder of the feature cache of frozen backbones; the user's cache folder when empty
+            run: the folder of the search: study.db (Optuna's SQLite file), trial-0, trial-1, ...
+            trials: the total number of trials
+            space: the values to search
+            config: all other settings
+            features: the folder that caches the features of frozen backbones; by default in the user's cache folder
         """
         from rayscribe.classifiers.tune import search
 
@@ -189,9 +189,9 @@ def _predict(arguments: list[str]) -> None:
             images: PNG, JPEG or DICOM files of one study
             model: the classifier's folder
             json: print JSON
-            heatmap: write the first image there with the evidence for --finding (Grad-CAM) drawn in; PNG
-            finding: whose heat map; the likeliest when empty
-            device: cpu, cuda or cuda:N; the first GPU when empty, or the CPU where there is none
+            heatmap: write the first image to this PNG, with the evidence for --finding drawn over it (Grad-CAM)
+            finding: the finding to draw; by default the most probable
+            device: cpu, cuda or cuda:N; by default the first GPU, or the CPU if there is none
         """
         if not images:
             raise InputError("name at least one image; usage: rayscribe classify predict IMAGE... --model DIR")
@@ -225,15 +225,15 @@ def _label(arguments: list[str]) -> None:
         features: Path | None = None,
         device: str | None = None,
     ) -> None:
-        """Writes which findings are called present, as a table that `generate --states` and `evaluate` read.
+        """Writes a table of the findings that the classifier calls present, for `generate --states` and `evaluate`.
 
         Args:
             model: the classifier's folder
             data: the manifest
-            out: the table, CSV: the 14 observations, those that the classifier does not know blank
+            out: the table to write (CSV): the 14 observations; those that the classifier does not know stay blank
             split: train, val or test
-            features: folder of the feature cache of frozen backbones; the user's cache folder when empty
-            device: cpu, cuda or cuda:N; the first GPU when empty, or the CPU where there is none
+            features: the folder that caches the features of frozen backbones; by default in the user's cache folder
+            device: cpu, cuda or cuda:N; by default the first GPU, or the CPU if there is none
         """
         from rayscribe.classifiers.cohort import as_in_training
         from rayscribe.classifiers.folder import load_classifier

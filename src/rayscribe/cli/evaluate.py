@@ -37,33 +37,33 @@ def evaluate_verb(arguments: list[str]) -> None:
         "train, val or test"
         protocol: Annotated[Protocol, tyro.conf.arg(name="")] = field(default_factory=Protocol)
         json: Path | None = None
-        "write the scores there"
+        "write the scores to this file"
         html: Path | None = None
-        "write a page there"
+        "write the scores to this page"
         plots: Path | None = None
-        "write the page's drawings into this folder, as SVG and PNG"
+        "write the page's plots to this folder, as SVG and PNG"
         reading: RuleReading = "plain"
-        "plain, or chexpert: the built-in rules with the CheXpert labeler's misreadings, for numbers made with its output"
+        "plain, or chexpert: misread as the CheXpert labeler does, to compare with numbers made from its output"
         chexbert: Path | None = None
         "label with this CheXbert checkpoint instead of the built-in rules"
         bert: Path | None = None
-        "folder of bert-base-uncased's config and vocabulary, which CheXbert needs"
+        "the folder with the config and vocabulary of bert-base-uncased, which CheXbert needs"
         predicted_labels: Path | None = None
-        "a table of labels of the predictions, made elsewhere"
+        "a table of the predictions' labels, made elsewhere"
         reference_labels: Path | None = None
-        "a table of labels of the references, made by the same labeler"
+        "a table of the references' labels, made by the same labeler"
         radgraph: Path | None = None
-        "folder of a RadGraph model on disk (radgraph or radgraph-xl); adds its F1"
+        "the folder of a RadGraph model (radgraph or radgraph-xl); adds its F1"
         predicted_graphs: Path | None = None
-        "RadGraph's JSON of the predictions by study id, made elsewhere"
+        "RadGraph's JSON for the predictions, by study id, made elsewhere"
         reference_graphs: Path | None = None
-        "the same of the references"
+        "the same for the references"
         sentences: Path | None = None
-        "folder of a sentence-transformers model on disk, or `installed` for the package with all-MiniLM-L6-v2; adds the cosine"
+        "the folder of a sentence-transformers model, or `installed` for the packaged all-MiniLM-L6-v2; adds its cosine"
         template_findings: Path | None = None
-        "a classifier's findings (`rayscribe classify label`), for a floor that fills them into stock sentences"
+        "a classifier's findings (from `rayscribe classify label`), for a floor that puts them into stock sentences"
         image_floors: bool = True
-        "read the images for the floors that need them"
+        "compute the floors that need the images"
 
     _evaluate(parsed(Evaluate, arguments, "evaluate"))
 
@@ -180,11 +180,11 @@ def compare_verb(arguments: list[str]) -> None:
         """Puts score files of one protocol into one table, with tests.
 
         Args:
-            scores: score files, or name=one.json,two.json,three.json for the seeds of one system; the tests are
-                against the first; files of different protocols are refused
-            html: write a page there
-            latex: write a table there
-            json: write everything there
+            scores: score files, or name=one.json,two.json,three.json for the seeds of one system; every system is tested
+                against the first, and files of different protocols are refused
+            html: write the table to this page
+            latex: write the table to this file
+            json: write everything to this file
         """
         _compare(scores, html, latex, json)
 

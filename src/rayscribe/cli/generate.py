@@ -27,29 +27,29 @@ def generate_verb(arguments: list[str]) -> None:
 
     @dataclass(frozen=True, kw_only=True)
     class Generate:
-        """Writes reports for a split, one JSON line a study; can be interrupted."""
+        """Writes a report for every study of a split, one JSON line each. An interrupted run continues where it stopped."""
 
         model: Path
         "the model folder"
         data: Path
         "the manifest"
         out: Path
-        "the predictions file"
+        "the predictions file to write (JSONL)"
         split: str = "test"
         "train, val or test"
         decoding: DecodingConfig = field(default_factory=DecodingConfig)
         preset: Preset | None = None
-        "greedy, or koehler (their sampling with Llama-3.2-Vision), instead of --decoding"
+        "greedy, or koehler (Koehler et al.'s sampling for Llama-3.2-Vision), instead of --decoding"
         features: Path | None = None
-        "folder of the feature cache of frozen backbones; the user's cache folder when empty"
+        "the folder that caches the features of frozen backbones; by default in the user's cache folder"
         states: Path | None = None
-        "a table of findings (`rayscribe classify label`) for models that read findings before they write"
+        "a table of findings (from `rayscribe classify label`), for models that read findings before they write"
         base: str | None = None
-        "vision LLMs: where the base model lies now, if it was moved"
+        "vision LLMs: where the base model is now, if it was moved"
         download: bool = False
-        "vision LLMs: fetch the base model from the Hugging Face hub when it is not on this disk"
+        "vision LLMs: download the base model from the Hugging Face hub if it is not on this disk"
         device: str | None = None
-        "cpu, cuda or cuda:N; the first GPU when empty, or the CPU where there is none"
+        "cpu, cuda or cuda:N; by default the first GPU, or the CPU if there is none"
 
     _generate(parsed(Generate, arguments, "generate"))
 
@@ -83,7 +83,7 @@ def predict_verb(arguments: list[str]) -> None:
 
     @dataclass(frozen=True, kw_only=True)
     class Predict:
-        """Prints a draft report for one study of one or more images."""
+        """Drafts a report for one study of one or more images."""
 
         images: tyro.conf.Positional[tuple[Path, ...]]
         "PNG, JPEG or DICOM files of one study"
@@ -98,16 +98,16 @@ def predict_verb(arguments: list[str]) -> None:
         best: int = 1
         "print this many alternatives, best first"
         classifier: Path | None = None
-        "the folder of a classifier whose findings are read before the report is written, by models that do so"
+        "the folder of a classifier, for models that read its findings before they write"
         base: str | None = None
-        "vision LLMs: where the base model lies now, if it was moved"
+        "vision LLMs: where the base model is now, if it was moved"
         download: bool = False
-        "vision LLMs: fetch the base model from the Hugging Face hub when it is not on this disk"
+        "vision LLMs: download the base model from the Hugging Face hub if it is not on this disk"
         device: str | None = None
-        "cpu, cuda or cuda:N; the first GPU when empty, or the CPU where there is none"
+        "cpu, cuda or cuda:N; by default the first GPU, or the CPU if there is none"
         decoding: DecodingConfig = field(default_factory=DecodingConfig)
         preset: Preset | None = None
-        "greedy, or koehler (their sampling with Llama-3.2-Vision), instead of --decoding"
+        "greedy, or koehler (Koehler et al.'s sampling for Llama-3.2-Vision), instead of --decoding"
 
     options = parsed(Predict, arguments, "predict")
     if not options.images:
@@ -187,5 +187,5 @@ def _decoding(given: Any, preset: Preset | None) -> Any:
     if preset is None:
         return given
     if given != DecodingConfig(seed=given.seed):
-        raise InputError(f"--preset {preset} takes the place of --decoding; give one of them (and --decoding.seed)")
+        raise InputError(f"--preset {preset} replaces --decoding; give one of them (--decoding.seed goes with both)")
     return replace(PRESETS[preset], seed=given.seed)

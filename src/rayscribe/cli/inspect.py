@@ -26,16 +26,16 @@ def label(arguments: list[str]) -> None:
         chexbert: Path | None = None,
         bert: Path | None = None,
     ) -> None:
-        """Labels reports: 1 positive, 0 negative, -1 uncertain, blank not mentioned.
+        """Labels reports with the 14 CheXpert observations: 1 positive, 0 negative, -1 uncertain, blank not mentioned.
 
         Args:
-            table: CSV, TSV, JSONL or Parquet with a text column; a manifest too
-            out: the table of labels to write; the other columns are kept, the texts are not
-            column: the column of the text; several are read one after the other
-            reading: chexpert: as the CheXpert labeler answers, also where it misreads; plain: as a radiologist reads
-            evidence: write every mention there, one JSON line a report: words, place, side, cue (holds report text)
+            table: a table with a text column (CSV, TSV, JSONL or Parquet); a manifest works too
+            out: the table of labels to write; it keeps the other columns and drops the text
+            column: the column that holds the text; several are joined
+            reading: chexpert: reproduce the CheXpert labeler, misreadings included; plain: read as a radiologist would
+            evidence: write every mention to this file, one JSON line per report: words, place, side, cue (contains report text)
             chexbert: label with this CheXbert checkpoint instead of the built-in rules
-            bert: folder of bert-base-uncased's config and vocabulary, which CheXbert needs
+            bert: the folder with the config and vocabulary of bert-base-uncased, which CheXbert needs
         """
         _label(table, out, column, evidence, chosen_labeler(chexbert, bert, reading), rules=chexbert is None)
 
@@ -94,15 +94,15 @@ def audit_verb(arguments: list[str]) -> None:
         read_images: bool = True,
         seed: int = 0,
     ) -> None:
-        """Checks a split: copies, label shift, patients, sections, views, images.
+        """Checks a split for copies, label shift, shared patients, missing sections and views, and broken images.
 
         Args:
             data: the manifest
-            json: write what was found there
-            html: write a page there
-            resplit: write a split without copies across splits and with equal label shares there (a table of id and split)
-            read_images: decode every image
-            seed: of the new split
+            json: write the results to this file
+            html: write the results to this page
+            resplit: write a new split to this table, with no copies across splits and equal label shares
+            read_images: decode every image, to find the broken ones
+            seed: random seed of the new split
         """
         _audit(data, json, html, resplit, read_images, seed)
 
@@ -144,7 +144,7 @@ def info(arguments: list[str]) -> None:
     import tyro
 
     def described(path: tyro.conf.Positional[Path | None] = None) -> None:
-        """What a manifest or a model folder holds; without a path, versions and folders.
+        """Describes a manifest or a model folder; without a path, the installed versions.
 
         Args:
             path: a manifest (.parquet) or a model folder
