@@ -2,13 +2,14 @@
 
 import io
 import re
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout, suppress
 from difflib import get_close_matches
 from functools import partial, wraps
 from pathlib import Path
-from textwrap import dedent
+from textwrap import dedent, wrap
 from typing import Any, Literal
 
 from rayscribe.errors import InputError, unknown_name
@@ -29,15 +30,39 @@ def parsed(kind: Callable[..., Any], arguments: list[str], verb: str) -> Any:
 
     # A function waits until its options are read, so that nothing that it prints itself is held back.
     delayed = kind if isinstance(kind, type) else wraps(kind)(lambda *given, **named: partial(kind, *given, **named))
-    refused = io.StringIO()
+    told, refused = _Held(), io.StringIO()
     try:
-        with redirect_stderr(refused):
+        with redirect_stdout(told), redirect_stderr(refused):
             made = tyro.cli(delayed, args=arguments, prog=f"rayscribe {verb}")
     except SystemExit as ended:
         if ended.code:
             sys.stderr.write(_refusal(delayed, arguments, verb, refused.getvalue()))
+        else:
+            sys.stdout.write(_wrapped(told.getvalue()) if {"-h", "--help"} & set(arguments) else told.getvalue())
         raise
     return made if isinstance(kind, type) else made()
+
+
+class _Held(io.StringIO):
+    """To tyro, which draws boxes and colours, the same as standard output."""
+
+    encoding = property(lambda _: sys.__stdout__.encoding if sys.__stdout__ else "ascii")
+
+    def isatty(self) -> bool:
+        return sys.__stdout__ is not None and sys.__stdout__.isatty()
+
+
+def _wrapped(text: str) -> str:
+    """The lines outside of boxes, which tyro leaves as long as they are."""
+    width = shutil.get_terminal_size().columns
+    lines = []
+    for line in text.splitlines():
+        plain = _COLOURS.sub("", line)
+        is_long = len(plain) > width and plain[0].isalpha()
+        lines += (
+            wrap(plain, width, subsequent_indent="    " if plain.startswith("usage:") else "") if is_long else [line]
+        )
+    return "\n".join(lines) + "\n"
 
 
 def _refusal(kind: Callable[..., Any], arguments: list[str], verb: str, boxed: str) -> str:
