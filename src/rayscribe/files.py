@@ -15,20 +15,32 @@ from rayscribe.errors import InputError
 
 
 @contextmanager
+def naming(path: Path, *, instead_of: Path | None = None) -> Iterator[None]:
+    """Errors of the system name `path`: those that name no file, as a failed `write` does, and those of `instead_of`."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None or (instead_of is not None and str(error.filename) == str(instead_of)):
+            error.filename = str(path)
+        raise
+
+
+@contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`; renamed to it when the block ends well, removed when it does not.
 
-    Raises InputError where `path` is a folder.
+    Raises InputError where `path` is a folder, and OSError that names `path` where it cannot be written.
     """
     if path.is_dir():
         raise InputError(f"{path}: is a folder; name a file to write")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        yield temporary
-        with open(temporary, "rb") as written:
-            os.fsync(written.fileno())
-        os.replace(temporary, path)
+        with naming(path, instead_of=temporary):
+            yield temporary
+            with open(temporary, "rb") as written:
+                os.fsync(written.fileno())
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -61,9 +73,10 @@ def beside(folder: Path) -> Iterator[Path]:
         shutil.rmtree(left, ignore_errors=True)
     made.mkdir()
     try:
-        yield made
-        for path in sorted(made.iterdir()):
-            os.replace(path, folder / path.name)
+        with naming(folder):
+            yield made
+            for path in sorted(made.iterdir()):
+                os.replace(path, folder / path.name)
     except SafetensorError as error:
         raise InputError(f"{folder}: cannot be written ({error}); free some disk space and repeat") from error
     finally:

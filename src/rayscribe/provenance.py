@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rayscribe.errors import InputError
-from rayscribe.files import write_text
+from rayscribe.files import naming, write_text
 from rayscribe.study import Study
 
 RESTRICTED = "restricted"
@@ -78,7 +78,8 @@ def check_unseen(weights: Path, studies: Iterable[Study], what: str) -> None:
 def note_test(folder: Path, facts: Mapping[str, Any]) -> None:
     """Every use of the test split is noted in the model's folder."""
     line = {"time": datetime.now(UTC).isoformat(timespec="seconds")} | dict(facts)
-    with open(folder / "test-log.jsonl", "a", encoding="utf-8") as file:
+    log = folder / "test-log.jsonl"
+    with naming(log), open(log, "a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
 
 

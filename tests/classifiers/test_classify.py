@@ -34,6 +34,7 @@ from rayscribe.data.prepare import check
 from rayscribe.errors import InputError
 from rayscribe.inference.images import image_batch, read_image_study
 from rayscribe.labels import OBSERVATIONS
+from rayscribe.models import backbones
 from rayscribe.models.backbones import Backbone
 from rayscribe.models.classifier import class_map
 from rayscribe.models.folder import read_weights
@@ -553,13 +554,7 @@ def test_two_processes_train_the_classifier_that_one_does(world: Path, tmp_path:
 def test_pretrained_weights_keep_their_norm_unless_a_recipe_means_another(monkeypatch: pytest.MonkeyPatch) -> None:
     import timm
 
-    made = timm.create_model
-
-    def without_network(name: str, *, pretrained: bool, num_classes: int) -> object:
-        assert pretrained
-        return made(name, num_classes=num_classes)
-
-    monkeypatch.setattr(timm, "create_model", without_network)
+    monkeypatch.setattr(backbones, "pretrained_net", lambda name: timm.create_model(name, num_classes=0))
     published = replace(binary().backbone, weights="pretrained")
     assert Backbone(published).shift_C11[0].item() == pytest.approx(-1.0)  # (x - .5) / .5 of black
     with pytest.raises(InputError, match=r"was trained with --backbone\.mean"):

@@ -149,7 +149,7 @@ def test_a_package_that_enters_something_else_is_named(
     for ask in (methods.find_method, methods.recipe):
         with pytest.raises(InputError, match=message):
             ask(name)
-    with pytest.raises(InputError, match="no recipe 'r2gne', did you mean r2gen"):
+    with pytest.raises(InputError, match="no recipe 'r2gne'; did you mean 'r2gen'"):
         methods.recipe("r2gne")
     assert methods.recipe("r2gen+isd").system == "r2gen+isd"  # what is ours works beside a broken package
     assert set(methods.methods()) == set(methods.own_methods())

@@ -401,7 +401,7 @@ def test_a_run_that_fails_or_is_interrupted_leaves_no_file_and_claims_none(
     (tmp_path / "file").write_text("")
     before = {path.name for path in tmp_path.iterdir()}
     options = ["--studies", 4, "--worklist", tmp_path / "list.csv"]
-    assert "mend it and repeat" in make(*options, "--out", tmp_path / "file" / "page.html", code=1)
+    assert "fix this and repeat" in make(*options, "--out", tmp_path / "file" / "page.html", code=1)
     assert {path.name for path in tmp_path.iterdir()} == before
     write_text = cli_reader_study.write_text
 

@@ -17,7 +17,7 @@ from rayscribe.drafts import Draft
 from rayscribe.errors import InputError
 from rayscribe.files import sha256_of
 from rayscribe.reports.document import Author, document_json, read_document
-from rayscribe.reports.drafting import author_of, document_of, sentences_of, without_names
+from rayscribe.reports.drafting import author_of, document_of, readable_report, sentences_of, without_names
 from rayscribe.training.run import train
 
 AUTHOR = Author(name="m", system="r2gen", weights_sha256="0" * 64, rayscribe="0", section="findings")
@@ -86,7 +86,24 @@ def test_predict_writes_the_draft_of_a_folder_model(rayscribe: Callable[..., str
     assert document.model.weights_sha256 == sha256_of(run / "model.safetensors")
     assert (document.model.section, document.model.system, document.images) == ("findings", "r2gen", 1)
     assert json.loads(out.read_text())["status"] == "preliminary"
-    assert bare(document.text) in bare(rayscribe("predict", image, "--model", run))
+    assert printed.startswith(document.text + "\n")
+    assert bare(document.text) == bare(rayscribe("predict", image, "--model", run, "--raw").split("\n\n")[0])
+    answer = json.loads(rayscribe("predict", image, "--model", run, "--out", out, "--json", "--best", 2))
+    assert answer["report"] == document.text and bare(answer["raw"]) == bare(document.text)
+    numbered = rayscribe("predict", image, "--model", run, "--best", 2).splitlines()[:2]
+    assert numbered == [f"1. {answer['report']}", f"2. {answer['alternatives'][0]}"]
+    assert [report.text for report in read_document(out.read_text(), "draft").reports] == [
+        line[3:] for line in numbered
+    ]
+    raw = json.loads(rayscribe("predict", image, "--model", run, "--json", "--raw"))
+    assert raw["report"] == raw["raw"] == answer["raw"]
+
+
+def test_a_report_reads_as_sentences_unless_its_model_writes_them_itself() -> None:
+    assert readable_report("the heart is normal . no effusion .") == "The heart is normal. No effusion."
+    assert readable_report("no effusion , edema ( mild )") == "No effusion, edema (mild)"
+    as_written = "Heart size is normal .\nNo effusion."
+    assert readable_report(as_written) == as_written
 
 
 def bare(text: str) -> str:

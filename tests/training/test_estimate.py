@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from conftest import small_model
+from rayscribe.progress import duration
 from rayscribe.study import Batch
-from rayscribe.training.estimate import Pace, duration, frozen_seconds, slow_encoder
+from rayscribe.training.estimate import Pace, frozen_seconds, slow_encoder
 
 CPU = torch.device("cpu")
 

@@ -130,7 +130,7 @@ def test_the_published_sampling_is_a_preset(rayscribe: Command, tuned: Path, han
     made = json.loads((tmp_path / "sampled.jsonl.meta.json").read_text())["decoding"]
     assert (made["strategy"], made["temperature"], made["min_p"], made["seed"]) == ("sample", 1.5, 0.1, 5)
     message = rayscribe(*ask, "--out", tmp_path / "other.jsonl", "--decoding.beams", 5, code=1)
-    assert "--preset koehler takes the place of --decoding" in message
+    assert "--preset koehler replaces --decoding" in message
 
 
 def test_a_missing_image_is_named_in_one_line_whoever_reads_it(

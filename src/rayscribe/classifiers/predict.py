@@ -50,9 +50,9 @@ def classified(trained: TrainedClassifier, images: Sequence[ImageFile]) -> Class
     """Raises InputError that names the file for whatever is not a readable radiograph."""
     size = trained.config.images.size
     loose = read_image_study(images, at_least=size, source=trained.data.get("source", ""))
-    batch = image_batch([loose], trained.config.images)
+    batch = image_batch([loose], trained.config.images).to(trained.model.head.weight.device)
     with torch.inference_mode():
-        logits_1L = trained.model(batch).double().numpy()
+        logits_1L = trained.model(batch).double().cpu().numpy()
     if not np.isfinite(logits_1L).all():
         raise InputError("the classifier's scores are not numbers; its weights are damaged")
     probability_L = trained.probabilities(logits_1L)[0]
@@ -98,7 +98,7 @@ def evidence(trained: TrainedClassifier, found: Classified, finding: str) -> tup
     name = {name.lower(): name for name in trained.findings}.get(finding.lower())
     if name is None:
         raise InputError(f"--finding {finding}: the classifier knows {', '.join(trained.findings)}")
-    map_VN = class_map(trained.model, found.batch, trained.findings.index(name))[0].numpy()
+    map_VN = class_map(trained.model, found.batch, trained.findings.index(name))[0].cpu().numpy()
     side = grid_side(map_VN.shape[1])
     return name, map_VN.reshape(-1, side, side)
 

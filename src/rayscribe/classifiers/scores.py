@@ -5,7 +5,7 @@ Shapes: R studies, L findings.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from rayscribe.metrics.classification import (
     macro,
     sigmoid,
 )
+from rayscribe.models.device import chosen_device
 from rayscribe.models.folder import WEIGHTS
 from rayscribe.progress import ProgressBar
 from rayscribe.provenance import check_unseen, note_test
@@ -42,6 +43,26 @@ LEAST = 2
 "Studies with and without a finding that a split must have before the finding is scored."
 
 
+def study_logits(
+    trained: TrainedClassifier,
+    studies: Sequence[Study],
+    *,
+    features: Path | None = None,
+    device: torch.device | None = None,
+    progress: ProgressBar = iter,
+) -> Logits:
+    """Of all findings (R, L), from files, or from the feature cache where the backbone is frozen.
+
+    `device` defaults to a GPU where there is one.
+    """
+    device = device or chosen_device()
+    model, config = trained.model.to(device), trained.config
+    cache = None
+    if not config.backbone.trainable:
+        cache = cached_features(studies, model.backbone, config.images, folder=features, device=device)
+    return logits_of(model, image_set(list(studies), config.images, cache), progress=progress)
+
+
 def score_classifiers(
     folders: Sequence[Path],
     manifest: Manifest,
@@ -49,8 +70,7 @@ def score_classifiers(
     split: str,
     labels: str | None = None,
     resamples: int = CLASSIFICATION_RESAMPLES,
-    features: Path | None = None,
-    progress: ProgressBar = iter,
+    infer: Callable[[TrainedClassifier, Sequence[Study]], Logits] = study_logits,
 ) -> dict[str, Any]:
     """The findings of one or several classifiers, each under its own rules of who is counted; `labels` replaces the source.
 
@@ -68,7 +88,7 @@ def score_classifiers(
             check_unseen(folder, cohort.studies, split)
         if split == "test":
             note_test(folder, {"classified": manifest.digest(), "labels": cohort.source})
-        logits_RL = study_logits(trained, cohort.studies, features=features, progress=progress)
+        logits_RL = infer(trained, cohort.studies)
         for place, name in enumerate(trained.findings):
             if name in findings or name in skipped:
                 raise InputError(f"{folder}: a second classifier of {name}; give one for every finding")
@@ -93,22 +113,6 @@ def score_classifiers(
         "skipped": skipped,
         "protocol": protocols,
     }
-
-
-def study_logits(
-    trained: TrainedClassifier,
-    studies: Sequence[Study],
-    *,
-    features: Path | None = None,
-    progress: ProgressBar = iter,
-) -> Logits:
-    """Of all findings (R, L), from files, or from the feature cache where the backbone is frozen."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model, config = trained.model.to(device), trained.config
-    cache = None
-    if not config.backbone.trainable:
-        cache = cached_features(studies, model.backbone, config.images, folder=features, device=device)
-    return logits_of(model, image_set(list(studies), config.images, cache), progress=progress)
 
 
 def write_findings(path: Path, trained: TrainedClassifier, studies: Sequence[Study], logits_RL: Logits) -> list[str]:

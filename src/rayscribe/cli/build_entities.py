@@ -12,6 +12,7 @@ from rayscribe.cli.arguments import parsed
 from rayscribe.config import TextConfig
 from rayscribe.errors import InputError
 from rayscribe.files import write_text
+from rayscribe.progress import Meter
 
 _BLOCK = 64  # reports
 _USUAL = TextConfig()
@@ -50,8 +51,6 @@ def build_entities(arguments: list[str]) -> None:
 
 
 def _write(data: Path, out: Path, radgraph: Path | None, text: TextConfig) -> tuple[int, str]:
-    from tqdm import tqdm
-
     from rayscribe.data.entities import EntityExtractor, LexiconEntities, RadGraphEntities
     from rayscribe.data.manifest import read_manifest
     from rayscribe.data.sections import section_text
@@ -67,7 +66,10 @@ def _write(data: Path, out: Path, radgraph: Path | None, text: TextConfig) -> tu
     extractor: EntityExtractor = LexiconEntities() if radgraph is None else RadGraphEntities(RadGraph.load(radgraph))
     part = out.with_name(f".{out.name}.part")
     done = _start(part, {"data": manifest.digest(), "by": extractor.name, **asdict(text)})
-    with open(part, "a", encoding="utf-8") as file, tqdm(total=len(studies), initial=done, unit="report") as bar:
+    with (
+        open(part, "a", encoding="utf-8") as file,
+        Meter(desc="entities", total=len(studies), initial=done, unit="report") as bar,
+    ):
         for start in range(done, len(studies), _BLOCK):
             block = studies[start : start + _BLOCK]
             reports = [

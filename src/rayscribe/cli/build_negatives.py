@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from rayscribe.cli.arguments import parsed
 from rayscribe.config import BackboneConfig, ImageConfig, TextConfig
+from rayscribe.progress import progress_bar
 
 _USUAL = TextConfig()
 
@@ -51,8 +52,6 @@ def build_negatives(arguments: list[str]) -> None:
 
 
 def _mine(options: Any) -> None:
-    from tqdm import tqdm
-
     from rayscribe.data.manifest import read_manifest, write_manifest
     from rayscribe.data.negatives import MiningConfig, with_negatives, without_negative
     from rayscribe.methods import recipe_with
@@ -70,7 +69,7 @@ def _mine(options: Any) -> None:
         read_manifest(options.data),
         config,
         data=options.data,
-        progress=lambda name: partial(tqdm, desc=name, unit="block"),
+        progress=lambda name: partial(progress_bar, desc=name, unit="block"),
     )
     write_manifest(options.out, manifest)
     lacking = without_negative(manifest, config.text)

@@ -12,7 +12,7 @@ from rayscribe.cli.arguments import parsed
 from rayscribe.config import BackboneConfig, ImageConfig, TextConfig
 from rayscribe.errors import InputError
 from rayscribe.files import check_new
-from rayscribe.progress import ProgressBar
+from rayscribe.progress import ProgressBar, progress_bar
 
 _USUAL = TextConfig()
 _TOP = 21  # reports that a study retrieves as published; see --method.reports
@@ -82,13 +82,11 @@ def _build(options: Any) -> None:
 
 def _built(options: Any) -> Any:
     """Writes the index; returns how many images find their own report."""
-    from tqdm import tqdm
-
     from rayscribe.data.manifest import read_manifest
     from rayscribe.data.retrieval_building import AlignedConfig, build_aligned, build_clip
 
     text = replace(_USUAL, section=options.section, cleaning=options.cleaning)
-    bar: ProgressBar = partial(tqdm, desc="images and reports", unit="block")
+    bar: ProgressBar = partial(progress_bar, desc="images and reports", unit="block")
     manifest = read_manifest(options.data)
     if options.clip is not None:
         return build_clip(manifest, text, options.clip, options.out, top=_TOP, progress=bar)

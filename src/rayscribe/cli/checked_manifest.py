@@ -5,10 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rayscribe.errors import InputError
+from rayscribe.progress import progress_bar
 from rayscribe.study import Study
 
 if TYPE_CHECKING:
@@ -38,8 +40,6 @@ def write_checked(
     shown: Callable[[str], str] = str,
 ) -> Manifest:
     """Checks, prints what was found, and writes the manifest. `shown`: messages as they may be printed."""
-    from tqdm import tqdm
-
     from rayscribe.data.manifest import write_manifest
     from rayscribe.data.prepare import check
 
@@ -51,7 +51,7 @@ def write_checked(
         missing_is_fault=missing_is_fault,
         needs_text=needs_text,
         journal=journal,
-        progress=lambda inspections: tqdm(inspections, total=total, desc="reading images", unit="image"),
+        progress=partial(progress_bar, total=total, desc="reading images", unit="image"),
     )
     counts = checked.manifest.counts()
     print(", ".join(f"{split} {count}" for split, count in counts.items()))
@@ -66,10 +66,10 @@ def write_checked(
         print(f"fault: {shown(fault)}", file=sys.stderr)
     if checked.faults and not leave_out_faulty:
         raise InputError(
-            f"{len(checked.faults)} faults; no manifest was written. Mend them, or repeat with --leave-out-faulty"
+            f"{len(checked.faults)} faults; no manifest was written. Fix them, or repeat with --leave-out-faulty"
         )
     if not checked.manifest.studies:
-        raise InputError("no study is left; check the folder and where the images are")
+        raise InputError("no study is left; check the folder and the image paths")
     write_manifest(out, checked.manifest)
     journal.unlink(missing_ok=True)
     verb = "train r2gen" if needs_text else "classify train multilabel --cohort.labels codes"

@@ -6,14 +6,18 @@ Annotations are evaluated here (no postponed ones), because tyro reads them from
 import json
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 from rayscribe.cli.arguments import choice, parsed
 from rayscribe.errors import DISCLAIMER, InputError
 from rayscribe.files import write_text
+from rayscribe.progress import ProgressBar, progress_bar
+
+_BAR: ProgressBar = partial(progress_bar, desc="classifying", unit="batch")
 
 
 def classify(arguments: list[str]) -> None:
@@ -54,14 +58,14 @@ def _train(arguments: list[str]) -> None:
         resume: bool = False,
         features: Path | None = None,
     ) -> None:
-        """Trains a classifier of all findings, or one of each; the run folder is then a classifier's folder.
+        """Trains one classifier of all findings, or one per finding. The run folder becomes the classifier's folder.
 
         Args:
-            data: the manifest of `rayscribe prepare`
-            run: the run's folder; with --per-finding every finding has a folder in it
-            per_finding: one model for every finding
-            resume: go on with an interrupted run, with the same settings
-            features: folder of the feature cache of frozen backbones; the user's cache folder when empty
+            data: the manifest that `rayscribe prepare` wrote
+            run: the folder of the run; with --per-finding, each finding gets a folder inside it
+            per_finding: train one model per finding
+            resume: continue an interrupted run, with the same settings
+            features: the folder that caches the features of frozen backbones; by default in the user's cache folder
         """
         from rayscribe.classifiers.run import train_classifier, train_each
         from rayscribe.training.learner import Place
@@ -81,30 +85,33 @@ def _test(arguments: list[str]) -> None:
 
     @dataclass(frozen=True, kw_only=True)
     class Test:
-        """Scores classifiers on a split: every finding with its interval over patients, beside what needs no image."""
+        """Scores classifiers on a split: every finding with its interval over patients, next to floors that need no image."""
 
         models: tyro.conf.Positional[tuple[Path, ...]]
-        "classifiers' folders; several for findings that have a model each"
+        "folders of classifiers; several where each finding has its own model"
         data: Path
         "the manifest"
         split: str = "test"
         "train, val or test"
         labels: str | None = None
-        "`rules`, `codes` or a table, instead of the labels' source in training"
+        "where the labels come from: `rules`, `codes` or a table; by default as in training"
         json: Path | None = None
-        "write the scores there"
+        "write the scores to this file"
         plots: Path | None = None
-        "write ROC, precision-recall and calibration drawings into this folder, as SVG and PNG"
+        "write ROC, precision-recall and calibration plots to this folder, as SVG and PNG"
         resamples: int = 1000
-        "of the bootstrap"
+        "resamples of the bootstrap"
         features: Path | None = None
-        "folder of the feature cache of frozen backbones; the user's cache folder when empty"
+        "the folder that caches the features of frozen backbones; by default in the user's cache folder"
+        device: str | None = None
+        "cpu, cuda or cuda:N; by default the first GPU, or the CPU if there is none"
 
     options = parsed(Test, arguments, "classify test")
     if not options.models:
         raise InputError("name at least one classifier; usage: rayscribe classify test MODEL... --data data.parquet")
-    from rayscribe.classifiers.scores import score_classifiers
+    from rayscribe.classifiers.scores import score_classifiers, study_logits
     from rayscribe.data.manifest import read_manifest
+    from rayscribe.models.device import chosen_device
     from rayscribe.pages.classifier_plots import write_curves
     from rayscribe.pages.classifier_table import score_table
     from rayscribe.settings import need
@@ -116,8 +123,12 @@ def _test(arguments: list[str]) -> None:
         split=options.split,
         labels=options.labels,
         resamples=options.resamples,
-        features=options.features,
-        progress=_bar("classifying"),
+        infer=partial(
+            study_logits,
+            features=options.features,
+            device=chosen_device(options.device),
+            progress=_BAR,
+        ),
     )
     print(score_table(result))
     if options.json is not None:
@@ -143,15 +154,15 @@ def _tune(arguments: list[str]) -> None:
         config: Annotated[ClassifyConfig, tyro.conf.arg(name="")] = CLASSIFIERS[recipe](),  # noqa: B008  # frozen
         features: Path | None = None,
     ) -> None:
-        """Searches for hyper-parameters by the validation score; run it again, and it goes on.
+        """Searches for the hyper-parameters with the best validation score. Run it again to continue.
 
         Args:
             data: the manifest
-            run: the search's folder: study.db (SQLite, Optuna's), trial-0, trial-1, ...
-            trials: how many to run in all
-            space: what is searched
-            config: where the rest comes from
-            features: folder of the feature cache of frozen backbones; the user's cache folder when empty
+            run: the folder of the search: study.db (Optuna's SQLite file), trial-0, trial-1, ...
+            trials: the total number of trials
+            space: the values to search
+            config: all other settings
+            features: the folder that caches the features of frozen backbones; by default in the user's cache folder
         """
         from rayscribe.classifiers.tune import search
 
@@ -170,6 +181,7 @@ def _predict(arguments: list[str]) -> None:
         json: bool = False,
         heatmap: Path | None = None,
         finding: str | None = None,
+        device: str | None = None,
     ) -> None:
         """Prints the probability of every finding for one study of one or more images.
 
@@ -177,15 +189,17 @@ def _predict(arguments: list[str]) -> None:
             images: PNG, JPEG or DICOM files of one study
             model: the classifier's folder
             json: print JSON
-            heatmap: write the first image there with the evidence for --finding (Grad-CAM) drawn in; PNG
-            finding: whose heat map; the likeliest when empty
+            heatmap: write the first image to this PNG, with the evidence for --finding drawn over it (Grad-CAM)
+            finding: the finding to draw; by default the most probable
+            device: cpu, cuda or cuda:N; by default the first GPU, or the CPU if there is none
         """
         if not images:
             raise InputError("name at least one image; usage: rayscribe classify predict IMAGE... --model DIR")
         from rayscribe.classifiers.folder import load_classifier
         from rayscribe.classifiers.predict import classified, write_heatmap
+        from rayscribe.models.device import chosen_device
 
-        trained = load_classifier(model)
+        trained = load_classifier(model, chosen_device(device))
         found = classified(trained, images)
         for warning in found.warnings:
             print(f"warning: {warning}", file=sys.stderr)
@@ -203,23 +217,33 @@ def _predict(arguments: list[str]) -> None:
 
 
 def _label(arguments: list[str]) -> None:
-    def label(model: Path, data: Path, out: Path, split: str = "test", features: Path | None = None) -> None:
-        """Writes which findings are called present, as a table that `generate --states` and `evaluate` read.
+    def label(
+        model: Path,
+        data: Path,
+        out: Path,
+        split: str = "test",
+        features: Path | None = None,
+        device: str | None = None,
+    ) -> None:
+        """Writes a table of the findings that the classifier calls present, for `generate --states` and `evaluate`.
 
         Args:
             model: the classifier's folder
             data: the manifest
-            out: the table, CSV: the 14 observations, those that the classifier does not know blank
+            out: the table to write (CSV): the 14 observations; those that the classifier does not know stay blank
             split: train, val or test
-            features: folder of the feature cache of frozen backbones; the user's cache folder when empty
+            features: the folder that caches the features of frozen backbones; by default in the user's cache folder
+            device: cpu, cuda or cuda:N; by default the first GPU, or the CPU if there is none
         """
         from rayscribe.classifiers.cohort import as_in_training
         from rayscribe.classifiers.folder import load_classifier
         from rayscribe.classifiers.scores import study_logits, write_findings
         from rayscribe.data.manifest import read_manifest
+        from rayscribe.models.device import chosen_device
         from rayscribe.provenance import check_unseen, note_test
 
-        trained, manifest = load_classifier(model), read_manifest(data)
+        where = chosen_device(device)
+        trained, manifest = load_classifier(model, where), read_manifest(data)
         if split != "train":
             check_unseen(model, manifest.split(split), split)
         if split == "test":
@@ -228,18 +252,12 @@ def _label(arguments: list[str]) -> None:
         if others:
             views = trained.config.cohort.views
             print(f"warning: {others} studies have no {views} image, which the model learned from", file=sys.stderr)
-        logits_RL = study_logits(trained, studies, features=features, progress=_bar("classifying"))
+        logits_RL = study_logits(trained, studies, features=features, device=where, progress=_BAR)
         for name in write_findings(out, trained, studies, logits_RL):
             print(f"note: {name} is none of the 14 observations and not in the table", file=sys.stderr)
         print(f"wrote {out}: {len(studies)} studies. {DISCLAIMER}")
 
     parsed(label, arguments, "classify label")
-
-
-def _bar(what: str) -> Callable[[Any], Any]:
-    from tqdm import tqdm
-
-    return lambda things: tqdm(list(things) if isinstance(things, Sequence) else things, desc=what, unit="batch")
 
 
 def _write_json(path: Path, result: dict[str, Any]) -> None:

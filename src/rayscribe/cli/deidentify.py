@@ -9,9 +9,10 @@ from pathlib import Path
 
 from rayscribe.cli.arguments import parsed
 from rayscribe.errors import InputError
+from rayscribe.progress import progress_bar
 
 _SHORTEST_KEY = 16
-_BURNT_IN = "Text that is burnt into the picture is NOT removed: look at every image before you pass it on."
+_BURNT_IN = "Text that is burned into the pixels is NOT removed: check every image before you share it."
 
 
 def deidentify(arguments: list[str]) -> None:
@@ -23,16 +24,16 @@ def deidentify(arguments: list[str]) -> None:
         key: Path | None = None,
         accept_burnt_in: bool = False,
     ) -> None:
-        """De-identified copies of DICOM images (PS3.15, Basic Application Level Confidentiality Profile).
+        """Writes de-identified copies of DICOM images (PS3.15, Basic Application Level Confidentiality Profile).
 
-        Private attributes, names, dates and free text go; UIDs and patient ids are replaced, the same by the same.
-        Burnt-in text is not removed.
+        Removes private attributes, names, dates and free text, and replaces UIDs and patient ids consistently.
+        Does not remove text that is burned into the pixels.
 
         Args:
             inputs: DICOM files, or folders of them
-            out: the folder of the copies, which are named by their new UIDs; nothing is overwritten
-            key: file of at least 16 secret bytes: the same key gives the same UIDs and ids; random and forgotten when empty
-            accept_burnt_in: also copy files that say that text is burnt into their picture; it stays there
+            out: the folder for the copies, which are named by their new UIDs; existing files are never overwritten
+            key: a file of at least 16 secret bytes; the same key gives the same UIDs and ids. By default random, and not kept
+            accept_burnt_in: also copy files that declare burned-in text; the text stays
         """
         _deidentify(inputs, out, key, accept_burnt_in)
 
@@ -40,8 +41,6 @@ def deidentify(arguments: list[str]) -> None:
 
 
 def _deidentify(inputs: tuple[Path, ...], out: Path, key: Path | None, burnt_in: bool) -> None:
-    from tqdm import tqdm
-
     from rayscribe.data.dicom_deidentify import deidentified, dicom_files
     from rayscribe.data.dicom_profile import Pseudonyms, profile_actions
 
@@ -53,7 +52,7 @@ def _deidentify(inputs: tuple[Path, ...], out: Path, key: Path | None, burnt_in:
     if not found.files:
         raise InputError("no DICOM file among the inputs; name files, or a folder that holds some")
     faults: list[str] = []
-    for path in tqdm(found.files, desc="de-identifying", unit="file"):
+    for path in progress_bar(found.files, desc="de-identifying", unit="file"):
         try:
             deidentified(path, out, Pseudonyms(secret), burnt_in=burnt_in)
         except InputError as error:

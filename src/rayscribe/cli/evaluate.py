@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from rayscribe.cli.arguments import RuleReading, chosen_labeler, parsed
 from rayscribe.errors import InputError
 from rayscribe.files import write_text
+from rayscribe.progress import Meter, progress_bar
 
 if TYPE_CHECKING:
     from rayscribe.data.manifest import Manifest
@@ -35,33 +36,33 @@ def evaluate_verb(arguments: list[str]) -> None:
         "train, val or test"
         protocol: Annotated[Protocol, tyro.conf.arg(name="")] = field(default_factory=Protocol)
         json: Path | None = None
-        "write the scores there"
+        "write the scores to this file"
         html: Path | None = None
-        "write a page there"
+        "write the scores to this page"
         plots: Path | None = None
-        "write the page's drawings into this folder, as SVG and PNG"
+        "write the page's plots to this folder, as SVG and PNG"
         reading: RuleReading = "plain"
-        "plain, or chexpert: the built-in rules with the CheXpert labeler's misreadings, for numbers made with its output"
+        "plain, or chexpert: misread as the CheXpert labeler does, to compare with numbers made from its output"
         chexbert: Path | None = None
         "label with this CheXbert checkpoint instead of the built-in rules"
         bert: Path | None = None
-        "folder of bert-base-uncased's config and vocabulary, which CheXbert needs"
+        "the folder with the config and vocabulary of bert-base-uncased, which CheXbert needs"
         predicted_labels: Path | None = None
-        "a table of labels of the predictions, made elsewhere"
+        "a table of the predictions' labels, made elsewhere"
         reference_labels: Path | None = None
-        "a table of labels of the references, made by the same labeler"
+        "a table of the references' labels, made by the same labeler"
         radgraph: Path | None = None
-        "folder of a RadGraph model on disk (radgraph or radgraph-xl); adds its F1"
+        "the folder of a RadGraph model (radgraph or radgraph-xl); adds its F1"
         predicted_graphs: Path | None = None
-        "RadGraph's JSON of the predictions by study id, made elsewhere"
+        "RadGraph's JSON for the predictions, by study id, made elsewhere"
         reference_graphs: Path | None = None
-        "the same of the references"
+        "the same for the references"
         sentences: Path | None = None
-        "folder of a sentence-transformers model on disk, or `installed` for the package with all-MiniLM-L6-v2; adds the cosine"
+        "the folder of a sentence-transformers model, or `installed` for the packaged all-MiniLM-L6-v2; adds its cosine"
         template_findings: Path | None = None
-        "a classifier's findings (`rayscribe classify label`), for a floor that fills them into stock sentences"
+        "a classifier's findings (from `rayscribe classify label`), for a floor that puts them into stock sentences"
         image_floors: bool = True
-        "read the images for the floors that need them"
+        "compute the floors that need the images"
 
     _evaluate(parsed(Evaluate, arguments, "evaluate"))
 
@@ -122,16 +123,17 @@ def _scorers(options: Any) -> "Scorers":
 
 def _scored(options: Any, manifest: "Manifest", scorers: "Scorers") -> dict[str, Any]:
     """The scores, with a bar that shows the stage."""
-    from tqdm import tqdm
-
     from rayscribe.api import evaluate
     from rayscribe.evaluation.evaluate import STAGES
 
-    with tqdm(total=STAGES, unit="stage") as bar:
+    name = "scoring"
+    with Meter(desc=name, unit="stage", total=STAGES) as meter:
 
-        def stage(name: str) -> None:
-            bar.set_description(name)
-            bar.update()
+        def stage(begun: str) -> None:
+            nonlocal name
+            name = begun
+            meter.describe(name)
+            meter.update()
 
         return evaluate(
             options.predictions,
@@ -140,7 +142,7 @@ def _scored(options: Any, manifest: "Manifest", scorers: "Scorers") -> dict[str,
             protocol=options.protocol,
             scorers=scorers,
             stage=stage,
-            progress=lambda things: tqdm(things, leave=False),
+            progress=lambda things: progress_bar(things, desc=name, unit="step", leave=False),
         )
 
 
@@ -166,11 +168,11 @@ def compare_verb(arguments: list[str]) -> None:
         """Puts score files of one protocol into one table, with tests.
 
         Args:
-            scores: score files, or name=one.json,two.json,three.json for the seeds of one system; the tests are
-                against the first; files of different protocols are refused
-            html: write a page there
-            latex: write a table there
-            json: write everything there
+            scores: score files, or name=one.json,two.json,three.json for the seeds of one system; every system is tested
+                against the first, and files of different protocols are refused
+            html: write the table to this page
+            latex: write the table to this file
+            json: write everything to this file
         """
         _compare(scores, html, latex, json)
 

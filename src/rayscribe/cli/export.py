@@ -28,12 +28,12 @@ def _export_model(arguments: list[str]) -> None:
     import tyro
 
     def copied(model: tyro.conf.Positional[Path], out: Path, terms_allow_it: bool = False) -> None:
-        """Copies a model for others: without logs, training states and local paths.
+        """Copies a model folder to share it, without logs, training states and local paths.
 
         Args:
             model: a model folder of any kind
             out: the folder to write
-            terms_allow_it: the model learned from restricted data, and their terms allow that it is passed on
+            terms_allow_it: confirm that the terms of its restricted training data allow you to share the model
         """
         from rayscribe.release import export_model
 
@@ -47,12 +47,12 @@ def _export_draft(kind: str, arguments: list[str]) -> None:
     import tyro
 
     def written(draft: tyro.conf.Positional[Path], out: Path, images: tuple[Path, ...] = ()) -> None:
-        """Writes a draft in another format; its status is preliminary in all of them.
+        """Converts a draft to another format; its status is preliminary in all of them.
 
         Args:
-            draft: the draft of `rayscribe predict --out`
+            draft: the draft that `rayscribe predict --out` wrote
             out: the file to write
-            images: the study's DICOM files; needed for sr and dicom-pdf, for fhir where it should name study and patient
+            images: the study's DICOM files; required for sr and dicom-pdf, and for fhir to name study and patient
         """
         from rayscribe.files import whole_file
         from rayscribe.reports.document import read_document

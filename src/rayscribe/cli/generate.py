@@ -7,11 +7,13 @@ import json
 import sys
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from rayscribe.cli.arguments import parsed
 from rayscribe.errors import DISCLAIMER, InputError
+from rayscribe.progress import progress_bar
 
 if TYPE_CHECKING:
     from rayscribe.drafts import Draft
@@ -25,34 +27,34 @@ def generate_verb(arguments: list[str]) -> None:
 
     @dataclass(frozen=True, kw_only=True)
     class Generate:
-        """Writes reports for a split, one JSON line a study; can be interrupted."""
+        """Writes a report for every study of a split, one JSON line each. An interrupted run continues where it stopped."""
 
         model: Path
         "the model folder"
         data: Path
         "the manifest"
         out: Path
-        "the predictions file"
+        "the predictions file to write (JSONL)"
         split: str = "test"
         "train, val or test"
         decoding: DecodingConfig = field(default_factory=DecodingConfig)
         preset: Preset | None = None
-        "greedy, or koehler (their sampling with Llama-3.2-Vision), instead of --decoding"
+        "greedy, or koehler (Koehler et al.'s sampling for Llama-3.2-Vision), instead of --decoding"
         features: Path | None = None
-        "folder of the feature cache of frozen backbones; the user's cache folder when empty"
+        "the folder that caches the features of frozen backbones; by default in the user's cache folder"
         states: Path | None = None
-        "a table of findings (`rayscribe classify label`) for models that read findings before they write"
+        "a table of findings (from `rayscribe classify label`), for models that read findings before they write"
         base: str | None = None
-        "vision LLMs: where the base model lies now, if it was moved"
+        "vision LLMs: where the base model is now, if it was moved"
         download: bool = False
-        "vision LLMs: fetch the base model from the Hugging Face hub when it is not on this disk"
+        "vision LLMs: download the base model from the Hugging Face hub if it is not on this disk"
+        device: str | None = None
+        "cpu, cuda or cuda:N; by default the first GPU, or the CPU if there is none"
 
     _generate(parsed(Generate, arguments, "generate"))
 
 
 def _generate(options: Any) -> None:
-    from tqdm import tqdm
-
     from rayscribe.api import open_reporter
     from rayscribe.evaluation.protocol import Protocol
     from rayscribe.inference.split import SplitJob, write_predictions
@@ -66,8 +68,8 @@ def _generate(options: Any) -> None:
         features=options.features,
         states=options.states,
     )
-    writer = open_reporter(options.model, base=options.base, download=options.download)
-    written = write_predictions(writer, job, progress=lambda starts: tqdm(starts, desc="generating", unit="batch"))
+    writer = open_reporter(options.model, base=options.base, download=options.download, device=options.device)
+    written = write_predictions(writer, job, progress=partial(progress_bar, desc="generating", unit="batch"))
     print(f"{written.reports} reports in {options.out}. {DISCLAIMER}")
     usual = {"section": Protocol().section, "cleaning": Protocol().cleaning}
     flags = "".join(f" --{name} {value}" for name, value in written.protocol.items() if value != usual[name])
@@ -81,27 +83,31 @@ def predict_verb(arguments: list[str]) -> None:
 
     @dataclass(frozen=True, kw_only=True)
     class Predict:
-        """Prints a draft report for one study of one or more images."""
+        """Drafts a report for one study of one or more images."""
 
         images: tyro.conf.Positional[tuple[Path, ...]]
         "PNG, JPEG or DICOM files of one study"
         model: Path = Path("demo/run")
         "the model folder; the default is what `rayscribe demo` trained"
+        raw: bool = False
+        "print the words as the model wrote them, not as sentences"
         json: bool = False
         "print JSON"
         out: Path | None = None
-        "write the draft to this file (JSON), which `rayscribe export` reads"
+        "also write the draft to this file (JSON), for `rayscribe export`"
         best: int = 1
-        "how many alternatives to print, best first"
+        "print this many alternatives, best first"
         classifier: Path | None = None
-        "the folder of a classifier whose findings are read before the report is written, by models that do so"
+        "the folder of a classifier, for models that read its findings before they write"
         base: str | None = None
-        "vision LLMs: where the base model lies now, if it was moved"
+        "vision LLMs: where the base model is now, if it was moved"
         download: bool = False
-        "vision LLMs: fetch the base model from the Hugging Face hub when it is not on this disk"
+        "vision LLMs: download the base model from the Hugging Face hub if it is not on this disk"
+        device: str | None = None
+        "cpu, cuda or cuda:N; by default the first GPU, or the CPU if there is none"
         decoding: DecodingConfig = field(default_factory=DecodingConfig)
         preset: Preset | None = None
-        "greedy, or koehler (their sampling with Llama-3.2-Vision), instead of --decoding"
+        "greedy, or koehler (Koehler et al.'s sampling for Llama-3.2-Vision), instead of --decoding"
 
     options = parsed(Predict, arguments, "predict")
     if not options.images:
@@ -116,35 +122,51 @@ def _predict(options: Any) -> None:
     if options.classifier is not None:
         from rayscribe.classifiers.folder import load_classifier
         from rayscribe.classifiers.predict import classified
+        from rayscribe.models.device import chosen_device
 
-        states = classified(load_classifier(options.classifier), options.images).states()
-    writer = open_reporter(options.model, base=options.base, download=options.download)
+        trained = load_classifier(options.classifier, chosen_device(options.device))
+        states = classified(trained, options.images).states()
+    writer = open_reporter(options.model, base=options.base, download=options.download, device=options.device)
     study = writer.read(options.images, states=states)
     (draft,) = writer.draft([study], _decoding(options.decoding, options.preset), best=options.best)
-    if options.out is not None:
-        _write_draft(draft, options.model, options.images, options.out)
-        print(f"wrote {options.out}. {DISCLAIMER}")
-    elif options.json:
+    if options.json:
         print(json.dumps(_answer(draft, options), indent=2, ensure_ascii=False))
     else:
-        for warning in draft.warnings:
-            print(f"warning: {warning}", file=sys.stderr)
-        print("\n".join(draft.reports))
-        if told := [f"{name} {state}" for name, state in draft.diagnosis.items() if state != "not mentioned"]:
-            print(f"\nread before it was written: {', '.join(told)}")
-        print(f"\n{DISCLAIMER}")
+        _print_draft(draft, options)
+    if options.out is not None:
+        _write_draft(draft, options.model, options.images, options.out)
+        print(f"wrote {options.out}", file=sys.stderr if options.json else sys.stdout)  # JSON stays JSON
+
+
+def _print_draft(draft: "Draft", options: Any) -> None:
+    for warning in draft.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    texts = _texts(draft, options)
+    print("\n".join(texts if len(texts) == 1 else [f"{place}. {text}" for place, text in enumerate(texts, start=1)]))
+    if told := [f"{name} {state}" for name, state in draft.diagnosis.items() if state != "not mentioned"]:
+        print(f"\nThe model wrote this from the findings: {', '.join(told)}")
+    print(f"\n{DISCLAIMER}")
 
 
 def _answer(draft: "Draft", options: Any) -> dict[str, Any]:
     """What `--json` prints."""
-    answer: dict[str, Any] = {"report": draft.reports[0], "model": str(options.model), "disclaimer": DISCLAIMER}
+    first, *others = _texts(draft, options)
+    answer: dict[str, Any] = {"report": first, "raw": draft.reports[0]}
+    answer |= {"model": str(options.model), "disclaimer": DISCLAIMER}
     if draft.diagnosis:
         answer["diagnosis"] = draft.diagnosis
     if draft.warnings:
         answer["warnings"] = draft.warnings
     if options.best > 1:
-        answer["alternatives"] = draft.reports[1:]
+        answer["alternatives"] = others
     return answer
+
+
+def _texts(draft: "Draft", options: Any) -> list[str]:
+    """The n-best as sentences, or with `--raw` as the model wrote them."""
+    from rayscribe.reports.drafting import readable_report
+
+    return draft.reports if options.raw else [readable_report(report) for report in draft.reports]
 
 
 def _write_draft(draft: "Draft", model: Path, images: tuple[Path, ...], out: Path) -> None:
@@ -165,5 +187,5 @@ def _decoding(given: Any, preset: Preset | None) -> Any:
     if preset is None:
         return given
     if given != DecodingConfig(seed=given.seed):
-        raise InputError(f"--preset {preset} takes the place of --decoding; give one of them (and --decoding.seed)")
+        raise InputError(f"--preset {preset} replaces --decoding; give one of them (--decoding.seed goes with both)")
     return replace(PRESETS[preset], seed=given.seed)

@@ -4,12 +4,14 @@ Annotations are evaluated here (no postponed ones), because tyro reads them from
 """
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rayscribe.cli.arguments import RuleReading, chosen_labeler, parsed
 from rayscribe.errors import DISCLAIMER, InputError
 from rayscribe.files import write_text
+from rayscribe.progress import progress_bar
 
 
 def label(arguments: list[str]) -> None:
@@ -24,16 +26,16 @@ def label(arguments: list[str]) -> None:
         chexbert: Path | None = None,
         bert: Path | None = None,
     ) -> None:
-        """Labels reports: 1 positive, 0 negative, -1 uncertain, blank not mentioned.
+        """Labels reports with the 14 CheXpert observations: 1 positive, 0 negative, -1 uncertain, blank not mentioned.
 
         Args:
-            table: CSV, TSV, JSONL or Parquet with a text column; a manifest too
-            out: the table of labels to write; the other columns are kept, the texts are not
-            column: the column of the text; several are read one after the other
-            reading: chexpert: as the CheXpert labeler answers, also where it misreads; plain: as a radiologist reads
-            evidence: write every mention there, one JSON line a report: words, place, side, cue (holds report text)
+            table: a table with a text column (CSV, TSV, JSONL or Parquet); a manifest works too
+            out: the table of labels to write; it keeps the other columns and drops the text
+            column: the column that holds the text; several are joined
+            reading: chexpert: reproduce the CheXpert labeler, misreadings included; plain: read as a radiologist would
+            evidence: write every mention to this file, one JSON line per report: words, place, side, cue (contains report text)
             chexbert: label with this CheXbert checkpoint instead of the built-in rules
-            bert: folder of bert-base-uncased's config and vocabulary, which CheXbert needs
+            bert: the folder with the config and vocabulary of bert-base-uncased, which CheXbert needs
         """
         _label(table, out, column, evidence, chosen_labeler(chexbert, bert, reading), rules=chexbert is None)
 
@@ -46,7 +48,6 @@ def _label(
     from dataclasses import asdict
 
     import numpy as np
-    from tqdm import tqdm
 
     from rayscribe.data.label_tables import write_labels
     from rayscribe.data.table import is_short, read_rows, text_of
@@ -69,7 +70,7 @@ def _label(
     reports = ["\n".join(text_of(row, name) for name in columns).strip() for row in rows]
     blocks = range(0, len(reports), 1000)
     labels = np.concatenate(
-        [labeler.label(reports[at : at + 1000]) for at in tqdm(blocks, desc="labelling", unit="block")]
+        [labeler.label(reports[at : at + 1000]) for at in progress_bar(blocks, desc="labelling", unit="block")]
     )
     write_labels(out, [{key: row[key] for key in row if key not in columns} for row in rows], labels)
     print(f"{len(reports)} reports, labelled by {labeler.name}: {out}. {DISCLAIMER}")
@@ -93,15 +94,15 @@ def audit_verb(arguments: list[str]) -> None:
         read_images: bool = True,
         seed: int = 0,
     ) -> None:
-        """Checks a split: copies, label shift, patients, sections, views, images.
+        """Checks a split for copies, label shift, shared patients, missing sections and views, and broken images.
 
         Args:
             data: the manifest
-            json: write what was found there
-            html: write a page there
-            resplit: write a split without copies across splits and with equal label shares there (a table of id and split)
-            read_images: decode every image
-            seed: of the new split
+            json: write the results to this file
+            html: write the results to this page
+            resplit: write a new split to this table, with no copies across splits and equal label shares
+            read_images: decode every image, to find the broken ones
+            seed: random seed of the new split
         """
         _audit(data, json, html, resplit, read_images, seed)
 
@@ -111,8 +112,6 @@ def audit_verb(arguments: list[str]) -> None:
 def _audit(
     data: Path, target: Path | None, page: Path | None, resplit: Path | None, read_images: bool, seed: int
 ) -> None:
-    from tqdm import tqdm
-
     from rayscribe.data.audit import audit
     from rayscribe.data.manifest import read_manifest
     from rayscribe.data.resplit import stratified_split, write_split
@@ -125,7 +124,7 @@ def _audit(
         manifest,
         RuleLabeler(),
         read_images=read_images,
-        progress=lambda inspections: tqdm(inspections, total=total, desc="reading images", unit="image"),
+        progress=partial(progress_bar, total=total, desc="reading images", unit="image"),
     )
     print(audit_text(result))
     if target is not None:
@@ -145,7 +144,7 @@ def info(arguments: list[str]) -> None:
     import tyro
 
     def described(path: tyro.conf.Positional[Path | None] = None) -> None:
-        """What a manifest or a model folder holds; without a path, versions and folders.
+        """Describes a manifest or a model folder; without a path, the installed versions.
 
         Args:
             path: a manifest (.parquet) or a model folder

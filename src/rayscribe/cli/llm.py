@@ -41,15 +41,20 @@ def _train(arguments: list[str]) -> None:
         config: Annotated[LlmConfig, tyro.conf.arg(name="")] = LLM_RECIPES[recipe](),  # noqa: B008  # frozen
         resume: bool = False,
         download: bool = False,
+        device: str | None = None,
     ) -> None:
-        """Tunes a vision LLM's adapters; the run folder is then a model folder.
+        """Tunes the adapters of a vision LLM. The run folder becomes a model folder.
 
         Args:
-            data: the manifest of `rayscribe prepare`
-            run: the run's folder; never overwritten
-            resume: go on with an interrupted run, with the same settings
-            download: fetch the base model from the Hugging Face hub when it is not on this disk
+            data: the manifest that `rayscribe prepare` wrote
+            run: the folder of the run; never overwritten
+            resume: continue an interrupted run, with the same settings
+            download: download the base model from the Hugging Face hub if it is not on this disk
+            device: cpu, cuda or cuda:N; by default the first GPU, or the CPU if there is none
         """
+        from rayscribe.models.device import show_only
+
+        show_only(device)
         from rayscribe.vision_llm.training import train_llm
 
         train_llm(config, data, run, resume=resume, download=download)
@@ -71,11 +76,11 @@ def _wrap(arguments: list[str]) -> None:
         config: Annotated[LlmConfig, tyro.conf.arg(name="")] = LLM_RECIPES[recipe](),  # noqa: B008  # frozen
         download: bool = False,
     ) -> None:
-        """Makes a model folder of a base model as it comes, to compare with a tuned one; nothing is trained or copied.
+        """Makes a model folder from an untuned base model, to compare with a tuned one. Trains and copies nothing.
 
         Args:
             out: the folder to write
-            download: fetch the base model from the Hugging Face hub when it is not on this disk
+            download: download the base model from the Hugging Face hub if it is not on this disk
         """
         from rayscribe.vision_llm.folder import wrap_base
 
@@ -89,14 +94,14 @@ def _compose(arguments: list[str]) -> None:
     from rayscribe.config import BackboneConfig
 
     def compose(language: Path, out: Path, backbone: BackboneConfig, size: int = 224, seed: int = 0) -> None:
-        """Puts an image encoder before a language model on disk: a LLaVA whose projector has yet to learn.
+        """Joins an image encoder and a language model on disk to a LLaVA whose projector is untrained.
 
         Args:
-            language: the folder of an instruct model that knows ChatML (SmolLM2, Qwen)
+            language: the folder of an instruction-tuned model that uses ChatML (SmolLM2, Qwen)
             out: the folder to write
             backbone: the image encoder; it stays frozen
-            size: pixels along each side of what it sees
-            seed: of the projector's first weights
+            size: side of its input image in pixels
+            seed: random seed of the projector's initial weights
         """
         from rayscribe.vision_llm.tower import compose as composed
 
@@ -115,13 +120,13 @@ def _merge(arguments: list[str]) -> None:
         base: str | None = None,
         dtype: Literal["bfloat16", "float32"] = "bfloat16",
     ) -> None:
-        """Writes base and adapters as one plain transformers folder, which needs nothing else.
+        """Merges base model and adapters into one self-contained transformers folder.
 
         Args:
             model: the folder that `llm train` wrote
             out: the folder to write
-            base: where the base model lies now, if it was moved
-            dtype: of the merged weights
+            base: where the base model is now, if it was moved
+            dtype: data type of the merged weights
         """
         from rayscribe.vision_llm.folder import merge as merged
 
@@ -140,10 +145,10 @@ def _plan(arguments: list[str]) -> None:
         lora: LoraSettings = LoraSettings(),  # noqa: B008  # frozen
         work: Workload = Workload(),  # noqa: B008  # frozen
     ) -> None:
-        """Prints what tuning a model takes in memory and time, computed from its configuration; nothing is loaded.
+        """Estimates from its configuration how much memory and time it takes to tune a model. Loads no weights.
 
         Args:
-            base: a folder with the model's config.json; Llama-3.2-11B-Vision when empty
+            base: a folder with the model's config.json; by default Llama-3.2-11B-Vision
             lora: the adapters
             work: batch, tokens and steps
         """
@@ -167,16 +172,21 @@ def _reward(arguments: list[str]) -> None:
         config: Annotated[RewardTrainConfig, tyro.conf.arg(name="")] = RewardTrainConfig(),  # noqa: B008  # frozen
         base: str | None = None,
         resume: bool = False,
+        device: str | None = None,
     ) -> None:
-        """Goes on training a tuned model's adapters by reward (GRPO, through trl); the run folder is then a model folder.
+        """Trains a tuned model's adapters further, by reward (GRPO, with trl). The run folder becomes a model folder.
 
         Args:
             model: the folder that `llm train` wrote
-            data: the manifest of `rayscribe prepare`
-            run: the run's folder; never overwritten
-            base: where the base model lies now, if it was moved
-            resume: go on with an interrupted run, with the same settings
+            data: the manifest that `rayscribe prepare` wrote
+            run: the folder of the run; never overwritten
+            base: where the base model is now, if it was moved
+            resume: continue an interrupted run, with the same settings
+            device: cpu, cuda or cuda:N; by default the first GPU, or the CPU if there is none
         """
+        from rayscribe.models.device import show_only
+
+        show_only(device)
         from rayscribe.vision_llm.reward_training import train_reward
 
         train_reward(model, config, data, run, base=base, resume=resume)

@@ -5,11 +5,13 @@ Annotations are evaluated here (no postponed ones), because tyro reads them from
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 from rayscribe.cli.arguments import choice, parsed
 from rayscribe.cli.checked_manifest import resplit, write_checked
+from rayscribe.progress import progress_bar
 from rayscribe.provenance import RESTRICTED
 
 
@@ -36,14 +38,14 @@ def _iu_xray(arguments: list[str]) -> None:
         splits: Path | None = None,
         leave_out_faulty: bool = False,
     ) -> None:
-        """IU X-Ray in R2Gen's, Kaggle's or Open-i's layout.
+        """Reads IU X-Ray in the layout of R2Gen, Kaggle or Open-i.
 
         Args:
             root: the folder with the reports and images
             out: the manifest to write
             layout: which layout to read when the folder holds several
-            splits: a table of id and split that takes the place of the source's, such as `rayscribe audit --resplit` writes
-            leave_out_faulty: write the manifest although some input is broken
+            splits: a table of ids and splits that replaces the source's split, such as `rayscribe audit --resplit` writes
+            leave_out_faulty: write the manifest without the studies that are broken
         """
         studies = resplit(iu_xray.read_iu_xray(root, layout=layout), splits)
         about = {
@@ -70,7 +72,7 @@ def _table(arguments: list[str]) -> None:
 
     @dataclass(frozen=True, kw_only=True)
     class PrepareTable:
-        """Any table (CSV, TSV, JSONL, Parquet) with an id, image paths and a report."""
+        """Reads a table (CSV, TSV, JSONL or Parquet) of ids, image paths and reports."""
 
         file: tyro.conf.Positional[Path]
         "the table"
@@ -79,19 +81,19 @@ def _table(arguments: list[str]) -> None:
         columns: Columns = field(default_factory=Columns)
         "which column holds what"
         image_root: Path | None = None
-        "where relative image paths start; the table's folder when empty"
+        "the folder that relative image paths start from; by default the table's"
         terms: str = "not stated"
-        "what the licence of the data allows; goes into every model trained on it"
+        "what the licence of the data allows; recorded in every model trained on them"
         images_may_be_shown: bool = False
-        "the terms allow copies of the images, so pages may hold them"
+        "the terms allow copies of the images, so pages may include them"
         restricted: bool = False
-        "the data are under a use agreement: no text on pages, no export of models without your word"
+        "the data are under a use agreement: pages show no report text, and models are exported only with --terms-allow-it"
         splits: Path | None = None
-        "a table of id and split that takes the place of the source's, such as `rayscribe audit --resplit` writes"
+        "a table of ids and splits that replaces the source's split, such as `rayscribe audit --resplit` writes"
         without_reports: bool = False
-        "keep studies without a report, for classifiers; labels may be codes (--columns.problems)"
+        "keep studies that have no report, to train classifiers; their labels may be codes (--columns.problems)"
         leave_out_faulty: bool = False
-        "write the manifest although some input is broken"
+        "write the manifest without the studies that are broken"
 
     options = parsed(PrepareTable, arguments, "prepare table")
     needs_text = not options.without_reports
@@ -122,10 +124,10 @@ def _phantom(arguments: list[str]) -> None:
         out: Path,
         phantom: Annotated[PhantomConfig, tyro.conf.arg(name="")] = PhantomConfig(),  # noqa: B008  # frozen
     ) -> None:
-        """Draws chest X-rays with reports; the images go beside the manifest.
+        """Draws chest X-rays and writes their reports, into a folder beside the manifest.
 
         Args:
-            out: the manifest to write; the folder has its name without the suffix
+            out: the manifest to write; the folder takes its name, without the suffix
         """
         write_phantom_manifest(out, phantom)
 
@@ -136,13 +138,11 @@ def write_phantom_manifest(out: Path, phantom: Any) -> None:
     """Draws the phantom world beside `out` and writes its manifest."""
     from dataclasses import asdict
 
-    from tqdm import tqdm
-
     from rayscribe.data.iu_xray import read_iu_xray
     from rayscribe.data.phantom import write_phantom
 
     root = out.with_suffix("")
-    write_phantom(root, phantom, progress=lambda indices: tqdm(indices, desc="drawing", unit="study"))
+    write_phantom(root, phantom, progress=partial(progress_bar, desc="drawing", unit="study"))
     about = {
         "source": "phantom",
         "settings": asdict(phantom),

@@ -25,14 +25,14 @@ def from_mimic_cxr(
     splits: Path | None = None,
     leave_out_faulty: bool = False,
 ) -> None:
-    """MIMIC-CXR or MIMIC-CXR-JPG, or R2Gen's or PromptMRG's annotation of it.
+    """Reads MIMIC-CXR or MIMIC-CXR-JPG, or R2Gen's or PromptMRG's annotations of it.
 
     Args:
-        root: the folder with the tables, reports and images, or with several folders of them
-        out: the manifest to write; tables of labels go beside it
-        options: which images and texts
-        splits: a table of id and split that takes the place of the source's, such as `rayscribe audit --resplit` writes
-        leave_out_faulty: write the manifest although some input is broken
+        root: the folder that holds the tables, reports and images, directly or in subfolders
+        out: the manifest to write; label tables are written beside it
+        options: which images and texts to take
+        splits: a table of ids and splits that replaces the source's split, such as `rayscribe audit --resplit` writes
+        leave_out_faulty: write the manifest without the studies that are broken
     """
     cohort = read_mimic_cohort(root, options)
     for line in counted(cohort, options):

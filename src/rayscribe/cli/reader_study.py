@@ -33,21 +33,21 @@ def _make_form(arguments: list[str]) -> None:
         """Makes a blind study of two systems: a page for readers, and its key.
 
         Existing files are never overwritten.
-        `rayscribe reader-study score KEY VOTES...` counts what they voted.
+        `rayscribe reader-study score KEY VOTES...` counts the votes.
         """
 
         predictions: tyro.conf.Positional[tuple[Path, Path]]
-        "JSONL, CSV or JSON with ids and reports, one file a system; never for readers"
+        "one file of ids and reports per system (JSONL, CSV or JSON); keep them from the readers"
         data: Path
         "the manifest"
         out: Path
-        "the page to write, for readers"
+        "the page to write, for the readers"
         key: Path
-        "the key to write; never for readers"
+        "the key to write; keep it from the readers"
         worklist: Path | None = None
-        "write a CSV of numbers and study ids there; for readers, too, where the page holds no images"
+        "write a CSV of numbers and study ids to this file; give it to the readers if the page holds no images"
         names: tuple[str, str] | None = None
-        "the systems' names in the result; their files' names when empty. The page holds neither"
+        "names of the systems in the result; by default those of their files. The page shows neither"
         config: Annotated[ReaderStudyConfig, tyro.conf.arg(name="")] = field(default_factory=ReaderStudyConfig)
 
     _make(parsed(MakeStudy, arguments, "reader-study"))
@@ -135,12 +135,12 @@ def _score_form(arguments: list[str]) -> None:
         votes: tyro.conf.Positional[tuple[Path, ...]],
         json: Path | None = None,
     ) -> None:
-        """Un-blinds votes: counts, preference, sign test, agreement of the readers.
+        """Unblinds the votes: counts, preference, sign test, agreement between readers.
 
         Args:
             key: the key of the study
-            votes: what the readers exported from the page, JSON or CSV, one file a reader
-            json: write all of it there, with every vote un-blinded; holds study ids and comments
+            votes: the votes that the readers exported from the page, one JSON or CSV file per reader
+            json: write everything to this file, with every vote unblinded; contains study ids and comments
         """
         _score(key, votes, json)
 

@@ -16,18 +16,18 @@ def serve(arguments: list[str]) -> None:
     need_packages("serve", "fastapi", "uvicorn", "sqlalchemy", "prometheus_client", "multipart")
     from rayscribe.serve.start import start
 
-    start(config, notify=lambda address: print(f"{address}  (Ctrl-C ends it)\n{DISCLAIMER}", flush=True))
+    start(config, notify=lambda address: print(f"{address}  (Ctrl-C stops it)\n{DISCLAIMER}", flush=True))
 
 
 def api_key(arguments: list[str]) -> None:
     import tyro
 
     def add(name: tyro.conf.Positional[str], keys: Path) -> None:
-        """Makes an API key for `serve`. It is printed once; the file holds its hash.
+        """Makes an API key for `serve` and prints it once; the file keeps only its hash.
 
         Args:
-            name: whose key it is, as the file names it
-            keys: the file to write to, and to give to `serve --keys`
+            name: the owner of the key, as the file records it
+            keys: the file to add the key to; pass it to `serve --keys`
         """
         from rayscribe.serve.keys import add_key
 

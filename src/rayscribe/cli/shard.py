@@ -3,9 +3,11 @@
 Annotations are evaluated here (no postponed ones), because tyro reads them from functions inside functions.
 """
 
+from functools import partial
 from pathlib import Path
 
 from rayscribe.cli.arguments import parsed
+from rayscribe.progress import progress_bar
 
 
 def shard(arguments: list[str]) -> None:
@@ -16,18 +18,16 @@ def shard(arguments: list[str]) -> None:
     ) -> None:
         """Writes small copies of all images into tar files (WebDataset's layout), with a manifest that reads from them.
 
-        For large data on slow disks or file servers: OUT/data.parquet takes the place of DATA everywhere. An interrupted call
-        goes on where it stopped.
+        Use it for large data on slow disks or file servers, and pass OUT/data.parquet wherever you passed DATA. An interrupted
+        run continues where it stopped.
 
         Args:
             data: the manifest
             out: the folder to write
-            side: the shorter side of a copy in pixels; --images.resize of the training, so that crops are the same
-            studies_per_shard: how many studies a file holds
-            seed: of the order inside the splits
+            side: the shorter side of a copy in pixels; take the --images.resize of the training, so that crops stay the same
+            studies_per_shard: studies per file
+            seed: random seed of the order within each split
         """
-        from tqdm import tqdm
-
         from rayscribe.data.manifest import read_manifest
         from rayscribe.data.shard_writing import write_shards
 
@@ -37,7 +37,7 @@ def shard(arguments: list[str]) -> None:
             side=side,
             studies_per_shard=studies_per_shard,
             seed=seed,
-            progress=lambda parts: tqdm(parts, desc="writing", unit="shard"),
+            progress=partial(progress_bar, desc="writing", unit="shard"),
         )
         images = found.provenance.get("images", "all")
         print(f"wrote {out}: {len(found.studies)} studies, {images} images")

@@ -19,36 +19,36 @@ from rayscribe.errors import DISCLAIMER, InputError, need_packages
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Images of studies in, draft reports back: DICOM SR, preliminary, unverified."""
+    """Drafts reports for the studies of a PACS, and returns them as DICOM SR: preliminary, unverified."""
 
     spool: Path
-    "the folder of what is to be done; it holds images until their report is sent. One worker a spool"
+    "the folder of pending work; it holds images until their report is sent. One worker per spool"
     model: Path | None = None
     "the model folder"
     status: bool = False
-    "say what is in the spool, and end"
+    "print what is in the spool, and exit"
     send_to: str | None = None
-    "where reports go by C-STORE: AET@host:port"
+    "send reports here by C-STORE: AET@host:port"
     stow_url: str | None = None
-    "where reports go by STOW-RS instead: http://host:port/dicom-web"
+    "send reports here by STOW-RS instead: http://host:port/dicom-web"
     dicom_port: int = 11112
-    "where images come by C-STORE; 0 does not listen"
+    "the port that receives images by C-STORE; 0 turns it off"
     bind: str = "127.0.0.1"
-    "the address to listen at; the default is reached from this machine alone"
+    "the address to listen on; the default accepts connections from this machine only"
     ae_title: str = "RAYSCRIBE"
-    "of the worker; images sent to another title are refused"
+    "the worker's title; images sent to another one are refused"
     callers: tuple[str, ...] = ()
-    "AE titles that may send images; all when empty"
+    "AE titles that may send images; by default all"
     qido_url: str | None = None
-    "also ask this DICOMweb service for studies: http://host:port/dicom-web"
+    "also query this DICOMweb service for studies: http://host:port/dicom-web"
     poll: float = 30.0
-    "seconds between two questions"
+    "seconds between queries"
     days: int = 1
-    "ask for studies of today and of so many days before"
+    "query the studies of today and of this many days before"
     quiet: float = 5.0
-    "a study is whole when no image has come for so many seconds"
+    "a study is complete when no image has arrived for this many seconds"
     base: str | None = None
-    "vision LLMs: where the base model lies now, if it was moved"
+    "vision LLMs: where the base model is now, if it was moved"
 
 
 def worker(arguments: list[str]) -> None:
@@ -59,7 +59,7 @@ def worker(arguments: list[str]) -> None:
         print("\n".join(status_lines(settings.spool)))
         return
     if settings.model is None:
-        raise InputError("--model: name the folder of the model that drafts")
+        raise InputError("--model: name the folder of the model that drafts the reports")
     need_packages("clinical", "highdicom")
     need_packages("pacs", "pynetdicom", "dicomweb_client")
     _silence()
@@ -79,7 +79,7 @@ def _work(settings: Settings, model: Path) -> None:
     for title in settings.callers:
         check_title(title)
     if settings.dicom_port == 0 and settings.qido_url is None:
-        raise InputError("no images can come: give --dicom-port or --qido-url")
+        raise InputError("no way to receive images: give --dicom-port or --qido-url")
     fetcher = None
     if settings.qido_url is not None:
         fetcher = Fetcher(url=checked_url(settings.qido_url, "--qido-url"), days=settings.days)
@@ -113,7 +113,7 @@ def _work(settings: Settings, model: Path) -> None:
             )
             _say(f"listening at {settings.bind}:{settings.dicom_port} as {settings.ae_title}. {DISCLAIMER}")
         working.run(stop)
-    _say("ended; what is left in the spool is done after the next start")
+    _say("stopped; the next start continues with what is left in the spool")
 
 
 def _say(line: str) -> None:

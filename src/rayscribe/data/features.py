@@ -30,6 +30,7 @@ from torch import Tensor
 from rayscribe.config import ImageConfig
 from rayscribe.data.images import evaluation_square, read_checked_image
 from rayscribe.errors import InputError
+from rayscribe.files import naming
 from rayscribe.models.backbones import Backbone
 from rayscribe.progress import ProgressBar
 from rayscribe.study import Study
@@ -74,14 +75,15 @@ class FeatureCache:
         """Adds rows; the caller holds the lock."""
         assert features_INC.shape[1:] == self.shape and features_INC.dtype == np.float16
         position = len(self._checks)
-        with open(self.folder / "features.f16", "r+b" if position else "wb") as file:
+        rows, index = self.folder / "features.f16", self.folder / "rows.txt"
+        with naming(rows), open(rows, "r+b" if position else "wb") as file:
             file.truncate(position * self._row_bytes)
             file.seek(0, os.SEEK_END)
             file.write(np.ascontiguousarray(features_INC).tobytes())
             file.flush()
             os.fsync(file.fileno())
         checks = [zlib.crc32(row.tobytes()) for row in features_INC]
-        with open(self.folder / "rows.txt", "a") as file:
+        with naming(index), open(index, "a") as file:
             file.writelines(f"{sha256} {check}\n" for sha256, check in zip(sha256s, checks, strict=True))
         self._checks |= {s: (position + i, check) for i, (s, check) in enumerate(zip(sha256s, checks, strict=True))}
         self._rows = None
@@ -102,7 +104,8 @@ class FeatureCache:
         complete = content[: content.rfind("\n") + 1]  # a cut last line was never finished
         whole = data.stat().st_size // self._row_bytes if data.exists() else 0
         if repair and index.exists() and index.read_text() != complete:
-            index.write_text(complete)
+            with naming(index):
+                index.write_text(complete)
         for position, line in enumerate(complete.splitlines()[:whole]):
             sha256, check = line.split()
             self._checks[sha256] = (position, int(check))

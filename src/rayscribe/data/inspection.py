@@ -21,6 +21,7 @@ from typing import IO
 from rayscribe import __version__
 from rayscribe.data.images import looks_inverted, read_hashed_image
 from rayscribe.errors import InputError
+from rayscribe.files import naming
 
 PROCESSES_FROM = 10_000
 "Images from which on processes pay for their start; below, threads are faster (benchmarks/mimic_rehearsal.py)."
@@ -159,7 +160,7 @@ def _read_journal(path: Path) -> dict[str, _Entry]:
 def _written(entries: Iterator[_Entry], paths: Sequence[str], journal: Path, *, goes_on: bool) -> Iterator[_Entry]:
     """The same entries, each in the journal soon after it is there. Missing files are not noted: they may come."""
     journal.parent.mkdir(parents=True, exist_ok=True)
-    with open(journal, "a" if goes_on else "w", encoding="utf-8") as file:
+    with naming(journal), open(journal, "a" if goes_on else "w", encoding="utf-8") as file:
         file.write("\n" if goes_on else f"{_HEADER}\n")  # an empty line ends one that was cut
         for number, (path, entry) in enumerate(zip(paths, entries, strict=True), start=1):
             if not entry.inspection.missing:

@@ -28,6 +28,7 @@ from rayscribe.data.phantom_layouts import (
 from rayscribe.data.phantom_reports import write_indication, write_report
 from rayscribe.data.phantom_truth import Patient, PhantomConfig, PhantomStudy, Truth, drawn_findings
 from rayscribe.errors import InputError
+from rayscribe.files import naming
 
 
 def draw_study(index: int, config: PhantomConfig) -> PhantomStudy:
@@ -102,8 +103,9 @@ def _told_study(index: int, config: PhantomConfig) -> PhantomStudy:
 def _write_film(path: Path, film: NDArray[np.uint8]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    Image.fromarray(film).save(temporary, format="PNG", compress_level=1)  # noise hardly compresses
-    os.replace(temporary, path)
+    with naming(path, instead_of=temporary):
+        Image.fromarray(film).save(temporary, format="PNG", compress_level=1)  # noise hardly compresses
+        os.replace(temporary, path)
 
 
 def _normal(rng: np.random.Generator, mean: float, deviation: float) -> float:

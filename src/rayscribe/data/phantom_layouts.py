@@ -5,13 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from rayscribe.data.phantom_truth import PhantomConfig, PhantomStudy, Truth
+from rayscribe.files import whole_file
 from rayscribe.labels import OBSERVATIONS
 
 
@@ -111,7 +111,5 @@ def _csv(rows: Iterable[Iterable[str]]) -> str:
 
 
 def replace_text(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8", newline="")
-    os.replace(temporary, path)
+    with whole_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="")

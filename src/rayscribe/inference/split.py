@@ -16,7 +16,7 @@ from rayscribe.data.conditions import given_states
 from rayscribe.data.manifest import Manifest, read_manifest
 from rayscribe.drafts import DecodingConfig
 from rayscribe.errors import DISCLAIMER, InputError
-from rayscribe.files import sha256_of, write_text
+from rayscribe.files import naming, sha256_of, write_text
 from rayscribe.inference.reporter import BATCH
 from rayscribe.inference.writer import Writer
 from rayscribe.models.folder import weights_sha256
@@ -70,7 +70,7 @@ def write_predictions(writer: Writer, job: SplitJob, *, progress: ProgressBar = 
         reporter = writer.reporter(studies[done:], states=given, features=job.features)
         if job.split == "test":
             note_test(job.model, {"out": job.out.name} | about)
-        with open(job.out, "a", encoding="utf-8") as file:
+        with naming(job.out), open(job.out, "a", encoding="utf-8") as file:
             for start in progress(range(done, len(studies), BATCH)):
                 batch = studies[start : start + BATCH]
                 # Every batch of a sampled run draws from its own stream.

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, is_dataclass, replace
-from difflib import get_close_matches
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from rayscribe.errors import InputError
+from rayscribe.errors import InputError, unknown_name
 from rayscribe.settings import from_plain, to_plain
 
 if TYPE_CHECKING:
@@ -55,7 +54,7 @@ def find_method(system: str) -> Method[Any]:
     known = _enough(parts)
     for part in parts:
         if part not in known:
-            raise InputError(broken_methods().get(part) or _unknown("method", part, known))
+            raise InputError(broken_methods().get(part) or unknown_name("method", part, known))
     return _composed(system)
 
 
@@ -78,7 +77,7 @@ def recipe(name: str) -> RunConfig[Any]:
         if host in methods():
             find_method(name)  # says that a plug-in is no host
             raise InputError(f"the method {host} has no recipe; its package must define one named {host}")
-        raise InputError(_unknown("recipe", host, known))
+        raise InputError(unknown_name("recipe", host, known))
     run = known[host]()
     for plug_in in around:
         system = f"{run.system}{PLUS}{plug_in}"
@@ -228,9 +227,3 @@ def _loaded(entry: EntryPoint) -> Method[Any]:
 
 def _package(entry: EntryPoint) -> str:
     return entry.dist.name if entry.dist is not None else entry.value
-
-
-def _unknown(what: str, name: str, known: Iterable[str]) -> str:
-    near = get_close_matches(name, known := list(known), n=1)
-    meant = f", did you mean {near[0]}" if near else ""
-    return f"no {what} {name!r}{meant}; there are {', '.join(known)}"

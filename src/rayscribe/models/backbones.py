@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from rayscribe.config import BackboneConfig
 from rayscribe.errors import InputError
 from rayscribe.models.folder import WEIGHTS, read_weights
+from rayscribe.models.pretrained import pretrained_net
 
 _OURS = "backbone.net."  # in our own model folders
 _HEADS = ("fc.", "classifier.", "head.", "last_linear.")
@@ -40,7 +41,10 @@ class Backbone(nn.Module):
             close = timm.list_models(f"*{config.name.split('_')[0]}*")[:5]
             raise InputError(f"no timm model {config.name!r}; similar: {', '.join(close) or 'none'} (--backbone.name)")
         self.config = config
-        self.net = timm.create_model(config.name, pretrained=config.weights == "pretrained", num_classes=0)
+        if config.weights == "pretrained":
+            self.net = pretrained_net(config.name)
+        else:
+            self.net = timm.create_model(config.name, num_classes=0)
         self.channels = self.net.num_features
         if config.weights not in ("", "pretrained"):
             load_backbone_weights(self.net, Path(config.weights))

@@ -102,6 +102,11 @@ def readable(sentence: str) -> str:
     return text[:1].upper() + text[1:] if text == text.lower() else text
 
 
+def readable_report(report: str) -> str:
+    """The same for all sentences of a report. One with a capital is taken to be written as it should be read."""
+    return " ".join(map(readable, _pieces(report))) if report == report.lower() else report
+
+
 def grids_of(map_VSS: NDArray[np.float32]) -> tuple[Grid, ...]:
     """The highest of all images is 1; three digits are more than a picture shows."""
     scaled_VSS = map_VSS / max(1e-12, float(map_VSS.max()))

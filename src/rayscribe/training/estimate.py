@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from rayscribe.models.backbones import Backbone
+from rayscribe.progress import duration
 from rayscribe.study import Batch, Pair
 
 AFTER = 3
@@ -79,11 +80,3 @@ def slow_encoder(backbone: Backbone, device: torch.device) -> str:
         f"note: training {backbone.config.name} ({trained / 1e6:.0f} million weights) on a CPU takes about a second a study "
         "and epoch; --backbone.no-trainable freezes it and computes its features once"
     )
-
-
-def duration(seconds: float) -> str:
-    """Two significant figures at most: 40 s, 12 min, 9 h, 3 days."""
-    for unit, length, most in (("s", 1, 90), ("min", 60, 90), ("h", 3600, 48)):
-        if seconds < most * length:
-            return f"{max(1, round(seconds / length))} {unit}"
-    return f"{round(seconds / 86400)} days"

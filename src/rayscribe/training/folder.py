@@ -24,7 +24,7 @@ from typing import Any
 import torch
 
 from rayscribe.errors import InputError
-from rayscribe.files import whole_file, write_text
+from rayscribe.files import naming, whole_file, write_text
 from rayscribe.provenance import SEEN
 from rayscribe.settings import settings_from_yaml, to_yaml
 from rayscribe.training.started import STARTED
@@ -114,7 +114,7 @@ class RunFolder:
             return
         path = self.path / name
         is_new = not path.exists()
-        with open(path, "a", newline="") as file:
+        with naming(path), open(path, "a", newline="") as file:
             writer = csv.DictWriter(file, fieldnames=list(values))
             if is_new:
                 writer.writeheader()

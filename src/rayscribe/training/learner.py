@@ -11,7 +11,6 @@ from typing import Any, Protocol
 
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from rayscribe.config import BackboneConfig, ImageConfig, RunConfig, TrainConfig
 from rayscribe.data.features import FeatureCache, cached_features
@@ -20,7 +19,7 @@ from rayscribe.data.split_reports import SplitReports
 from rayscribe.methods.method import Method, Preparation, Source
 from rayscribe.models.backbones import Backbone
 from rayscribe.models.folder import origin_of
-from rayscribe.progress import ProgressBar
+from rayscribe.progress import ProgressBar, progress_bar
 from rayscribe.provenance import check_unseen, inherited, write_training_images
 from rayscribe.study import Study
 from rayscribe.training.estimate import slow_encoder
@@ -129,7 +128,7 @@ def run_learner(learner: Learner, place: Place, group: Processes) -> Progress:
     model = learner.model()
     if hint := slow_encoder(model.backbone, group.device):
         place.notify(hint)
-    bar: ProgressBar = partial(tqdm, desc="image features", unit="block", disable=not is_first)
+    bar: ProgressBar = partial(progress_bar, desc="image features", unit="block", is_shown=is_first)
     cache = None
     if not config.backbone.trainable:
         cache = cached_features(
@@ -155,7 +154,7 @@ def prepared_source(
     preparation = Preparation(
         features=place.features,
         notify=place.notify,
-        progress=lambda name: partial(tqdm, desc=name, unit="block", disable=group.rank > 0),
+        progress=lambda name: partial(progress_bar, desc=name, unit="block", is_shown=group.rank == 0),
     )
     return method.prepare(config, source, preparation)
 

@@ -17,11 +17,11 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-from tqdm import tqdm
 
 from rayscribe.config import TrainConfig
 from rayscribe.data.dataset import Sampler, StudyDataset, load_batches
 from rayscribe.errors import InputError
+from rayscribe.progress import Meter
 from rayscribe.study import Batch, Pair, rows_of
 from rayscribe.task import Task
 from rayscribe.training.estimate import AFTER, Pace, frozen_seconds
@@ -101,13 +101,8 @@ class _Loop:
             progress.epoch, accumulate=config.accumulate, rank=processes.rank, processes=processes.count
         )
         batches = load_batches(self.fitting.data, rows[progress.batch :], workers=config.workers)
-        bar = tqdm(
-            total=len(rows),
-            initial=progress.batch,
-            desc=f"epoch {progress.epoch + 1}/{config.epochs}",
-            unit="batch",
-            disable=processes.rank > 0,
-        )
+        epoch, is_first = f"epoch {progress.epoch + 1}/{config.epochs}", processes.rank == 0
+        bar = Meter(desc=epoch, unit="batch", total=len(rows), initial=progress.batch, is_shown=is_first)
         while progress.batch < len(rows):
             began = time.monotonic()
             group: list[Batch | Pair[Any, Any]] = [
@@ -118,8 +113,8 @@ class _Loop:
             losses = self.step(group, factor)
             progress.batch += len(group)
             progress.step += 1
+            bar.describe(epoch, note=f"loss {losses['loss']:.3f}")
             bar.update(len(group))
-            bar.set_postfix(loss=f"{losses['loss']:.3f}")
             place = {"epoch": progress.epoch, "step": progress.step}
             seconds = time.monotonic() - began
             self.run.log_step({**place, **losses, "lr": config.lr * factor}, seconds)

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from rayscribe.checkpoint import load_model, save_model
 from rayscribe.config import RunConfig
@@ -28,7 +27,7 @@ from rayscribe.methods.build import build_model
 from rayscribe.methods.method import Feed, Lookup, Start, TrainedModel
 from rayscribe.models.bert_decoder import BertDecoder, start_from_bert, word_vectors
 from rayscribe.models.report_model import ReportModel
-from rayscribe.progress import ProgressBar
+from rayscribe.progress import ProgressBar, progress_bar
 from rayscribe.study import Batch
 from rayscribe.training.closed_form import fit_in_closed_form
 from rayscribe.training.learner import (
@@ -250,7 +249,9 @@ class ReportLearner(Learner):
         own = range(group.rank, len(data), group.count)
         batches = read_once(data, own, workers=self.config.train.workers)
         total = -(-len(own) // BATCH)
-        return tqdm(batches, total=total, desc="training studies", unit="batch", leave=False, disable=group.rank > 0)
+        return progress_bar(
+            batches, total=total, desc="training studies", unit="batch", leave=False, is_shown=group.rank == 0
+        )
 
 
 def _is_fast_in_bfloat16() -> bool:

@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from rayscribe.data.dataset import Row, StudyDataset, load_batches
 from rayscribe.data.tokenizer import Tokenizer
@@ -18,7 +17,7 @@ from rayscribe.metrics.diversity import diversity
 from rayscribe.metrics.labeler import RuleLabeler
 from rayscribe.metrics.overlap import overlap_scores
 from rayscribe.models.report_model import ReportModel
-from rayscribe.progress import ProgressBar
+from rayscribe.progress import ProgressBar, progress_bar
 from rayscribe.study import Batch
 from rayscribe.task import report_loss_B
 from rayscribe.training.processes import Processes
@@ -46,7 +45,7 @@ def validate(
 
     `ce_f1` is example-based, over the 14 observations, uncertain as negative, by the built-in rules.
     """
-    bar: ProgressBar = partial(tqdm, desc="validation", unit="batch", leave=False, disable=group.rank > 0)
+    bar: ProgressBar = partial(progress_bar, desc="validation", unit="batch", leave=False, is_shown=group.rank == 0)
     written = generate_reports(model, tokenizer, data, decoding, progress=bar)
     loss, tokens = _loss_sums(model, read_once(data, range(len(data)), workers=workers))
     shares = group.gather((written, list(data.reports), loss, tokens))

@@ -20,6 +20,7 @@ from rayscribe.data.cleaning import words_only
 from rayscribe.data.manifest import Manifest, read_manifest
 from rayscribe.errors import InputError, need_packages
 from rayscribe.files import sha256_of
+from rayscribe.models.device import chosen_device
 from rayscribe.models.folder import origin_of
 from rayscribe.provenance import check_unseen, inherited, write_training_images
 from rayscribe.settings import to_plain
@@ -62,7 +63,7 @@ def train_reward(
     _check_machine()
     manifest = read_manifest(data)
     check_unseen(model, [*manifest.split("val"), *manifest.split("test")], "val or test")
-    trained = load_llm(model, _device(), base=base)
+    trained = load_llm(model, chosen_device(), base=base)
     if not isinstance(trained.model, PeftModel):
         raise InputError(f"{model}: holds no adapters to train; tune it with `rayscribe llm train` first")
     training, validation = (_studies(manifest, split, trained) for split in ("train", "val"))
@@ -125,10 +126,6 @@ def _facts(
             "settings": to_plain(config),
         },
     }
-
-
-def _device() -> torch.device:
-    return torch.device("cuda") if torch.cuda.is_available() else torch.device("cpu")
 
 
 def _studies(manifest: Manifest, split: str, trained: TrainedLlm) -> list[Study]:
