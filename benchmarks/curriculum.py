@@ -23,7 +23,7 @@ from torch import nn
 
 from rayscribe.config import BackboneConfig
 from rayscribe.data.entities import EntityTargets
-from rayscribe.methods import find_method, recipe
+from rayscribe.methods import find_method, find_recipe
 from rayscribe.methods.build import build_model
 from rayscribe.methods.jima import CurriculumTask, JimaSettings
 from rayscribe.methods.jima_curriculum import report_ranks
@@ -71,7 +71,7 @@ def main() -> None:
 def small_task(batches: list[Batch]) -> CurriculumTask:
     """On features, so the image encoder itself does no work."""
     config = replace(
-        recipe("jima"),
+        find_recipe("jima"),
         backbone=BackboneConfig(name="mobilenetv2_100", trainable=False),
         method=JimaSettings(adapter=512, warmup=1),
     )

@@ -33,7 +33,7 @@ from PIL import Image
 from rayscribe.checkpoint import save_model
 from rayscribe.config import BackboneConfig
 from rayscribe.data.tokenizer import Tokenizer
-from rayscribe.methods import find_method, recipe
+from rayscribe.methods import find_method, find_recipe
 from rayscribe.methods.build import build_model
 from rayscribe.methods.method import TrainedModel
 
@@ -128,7 +128,7 @@ def service(model: Path, batch: int, folder: Path) -> Iterator[str]:
 
 def write_model(folder: Path, backbone: str) -> None:
     torch.manual_seed(0)
-    config = replace(recipe("r2gen"), backbone=BackboneConfig(name=backbone))
+    config = replace(find_recipe("r2gen"), backbone=BackboneConfig(name=backbone))
     tokenizer = Tokenizer.build([" ".join(f"word{number}" for number in range(WORDS))], threshold=1)
     model = build_model(config, tokenizer.size).eval()
     with torch.no_grad():

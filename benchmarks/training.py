@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from rayscribe.config import BackboneConfig
-from rayscribe.methods import recipe
+from rayscribe.methods import find_recipe
 from rayscribe.methods.build import build_model
 from rayscribe.models.report_model import ReportModel
 from rayscribe.study import Batch
@@ -40,7 +40,7 @@ def main() -> None:
     for method in ("baseline", "r2gen"):
         torch.manual_seed(0)
         backbone = BackboneConfig(name="resnet101", trainable=False)
-        model = build_model(replace(recipe(method), backbone=backbone), VOCABULARY)
+        model = build_model(replace(find_recipe(method), backbone=backbone), VOCABULARY)
         pixels = [random_batch(seed) for seed in range(batches)]
         from_pixels = step_seconds(model, pixels)
         cached = [with_features(model, batch) for batch in pixels]

@@ -12,7 +12,7 @@ from rayscribe.api import open_reporter
 from rayscribe.config import MethodSettings, RunConfig
 from rayscribe.inference.split import SplitJob, write_predictions
 from rayscribe.methods.compose import PLUS, Plugged
-from rayscribe.training.run import train
+from rayscribe.training.run import train_method
 
 
 def plugged(config: RunConfig[Any], plug_in: str, settings: MethodSettings) -> RunConfig[Any]:
@@ -23,7 +23,7 @@ def plugged(config: RunConfig[Any], plug_in: str, settings: MethodSettings) -> R
 
 def train_and_write(config: RunConfig[Any], data: Path, run: Path, features: Path) -> None:
     """Trains into `run` and writes `run/predictions.jsonl`; both go on where they were interrupted."""
-    train(config, data, run, resume=(run / "config.yaml").exists(), features=features)
+    train_method(config, data, run, resume=(run / "config.yaml").exists(), features=features)
     job = SplitJob(
         model=run,
         data=data,

@@ -47,7 +47,7 @@ from rayscribe.data.split_reports import SplitReports, cleaned_report
 from rayscribe.data.tokenizer import Tokenizer
 from rayscribe.files import write_text
 from rayscribe.inference.reporter import generate_reports
-from rayscribe.methods import find_method, recipe
+from rayscribe.methods import find_method, find_recipe
 from rayscribe.methods.build import build_model
 from rayscribe.methods.ithn import HardNegativeTask, IthnSettings
 from rayscribe.methods.method import Feed
@@ -56,7 +56,7 @@ from rayscribe.metrics.diversity import diversity
 from rayscribe.metrics.overlap import overlap_scores
 from rayscribe.models.layers import Encoded, pooled
 from rayscribe.models.report_model import ReportModel
-from rayscribe.training.run import train
+from rayscribe.training.run import train_method
 
 ARMS = {
     "without": IthnSettings(negative="mined", contrast="column", probe=True),
@@ -90,7 +90,7 @@ def main() -> None:
             scores = run / "retrieval.json"
             if not scores.exists():
                 config = settings_of(ithn, seed)
-                train(config, mined, run, resume=(run / "state.pt").exists())
+                train_method(config, mined, run, resume=(run / "state.pt").exists())
                 write_text(scores, json.dumps(measured(config, read_manifest(mined), run)))
             found[arm].append(json.loads(scores.read_text()))
     print(table(found))
@@ -98,7 +98,7 @@ def main() -> None:
 
 def settings_of(ithn: IthnSettings, seed: int) -> RunConfig[Any]:
     """The demo's sizes and rates with R2GenCMN as host; the last epoch counts, so that no arm is favoured by selection."""
-    base = recipe("demo")
+    base = find_recipe("demo")
     host = replace(
         base,
         system="r2gen_cmn",

@@ -49,7 +49,7 @@ from rayscribe.data.manifest import Manifest, read_manifest
 from rayscribe.data.phantom_truth import PhantomConfig
 from rayscribe.data.predictions import read_predictions
 from rayscribe.evaluation.protocol import Protocol, reference_reports, training_reports
-from rayscribe.methods import recipe
+from rayscribe.methods import find_recipe
 from rayscribe.methods.jima import JimaSettings
 from rayscribe.metrics.clinical import clinical
 from rayscribe.metrics.diversity import diversity
@@ -121,7 +121,7 @@ def main() -> None:
 
 def settings_of(jima: JimaSettings | None, seed: int, weights: Path, epochs: int) -> RunConfig[Any]:
     """The demo's sizes and rates on a frozen image encoder."""
-    base = recipe("demo")
+    base = find_recipe("demo")
     return replace(
         base,
         system="jima" if jima else "baseline",

@@ -46,7 +46,7 @@ from rayscribe.data.phantom_truth import PhantomConfig
 from rayscribe.data.predictions import read_predictions
 from rayscribe.evaluation.protocol import Protocol, reference_reports
 from rayscribe.labels import OBSERVATIONS
-from rayscribe.methods import recipe
+from rayscribe.methods import find_recipe
 from rayscribe.methods.distill import IsdSettings
 from rayscribe.methods.kif_isd import KifSettings
 from rayscribe.methods.knowledge_graph import Graph
@@ -122,7 +122,7 @@ def prepare(data: Path, out: Path, weights: Path, features: Path) -> None:
 
 def settings_of(arm: str, seed: int, out: Path, weights: Path, epochs: int) -> RunConfig[Any]:
     """The demo's sizes on a frozen image encoder."""
-    base, kif = recipe("demo"), ARMS[arm]
+    base, kif = find_recipe("demo"), ARMS[arm]
     return replace(
         base,
         system="kif" if kif else arm,

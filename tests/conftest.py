@@ -43,7 +43,7 @@ from rayscribe.methods.promptmrg import PromptMrgSettings
 from rayscribe.methods.r2gen import R2GenSettings
 from rayscribe.methods.r2gen_cmn import R2GenCmnSettings
 from rayscribe.models.report_model import ReportModel
-from rayscribe.training.run import train
+from rayscribe.training.run import train_method
 from sentence_standin import write_sentence_folder
 
 # With default threads tiny models run many times slower on a busy two-core machine; processes that tests start inherit it.
@@ -104,7 +104,7 @@ def served(world: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, P
 
     def build(root: Path) -> None:
         for method in ("r2gen", "baseline"):
-            train(small_config(method, epochs=6, lr=3e-3), world, root / method)
+            train_method(small_config(method, epochs=6, lr=3e-3), world, root / method)
         findings = replace(multilabel().train, epochs=1, batch_size=8, workers=0)
         classifier = replace(
             multilabel(),

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-import rayscribe.api
+import rayscribe
 from conftest import small_config
 from rayscribe.config import RunConfig
 from rayscribe.data.manifest import read_manifest, write_manifest
@@ -32,12 +32,11 @@ def lay_out(folder: Path, world: Path, served: dict[str, Path], monkeypatch: pyt
 
 def make_recipes_small(monkeypatch: pytest.MonkeyPatch) -> None:
     """`rs.recipe` keeps methods and checks changes, and gives sizes that train in a second."""
-    whole = rayscribe.api.recipe
+    whole = rayscribe.recipe
 
     def small(name: str, changes: Any = None, *, as_published: bool = False) -> RunConfig[Any]:
         run, sizes = whole(name, changes, as_published=as_published), small_config(epochs=1)
         backbone = replace(sizes.backbone, trainable=run.backbone.trainable)
         return replace(run, text=sizes.text, images=sizes.images, backbone=backbone, train=sizes.train)
 
-    monkeypatch.setattr(rayscribe.api, "recipe", small)
-    monkeypatch.setattr(rayscribe, "recipe", small, raising=False)
+    monkeypatch.setattr(rayscribe, "recipe", small)

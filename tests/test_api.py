@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from conftest import small_config
 from dicom_files import radiograph
 from documented_world import lay_out, make_recipes_small
 from rayscribe.data.manifest import read_manifest
-from rayscribe.evaluation.evaluate import evaluate
+from rayscribe.evaluation.evaluate import evaluate_predictions
 from rayscribe.evaluation.protocol import Protocol
 from rayscribe.evaluation.scorers import Scorers
 
@@ -71,9 +72,10 @@ def test_a_name_that_is_not_public_is_no_attribute() -> None:
 
 @pytest.mark.parametrize("name", ["load", "recipe", "train", "evaluate", "score", "label", "read_manifest"])
 def test_docstrings_state_arguments_errors_and_an_example(name: str) -> None:
-    text = inspect.getdoc(vars(sys.modules["rayscribe.api"])[name]) or ""
+    function = attrgetter(name)(rs)
+    text = inspect.getdoc(function) or ""
     assert "Raises:" in text and "Example:" in text
-    assert "Args:" in text or len(inspect.signature(vars(sys.modules["rayscribe.api"])[name]).parameters) < 2
+    assert "Args:" in text or len(inspect.signature(function).parameters) < 2
 
 
 @pytest.mark.slow
@@ -83,7 +85,7 @@ def test_docstrings_state_arguments_errors_and_an_example(name: str) -> None:
 def test_examples_of_docstrings_run(
     name: str, world: Path, served: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    text = vars(sys.modules["rayscribe.api"])[name].__doc__
+    text = attrgetter(name)(rs).__doc__
     lay_out(tmp_path, world, served, monkeypatch)
     names: dict[str, Any] = {"rs": rs}
     if name == "train":
@@ -219,7 +221,9 @@ def test_two_lists_score_as_a_manifest_of_them(world: Path) -> None:
     references = {study.id: study.findings for study in manifest.split("test")}
     hypotheses = dict(zip(references, reversed(references.values()), strict=True))
     patients = [study.subject for study in manifest.split("test")]
-    whole = evaluate(hypotheses, manifest, split="test", protocol=Protocol(), scorers=Scorers(image_floors=False))
+    whole = evaluate_predictions(
+        hypotheses, manifest, split="test", protocol=Protocol(), scorers=Scorers(image_floors=False)
+    )
     found = rs.score(list(references.values()), list(hypotheses.values()), patients=patients if all(patients) else ())
     assert found["scores"] == whole["scores"] and found["floors"]["shuffled"] == whole["floors"]["shuffled"]
     training = [study.findings for study in manifest.split("train")]

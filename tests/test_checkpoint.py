@@ -22,7 +22,7 @@ from rayscribe.drafts import DecodingConfig, first_reports
 from rayscribe.errors import InputError
 from rayscribe.inference.reporter import draft_reports, read_study
 from rayscribe.inference.writer import ModelWriter
-from rayscribe.methods import find_method, recipe, run_from_yaml
+from rayscribe.methods import find_method, find_recipe, run_from_yaml
 from rayscribe.methods.build import build_model
 from rayscribe.methods.method import Fitted, TrainedModel
 from rayscribe.models.backbones import Backbone
@@ -244,7 +244,7 @@ def test_a_pickle_with_code_is_never_run(tmp_path: Path) -> None:
 )
 def test_r2gen_has_the_published_parameter_counts(vocabulary: int, encoder_decoder: int) -> None:
     """Specification 7.3; resnet101 as published."""
-    model = build_model(recipe("r2gen"), vocabulary)
+    model = build_model(find_recipe("r2gen"), vocabulary)
 
     def count(module: torch.nn.Module) -> int:
         return sum(parameter.numel() for parameter in module.parameters())

@@ -19,7 +19,7 @@ from rayscribe.data.manifest import read_manifest, write_manifest
 from rayscribe.data.table import read_table
 from rayscribe.errors import InputError
 from rayscribe.provenance import inherited, is_restricted, terms_of
-from rayscribe.training.run import train
+from rayscribe.training.run import train_method
 
 TERMS = "a data use agreement"
 
@@ -51,7 +51,7 @@ def restricted(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def model(restricted: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("model") / "run"
     config = small_config("r2gen", epochs=1)
-    train(replace(config, text=replace(config.text, threshold=3)), restricted, run, notify=print)
+    train_method(replace(config, text=replace(config.text, threshold=3)), restricted, run, notify=print)
     return run
 
 
@@ -136,7 +136,7 @@ def test_what_starts_from_a_restricted_model_is_restricted(
 ) -> None:
     config = small_config("baseline", epochs=1)
     config = replace(config, backbone=replace(config.backbone, weights=str(model), trainable=False))
-    train(config, world, tmp_path / "run", features=tmp_path / "features")
+    train_method(config, world, tmp_path / "run", features=tmp_path / "features")
     data = load_model(tmp_path / "run").data
     assert is_restricted(data) and TERMS in data["terms"]
     assert "--terms-allow-it" in rayscribe("export", "model", tmp_path / "run", "--out", tmp_path / "x", code=1)

@@ -18,7 +18,7 @@ from rayscribe.config import RunConfig
 from rayscribe.methods import run_from_yaml
 from rayscribe.settings import to_yaml
 from rayscribe.training.folder import RunFolder
-from rayscribe.training.run import train
+from rayscribe.training.run import train_method
 
 
 def logged(run: Path, name: str = "log.csv") -> list[dict[str, str]]:
@@ -41,7 +41,9 @@ def train_until_killed(
     folder: Path, step: int, config: RunConfig, data: Path, run: Path, features: Path | None = None
 ) -> None:
     """Trains in a process of its own, which kills itself without warning at the step."""
-    call_until_killed(folder, step, train, run_from_yaml(to_yaml(config), "config"), data, run, features=features)
+    call_until_killed(
+        folder, step, train_method, run_from_yaml(to_yaml(config), "config"), data, run, features=features
+    )
 
 
 def call_until_killed(
@@ -69,9 +71,9 @@ def logs_of_one_and_two_processes(
 ) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
     """Trains the runs `one` and `two`."""
     features = tmp_path / "features"
-    train(config, world, tmp_path / "one", features=features)
+    train_method(config, world, tmp_path / "one", features=features)
     read_again = run_from_yaml(to_yaml(config), "config")
-    call_by_two_processes(tmp_path, train, read_again, world, tmp_path / "two", features=features)
+    call_by_two_processes(tmp_path, train_method, read_again, world, tmp_path / "two", features=features)
     return logged(tmp_path / "one"), logged(tmp_path / "two")
 
 

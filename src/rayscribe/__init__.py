@@ -13,12 +13,11 @@ if TYPE_CHECKING:
         label,
         list_recipes,
         load,
-        read_manifest,
         recipe,
         score,
         train,
     )
-    from rayscribe.data.manifest import Manifest
+    from rayscribe.data.manifest import Manifest, read_manifest
     from rayscribe.drafts import DecodingConfig
     from rayscribe.errors import DISCLAIMER, InputError
     from rayscribe.evaluation.protocol import Protocol
@@ -51,6 +50,7 @@ _OTHERS = {
     "InputError": "rayscribe.errors",
     "Manifest": "rayscribe.data.manifest",
     "Protocol": "rayscribe.evaluation.protocol",
+    "read_manifest": "rayscribe.data.manifest",
 }
 "Modules of the names that are not in `rayscribe.api`."
 

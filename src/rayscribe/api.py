@@ -250,11 +250,10 @@ def recipe(name: str, changes: Mapping[str, Any] | None = None, *, as_published:
         20
     """
     from rayscribe.methods import as_published as published
-    from rayscribe.methods import recipe as recipe_of
-    from rayscribe.methods import run_from_plain
+    from rayscribe.methods import find_recipe, run_from_plain
     from rayscribe.settings import to_plain
 
-    run = recipe_of(name)
+    run = find_recipe(name)
     if as_published:
         run, _ = published(run)
     if not changes:
@@ -321,21 +320,6 @@ def train(
     return load(place.run, device=device)
 
 
-def read_manifest(path: str | Path) -> Manifest:
-    """The studies that `rayscribe prepare` checked, and where they come from.
-
-    Raises:
-        InputError: there is no such file, or it is no manifest
-
-    Example:
-        >>> manifest = rs.read_manifest("iu.parquet")
-        >>> len(manifest.split("test")), manifest.counts()
-    """
-    from rayscribe.data.manifest import read_manifest as read
-
-    return read(Path(path))
-
-
 def evaluate(
     predictions: str | Path | Mapping[str, str],
     data: str | Path | Manifest,
@@ -368,20 +352,19 @@ def evaluate(
         >>> result = rs.evaluate("predictions.jsonl", data="iu.parquet", split="test")
         >>> result["scores"]["bleu4"]
     """
-    from rayscribe.data.manifest import Manifest
+    from rayscribe.data.manifest import Manifest, read_manifest
     from rayscribe.data.predictions import read_predictions
-    from rayscribe.evaluation.evaluate import evaluate as evaluated
-    from rayscribe.evaluation.evaluate import note_scored
+    from rayscribe.evaluation.evaluate import evaluate_predictions, note_scored
     from rayscribe.evaluation.protocol import Protocol, check_protocol
 
     protocol = protocol or Protocol()
-    manifest = data if isinstance(data, Manifest) else read_manifest(data)
     path = Path(predictions) if isinstance(predictions, str | Path) else None
     if path is not None:
         check_protocol(path, protocol)
-    result = evaluated(
-        predictions if isinstance(predictions, Mapping) else read_predictions(Path(predictions)),
-        manifest,
+    reports = predictions if isinstance(predictions, Mapping) else read_predictions(Path(predictions))
+    result = evaluate_predictions(
+        reports,
+        data if isinstance(data, Manifest) else read_manifest(data),
         split=split,
         protocol=protocol,
         scorers=scorers,
@@ -422,7 +405,7 @@ def score(
         >>> result["scores"]["bleu1"]
     """
     from rayscribe.data.manifest import Manifest
-    from rayscribe.evaluation.evaluate import evaluate as evaluated
+    from rayscribe.evaluation.evaluate import evaluate_predictions
     from rayscribe.evaluation.protocol import Protocol
     from rayscribe.evaluation.scorers import Scorers
     from rayscribe.study import Study
@@ -444,7 +427,7 @@ def score(
     for place, text in enumerate(training):
         part = "val" if place % _HELD_BACK == 0 else "train"
         studies.append(Study(id=f"training {place}", images=(), findings=text, split=part))
-    return evaluated(
+    return evaluate_predictions(
         {str(place): text for place, text in enumerate(hypotheses)},
         Manifest(studies=tuple(studies), provenance={"source": "two lists of reports"}),
         split="test",

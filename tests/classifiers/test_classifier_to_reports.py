@@ -23,7 +23,7 @@ from rayscribe.evaluation.image_floors import filled_templates
 from rayscribe.labels import CONDITIONS, NEGATIVE, NOT_MENTIONED, OBSERVATIONS, POSITIVE, UNLABELLED
 from rayscribe.metrics.labeler import RuleLabeler
 from rayscribe.study import GIVEN_STATES, Batch
-from rayscribe.training.run import train
+from rayscribe.training.run import train_method
 
 
 def table(path: Path, rows: dict[str, dict[str, str]]) -> Path:
@@ -61,7 +61,7 @@ def test_a_blank_leaves_the_models_own_state_and_the_rest_is_given(tmp_path: Pat
 @pytest.mark.slow
 def test_given_findings_change_what_is_written(rayscribe: Callable[..., str], world: Path, tmp_path: Path) -> None:
     config = small_config("promptmrg", epochs=6)
-    train(config, world, tmp_path / "run")
+    train_method(config, world, tmp_path / "run")
     studies = read_manifest(world).split("test")
     sick = table(tmp_path / "sick.csv", {s.id: {"Pleural Effusion": "1", "No Finding": "0"} for s in studies})
     well = table(tmp_path / "well.csv", {s.id: {"Pleural Effusion": "0", "No Finding": "1"} for s in studies})
@@ -74,7 +74,7 @@ def test_given_findings_change_what_is_written(rayscribe: Callable[..., str], wo
     assert texts[0] != texts[1]
     message = rayscribe(*command, "--out", tmp_path / "sick.jsonl", "--states", well, code=1)
     assert "already holds reports of another model" in message
-    train(small_config("r2gen", epochs=1), world, tmp_path / "plain")
+    train_method(small_config("r2gen", epochs=1), world, tmp_path / "plain")
     plain = [
         "generate",
         "--model",

@@ -41,7 +41,7 @@ from rayscribe.models.folder import read_weights
 from rayscribe.settings import settings_from_yaml, to_yaml
 from rayscribe.study import Batch, Study
 from rayscribe.training.learner import Place
-from rayscribe.training.run import train
+from rayscribe.training.run import train_method
 from training_runs import assert_same, call_until_killed, logged, weights
 
 FINDINGS = ("Cardiomegaly", "Pleural Effusion")
@@ -337,10 +337,10 @@ def test_one_model_a_finding_and_a_second_start_goes_on(
     ]
     command = ["classify", "train", "binary", "--data", world, "--run", tmp_path / "run", *flags]
     rayscribe(*command)
-    folders = sorted(path.name for path in (tmp_path / "run").iterdir())
+    folders = sorted(path.name for path in (tmp_path / "run").iterdir() if path.is_dir())
     assert folders == ["cardiomegaly", "pleural-effusion"]
     before = (tmp_path / "run" / "cardiomegaly" / "model.safetensors").read_bytes()
-    rayscribe(*command, "--resume")
+    rayscribe("classify", "train", "--resume", "--run", tmp_path / "run")
     assert (tmp_path / "run" / "cardiomegaly" / "model.safetensors").read_bytes() == before
     assert "already holds a run" in rayscribe(*command, code=1)
     models = [tmp_path / "run" / name for name in folders]
@@ -511,12 +511,12 @@ def test_nobody_scores_a_model_on_images_that_it_learned_from(
     config = small_config("baseline", epochs=1)
     config = replace(config, backbone=replace(config.backbone, weights=str(trained), trainable=False))
     with pytest.raises(InputError, match="studies of val and test"):
-        train(config, leaky, tmp_path / "leaky", features=tmp_path / "features")
-    train(config, world, tmp_path / "honest", features=tmp_path / "features")
+        train_method(config, leaky, tmp_path / "leaky", features=tmp_path / "features")
+    train_method(config, world, tmp_path / "honest", features=tmp_path / "features")
     # What stands on it has learned from the same images, and passes that on.
     further = replace(config, backbone=replace(config.backbone, weights=str(tmp_path / "honest")))
     with pytest.raises(InputError, match="studies of val and test"):
-        train(further, leaky, tmp_path / "further", features=tmp_path / "features")
+        train_method(further, leaky, tmp_path / "further", features=tmp_path / "features")
 
 
 def test_looks_at_the_test_split_are_noted_and_undefined_scores_are_null(

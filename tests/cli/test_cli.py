@@ -10,13 +10,13 @@ import pytest
 
 from conftest import small_config
 from rayscribe.data.manifest import read_manifest
-from rayscribe.training.run import train
+from rayscribe.training.run import train_method
 
 
 @pytest.fixture(scope="module")
 def model(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("runs") / "small"
-    train(small_config("r2gen", epochs=1), world, run)
+    train_method(small_config("r2gen", epochs=1), world, run)
     return run
 
 

@@ -14,7 +14,7 @@ from conftest import small_config
 from rayscribe.config import BackboneConfig
 from rayscribe.models.backbones import Backbone
 from rayscribe.settings import to_yaml
-from rayscribe.training.run import train
+from rayscribe.training.run import train_method
 from training_runs import train_until_killed
 
 Command = Callable[..., str]
@@ -75,7 +75,7 @@ def test_what_is_missing_is_named(rayscribe: Command, arguments: list[str], mess
 
 def test_a_killed_run_resumes_with_its_folder_alone(rayscribe: Command, world: Path, tmp_path: Path) -> None:
     config = small_config(epochs=2)
-    train(config, world, tmp_path / "whole")
+    train_method(config, world, tmp_path / "whole")
     train_until_killed(tmp_path, 3, config, world, tmp_path / "broken")
     said = rayscribe("train", "--resume", "--run", tmp_path / "broken")
     assert f"--data {world}" in said

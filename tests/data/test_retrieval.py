@@ -29,7 +29,7 @@ from rayscribe.methods.method import Lookup
 from rayscribe.methods.promptmrg import PromptMrgSettings
 from rayscribe.methods.promptmrg_reports import RETRIEVED, ReportBank
 from rayscribe.models.backbones import Backbone
-from rayscribe.training.run import train
+from rayscribe.training.run import train_method
 
 Command = Callable[..., str]
 
@@ -232,7 +232,7 @@ def test_a_model_carries_its_index_and_writes_without_the_original(
     config = small_config("promptmrg", epochs=1)
     config = replace(config, method=PromptMrgSettings(retrieval=str(index), reports=5))
     run = tmp_path / "run"
-    train(config, world, run, features=Path(encoder[-1]), notify=lambda text: None)
+    train_method(config, world, run, features=Path(encoder[-1]), notify=lambda text: None)
     shutil.rmtree(index)
     trained = load_model(run)
     assert isinstance(trained.resources, ReportBank) and trained.resources.retrieval is not None
@@ -264,10 +264,10 @@ def test_an_index_of_other_data_or_sections_is_refused(index: Path, world: Path,
     manifest = read_manifest(world)
     write_manifest(tmp_path / "fewer.parquet", Manifest(studies=manifest.studies[:-1], provenance=manifest.provenance))
     with pytest.raises(InputError, match=r"made from another manifest than .*fewer\.parquet; build it again"):
-        train(config, tmp_path / "fewer.parquet", tmp_path / "run", notify=lambda text: None)
+        train_method(config, tmp_path / "fewer.parquet", tmp_path / "run", notify=lambda text: None)
     other = replace(config, text=replace(config.text, section="impression"))
     with pytest.raises(InputError, match="of the section 'findings', this run reads 'impression'"):
-        train(other, world, tmp_path / "run", notify=lambda text: None)
+        train_method(other, world, tmp_path / "run", notify=lambda text: None)
     assert not (tmp_path / "run").exists()
 
 

@@ -16,7 +16,7 @@ from rayscribe.data.label_tables import LabelTables, read_labels, write_labels
 from rayscribe.data.manifest import read_manifest, write_manifest
 from rayscribe.errors import InputError
 from rayscribe.evaluation.compare import compare, read_entry
-from rayscribe.evaluation.evaluate import evaluate
+from rayscribe.evaluation.evaluate import evaluate_predictions
 from rayscribe.evaluation.protocol import Protocol, reference_reports, written_reports
 from rayscribe.evaluation.scorers import Scorers
 from rayscribe.files import write_text
@@ -30,6 +30,7 @@ from rayscribe.pages.evaluation import evaluation_page
 from rayscribe.pages.summary import summary
 
 FEW = 300  # resamples; the tests are about what is there, not about its last digit
+PLAIN = Protocol()
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +58,7 @@ def scored(world: Path, scorers: Scorers, tmp_path_factory: pytest.TempPathFacto
         "half": imperfect(references, 1),
         "other": imperfect(references, 2),
     }.items():
-        result = evaluate(reports, manifest, split="train", protocol=Protocol(), scorers=scorers)
+        result = evaluate_predictions(reports, manifest, split="train", protocol=Protocol(), scorers=scorers)
         found[name] = folder / name / "scores.json"
         write_text(found[name], json.dumps(result))
     return found
@@ -102,7 +103,7 @@ def test_scores_are_those_of_the_plain_functions(world: Path, scorers: Scorers) 
     manifest = read_manifest(world)
     references = reference_reports(manifest, "val", Protocol())
     reports = imperfect(references, 3)
-    result = evaluate(reports, manifest, split="val", protocol=Protocol(), scorers=scorers)
+    result = evaluate_predictions(reports, manifest, split="val", protocol=Protocol(), scorers=scorers)
     expected = overlap_scores(list(reports.values()), list(references.values()))
     assert {name: result["scores"][name]["value"] for name in expected} == pytest.approx(expected)
 
@@ -111,7 +112,7 @@ def test_one_report_for_everybody_is_said_so_at_the_top(world: Path, scorers: Sc
     manifest = read_manifest(world)
     references = reference_reports(manifest, "train", Protocol())
     same = dict.fromkeys(references, "the heart is normal in size .")
-    result = evaluate(same, manifest, split="train", protocol=Protocol(), scorers=scorers)
+    result = evaluate_predictions(same, manifest, split="train", protocol=Protocol(), scorers=scorers)
     lines = summary(result).splitlines()
     assert lines[0].startswith("ALARM  COLLAPSED: 1 distinct reports")
     assert any(line.startswith("ALARM  NOT GROUNDED") for line in lines)
@@ -174,7 +175,7 @@ def test_floors_of_training_reports_need_train_and_val(world: Path, scorers: Sco
     manifest = read_manifest(world)
     kept = replace(manifest, studies=tuple(study for study in manifest.studies if study.split != "val"))
     references = reference_reports(kept, "test", Protocol())
-    result = evaluate(references, kept, split="test", protocol=Protocol(), scorers=scorers)
+    result = evaluate_predictions(references, kept, split="test", protocol=Protocol(), scorers=scorers)
     assert result["floors"].keys() == {"shuffled"}
     assert "no floor from training reports: the manifest lacks train or val" in result["notes"]
 
@@ -185,7 +186,7 @@ def test_two_protocols_are_never_compared(
     manifest = read_manifest(world)
     protocol = Protocol(references="r2gen_compat", threshold=1, max_length=12)
     references = reference_reports(manifest, "train", protocol)
-    result = evaluate(references, manifest, split="train", protocol=protocol, scorers=scorers)
+    result = evaluate_predictions(references, manifest, split="train", protocol=protocol, scorers=scorers)
     write_text(tmp_path / "cut.json", json.dumps(result))
     with pytest.raises(InputError, match="references: full against r2gen_compat"):
         compare([read_entry(str(scored["half"])), read_entry(str(tmp_path / "cut.json"))], resamples=FEW)
@@ -224,7 +225,7 @@ def test_patients_are_resampled_whole_where_every_study_names_one(
     manifest = replace(manifest, studies=named)
     write_manifest(tmp_path / "patients.parquet", manifest)
     reports = imperfect(reference_reports(manifest, "train", Protocol()), 4)
-    result = evaluate(reports, manifest, split="train", protocol=Protocol(), scorers=scorers)
+    result = evaluate_predictions(reports, manifest, split="train", protocol=Protocol(), scorers=scorers)
     assert "over patients" in result["interval"]
     assert "p1" not in json.dumps(result["statistics"]["patients"])
     assert len(set(result["statistics"]["patients"])) < result["studies"]
@@ -239,8 +240,10 @@ def test_label_tables_take_the_labelers_place(world: Path, scorers: Scorers, tmp
         rows = [{"study_id": one} for one in texts]
         write_labels(tmp_path / f"{name}.csv", rows, labeler.label(list(texts.values())))
     tables = LabelTables.read(tmp_path / "reports.csv", tmp_path / "references.csv")
-    by_rules = evaluate(reports, manifest, split="val", protocol=Protocol(), scorers=scorers)
-    by_table = evaluate(reports, manifest, split="val", protocol=Protocol(), scorers=replace(scorers, tables=tables))
+    by_rules = evaluate_predictions(reports, manifest, split="val", protocol=Protocol(), scorers=scorers)
+    by_table = evaluate_predictions(
+        reports, manifest, split="val", protocol=Protocol(), scorers=replace(scorers, tables=tables)
+    )
     assert by_table["scores"] == by_rules["scores"]
     assert by_table["signature"]["labeler"] != by_rules["signature"]["labeler"]
     assert "ce_f1_micro_14_uncertain_negative" not in by_table["floors"]["constant"]["scores"]
@@ -267,7 +270,7 @@ def test_the_page_shows_images_only_where_the_terms_allow_it(world: Path, scorer
     manifest = read_manifest(world)
     references = reference_reports(manifest, "val", Protocol())
     reports = imperfect(references, 6)
-    result = evaluate(reports, manifest, split="val", protocol=Protocol(), scorers=scorers)
+    result = evaluate_predictions(reports, manifest, split="val", protocol=Protocol(), scorers=scorers)
     written = written_reports(reports, references, "val", Protocol())
     closed = evaluation_page(result, manifest, written, references)
     assert "data:image/png" not in closed
@@ -294,7 +297,7 @@ def test_graphs_made_elsewhere_add_their_score(world: Path, scorers: Scorers) ->
     empty: dict[str, dict[str, str]] = {"entities": {}}
     half = {name: graph if number % 2 else empty for number, name in enumerate(references)}
     whole = dict.fromkeys(references, graph)
-    result = evaluate(
+    result = evaluate_predictions(
         references, manifest, split="val", protocol=Protocol(), scorers=replace(scorers, graphs=(half, whole))
     )
     share = (len(references) // 2) / len(references)
@@ -302,7 +305,9 @@ def test_graphs_made_elsewhere_add_their_score(world: Path, scorers: Scorers) ->
     families = restored("file", result["statistics"], result["signature"]["meteor"])
     assert together(families).scores()["radgraph_complete"] == pytest.approx(share)
     with pytest.raises(InputError, match="graphs of the predictions lack"):
-        evaluate(references, manifest, split="val", protocol=Protocol(), scorers=replace(scorers, graphs=({}, whole)))
+        evaluate_predictions(
+            references, manifest, split="val", protocol=Protocol(), scorers=replace(scorers, graphs=({}, whole))
+        )
 
 
 def test_score_files_without_labelled_floors_are_compared(world: Path, scorers: Scorers, tmp_path: Path) -> None:
@@ -311,7 +316,9 @@ def test_score_files_without_labelled_floors_are_compared(world: Path, scorers: 
     labels = dict.fromkeys(references, (1, *((0,) * 13)))
     tables = LabelTables(predicted=labels, reference=labels, name="x")
     for name, reports in (("a", references), ("b", imperfect(references, 8))):
-        result = evaluate(reports, manifest, split="val", protocol=Protocol(), scorers=replace(scorers, tables=tables))
+        result = evaluate_predictions(
+            reports, manifest, split="val", protocol=Protocol(), scorers=replace(scorers, tables=tables)
+        )
         write_text(tmp_path / f"{name}.json", json.dumps(result))
     result = compare([read_entry(str(tmp_path / f"{name}.json")) for name in "ab"], resamples=FEW)
     assert "bleu4" in result["floor"]
@@ -326,7 +333,7 @@ def test_seen_studies_are_those_of_the_full_references_under_every_mode(world: P
     sizes = []
     for protocol in (Protocol(), Protocol(references="r2gen_compat", threshold=3, max_length=12)):
         references = reference_reports(manifest, "train", protocol)
-        result = evaluate(references, manifest, split="train", protocol=protocol, scorers=scorers)
+        result = evaluate_predictions(references, manifest, split="train", protocol=protocol, scorers=scorers)
         sizes.append(result["subsets"]["seen"]["studies"])
     assert sizes == [result["studies"]] * 2
 
@@ -339,7 +346,7 @@ def test_graphs_of_two_models_have_two_signatures(world: Path, scorers: Scorers)
         graph = {"entities": {"1": {"tokens": "lung", "label": label, "relations": []}}}
         graphs = dict.fromkeys(references, graph)
         chosen = replace(scorers, graphs=(graphs, graphs))
-        result = evaluate(references, manifest, split="val", protocol=Protocol(), scorers=chosen)
+        result = evaluate_predictions(references, manifest, split="val", protocol=Protocol(), scorers=chosen)
         names.add(result["signature"]["radgraph"])
     assert len(names) == 2
 

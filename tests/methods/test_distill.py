@@ -29,7 +29,7 @@ from rayscribe.settings import to_yaml
 from rayscribe.study import Batch
 from rayscribe.training.learner import Place
 from rayscribe.training.loop import build_optimizer
-from rayscribe.training.run import train, train_generations
+from rayscribe.training.run import train_generations, train_method
 from tasks import build_task
 from training_runs import (
     assert_same,
@@ -196,10 +196,10 @@ def test_generations_go_on_where_they_were_stopped(world: Path, tmp_path: Path) 
     config = plugged(plain, "isd", IsdSettings())
     quiet: Callable[[str], None] = lambda text: None  # noqa: E731
     whole = train_generations(config, place(world, tmp_path / "whole"), generations=2)
-    train(plain, world, tmp_path / "cut" / "generation-1", notify=quiet)
+    train_method(plain, world, tmp_path / "cut" / "generation-1", notify=quiet)
     second = taught_by(plain, tmp_path / "cut" / "generation-1")
     with pytest.raises(_Stopped):
-        train(second, world, tmp_path / "cut" / "generation-2", notify=_stop_at_validation)
+        train_method(second, world, tmp_path / "cut" / "generation-2", notify=_stop_at_validation)
     with pytest.raises(InputError, match="already holds a run"):
         train_generations(config, place(world, tmp_path / "cut"), generations=2)
     resumed = train_generations(config, place(world, tmp_path / "cut", resume=True), generations=2)
@@ -217,7 +217,7 @@ def _stop_at_validation(text: str) -> None:
 
 def test_a_teacher_that_does_not_fit_is_refused(world: Path, tmp_path: Path) -> None:
     quiet: Callable[[str], None] = lambda text: None  # noqa: E731
-    train(small_config("r2gen_cmn", epochs=1), world, tmp_path / "teacher", notify=quiet)
+    train_method(small_config("r2gen_cmn", epochs=1), world, tmp_path / "teacher", notify=quiet)
     base = taught_by(small_config("baseline", epochs=1), tmp_path / "teacher")
     cases: list[tuple[Any, str]] = [
         (replace(base, text=replace(base.text, threshold=3)), "vocabulary"),
@@ -228,8 +228,8 @@ def test_a_teacher_that_does_not_fit_is_refused(world: Path, tmp_path: Path) -> 
     ]
     for number, (config, message) in enumerate(cases):
         with pytest.raises(InputError, match=message):
-            train(config, world, tmp_path / f"run-{number}", notify=quiet)
-    train(base, world, tmp_path / "other-method", notify=quiet)  # a plain method may teach another
+            train_method(config, world, tmp_path / f"run-{number}", notify=quiet)
+    train_method(base, world, tmp_path / "other-method", notify=quiet)  # a plain method may teach another
 
 
 @pytest.mark.slow
@@ -238,13 +238,13 @@ def test_graph_distillation_and_hard_negatives_compose_and_resume(world: Path, t
     quiet: Callable[[str], None] = lambda text: None  # noqa: E731
     mined = tmp_path / "mined.parquet"
     run_verb(["build", "negatives", str(world), "--out", str(mined)])
-    train(small_config("kif", epochs=1), mined, tmp_path / "teacher", notify=quiet)
+    train_method(small_config("kif", epochs=1), mined, tmp_path / "teacher", notify=quiet)
     config = taught_by(small_config("kif", checkpoint_minutes=0.0), tmp_path / "teacher")
     config = plugged(config, "ithn", IthnSettings(width=16))
     assert config.system == "kif+isd+ithn"
-    train(config, mined, tmp_path / "unbroken", notify=quiet)
+    train_method(config, mined, tmp_path / "unbroken", notify=quiet)
     train_until_killed(tmp_path, 8, config, mined, tmp_path / "killed", tmp_path / "features")
-    train(config, mined, tmp_path / "killed", resume=True, notify=quiet)
+    train_method(config, mined, tmp_path / "killed", resume=True, notify=quiet)
     assert_same(weights(tmp_path / "unbroken"), weights(tmp_path / "killed"))
     steps = logged(tmp_path / "unbroken")
     assert steps == logged(tmp_path / "killed")
@@ -291,7 +291,7 @@ def test_two_processes_distil_as_one_does(world: Path, tmp_path: Path) -> None:
         model=replace(config.model, dropout=0.0, patch_dropout=0.0),
         backbone=replace(config.backbone, trainable=False),
     )
-    train(config, world, tmp_path / "teacher", features=tmp_path / "features", notify=lambda text: None)
+    train_method(config, world, tmp_path / "teacher", features=tmp_path / "features", notify=lambda text: None)
     # The relation compares the studies of a process with one another, so it is left out.
     taught = taught_by(config, tmp_path / "teacher", relation=0.0)
     one, two = logs_of_one_and_two_processes(taught, world, tmp_path)

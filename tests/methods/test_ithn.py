@@ -21,7 +21,7 @@ from rayscribe.checkpoint import load_model
 from rayscribe.cli.main import run as run_verb
 from rayscribe.config import RunConfig
 from rayscribe.errors import InputError
-from rayscribe.methods import recipe, run_from_yaml
+from rayscribe.methods import find_recipe, run_from_yaml
 from rayscribe.methods.build import build_model
 from rayscribe.methods.ithn import (
     HardNegativeTask,
@@ -35,7 +35,7 @@ from rayscribe.methods.ithn import (
 from rayscribe.settings import to_yaml
 from rayscribe.study import Batch, Pair
 from rayscribe.task import ReportTask
-from rayscribe.training.run import train
+from rayscribe.training.run import train_method
 from tasks import build_task
 from training_runs import assert_same, logged, train_until_killed, weights
 
@@ -274,8 +274,8 @@ def test_a_probe_leaves_no_trace_in_the_host(mined: Path, tmp_path: Path) -> Non
     """Weights and running means of batch norms, with gradients clipped by their common norm."""
     plain = small_config("r2gen_cmn", epochs=1, clip_value=None, clip_norm=0.5)
     plain = replace(plain, model=replace(plain.model, dropout=0.0, patch_dropout=0.0))
-    train(plain, mined, tmp_path / "plain")
-    train(plugged(plain, "ithn", IthnSettings(probe=True, width=16)), mined, tmp_path / "probed")
+    train_method(plain, mined, tmp_path / "plain")
+    train_method(plugged(plain, "ithn", IthnSettings(probe=True, width=16)), mined, tmp_path / "probed")
     first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("plain", "probed"))
     for name, tensor in first.items():
         torch.testing.assert_close(second[name], tensor, rtol=1e-4, atol=1e-5)
@@ -289,9 +289,9 @@ def test_what_would_be_silently_wrong_is_refused(mined: Path, tmp_path: Path) ->
     with pytest.raises(InputError, match=r"--images\.flip.*left and right"):
         replace(config, images=replace(config.images, flip=True))
     with pytest.raises(InputError, match=r"5 negatives a study were mined; --method\.ithn\.candidates 6"):
-        train(with_settings(config, candidates=6), mined, tmp_path / "run")
+        train_method(with_settings(config, candidates=6), mined, tmp_path / "run")
     with pytest.raises(InputError, match=r"--train\.batch-size 1: .*at least 2"):
-        train(replace(config, train=replace(config.train, batch_size=1)), mined, tmp_path / "run")
+        train_method(replace(config, train=replace(config.train, batch_size=1)), mined, tmp_path / "run")
     for wrong in ({"width": 0}, {"align": -1.0}, {"temperature": math.inf}, {"ascent_radius": 2.0}):
         with pytest.raises(InputError, match=r"--method\.ithn"):
             IthnSettings(**wrong)  # type: ignore[arg-type]
@@ -353,7 +353,7 @@ def test_wrapping_leaves_the_host_as_it_was(method: str) -> None:
 
 
 def test_the_plug_in_adds_the_published_number_of_weights() -> None:
-    config = plugged(recipe("baseline"), "ithn", IthnSettings())
+    config = plugged(find_recipe("baseline"), "ithn", IthnSettings())
     model = build_model(replace(config, backbone=replace(config.backbone, name="resnet50")), 761)
     task = build_task(config, model, (None, []), studies=1)
     extra = sum(p.numel() for p in task.parameters()) - sum(p.numel() for p in model.parameters())
@@ -363,8 +363,8 @@ def test_the_plug_in_adds_the_published_number_of_weights() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_nothing_of_the_plug_in_is_exported(method: str, mined: Path, tmp_path: Path) -> None:
-    train(small_run(method, epochs=1), mined, tmp_path / "with")
-    train(small_config(method, epochs=1), mined, tmp_path / "without")
+    train_method(small_run(method, epochs=1), mined, tmp_path / "with")
+    train_method(small_config(method, epochs=1), mined, tmp_path / "without")
     ours, host = (load_file(tmp_path / name / "model.safetensors") for name in ("with", "without"))
     assert {name: tensor.shape for name, tensor in ours.items()} == {name: t.shape for name, t in host.items()}
     assert load_model(tmp_path / "with").config.system == f"{method}+ithn"
@@ -375,9 +375,9 @@ def test_nothing_of_the_plug_in_is_exported(method: str, mined: Path, tmp_path: 
 def test_a_run_killed_at_any_step_resumes_to_the_same_weights(negative: str, mined: Path, tmp_path: Path) -> None:
     config = small_run("r2gen_cmn", negative, checkpoint_minutes=0.0)
     config = with_settings(config, harden="step", candidates=3)
-    train(config, mined, tmp_path / "unbroken")
+    train_method(config, mined, tmp_path / "unbroken")
     train_until_killed(tmp_path, 8, config, mined, tmp_path / "killed", tmp_path / "features")
-    train(config, mined, tmp_path / "killed", resume=True)
+    train_method(config, mined, tmp_path / "killed", resume=True)
     assert_same(weights(tmp_path / "killed"), weights(tmp_path / "unbroken"))
     assert logged(tmp_path / "killed") == logged(tmp_path / "unbroken")
 
@@ -385,7 +385,7 @@ def test_a_run_killed_at_any_step_resumes_to_the_same_weights(negative: str, min
 @pytest.mark.slow
 def test_two_processes_keep_the_negatives_of_both(mined: Path, tmp_path: Path) -> None:
     config = small_run("baseline", "ascent", epochs=1)
-    call_by_two_processes(tmp_path, train, run_from_yaml(to_yaml(config), "config"), mined, tmp_path / "run")
+    call_by_two_processes(tmp_path, train_method, run_from_yaml(to_yaml(config), "config"), mined, tmp_path / "run")
     assert weights(tmp_path / "run")["ascended_SD"].any(1).all()
 
 
@@ -394,7 +394,7 @@ def test_two_processes_keep_the_negatives_of_both(mined: Path, tmp_path: Path) -
 def test_true_reports_come_nearer_to_their_images_than_mined_ones(contrast: str, mined: Path, tmp_path: Path) -> None:
     config = small_run("r2gen_cmn", epochs=12, lr=5e-3, lr_backbone=5e-3, clip_norm=1.0, clip_value=None)
     config = with_settings(config, contrast=contrast)
-    train(config, mined, tmp_path / "run")
+    train_method(config, mined, tmp_path / "run")
     steps = logged(tmp_path / "run")
     last = steps[-12:]  # two epochs: six steps of eight epochs are .07 or .13 by the processor that adds them up
     apart = [float(step["true_similarity"]) - float(step["mined_similarity"]) for step in last]
@@ -406,14 +406,14 @@ def test_negatives_mined_under_another_cleaning_are_refused(mined: Path, tmp_pat
     config = small_run()
     config = replace(config, text=replace(config.text, cleaning="r2gen-mimic"))
     with pytest.raises(InputError, match=r"mined for cleaning 'r2gen-iu', this run reads 'r2gen-mimic'"):
-        train(config, mined, tmp_path / "run")
+        train_method(config, mined, tmp_path / "run")
 
 
 def test_a_run_is_not_resumed_on_other_negatives(mined: Path, world: Path, tmp_path: Path) -> None:
     config = small_run(epochs=1)
-    train(config, mined, tmp_path / "run")
+    train_method(config, mined, tmp_path / "run")
     run_verb(
         ["build", "negatives", str(world), "--out", str(tmp_path / "other.parquet"), "--different-labels", "--top", "1"]
     )
     with pytest.raises(InputError, match="started on other data"):
-        train(config, tmp_path / "other.parquet", tmp_path / "run", resume=True)
+        train_method(config, tmp_path / "other.parquet", tmp_path / "run", resume=True)

@@ -31,7 +31,7 @@ from rayscribe.methods.jima import CurriculumTask, EntityFusion, JimaSettings, P
 from rayscribe.methods.jima_curriculum import TwoTasks, chosen_S, entity_ranks, next_share, report_ranks
 from rayscribe.models.layers import Encoded
 from rayscribe.study import Pair
-from rayscribe.training.run import train
+from rayscribe.training.run import train_method
 from tasks import build_task
 from training_runs import assert_same, logged, logs_of_one_and_two_processes, train_until_killed, weights
 
@@ -361,12 +361,12 @@ def test_a_curriculum_that_is_killed_within_an_epoch_resumes_to_the_same_weights
         train=replace(config.train, checkpoint_minutes=0.0),
     )
     features = tmp_path / "features"
-    train(config, world, tmp_path / "unbroken", features=features)
+    train_method(config, world, tmp_path / "unbroken", features=features)
     rows = logged(tmp_path / "unbroken")
     assert min(float(row["report_share"]) for row in rows) < 1, "the curriculum has begun"
     step = next(at for at in range(1, len(rows)) if rows[at - 1]["epoch"] == rows[at]["epoch"] == "2")
     train_until_killed(tmp_path, step, config, world, tmp_path / "killed", features)
-    train(config, world, tmp_path / "killed", resume=True, features=features)
+    train_method(config, world, tmp_path / "killed", resume=True, features=features)
     assert_same(weights(tmp_path / "killed"), weights(tmp_path / "unbroken"))
     assert logged(tmp_path / "killed") == rows
 
@@ -398,7 +398,7 @@ def test_a_model_needs_neither_entities_nor_task(world: Path, tmp_path: Path) ->
     entities = tmp_path / "entities.csv"
     ids = [f'"{study}",heart lungs' for study in load_ids(world)]
     entities.write_text("id,entities\n" + "\n".join(ids) + "\n")
-    train(small_jima(epochs=1, entities=str(entities), adapter=8), world, tmp_path / "run")
+    train_method(small_jima(epochs=1, entities=str(entities), adapter=8), world, tmp_path / "run")
     assert "adapter | width 8, trained, behind the image encoder" in (tmp_path / "run" / "README.md").read_text()
     entities.unlink()
     trained = load_model(tmp_path / "run")
@@ -419,13 +419,13 @@ def test_other_entities_are_another_run(world: Path, tmp_path: Path) -> None:
     lines = [f"{study},heart" for study in load_ids(world)]
     entities.write_text("id,entities\n" + "\n".join(lines) + "\n")
     config = small_jima(epochs=1, entities=str(entities))
-    train(config, world, tmp_path / "run")
+    train_method(config, world, tmp_path / "run")
     entities.write_text("id,entities\n" + "\n".join(line + " lungs" for line in lines) + "\n")
     with pytest.raises(InputError, match="started on other data; resume it with the same manifest and the same files"):
-        train(config, world, tmp_path / "run", resume=True)
+        train_method(config, world, tmp_path / "run", resume=True)
     entities.unlink()
     with pytest.raises(InputError, match=r"entities.csv: no such file of entities"):
-        train(config, world, tmp_path / "run", resume=True)
+        train_method(config, world, tmp_path / "run", resume=True)
 
 
 @pytest.mark.slow
@@ -434,13 +434,13 @@ def test_ithn_goes_around_jima_and_resumes(training: str, mined: Path, tmp_path:
     config = small_jima(training=training)
     config = replace(config, train=replace(config.train, checkpoint_minutes=0.0))
     config = plugged(config, "ithn", IthnSettings(width=16, image="encoded"))
-    train(config, mined, tmp_path / "unbroken", features=tmp_path / "features")
+    train_method(config, mined, tmp_path / "unbroken", features=tmp_path / "features")
     rows = logged(tmp_path / "unbroken")
     aligned = [row for row in rows if row["align"] != "nan"]
     assert len(aligned) == (len(rows) if training == "joint" else len(rows) / 2)
     assert all(float(row["align"]) > 0 for row in aligned)
     train_until_killed(tmp_path, 3, config, mined, tmp_path / "killed", tmp_path / "features")
-    train(config, mined, tmp_path / "killed", resume=True)
+    train_method(config, mined, tmp_path / "killed", resume=True)
     assert logged(tmp_path / "killed") == rows
     assert_same(weights(tmp_path / "killed"), weights(tmp_path / "unbroken"))
 

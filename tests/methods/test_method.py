@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from rayscribe.errors import InputError
-from rayscribe.methods import as_published, find_method, methods, plug_ins, recipe, recipes, run_from_yaml
+from rayscribe.methods import as_published, find_method, find_recipe, methods, plug_ins, recipes, run_from_yaml
 from rayscribe.methods.compose import Plugged, flag_of
 from rayscribe.settings import to_yaml
 
@@ -26,7 +26,7 @@ def test_the_table_holds_every_method_once() -> None:
 
 @pytest.mark.parametrize("name", [*recipes(), "baseline+isd", "jima+isd", "kif+isd", "r2gen+isd+ithn"])
 def test_a_recipe_survives_its_file(name: str) -> None:
-    run = recipe(name)
+    run = find_recipe(name)
     assert run_from_yaml(to_yaml(run), name) == run
     assert isinstance(run.method, Plugged) == ("+" in run.system)
 
@@ -37,12 +37,12 @@ def test_every_plug_in_goes_around_every_host(host: str, plug_in: str) -> None:
     method = find_method(f"{host}+{plug_in}")
     assert method.innermost is methods()[host] and method.name == f"{host}+{plug_in}"
     assert (method.generation is not None) == ("isd" in plug_in)
-    assert recipe(f"{host}+{plug_in}").system == f"{host}+{plug_in}"
+    assert find_recipe(f"{host}+{plug_in}").system == f"{host}+{plug_in}"
 
 
 @pytest.mark.parametrize("name", [*HOSTS, "r2gen_cmn+ithn", "kif+isd", "r2gen+isd+ithn"])
 def test_what_as_published_switches_differs_from_the_default_and_is_a_setting(name: str) -> None:
-    run = recipe(name)
+    run = find_recipe(name)
     switched, what = as_published(run)
     assert [one.setting for one in what] == [one.setting for one in find_method(name).published]
     assert (switched != run) == bool(what)
@@ -100,7 +100,7 @@ def test_a_record_holds_nothing_that_nobody_asks_for() -> None:
 def test_settings_of_another_method_cannot_be_given(tmp_path: Path, world: Path, rayscribe: Command) -> None:
     rayscribe("train", "r2gen", "--data", world, "--run", tmp_path / "run", "--method.warmup", "3", code=2)
     assert not (tmp_path / "run").exists()
-    plain = yaml.safe_load(to_yaml(recipe("r2gen")))
+    plain = yaml.safe_load(to_yaml(find_recipe("r2gen")))
     plain["method"]["warmup"] = 3
     with pytest.raises(InputError, match="unknown setting 'warmup' of R2GenSettings"):
         run_from_yaml(yaml.safe_dump(plain), "config.yaml")

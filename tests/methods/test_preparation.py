@@ -22,7 +22,7 @@ from rayscribe.methods.ithn_pairs import prepare_negatives
 from rayscribe.methods.method import Preparation, Source
 from rayscribe.methods.promptmrg import PromptMrgSettings
 from rayscribe.models.backbones import Backbone
-from rayscribe.training.run import train
+from rayscribe.training.run import train_method
 from training_runs import train_until_killed
 
 Command = Callable[..., str]
@@ -59,7 +59,7 @@ def test_negatives_are_mined_once_and_their_file_holds_no_report(world: Path, tm
     config = plugged(small_config(epochs=1), "ithn", IthnSettings())
     said: list[str] = []
     for run in ("first", "second"):
-        train(config, world, tmp_path / run, features=tmp_path / "features", notify=said.append)
+        train_method(config, world, tmp_path / run, features=tmp_path / "features", notify=said.append)
     assert sum(line.startswith("mining negatives") for line in said) == 1
     assert sum(line.startswith("negatives of 42 training studies") for line in said) == 2
     (kept,) = (tmp_path / "features" / "prepared").glob("negatives-*")
@@ -87,7 +87,7 @@ def test_the_index_is_that_of_the_build_verb(
     flags += ["--images.resize", 68, "--features", tmp_path / "features"]
     rayscribe("build", "retrieval", world, "--out", tmp_path / "index", *flags)
     said: list[str] = []
-    train(
+    train_method(
         retrieving(weights, method, epochs=1),
         world,
         tmp_path / "run",
@@ -104,16 +104,16 @@ def test_the_index_is_that_of_the_build_verb(
 
 def test_a_run_that_prepares_is_resumed_to_the_same_weights(world: Path, weights: Path, tmp_path: Path) -> None:
     config, features = retrieving(weights), tmp_path / "features"
-    train(config, world, tmp_path / "whole", features=features)
+    train_method(config, world, tmp_path / "whole", features=features)
     train_until_killed(tmp_path, 3, config, world, tmp_path / "broken", features=features)
-    train(config, world, tmp_path / "broken", resume=True, features=features)
+    train_method(config, world, tmp_path / "broken", resume=True, features=features)
     whole, broken = (load_file(tmp_path / run / "model.safetensors") for run in ("whole", "broken"))
     assert all(torch.equal(whole[name], broken[name]) for name in whole)
 
 
 def test_plug_ins_and_hosts_prepare_together(world: Path, weights: Path, tmp_path: Path) -> None:
     config = plugged(retrieving(weights, epochs=1), "ithn", IthnSettings())
-    train(config, world, tmp_path / "run", features=tmp_path / "features")
+    train_method(config, world, tmp_path / "run", features=tmp_path / "features")
     kinds = {path.name.partition("-")[0] for path in (tmp_path / "features" / "prepared").glob("[!.]*")}
     assert kinds == {"negatives", "retrieval"}
     assert (tmp_path / "run" / "model.safetensors").exists()
@@ -124,7 +124,7 @@ def test_an_untrained_image_encoder_retrieves_nothing(world: Path, tmp_path: Pat
     with pytest.raises(
         InputError, match=r"test_resnet has random weights: give --backbone\.weights.*--method\.no-memory"
     ):
-        train(config, world, tmp_path / "run")
+        train_method(config, world, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -134,7 +134,7 @@ def test_data_without_reports_leave_nothing_behind(world: Path, weights: Path, t
     rows = tuple(replace(study, split="train") for study in few)
     write_manifest(tmp_path / "few.parquet", Manifest(studies=rows, provenance=manifest.provenance))
     with pytest.raises(InputError, match="too few for an index"):
-        train(retrieving(weights), tmp_path / "few.parquet", tmp_path / "run", features=tmp_path / "features")
+        train_method(retrieving(weights), tmp_path / "few.parquet", tmp_path / "run", features=tmp_path / "features")
     assert not (tmp_path / "run").exists()
     assert not list((tmp_path / "features" / "prepared").glob("retrieval-*"))
 

@@ -20,7 +20,7 @@ from rayscribe.methods.promptmrg import promptmrg_bert
 from rayscribe.models.bert_decoder import BertDecoder, start_from_bert, word_vectors
 from rayscribe.models.decoding import Vocabulary, decode
 from rayscribe.models.layers import Encoded
-from rayscribe.training.run import train
+from rayscribe.training.run import train_method
 
 pytest.importorskip("transformers", reason="the BERT decoder is an extra")
 
@@ -139,7 +139,7 @@ def test_a_run_from_bert_needs_nothing_of_it_afterwards(bert: Path, world: Path,
     config = bert_config("kif", decoder_weights=str(bert))
     config = replace(config, method=replace(config.method, width=32))
     said: list[str] = []
-    train(config, world, tmp_path / "run", notify=said.append)
+    train_method(config, world, tmp_path / "run", notify=said.append)
     assert any("of the graph, too" in line for line in said)
     shutil.rmtree(bert)
     trained = load_model(tmp_path / "run")

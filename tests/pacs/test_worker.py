@@ -20,7 +20,7 @@ from conftest import small_config
 from drafts import CANARY, CANARY_ID
 from rayscribe.errors import DISCLAIMER
 from rayscribe.reports.drafting import author_of
-from rayscribe.training.run import train
+from rayscribe.training.run import train_method
 
 pytestmark = pytest.mark.slow
 
@@ -37,7 +37,7 @@ def pacs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc]:
 def model(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("runs") / "small"
     config = small_config("r2gen", epochs=6, lr=3e-3)  # enough that no report is empty
-    train(replace(config, text=replace(config.text, max_length=10)), world, run)
+    train_method(replace(config, text=replace(config.text, max_length=10)), world, run)
     return run
 
 

@@ -30,7 +30,7 @@ from rayscribe.data.manifest import read_manifest, write_manifest
 from rayscribe.data.phantom import write_phantom
 from rayscribe.data.phantom_truth import PhantomConfig
 from rayscribe.data.prepare import check
-from rayscribe.training.run import train
+from rayscribe.training.run import train_method
 
 if NEEDED:
     uvicorn = importlib.import_module("uvicorn")
@@ -54,7 +54,7 @@ def models(browser: Any, world: Path, tmp_path_factory: pytest.TempPathFactory) 
     """Folders of two report models and a classifier that have learned next to nothing."""
     root = tmp_path_factory.mktemp("models")
     for name, seed in (("model-a", 1), ("model-b", 2)):
-        train(replace(small_config(epochs=1), seed=seed), world, root / name, notify=lambda text: None)
+        train_method(replace(small_config(epochs=1), seed=seed), world, root / name, notify=lambda text: None)
     write_phantom(root / "phantom", PhantomConfig(studies=120, size=64, seed=5))
     checked = check(read_iu_xray(root / "phantom"), source={"source": "phantom"}, missing_is_fault=True)
     write_manifest(root / "classes.parquet", checked.manifest)

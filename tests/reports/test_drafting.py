@@ -18,7 +18,7 @@ from rayscribe.errors import InputError
 from rayscribe.files import sha256_of
 from rayscribe.reports.document import Author, document_json, read_document
 from rayscribe.reports.drafting import author_of, document_of, readable_report, sentences_of, without_names
-from rayscribe.training.run import train
+from rayscribe.training.run import train_method
 
 AUTHOR = Author(name="m", system="r2gen", weights_sha256="0" * 64, rayscribe="0", section="findings")
 WORDS = st.sampled_from(
@@ -77,7 +77,7 @@ def test_an_empty_report_is_no_draft() -> None:
 
 def test_predict_writes_the_draft_of_a_folder_model(rayscribe: Callable[..., str], world: Path, tmp_path: Path) -> None:
     run, out = tmp_path / "run", tmp_path / "draft.json"
-    train(small_config("r2gen", epochs=1), world, run)
+    train_method(small_config("r2gen", epochs=1), world, run)
     image = read_manifest(world).split("test")[0].images[0]
     printed = rayscribe("predict", image, "--model", run, "--out", out)
     assert str(out) in printed and "Not a medical device" in printed

@@ -21,7 +21,7 @@ from rayscribe.data.phantom import write_phantom
 from rayscribe.data.phantom_truth import PhantomConfig
 from rayscribe.data.prepare import check
 from rayscribe.methods.ithn import IthnSettings
-from rayscribe.training.run import train
+from rayscribe.training.run import train_method
 
 GOLDEN = Path(__file__).parent / "golden"
 CONFIGS = {
@@ -41,7 +41,7 @@ def curve(name: str, folder: Path) -> list[float]:
     checked = check(read_iu_xray(folder / "phantom"), source={"source": "phantom"}, missing_is_fault=True)
     write_manifest(folder / "drawn.parquet", checked.manifest)
     run_verb(["build", "negatives", str(folder / "drawn.parquet"), "--out", str(folder / "world.parquet")])
-    train(CONFIGS[name], folder / "world.parquet", folder / "run")
+    train_method(CONFIGS[name], folder / "world.parquet", folder / "run")
     with open(folder / "run" / "log.csv", newline="") as file:
         return [float(row["loss"]) for row in csv.DictReader(file)]
 

@@ -25,7 +25,7 @@ from rayscribe.methods.r2gen import r2gen
 from rayscribe.settings import to_yaml
 from rayscribe.task import ReportTask
 from rayscribe.training.loop import build_optimizer, lr_factor
-from rayscribe.training.run import train
+from rayscribe.training.run import train_method
 from training_runs import assert_same, logged, logs_of_one_and_two_processes, train_until_killed, weights
 
 METHODS = ("baseline", "r2gen", "r2gen_cmn", "promptmrg", "kif")
@@ -39,10 +39,10 @@ def test_a_run_killed_at_any_step_resumes_to_the_same_weights(
     config = small_config(method, checkpoint_minutes=0.0)
     config = replace(config, backbone=replace(config.backbone, trainable=trainable))
     features = tmp_path / "features"
-    train(config, world, tmp_path / "unbroken", features=features)
+    train_method(config, world, tmp_path / "unbroken", features=features)
     train_until_killed(tmp_path, step, config, world, tmp_path / "killed", features)
     assert len(logged(tmp_path / "killed")) == step
-    train(config, world, tmp_path / "killed", resume=True, features=features)
+    train_method(config, world, tmp_path / "killed", resume=True, features=features)
     assert_same(weights(tmp_path / "killed"), weights(tmp_path / "unbroken"))
     assert_same(
         load_file(tmp_path / "killed" / "model.safetensors"), load_file(tmp_path / "unbroken" / "model.safetensors")
@@ -85,8 +85,8 @@ def test_accumulated_batches_take_the_step_of_a_large_one(world: Path, tmp_path:
         backbone=replace(base.backbone, trainable=False),
     )
     small = replace(base, train=replace(base.train, batch_size=4, accumulate=2))
-    train(base, world, tmp_path / "large", features=tmp_path / "features")
-    train(small, world, tmp_path / "small", features=tmp_path / "features")
+    train_method(base, world, tmp_path / "large", features=tmp_path / "features")
+    train_method(small, world, tmp_path / "small", features=tmp_path / "features")
     large_log, small_log = logged(tmp_path / "large"), logged(tmp_path / "small")
     assert len(large_log) == len(small_log)
     for step, (first, second) in enumerate(zip(large_log, small_log, strict=True)):
@@ -100,7 +100,7 @@ def test_accumulated_batches_take_the_step_of_a_large_one(world: Path, tmp_path:
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_learns_the_phantom_world(method: str, world: Path, tmp_path: Path) -> None:
     config = small_config(method, epochs=8, lr=5e-3, lr_backbone=5e-3, clip_value=None, clip_norm=1.0)
-    train(config, world, tmp_path / "run")
+    train_method(config, world, tmp_path / "run")
     losses = [float(row["loss"]) for row in logged(tmp_path / "run", "validation.csv")]
     assert losses[-1] < 0.75 * losses[0]
 
@@ -108,18 +108,18 @@ def test_every_method_learns_the_phantom_world(method: str, world: Path, tmp_pat
 def test_a_loss_that_is_not_a_number_names_its_studies_and_keeps_the_last_state(world: Path, tmp_path: Path) -> None:
     config = small_config("baseline", epochs=1, lr=1e38, clip_value=None)
     with pytest.raises(InputError, match=r"the loss is (nan|inf).*CXR.*--train\.lr"):
-        train(config, world, tmp_path / "run")
+        train_method(config, world, tmp_path / "run")
     assert not (tmp_path / "run" / "model.safetensors").exists()
 
 
 def test_weights_that_are_not_numbers_are_never_saved(world: Path, tmp_path: Path) -> None:
     config = small_config("baseline", epochs=1, lr=1e38, clip_value=None, checkpoint_minutes=0.0)
     with pytest.raises(InputError, match="no longer numbers after step 1"):
-        train(config, world, tmp_path / "run")
+        train_method(config, world, tmp_path / "run")
     assert not (tmp_path / "run" / "state.pt").exists()
     one_step = replace(config, train=replace(config.train, batch_size=60, checkpoint_minutes=10.0))
     with pytest.raises(InputError, match="no longer numbers after step 1"):
-        train(one_step, world, tmp_path / "epoch")
+        train_method(one_step, world, tmp_path / "epoch")
     assert not (tmp_path / "epoch" / "model.safetensors").exists()
 
 
@@ -127,8 +127,8 @@ def test_a_start_that_failed_can_be_repeated(world: Path, tmp_path: Path) -> Non
     config = small_config("baseline", epochs=1)
     wrong = replace(config, backbone=replace(config.backbone, weights="/none.pth"))
     with pytest.raises(InputError, match="no such weights file"):
-        train(wrong, world, tmp_path / "run")
-    train(config, world, tmp_path / "run")
+        train_method(wrong, world, tmp_path / "run")
+    train_method(config, world, tmp_path / "run")
 
 
 def test_the_optimiser_is_the_published_one(world: Path) -> None:
@@ -146,19 +146,19 @@ def test_the_optimiser_is_the_published_one(world: Path) -> None:
 
 def test_a_run_is_never_overwritten_and_resumes_only_with_its_own_settings(world: Path, tmp_path: Path) -> None:
     config = small_config("baseline", epochs=1)
-    train(config, world, tmp_path / "run", features=tmp_path / "features")
+    train_method(config, world, tmp_path / "run", features=tmp_path / "features")
     with pytest.raises(InputError, match="already holds a run"):
-        train(config, world, tmp_path / "run")
+        train_method(config, world, tmp_path / "run")
     manifest = read_manifest(world)
     write_manifest(tmp_path / "other.parquet", replace(manifest, studies=manifest.studies[1:]))
     with pytest.raises(InputError, match="started on other data"):
-        train(config, tmp_path / "other.parquet", tmp_path / "run", resume=True)
+        train_method(config, tmp_path / "other.parquet", tmp_path / "run", resume=True)
     with pytest.raises(InputError, match="other settings"):
-        train(replace(config, seed=7), world, tmp_path / "run", resume=True)
+        train_method(replace(config, seed=7), world, tmp_path / "run", resume=True)
     with pytest.raises(InputError, match="no run to resume"):
-        train(config, world, tmp_path / "other", resume=True)
+        train_method(config, world, tmp_path / "other", resume=True)
     before = weights(tmp_path / "run")
-    train(config, world, tmp_path / "run", resume=True)  # finished: nothing is left to do
+    train_method(config, world, tmp_path / "run", resume=True)  # finished: nothing is left to do
     assert_same(weights(tmp_path / "run"), before)
 
 
@@ -169,7 +169,7 @@ def test_training_without_the_section_says_which(world: Path, tmp_path: Path) ->
     config = small_config()
     config = replace(config, text=replace(config.text, section="impression"))
     with pytest.raises(InputError, match="section 'impression'"):
-        train(config, tmp_path / "bare.parquet", tmp_path / "run")
+        train_method(config, tmp_path / "bare.parquet", tmp_path / "run")
 
 
 def train_on_a_full_disk(limit: int, config: RunConfig, world: Path, run: Path) -> None:
@@ -229,7 +229,7 @@ def test_the_schedules_are_functions_of_the_step() -> None:
 
 
 def test_a_run_folder_is_a_model_folder(world: Path, tmp_path: Path) -> None:
-    train(small_config("baseline", epochs=1), world, tmp_path / "run")
+    train_method(small_config("baseline", epochs=1), world, tmp_path / "run")
     trained = load_model(tmp_path / "run")
     assert trained.data["source"] == "phantom"
     assert trained.training["epoch"] == 1

@@ -58,7 +58,8 @@ def train_each(config: ClassifyConfig, place: Place) -> list[Path]:
                 f"{', '.join(twice)}: would share a run's folder; leave one of them out by --cohort.findings"
             )
         if group.rank == 0:
-            begin_several(place.run, config, Started(data=place.data, features=place.features), resume=place.resume)
+            started = Started(data=place.data, features=place.features, per_finding=True)
+            begin_several(place.run, config, started, resume=place.resume)
         for name, folder in zip(names, folders, strict=True):
             is_done, goes_on = (folder / "done.txt").exists(), (folder / "config.yaml").exists()
             group.wait()  # before the first process makes the folder

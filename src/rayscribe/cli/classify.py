@@ -44,40 +44,9 @@ def _recipe(arguments: list[str], verb: str) -> str:
 
 
 def _train(arguments: list[str]) -> None:
-    import tyro
+    from rayscribe.cli.classify_train import classify_train
 
-    from rayscribe.classifiers.config import CLASSIFIERS, ClassifyConfig
-
-    recipe = _recipe(arguments, "train")
-
-    def train(
-        data: Path,
-        run: Path,
-        config: Annotated[ClassifyConfig, tyro.conf.arg(name="")] = CLASSIFIERS[recipe](),  # noqa: B008  # frozen
-        per_finding: bool = recipe == "binary",
-        resume: bool = False,
-        features: Path | None = None,
-    ) -> None:
-        """Trains one classifier of all findings, or one per finding. The run folder becomes the classifier's folder.
-
-        Args:
-            data: the manifest that `rayscribe prepare` wrote
-            run: the folder of the run; with --per-finding, each finding gets a folder inside it
-            per_finding: train one model per finding
-            resume: continue an interrupted run, with the same settings
-            features: the folder that caches the features of frozen backbones; by default in the user's cache folder
-        """
-        from rayscribe.classifiers.run import train_classifier, train_each
-        from rayscribe.training.learner import Place
-
-        if per_finding:
-            folders = train_each(config, Place(data=data, run=run, resume=resume, features=features))
-        else:
-            train_classifier(config, data, run, resume=resume, features=features)
-            folders = [run]
-        print(f"next: rayscribe classify test {' '.join(map(str, folders))} --data {data}")
-
-    parsed(train, arguments[1:], f"classify train {recipe}")
+    classify_train(arguments)
 
 
 def _test(arguments: list[str]) -> None:

@@ -40,31 +40,31 @@ def run_demo(out: Path, *, studies: int, seed: int) -> None:
     from rayscribe.data.phantom_truth import PhantomConfig
     from rayscribe.data.predictions import read_predictions
     from rayscribe.drafts import DecodingConfig
-    from rayscribe.evaluation.evaluate import evaluate
+    from rayscribe.evaluation.evaluate import evaluate_predictions
     from rayscribe.evaluation.protocol import Protocol, reference_reports
     from rayscribe.inference.split import SplitJob, write_predictions
-    from rayscribe.methods import recipe
+    from rayscribe.methods import find_recipe
     from rayscribe.pages.demo import demo_page
     from rayscribe.pages.summary import summary
-    from rayscribe.training.run import train
+    from rayscribe.training.run import train_method
 
     torch.set_num_threads(1)  # on a busy machine, threads that wait for each other double the time of so small a model
     began = time.monotonic()
     _clear(out)
     write_text(out / _MARK, "This folder was made by `rayscribe demo`, which replaces it when it is run again.\n")
     data, predictions = out / "phantom.parquet", out / "predictions.jsonl"
-    config = replace(recipe("demo"), seed=seed)
+    config = replace(find_recipe("demo"), seed=seed)
     print("1. drawing chest X-rays and writing their reports")
     write_phantom_manifest(data, PhantomConfig(studies=studies, seed=seed, size=config.images.resize, variety=_VARIETY))
     print("2. training a small R2Gen on them")
-    train(config, data, out / "run", features=out / "features")
+    train_method(config, data, out / "run", features=out / "features")
     print("3. writing reports for the test split")
     job = SplitJob(model=out / "run", data=data, out=predictions, split="test", decoding=DecodingConfig())
     write_predictions(open_reporter(job.model), replace(job, features=out / "features"))
     print("4. scoring them")
     manifest = read_manifest(data)
     protocol = Protocol()
-    result = evaluate(read_predictions(predictions), manifest, split="test", protocol=protocol)
+    result = evaluate_predictions(read_predictions(predictions), manifest, split="test", protocol=protocol)
     print(summary(result))
     references = reference_reports(manifest, "test", protocol)
     write_text(out / "scores.json", json.dumps(result, indent=1) + "\n")

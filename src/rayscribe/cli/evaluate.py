@@ -15,7 +15,6 @@ from rayscribe.files import write_text
 from rayscribe.progress import Meter, progress_bar
 
 if TYPE_CHECKING:
-    from rayscribe.data.manifest import Manifest
     from rayscribe.evaluation.scorers import Scorers
 
 
@@ -68,12 +67,10 @@ def evaluate_verb(arguments: list[str]) -> None:
 
 
 def _evaluate(options: Any) -> None:
-    from rayscribe.data.manifest import read_manifest
     from rayscribe.pages.summary import summary
 
     _check_pairs(options)
-    manifest = read_manifest(options.data)
-    result = _scored(options, manifest, _scorers(options))
+    result = _scored(options, _scorers(options))
     print(summary(result))
     if options.json is not None:
         write_text(options.json, json.dumps(result, indent=1, ensure_ascii=False) + "\n")
@@ -83,7 +80,7 @@ def _evaluate(options: Any) -> None:
 
         print(f"wrote {len(write_plots(result, options.plots))} drawings into {options.plots}")
     if options.html is not None:
-        write_text(options.html, _page(options, manifest, result))
+        write_text(options.html, _page(options, result))
         print(f"wrote {options.html}")
 
 
@@ -121,7 +118,7 @@ def _scorers(options: Any) -> "Scorers":
     return scorers
 
 
-def _scored(options: Any, manifest: "Manifest", scorers: "Scorers") -> dict[str, Any]:
+def _scored(options: Any, scorers: "Scorers") -> dict[str, Any]:
     """The scores, with a bar that shows the stage."""
     from rayscribe.api import evaluate
     from rayscribe.evaluation.evaluate import STAGES
@@ -137,7 +134,7 @@ def _scored(options: Any, manifest: "Manifest", scorers: "Scorers") -> dict[str,
 
         return evaluate(
             options.predictions,
-            manifest,
+            options.data,
             split=options.split,
             protocol=options.protocol,
             scorers=scorers,
@@ -146,11 +143,13 @@ def _scored(options: Any, manifest: "Manifest", scorers: "Scorers") -> dict[str,
         )
 
 
-def _page(options: Any, manifest: "Manifest", result: dict[str, Any]) -> str:
+def _page(options: Any, result: dict[str, Any]) -> str:
+    from rayscribe.data.manifest import read_manifest
     from rayscribe.data.predictions import read_predictions
     from rayscribe.evaluation.protocol import reference_reports, written_reports
     from rayscribe.pages.evaluation import evaluation_page
 
+    manifest = read_manifest(options.data)
     references = reference_reports(manifest, options.split, options.protocol)
     reports = written_reports(read_predictions(options.predictions), references, options.split, options.protocol)
     return evaluation_page(result, manifest, reports, references)

@@ -14,7 +14,7 @@ from rayscribe.files import write_text
 from rayscribe.progress import progress_bar
 
 
-def label(arguments: list[str]) -> None:
+def label_verb(arguments: list[str]) -> None:
     import tyro
 
     def label_reports(

@@ -37,7 +37,7 @@ ALL_VERBS = (
     Verb("prepare", "Data", "SOURCE", "check a data set and write its manifest (Parquet)", "prepare", "prepare"),
     Verb("shard", "Data", "DATA", "pack small copies of the images into a few large files", "shard", "shard"),
     Verb("audit", "Data", "DATA", "find copies, label shift and shared patients in a split", "inspect", "audit_verb"),
-    Verb("label", "Data", "TABLE", "label reports with the 14 CheXpert observations", "inspect", "label"),
+    Verb("label", "Data", "TABLE", "label reports with the 14 CheXpert observations", "inspect", "label_verb"),
     Verb("deidentify", "Data", "FILE...", "copy DICOM images without names, dates, private tags", "deidentify", "deidentify"),
     Verb("build", "Data", "KIND DATA", "negatives, entities, retrieval, priors or a graph", "build", "build"),
     Verb("train", "Train", "RECIPE", "train a report model; without RECIPE, list the recipes", "train", "train_verb"),

@@ -150,12 +150,12 @@ def _score_form(arguments: list[str]) -> None:
 def _score(key_file: Path, votes: tuple[Path, ...], target: Path | None) -> None:
     from rayscribe.pages.reader_study import reader_study_text
     from rayscribe.reader_study.study import read_key
-    from rayscribe.reader_study.votes import read_ballot, score
+    from rayscribe.reader_study.votes import read_ballot, score_votes
 
     if target is not None and target.resolve() in {path.resolve() for path in (key_file, *votes)}:
         raise InputError(f"{target}: is the key or votes, which --json would overwrite; name another file")
     key = read_key(key_file)
-    result = score(key, [read_ballot(path, key) for path in votes])
+    result = score_votes(key, [read_ballot(path, key) for path in votes])
     if target is not None:
         write_text(target, json.dumps(result, indent=1, ensure_ascii=False) + "\n")
         print(f"wrote {target}")

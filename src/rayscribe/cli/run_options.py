@@ -7,6 +7,7 @@ import argparse
 import ast
 import dataclasses
 import inspect
+import sys
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -54,6 +55,10 @@ class Beginning:
         """Whether the flag is given, with hyphens or underscores."""
         return any(argument.partition("=")[0].replace("_", "-") == flag for argument in self.flags)
 
+    def whole_flags(self) -> list[str]:
+        """The arguments for tyro, whose --help is our --help-all."""
+        return ["--help" if flag == "--help-all" else flag for flag in self.flags]
+
     def settings(self, recipe: Callable[[str], _C], parse: Callable[[str, Path], _C]) -> _C | None:
         """Of the run that is resumed, of --config, or of the recipe; None where none of them is given.
 
@@ -88,6 +93,18 @@ def beginning(arguments: Sequence[str]) -> Beginning:
     except argparse.ArgumentError as error:
         raise InputError(str(error)) from error
     return Beginning(recipe=recipe, config=found.config, run=found.run, resume=found.resume, flags=flags)
+
+
+def frozen_if_asked(base: _C, early: Beginning) -> _C:
+    """With --backbone.no-trainable, the settings of a frozen image encoder, which is fed from its cache: no augmentation."""
+    from rayscribe.config import with_frozen_encoder
+
+    if not early.has("--backbone.no-trainable"):
+        return base
+    frozen = with_frozen_encoder(base)
+    if attrgetter("images")(frozen) != attrgetter("images")(base):
+        print("note: the image encoder is frozen, so images are neither rotated nor flipped", file=sys.stderr)
+    return frozen
 
 
 def manifest_of(options: RunOptions) -> Path:

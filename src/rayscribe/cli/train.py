@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
 from rayscribe.cli.arguments import choice, parsed
-from rayscribe.cli.run_options import Beginning, RunOptions, beginning, manifest_of, short_help
+from rayscribe.cli.run_options import Beginning, RunOptions, beginning, frozen_if_asked, manifest_of, short_help
 
 _USAGE = "rayscribe train RECIPE[+PLUG_IN] --data data.parquet --run runs/name [options]"
 _COMMON = (
@@ -40,14 +40,12 @@ def train_verb(arguments: list[str]) -> None:
     switched: list[Any] = []
     if early.has("--as-published"):
         base, switched = as_published(base)
-    base = _frozen(base, early)
+    base = frozen_if_asked(base, early)
     usage = _USAGE.replace("RECIPE[+PLUG_IN]", early.recipe or base.system)
     if early.has("--help") or early.has("-h"):
         print(short_help(usage, TrainOptions, base, _COMMON, _method_flags(base)))
         return
-    options = _parsed(
-        base, [flag for flag in early.flags if flag != "--help-all"] + ["--help"] * early.has("--help-all")
-    )
+    options = _parsed(base, early.whole_flags())
     find_method(options.settings.system)
     if options.as_published:
         _print_published(options.settings, switched)
@@ -57,15 +55,15 @@ def train_verb(arguments: list[str]) -> None:
 def _base(arguments: list[str], early: Beginning) -> Any:
     """The settings that the flags change."""
     from rayscribe.errors import InputError
-    from rayscribe.methods import recipe, run_from_yaml
+    from rayscribe.methods import find_recipe, run_from_yaml
     from rayscribe.methods.version_0_3 import refuse_old_names
 
     if early.recipe is not None:
         refuse_old_names(early.recipe, early.flags)
-    base: Any = early.settings(recipe, run_from_yaml)
+    base: Any = early.settings(find_recipe, run_from_yaml)
     if base is None:
         _name_recipes(arguments)
-    if early.recipe is not None and early.resume and recipe(early.recipe).system != base.system:
+    if early.recipe is not None and early.resume and find_recipe(early.recipe).system != base.system:
         raise InputError(f"{early.run}: is a run of {base.system}; resume it with --resume and --run alone")
     return base
 
@@ -77,18 +75,6 @@ def _name_recipes(arguments: list[str]) -> None:
     for fault in broken_methods().values():
         print(f"note: {fault}", file=sys.stderr)
     choice(arguments, [*recipes(), *(f"...+{name}" for name in plug_ins())], "recipe", _USAGE)
-
-
-def _frozen(base: Any, early: Beginning) -> Any:
-    """A frozen image encoder is fed from its cache, so no image is augmented."""
-    from rayscribe.config import with_frozen_encoder
-
-    if not early.has("--backbone.no-trainable"):
-        return base
-    frozen = with_frozen_encoder(base)
-    if frozen.images != base.images:
-        print("note: the image encoder is frozen, so images are neither rotated nor flipped", file=sys.stderr)
-    return frozen
 
 
 def _parsed(base: Any, flags: list[str]) -> Any:

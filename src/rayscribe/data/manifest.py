@@ -82,7 +82,17 @@ def write_manifest(path: Path, manifest: Manifest) -> None:
             writer.write_table(arrow.Table.from_pylist(rows, schema=schema))
 
 
-def read_manifest(path: Path) -> Manifest:
+def read_manifest(path: str | Path) -> Manifest:
+    """The studies that `rayscribe prepare` checked, and where they come from.
+
+    Raises:
+        InputError: there is no such file, or it is no manifest
+
+    Example:
+        >>> manifest = rs.read_manifest("iu.parquet")
+        >>> len(manifest.split("test")), manifest.counts()
+    """
+    path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such manifest; write one with `rayscribe prepare ... --out {path}`")
     try:

@@ -40,7 +40,7 @@ STAGES = 8
 "How often `evaluate` calls its stage, for a progress bar."
 
 
-def evaluate(
+def evaluate_predictions(
     predictions: Mapping[str, str],
     manifest: Manifest,
     *,

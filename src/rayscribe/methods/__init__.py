@@ -58,7 +58,7 @@ def find_method(system: str) -> Method[Any]:
     return _composed(system)
 
 
-def recipe(name: str) -> RunConfig[Any]:
+def find_recipe(name: str) -> RunConfig[Any]:
     """Published settings by name; a recipe with plug-ins that nobody published is its host's, with the plug-ins' defaults.
 
     Raises InputError that names the nearest.

@@ -68,7 +68,7 @@ def read_ballot(path: Path, key: Mapping[str, Any]) -> Ballot:
     return Ballot(path=path, reader=reader, votes=votes, comments=comments)
 
 
-def score(key: Mapping[str, Any], ballots: Sequence[Ballot]) -> dict[str, Any]:
+def score_votes(key: Mapping[str, Any], ballots: Sequence[Ballot]) -> dict[str, Any]:
     """Counts, shares, tests and agreement; for all items, and for normal and abnormal ones where they are coded."""
     if not ballots:
         raise InputError("name the readers' votes: rayscribe reader-study score key.json votes.json votes.csv ...")

@@ -79,7 +79,7 @@ def train_generations(config: RunConfig[Any], place: Place, *, generations: int)
     return folders[-1]
 
 
-def train(
+def train_method(
     config: RunConfig[Any],
     data: Path,
     run: Path,

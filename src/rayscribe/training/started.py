@@ -24,11 +24,18 @@ class Started:
     features: Path | None = None
     "folder of the feature cache; the user's cache folder when None"
     generations: int = 1
+    per_finding: bool = False
+    "classifiers: the folder holds a run of every finding"
 
     def save(self, run: Path) -> None:
         """Writes it into the run folder, which exists."""
         features = None if self.features is None else str(self.features.resolve())
-        about = {"data": str(self.data.resolve()), "features": features, "generations": self.generations}
+        about = {
+            "data": str(self.data.resolve()),
+            "features": features,
+            "generations": self.generations,
+            "per_finding": self.per_finding,
+        }
         write_text(run / STARTED, json.dumps(about, indent=2) + "\n")
 
 
@@ -51,6 +58,7 @@ def read_started(run: Path) -> Started:
             data=Path(about["data"]),
             features=None if features is None else Path(features),
             generations=int(about["generations"]),
+            per_finding=bool(about["per_finding"]),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: damaged ({error!r}); name the manifest with --data") from error

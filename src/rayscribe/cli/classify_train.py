@@ -1,0 +1,85 @@
+"""`rayscribe classify train`: a recipe, or the settings of an earlier run, to a classifier's folder.
+
+Annotations are evaluated here (no postponed ones), because tyro reads them from functions inside functions.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+from rayscribe.cli.arguments import choice, parsed
+from rayscribe.cli.run_options import RunOptions, beginning, frozen_if_asked, manifest_of, short_help
+
+_USAGE = "rayscribe classify train RECIPE --data data.parquet --run runs/name [options]"
+_COMMON = (
+    *("cohort.labels", "cohort.findings", "cohort.uncertain", "cohort.views", "cohort.one_per_subject"),
+    *("images.size", "images.rotation", "backbone.name", "backbone.weights", "backbone.trainable"),
+    *("train.epochs", "train.patience", "train.metric", "train.batch_size", "train.lr", "train.lr_backbone"),
+    *("train.workers", "dropout", "positive_weight", "seed"),
+)
+"The settings that `--help` explains."
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifyTrainOptions(RunOptions):
+    """Trains one classifier of all findings, or one per finding. The run folder becomes the classifier's folder."""
+
+    per_finding: bool | None = None
+    "train one model per finding, each in a folder inside the run's; the recipe `binary` does"
+
+
+def classify_train(arguments: list[str]) -> None:
+    """Trains classifiers of findings."""
+    from rayscribe.classifiers.config import CLASSIFIERS, ClassifyConfig
+    from rayscribe.settings import settings_from_yaml
+
+    early = beginning(arguments)
+    if early.recipe is not None:
+        choice([early.recipe], tuple(CLASSIFIERS), "recipe", _USAGE)
+    base = early.settings(
+        lambda name: CLASSIFIERS[name](), lambda text, path: settings_from_yaml(ClassifyConfig, text, path)
+    )
+    if base is None:
+        choice(arguments, tuple(CLASSIFIERS), "recipe", _USAGE)
+    base = frozen_if_asked(base, early)
+    if early.has("--help") or early.has("-h"):
+        usage = _USAGE.replace("RECIPE", early.recipe or "RECIPE")
+        print(short_help(usage, ClassifyTrainOptions, base, _COMMON, ()))
+        return
+    _train(_parsed(base, early.whole_flags(), early.recipe or ""), is_binary=early.recipe == "binary")
+
+
+def _parsed(base: Any, flags: list[str], recipe: str) -> Any:
+    import tyro
+
+    from rayscribe.classifiers.config import ClassifyConfig
+
+    @dataclass(frozen=True, kw_only=True)
+    class Train(ClassifyTrainOptions):
+        """Trains one classifier of all findings, or one per finding. The run folder becomes the classifier's folder."""
+
+        settings: Annotated[ClassifyConfig, tyro.conf.arg(name="")] = field(default_factory=lambda: base)
+
+    return parsed(Train, flags, f"classify train {recipe}".strip())
+
+
+def _train(options: Any, *, is_binary: bool) -> None:
+    from rayscribe.classifiers.run import train_classifier, train_each
+    from rayscribe.training.learner import Place
+
+    data, each = manifest_of(options), is_binary if options.per_finding is None else options.per_finding
+    features = options.features
+    if options.resume and options.data is None:
+        from rayscribe.training.started import read_started
+
+        started = read_started(options.run)
+        features, each = features or started.features, started.per_finding
+    place = Place(data=data, run=options.run, resume=options.resume, features=features, device=options.device)
+    folders: list[Path] = [place.run]
+    if each:
+        folders = train_each(options.settings, place)
+    else:
+        train_classifier(
+            options.settings, data, place.run, resume=place.resume, features=features, device=options.device
+        )
+    print(f"next: rayscribe classify test {' '.join(map(str, folders))} --data {data}")
