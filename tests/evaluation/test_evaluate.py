@@ -200,7 +200,7 @@ def test_two_protocols_are_never_compared(
     [
         ("{", "not JSON"),
         ("[]", "not a score file"),
-        ('{"signature": {}, "scores": {}}', "holds no statistics by study"),
+        ('{"signature": {}, "scores": {}}', "has no statistics by study"),
     ],
 )
 def test_what_is_no_score_file_is_refused(tmp_path: Path, content: str, message: str) -> None:

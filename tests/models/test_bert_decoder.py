@@ -128,9 +128,9 @@ def test_a_word_starts_as_the_mean_of_its_pieces_and_a_layer_as_bert_has_it(bert
 def test_a_bert_of_other_sizes_or_no_bert_is_refused(bert: Path, tmp_path: Path) -> None:
     decoder = build_model(bert_config(decoder_layers=3), 6).decoder
     assert isinstance(decoder, BertDecoder)
-    with pytest.raises(InputError, match=r"not a BERT of --model.decoder-layers"):
+    with pytest.raises(InputError, match=r"not a BERT with this run's --model.decoder-layers"):
         start_from_bert(decoder, bert, ["a"], first=3)
-    with pytest.raises(InputError, match=r"model\.safetensors: no weights of a BERT"):
+    with pytest.raises(InputError, match=r"model\.safetensors: no BERT weights"):
         start_from_bert(decoder, tmp_path / "nowhere", ["a"], first=3)
 
 
