@@ -266,7 +266,7 @@ def test_an_index_of_other_data_or_sections_is_refused(index: Path, world: Path,
     with pytest.raises(InputError, match=r"made from another manifest than .*fewer\.parquet; build it again"):
         train(config, tmp_path / "fewer.parquet", tmp_path / "run", notify=lambda text: None)
     other = replace(config, text=replace(config.text, section="impression"))
-    with pytest.raises(InputError, match="of the section 'findings', this run reads 'impression'"):
+    with pytest.raises(InputError, match="built for section 'findings', this run reads 'impression'"):
         train(other, world, tmp_path / "run", notify=lambda text: None)
     assert not (tmp_path / "run").exists()
 

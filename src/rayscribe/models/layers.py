@@ -53,8 +53,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 def is_for_onednn(x: Tensor, weight: Tensor) -> bool:
     """Whether to call oneDNN: float32 on a CPU, without gradients.
 
-    There PyTorch calls MKL, which on AMD processors takes 2 to 3 times as long for the few rows of a decoding step. The operator
-    is the one that `torch.compile` emits; it has no gradient.
+    There PyTorch calls MKL, which on AMD processors takes 2 to 3 times as long for the few rows of a decoding step. The
+    operator is the one that `torch.compile` emits; it has no gradient.
     """
     if torch.is_grad_enabled() or torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling():
         return False

@@ -199,11 +199,11 @@ class Cache:
 class Decoder(nn.Module):
     """Words so far and patches to scores of the next word.
 
-    A prompt, the states of a diagnosis, precedes the words. It is read, never predicted: no word of the vocabulary names a state, and
-    hidden states cover the words alone.
+    A prompt, the states of a diagnosis, precedes the words. It is read, never predicted: no word of the vocabulary names a
+    state, and hidden states cover the words alone.
 
-    With a `memory`, embedded words pass through its `Recall`, which is requested once per pass and once per decoded batch. It is
-    a function and not a module, because its weights belong to a stage and have one name there.
+    With a `memory`, embedded words pass through its `Recall`, which is requested once per pass and once per decoded batch. It
+    is a function and not a module, because its weights belong to a stage and have one name there.
     """
 
     def __init__(
