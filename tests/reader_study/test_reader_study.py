@@ -605,10 +605,10 @@ def test_votes_that_do_not_belong_together_are_refused(make: Run, rayscribe: Run
     assert "contains no vote" in rayscribe(*score, ballot(tmp_path / "3.json", key, "C", ""), code=1)
     for name in (" ", "\u200c", "\x07"):
         unseen = ballot(tmp_path / "4.json", key, name, "ffff")
-        assert "4.json: its reader has no name that can be seen; write one" in rayscribe(*score, unseen, code=1)
+        assert "4.json: the reader's name is empty or invisible; write one" in rayscribe(*score, unseen, code=1)
     mixed = ballot(tmp_path / "4.csv", key, "C", "ffff")
     mixed.write_text(mixed.read_text(encoding="utf-8-sig").replace(",C,", ",D,", 1))
-    assert "4.csv: holds votes of 2 readers, 'C' and 'D'; give every" in rayscribe(*score, mixed, code=1)
+    assert "4.csv: contains votes of 2 readers, 'C' and 'D'; give one file" in rayscribe(*score, mixed, code=1)
     twice = json.loads(one.read_text())
     twice["votes"].append(twice["votes"][0])
     (tmp_path / "5.json").write_text(json.dumps(twice))

@@ -247,7 +247,7 @@ def test_a_draft_with_faulty_values_is_refused() -> None:
     for probability in ("0.5", float("nan"), 2):
         finding = Finding(name="Edema", state="positive", source="classifier", probability=probability)  # type: ignore[arg-type]
         wrong.append((replace(draft(), findings=(finding,)), "a probability that is not a number"))
-    wrong.append((replace(draft(), model=replace(draft().model, name=7)), "something else where a text belongs"))  # type: ignore[arg-type]
+    wrong.append((replace(draft(), model=replace(draft().model, name=7)), "a non-text value where text belongs"))  # type: ignore[arg-type]
     strange = Finding(name="Edema", state="maybe", source="classifier")  # type: ignore[arg-type]
     wrong.append((replace(draft(), findings=(strange,)), "unknown state"))
     unnamed = Finding(name=" ", state="positive", source="classifier", probability=10**400)
@@ -257,8 +257,8 @@ def test_a_draft_with_faulty_values_is_refused() -> None:
         (replace(draft(), findings=(replace(unnamed, name="Edema"),)), "a probability that is not a number"),
         (replace(draft(), findings=(replace(unnamed, name="Edema" * 60),)), "a name of more than 255"),
         (replace(draft(), reports=(Report(sentences=(Sentence(text="A."), Sentence(text=""))),)), "empty sentence"),
-        (replace(draft(), is_edited="no"), "not whether it was edited"),  # type: ignore[arg-type]
-        (replace(draft(), images="<b>"), "no number of images"),  # type: ignore[arg-type]
+        (replace(draft(), is_edited="no"), "whether it was edited"),  # type: ignore[arg-type]
+        (replace(draft(), images="<b>"), "its number of images"),  # type: ignore[arg-type]
         (replace(draft(), created="0001-02-03T00:00:00+00:00"), "before 1900"),
         (draft("word " * 20_000), "no report is that long"),
     ]
