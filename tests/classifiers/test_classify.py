@@ -363,7 +363,7 @@ def test_a_search_is_kept_in_sqlite_and_goes_on(rayscribe: Callable[..., str], w
     killed.suggest_float("lr", 1e-5, 1e-3, log=True)
     killed.set_user_attr("folder", killed.number)
     told = rayscribe(*command, "--trials", 3)
-    assert "trial-2 was interrupted and goes on" in told and "best: " in told
+    assert "trial-2 was interrupted and will resume" in told and "best: " in told
     trials = optuna.load_study(study_name="rayscribe", storage=storage).trials
     finished = [trial for trial in trials if trial.state == optuna.trial.TrialState.COMPLETE]
     assert len(finished) == 3 and finished[-1].params["lr"] == killed.params["lr"]
@@ -437,7 +437,7 @@ def test_a_trial_that_was_interrupted_by_hand_goes_on_in_its_folder(
         patched.setattr(tune, "train_classifier", interrupted)
         tune.search(config, world, tmp_path / "s", trials=1, space=tune.SearchSpace(), notify=told.append)
     best = tune.search(config, world, tmp_path / "s", trials=1, space=tune.SearchSpace(), notify=told.append)
-    assert best.name == "trial-0" and "trial-0 was interrupted and goes on" in told
+    assert best.name == "trial-0" and "trial-0 was interrupted and will resume" in told
     assert optuna.logging.get_verbosity() == optuna.logging.ERROR  # a warning of Optuna's is a traceback
 
 

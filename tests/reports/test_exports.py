@@ -260,7 +260,7 @@ def test_a_draft_with_faulty_values_is_refused() -> None:
         (replace(draft(), is_edited="no"), "whether it was edited"),  # type: ignore[arg-type]
         (replace(draft(), images="<b>"), "its number of images"),  # type: ignore[arg-type]
         (replace(draft(), created="0001-02-03T00:00:00+00:00"), "before 1900"),
-        (draft("word " * 20_000), "no report is that long"),
+        (draft("word " * 20_000), "characters; shorten it"),
     ]
     for document, message in wrong:
         for kind in KINDS:
