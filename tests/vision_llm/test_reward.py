@@ -145,7 +145,7 @@ def test_what_cannot_be_used_is_said() -> None:
         report_rewards([NORMAL], [NORMAL, EFFUSION], SETTINGS)
     with pytest.raises(InputError, match=r"--reward\.repeated 2: a weight from 0 to 1"):
         RewardConfig(repeated=2)
-    with pytest.raises(InputError, match="or --reward.overlap above 0"):
+    with pytest.raises(InputError, match=r"or --reward\.overlap above 0"):
         RewardConfig(clinical=0, overlap=0)
     with pytest.raises(InputError, match="--generations 1: at least 2"):
         RewardTrainConfig(generations=1)

@@ -103,7 +103,7 @@ def _searched(
 def read_study(
     trained: TrainedModel, files: Sequence[ImageFile], *, states: Mapping[str, int] | None = None
 ) -> ImageStudy:
-    """One study of image files that are large enough for the model; `states`, by condition, replace the model's own.
+    """One study of image files, read at a scale large enough for the model; `states`, by condition, replace its own.
 
     Raises InputError that names an unreadable file, or for states that the model does not read.
     """
@@ -131,7 +131,7 @@ def draft_reports(
 ) -> list[Draft]:
     """Drafts for studies of loose image files, in order; either all of them have states or none.
 
-    Raises InputError unless 1 <= `best` <= `decoding.beams`.
+    Raises InputError unless beam search has at least `best` >= 1 beams.
     """
     if decoding.strategy == "beam" and not 1 <= best <= decoding.beams:
         raise InputError(f"--best {best}: must be between 1 and --decoding.beams {decoding.beams}")

@@ -144,9 +144,7 @@ class Worker:
             except Refused as error:
                 wait = delay(one.refusals + 1)
                 self.spool.postpone(one, until=time.time() + wait)
-                self.notify(
-                    f"study {one.study[:8]}: the archive refused the draft ({error}); retrying in {wait:.0f} s"
-                )
+                self.notify(f"study {one.study[:8]}: the archive refused the draft ({error}); retrying in {wait:.0f} s")
             else:
                 self.spool.finish(one)
                 self.notify(f"study {one.study[:8]}: the draft is in the archive")
