@@ -73,7 +73,7 @@ def test_given_findings_change_what_is_written(rayscribe: Callable[..., str], wo
         assert json.loads((tmp_path / f"{name}.jsonl.meta.json").read_text())["states"].startswith(f"{name}.csv")
     assert texts[0] != texts[1]
     message = rayscribe(*command, "--out", tmp_path / "sick.jsonl", "--states", well, code=1)
-    assert "already holds reports of another model" in message
+    assert "holds reports of another model" in message
     train_method(small_config("r2gen", epochs=1), world, tmp_path / "plain")
     plain = [
         "generate",
@@ -86,7 +86,7 @@ def test_given_findings_change_what_is_written(rayscribe: Callable[..., str], wo
         "--states",
         sick,
     ]
-    assert "reads no findings before it writes" in rayscribe(*plain, code=1)
+    assert "does not read findings" in rayscribe(*plain, code=1)
     cohort = CohortConfig(findings=("No Finding",))
     classifier = ClassifyConfig(
         cohort=cohort,
@@ -100,7 +100,7 @@ def test_given_findings_change_what_is_written(rayscribe: Callable[..., str], wo
     draft = ["predict", image, "--json", "--decoding.beams", 1, "--classifier", tmp_path / "classifier", "--model"]
     told = json.loads(rayscribe(*draft, tmp_path / "run"))["diagnosis"]
     assert told["No Finding"] == ("positive" if found["present"] else "negative") and len(told) == 14
-    assert "reads no findings before it writes" in rayscribe(*draft, tmp_path / "plain", code=1)
+    assert "does not read findings" in rayscribe(*draft, tmp_path / "plain", code=1)
 
 
 def test_a_perfect_classifier_fills_templates_that_say_its_findings() -> None:

@@ -85,7 +85,7 @@ def test_sentence_similarity_is_scored_beside_its_floors_shown_and_compared(
     message = rayscribe("compare", tmp_path / "plain.json", tmp_path / "tuned.json", code=1)
     assert "sentences: not stated against bert of width 16" in message
     message = rayscribe("evaluate", base, "--data", world, "--sentences", tmp_path / "none", code=1)
-    assert "none: no such folder; name one that sentence-transformers wrote" in message
+    assert "none: no such folder; give one that sentence-transformers wrote" in message
 
 
 def test_reports_of_a_table_are_labelled(rayscribe: Callable[..., str], tmp_path: Path) -> None:

@@ -178,7 +178,11 @@ def test_faults_are_collected_and_the_rest_is_written(tmp_path: Path, rayscribe:
         deidentified(tmp_path / "burnt.dcm", tmp_path / "other", KEY)
     copy = deidentified(tmp_path / "burnt.dcm", tmp_path / "other", KEY, burnt_in=True)
     assert pydicom.dcmread(copy).BurnedInAnnotation == "YES"
-    for name, reason in (("report", "no image"), ("short", "truncated DICOM pixels"), ("noise", "not a DICOM image")):
+    for name, reason in (
+        ("report", "not an image"),
+        ("short", "truncated DICOM pixels"),
+        ("noise", "not a DICOM image"),
+    ):
         with pytest.raises(InputError, match=rf"{name}\.dcm: .*{reason}") as error:
             deidentified(tmp_path / f"{name}.dcm", tmp_path / "other", KEY)
         assert "Eva" not in str(error.value)

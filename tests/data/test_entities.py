@@ -88,7 +88,11 @@ def test_every_form_of_file_is_read(name: str, content: str, tmp_path: Path) -> 
         ("a.jsonl", '{"id": "s1", "entities": [1]}\n', "line 1: not an id with its entities"),
         ("a.jsonl", '{"id": "s1", "entities": []}\n' * 2, "line 2: duplicate study s1"),
         ("a.jsonl", "no json\n", "not a file of entities"),
-        ("a.jsonl", '\n{"id": "s1", "section": "impression", "entities": []}\n', "line 2: of the section impression"),
+        (
+            "a.jsonl",
+            '\n{"id": "s1", "section": "impression", "entities": []}\n',
+            "line 2: written for the section impression",
+        ),
         ("a.csv", f"id,entities\ns1,{'x' * 200_000}\n", "field larger than field limit"),
         ("a.csv", "id,other\ns1,heart\n", "line 2: not an id with its entities"),
         ("a.json", "[1, 2]", "not a file of entities"),

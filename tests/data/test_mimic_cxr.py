@@ -188,7 +188,7 @@ def test_views_choose_images_and_one_per_subject_takes_the_first_that_is_there(r
 
 def test_reports_and_splits_may_be_missing(root: Path) -> None:
     shutil.rmtree(root / "mimic-cxr-reports")
-    with pytest.raises(InputError, match=r"no report of any study; .* mimic-cxr-reports\.zip"):
+    with pytest.raises(InputError, match=r"no reports; .* mimic-cxr-reports\.zip"):
         read_mimic_cxr(root)
     assert len(read_mimic_cxr(root, MimicOptions(without_reports=True))) == STUDIES
     (root / "mimic-cxr-2.0.0-split.csv").unlink()
@@ -230,8 +230,12 @@ def _other_split(rows: list[dict[str, str]], *, same_study: bool) -> None:
             _set(4, study_id="59999999"),
             r"line 6: image \S+ is in study 59999999 here and",
         ),
-        ("cxr-record-list.csv", _set(0, subject_id="19999999"), r"line 2: study \d+ belongs to one patient here"),
-        ("cxr-study-list.csv", _set(2, subject_id="19999999"), r"line 4: study \d+ belongs to one patient here"),
+        (
+            "cxr-record-list.csv",
+            _set(0, subject_id="19999999"),
+            r"line 2: study \d+ belongs to different patients here",
+        ),
+        ("cxr-study-list.csv", _set(2, subject_id="19999999"), r"line 4: study \d+ belongs to different patients here"),
         ("mimic-cxr-2.0.0-split.csv", lambda rows: rows.append(rows[0]), r"line 101: duplicate image \S+"),
         ("mimic-cxr-2.0.0-split.csv", _set(1, split="dev"), r"line 3: split 'dev' of image .* train, validate, test"),
         ("mimic-cxr-2.0.0-split.csv", _set(1, study_id=""), r"line 3: dicom_id, study_id or subject_id is empty"),
@@ -273,7 +277,7 @@ def test_damaged_files_are_named(root: Path) -> None:
     with pytest.raises(InputError, match=r"split\.csv: no column split"):
         read_mimic_cxr(root)
     split.write_text((root / "kept").read_text() + "a,b\n")
-    with pytest.raises(InputError, match=r"split\.csv, line 101: not as many fields"):
+    with pytest.raises(InputError, match=r"split\.csv, line 101: the number of fields"):
         read_mimic_cxr(root)
     split.write_text((root / "kept").read_text())
     (root / "mimic-cxr-reports.zip").write_bytes(b"PK no")
@@ -351,7 +355,7 @@ def test_r2gens_annotation_gives_the_same_images_studies_and_splits(root: Path) 
     records = annotation(drawn)
     records["train"][0]["report"] = " "
     (root / "annotation.json").write_text(json.dumps(records))
-    with pytest.raises(InputError, match="holds the layouts r2gen and physionet; name one with --layout"):
+    with pytest.raises(InputError, match="contains the layouts r2gen and physionet; choose one with --layout"):
         read_mimic_cxr(root)
     bare(root)
     cohort = read_mimic_cohort(root)
@@ -366,7 +370,7 @@ def test_r2gens_annotation_gives_the_same_images_studies_and_splits(root: Path) 
     shutil.move(root / "files" / "p10", root / "images" / "p10")
     assert all(study.images[0].exists() for study in read_mimic_cxr(root))
     for options in (MimicOptions(level="study"), MimicOptions(views=("pa",)), MimicOptions(sections="system")):
-        with pytest.raises(InputError, match="lists images with findings and no views"):
+        with pytest.raises(InputError, match="lists images with findings but without views"):
             read_mimic_cxr(root, options)
     single = read_mimic_cxr(root, MimicOptions(one_per_subject=True))
     assert len({study.subject for study in single}) == len(single)
@@ -393,7 +397,7 @@ def test_promptmrgs_annotation_gives_its_labels_by_name(root: Path, rayscribe: C
         (lambda records: records["train"][1].pop("report"), r"train\[1\]: no report"),
         (lambda records: records["train"][1].update(image_path=[]), r"train\[1\]: no image_path"),
         (lambda records: records["train"][1].update(image_path=["CXR1/0.png"]), r"train\[1\]: the image path is not"),
-        (lambda records: records["train"][1].update(study_id=5), r"train\[1\]: the image path is of another study"),
+        (lambda records: records["train"][1].update(study_id=5), r"train\[1\]: the image path names another study"),
         (lambda records: records["train"][1].update(labels=[4] * 18), r"train\[1\]: labels are 18 numbers from 0 to 3"),
         (lambda records: records["train"][1].update(labels=[1] * 18), r"lack labels"),
     ],

@@ -288,7 +288,7 @@ def test_another_config_or_other_files_in_the_folder_are_refused(tmp_path) -> No
         write_phantom(tmp_path / "phantom", replace(config, seed=1))
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "annotation.json").write_text("{}")
-    with pytest.raises(InputError, match="mine: holds other files"):
+    with pytest.raises(InputError, match="mine: contains other files"):
         write_phantom(tmp_path / "mine", config)
 
 

@@ -48,9 +48,9 @@ def test_every_form_gives_the_same_reports(tmp_path: Path, name: str) -> None:
     [
         ("a.csv", "name,words\nx,y\n", "the columns are name, words; it needs one of id"),
         ("a.csv", "id,report\nx,one\nx,two\n", "line 3: duplicate study x"),
-        ("a.csv", "id,report\nx,one, two\n", "line 2: not as many fields"),
-        ("a.csv", "id,report\nx\n", "line 2: not as many fields"),
-        ("a.csv", "id,report\n", "holds no report"),
+        ("a.csv", "id,report\nx,one, two\n", "line 2: the number of fields differs"),
+        ("a.csv", "id,report\nx\n", "line 2: the number of fields differs"),
+        ("a.csv", "id,report\n", "contains no report"),
         ("a.csv", 'id,report\nx,"one" two\n', "not a readable .csv file"),
         ("a.json", '[{"id": true, "report": "y"}]', "record 1: not .* the id is one of"),
         ("a.json", "[1, 2]", "record 1: not"),

@@ -177,7 +177,7 @@ def test_images_without_reports_are_kept_when_asked_for(
         ("id,images,report\n,a.png,clear\n", "row 1: no study id"),
         (
             "id,images,report\n1,a.png,clear, no effusion\n2,b.png\n",
-            "2 rows cannot be read\\n  row 1: not as many fields",
+            "2 rows cannot be read\\n  row 1: the number of fields differs",
         ),
     ],
 )

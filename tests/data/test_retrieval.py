@@ -105,7 +105,9 @@ def test_nearest_is_the_whole_search_without_own_study_and_patient(index: Path, 
     assert np.allclose(
         found.bank_RM[own[:, 0]], found.bank_RM, atol=1e-3
     )  # its own, or that of a report with the same words
-    with pytest.raises(InputError, match=r"42 training reports, 41 are wanted beside 2 .* give --method.reports 40"):
+    with pytest.raises(
+        InputError, match=r"42 training reports are too few for 41 besides 2 .* give --method.reports 40"
+    ):
         found.nearest(vectors, top=41, studies=studies)
 
 
@@ -266,7 +268,7 @@ def test_an_index_of_other_data_or_sections_is_refused(index: Path, world: Path,
     with pytest.raises(InputError, match=r"made from another manifest than .*fewer\.parquet; build it again"):
         train_method(config, tmp_path / "fewer.parquet", tmp_path / "run", notify=lambda text: None)
     other = replace(config, text=replace(config.text, section="impression"))
-    with pytest.raises(InputError, match="of the section 'findings', this run reads 'impression'"):
+    with pytest.raises(InputError, match="built for section 'findings', this run reads 'impression'"):
         train_method(other, world, tmp_path / "run", notify=lambda text: None)
     assert not (tmp_path / "run").exists()
 
@@ -278,7 +280,7 @@ def test_an_index_of_other_data_or_sections_is_refused(index: Path, world: Path,
         (["--clip", "x"], "--by clip needs --clip FOLDER, and --by aligned none"),
         ([], "name trained weights with --backbone.weights"),
         (["--width", "4"], "--width 4: at least 8"),
-        (["--by", "clip", "--clip", "nowhere"], "nowhere: no such folder of a CLIP"),
+        (["--by", "clip", "--clip", "nowhere"], "nowhere: no such CLIP folder"),
     ],
 )
 def test_flags_that_do_not_fit_are_named(
@@ -344,7 +346,7 @@ def test_a_clip_that_lacks_a_part_is_refused(clip: Path, world: Path, tmp_path: 
     whole = (clip / "model.safetensors").read_bytes()
     del weights["text_projection.weight"]
     save_file(weights, clip / "model.safetensors", metadata={"format": "pt"})
-    assert "lacks 1 weights of a CLIP, e.g. text_projection.weight" in rayscribe(*command, code=1)
+    assert "lacks 1 CLIP weights, e.g. text_projection.weight" in rayscribe(*command, code=1)
     (clip / "model.safetensors").write_bytes(whole)
     for file in clip.glob("tokenizer*"):
         file.unlink()

@@ -201,7 +201,7 @@ def test_two_protocols_are_never_compared(
     [
         ("{", "not JSON"),
         ("[]", "not a score file"),
-        ('{"signature": {}, "scores": {}}', "holds no statistics by study"),
+        ('{"signature": {}, "scores": {}}', "has no statistics by study"),
     ],
 )
 def test_what_is_no_score_file_is_refused(tmp_path: Path, content: str, message: str) -> None:
@@ -354,5 +354,5 @@ def test_graphs_of_two_models_have_two_signatures(world: Path, scorers: Scorers)
 def test_a_cut_label_row_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "labels.csv"
     path.write_text(",".join(["study_id", *OBSERVATIONS]) + "\na,1,1\n")
-    with pytest.raises(InputError, match="line 2: not as many fields"):
+    with pytest.raises(InputError, match="line 2: the number of fields differs"):
         read_labels(path)

@@ -222,9 +222,9 @@ def test_a_teacher_that_does_not_fit_is_refused(world: Path, tmp_path: Path) -> 
     cases: list[tuple[Any, str]] = [
         (replace(base, text=replace(base.text, threshold=3)), "vocabulary"),
         (replace(base, images=replace(base.images, size=32, resize=32)), "image size"),
-        (replace(base, text=replace(base.text, max_length=20)), "ids a report"),
-        (taught_by(small_config("baseline"), tmp_path / "none"), "no report model of rayscribe"),
-        (plugged(small_config("baseline"), "isd", IsdSettings()), "needs a teacher: give --generations"),
+        (replace(base, text=replace(base.text, max_length=20)), "ids per report"),
+        (taught_by(small_config("baseline"), tmp_path / "none"), "not a rayscribe report model"),
+        (plugged(small_config("baseline"), "isd", IsdSettings()), "needs a teacher; give --generations"),
     ]
     for number, (config, message) in enumerate(cases):
         with pytest.raises(InputError, match=message):

@@ -288,7 +288,7 @@ def test_what_would_be_silently_wrong_is_refused(mined: Path, tmp_path: Path) ->
     config = small_run()
     with pytest.raises(InputError, match=r"--images\.flip.*left and right"):
         replace(config, images=replace(config.images, flip=True))
-    with pytest.raises(InputError, match=r"5 negatives a study were mined; --method\.ithn\.candidates 6"):
+    with pytest.raises(InputError, match=r"5 negatives per study were mined; --method\.ithn\.candidates 6"):
         train_method(with_settings(config, candidates=6), mined, tmp_path / "run")
     with pytest.raises(InputError, match=r"--train\.batch-size 1: .*at least 2"):
         train_method(replace(config, train=replace(config.train, batch_size=1)), mined, tmp_path / "run")

@@ -448,15 +448,15 @@ def test_ithn_goes_around_jima_and_resumes(training: str, mined: Path, tmp_path:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"model": replace(jima().model, decoder="bert")}, "--model.decoder bert: jima needs our own decoder"),
+        ({"model": replace(jima().model, decoder="bert")}, "--model.decoder bert: jima needs the decoder `own`"),
         (
             {"method": JimaSettings(training="alternating"), "train": replace(jima().train, accumulate=2)},
-            "alternating steps take one batch",
+            "an alternating step takes one batch",
         ),
-        ({"images": replace(jima().images, flip=True)}, "--images.flip: entities say left and right"),
+        ({"images": replace(jima().images, flip=True)}, "--images.flip: entities name sides of the unflipped image"),
         (
             {"train": replace(jima().train, epochs=30)},
-            "--method.warmup 30: no curriculum begins within --train.epochs 30",
+            "--method.warmup 30: the curriculum would not begin within --train.epochs 30",
         ),
     ],
 )

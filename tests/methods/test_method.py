@@ -91,9 +91,9 @@ def test_what_cannot_be_composed_is_refused_with_what_can(rayscribe: Command, wo
 
 
 def test_a_record_holds_nothing_that_nobody_asks_for() -> None:
-    with pytest.raises(ValueError, match="a fit needs a reporter"):
+    with pytest.raises(ValueError, match="`fit` and `reporter` need each other"):
         replace(methods()["baseline"], fit=lambda run, material: None)
-    with pytest.raises(ValueError, match="a plug-in has no norms"):
+    with pytest.raises(ValueError, match="a plug-in cannot have norms"):
         replace(methods()["isd"], norms=methods()["r2gen"].norms)
 
 

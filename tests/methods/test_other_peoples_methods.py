@@ -126,7 +126,7 @@ def test_plug_ins_go_around_a_toy_too(toys: Path, world: Path, tmp_path: Path, r
     rayscribe("train", "toy_gate+ithn", "--data", tmp_path / "mined.parquet", "--run", run, "--train.epochs", 1)
     assert all(float(row["align"]) > 0 and float(row["gate"]) > 0 for row in logged(run))
     message = rayscribe("train", "toy_nearest+ithn", "--data", world, "--run", tmp_path / "no", code=1)
-    assert "toy_nearest has no training steps that losses can be added to" in message
+    assert "toy_nearest has no training steps to add losses to" in message
 
 
 @pytest.mark.parametrize(

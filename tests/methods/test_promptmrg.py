@@ -368,7 +368,7 @@ def test_a_run_without_an_index_says_how_to_make_one(
     [
         ({"weight": 0.0}, "--method.weight 0.0: above 0"),
         ({"reports": 0}, "--method.reports 0: at least 1"),
-        ({"memory": False, "retrieval": "x"}, "is not read with --method.no-memory"),
+        ({"memory": False, "retrieval": "x"}, "not used with --method.no-memory"),
     ],
 )
 def test_settings_out_of_range_are_named(settings: dict[str, object], message: str) -> None:
@@ -380,7 +380,7 @@ def test_settings_out_of_range_are_named(settings: dict[str, object], message: s
     ("flags", "message"),
     [
         (["--kif.residual"], "--kif.residual is now --method.residual"),
-        (["--images.flip"], "reports are retrieved for the image as it is"),
+        (["--images.flip"], "reports are retrieved for the unflipped image"),
         (["--distill.temperature", "2"], "--distill.temperature is now --method.isd.temperature of train RECIPE+isd"),
         (["--method.no-memory", "--generations", "2"], "learns nothing from an earlier run; train promptmrg+isd"),
         (["--method.no-memory", "--generations", "0"], "--generations 0: at least 1"),

@@ -93,9 +93,9 @@ def test_without_votes_or_with_one_category_there_is_no_kappa() -> None:
 def test_votes_that_cannot_be_compared_are_refused() -> None:
     with pytest.raises(ValueError, match="2 votes against 1"):
         cohen_kappa(np.array([0, 1]), np.array([0]), categories=3)
-    with pytest.raises(ValueError, match=r"votes an item: \[2, 3\]"):
+    with pytest.raises(ValueError, match=r"votes per item: \[2, 3\]"):
         fleiss_kappa(np.array([[2, 0], [2, 1]]))
-    with pytest.raises(ValueError, match=r"votes an item: \[1\]"):
+    with pytest.raises(ValueError, match=r"votes per item: \[1\]"):
         pair_agreement(np.array([[1, 0]]))
 
 

@@ -202,7 +202,7 @@ def test_a_cut_off_paraphrase_table_is_refused(tmp_path: Path) -> None:
     texts = ["no sign of fluid"], ["without fluid"]
     rows = meteor_statistics(*texts, MeteorResources(paraphrases=tmp_path / "whole.gz"))
     assert corpus_score(rows) > corpus_score(meteor_statistics(*texts, STEMS_ONLY))
-    with pytest.raises(InputError, match="is cut off; install pycocoevalcap again"):
+    with pytest.raises(InputError, match="truncated; reinstall pycocoevalcap"):
         meteor_statistics(*texts, MeteorResources(paraphrases=tmp_path / "cut.gz"))
 
 

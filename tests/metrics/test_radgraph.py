@@ -54,7 +54,7 @@ def test_annotations_made_elsewhere_are_read_and_their_faults_named(tmp_path: Pa
     broken = graph(("small", "OBS-DP", [["modify", "9"]]))
     for content, message in (
         ("[]", "holds a list"),
-        ("{", "no JSON"),
+        ("{", "not JSON"),
         ('{"a": {}}', 'no object "entities"'),
         (json.dumps({"a": broken}), "relation to '9', which is no entity"),
     ):
@@ -103,7 +103,7 @@ def test_wrong_model_folders_are_refused_with_their_name(model: Path, tmp_path: 
     with pytest.raises(InputError, match=r"weights\.th: not the weights"):
         RadGraph.load(broken)
     shutil.rmtree(broken / "bert")
-    with pytest.raises(InputError, match="no local folder and not in the local cache"):
+    with pytest.raises(InputError, match="neither a local folder nor in the local cache"):
         RadGraph.load(broken)
 
 
@@ -185,7 +185,7 @@ def test_the_transformer_may_lie_in_the_local_cache_of_the_hub(
     config = (model / "config.json").read_text()
     (folder / "config.json").write_text(config.replace('"model_name": "bert"', '"model_name": "someone/bert"'))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    with pytest.raises(InputError, match="'someone/bert' is no local folder and not in the local cache"):
+    with pytest.raises(InputError, match="'someone/bert' is neither a local folder nor in the local cache"):
         RadGraph.load(folder)
     cached = tmp_path / "hub" / "models--someone--bert"
     (cached / "refs").mkdir(parents=True)

@@ -208,7 +208,7 @@ def without_words(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (shutil.rmtree, r"copy: no such folder; name one"),
+        (shutil.rmtree, r"copy: no such folder; give one"),
         (without("config.json"), r"copy/config\.json: missing; copy the whole folder"),
         (without("1_Pooling/config.json"), r"1_Pooling/config\.json: missing"),
         (without("model.safetensors"), r"model\.safetensors: missing; copy it"),

@@ -128,9 +128,9 @@ def test_a_word_starts_as_the_mean_of_its_pieces_and_a_layer_as_bert_has_it(bert
 def test_a_bert_of_other_sizes_or_no_bert_is_refused(bert: Path, tmp_path: Path) -> None:
     decoder = build_model(bert_config(decoder_layers=3), 6).decoder
     assert isinstance(decoder, BertDecoder)
-    with pytest.raises(InputError, match=r"not a BERT of --model.decoder-layers"):
+    with pytest.raises(InputError, match=r"not a BERT with this run's --model.decoder-layers"):
         start_from_bert(decoder, bert, ["a"], first=3)
-    with pytest.raises(InputError, match=r"model\.safetensors: no weights of a BERT"):
+    with pytest.raises(InputError, match=r"model\.safetensors: no BERT weights"):
         start_from_bert(decoder, tmp_path / "nowhere", ["a"], first=3)
 
 
@@ -148,7 +148,7 @@ def test_a_run_from_bert_needs_nothing_of_it_afterwards(bert: Path, world: Path,
 
 @pytest.mark.parametrize("method", ["jima", "r2gen", "r2gen_cmn"])
 def test_methods_that_reach_into_the_decoder_have_ours(method: str) -> None:
-    with pytest.raises(InputError, match=rf"--model.decoder bert: {method} needs our own decoder"):
+    with pytest.raises(InputError, match=rf"--model.decoder bert: {method} needs the decoder `own`"):
         bert_config(method)
 
 
@@ -173,5 +173,5 @@ def test_more_words_than_places_are_refused() -> None:
     settings = DecodingConfig(beams=1, min_tokens=most)
     ((found,),) = decode(model.decoder, encoded, own, settings, max_tokens=most)
     assert len(found.tokens) == most
-    with pytest.raises(InputError, match=f"places for {most} words"):
+    with pytest.raises(InputError, match=f"positions for at most {most} words"):
         decode(model.decoder, encoded, own, settings, max_tokens=most + 1)

@@ -158,7 +158,7 @@ def test_a_study_that_cannot_be_drafted_blocks_no_other(tmp_path: Path) -> None:
             worker = working(spool, archive, Words(error), said)
             assert worker.step(Never()) and not worker.step(Never())  # type: ignore[arg-type]
             assert len(list((tmp_path / "failed").rglob("*.dcm"))) == 1
-        assert status_lines(tmp_path)[1].endswith("cannot be drafted (ZeroDivisionError)")
+        assert status_lines(tmp_path)[1].endswith("drafting failed (ZeroDivisionError)")
         assert "CANARY" not in "".join(said)
         # Sent again, it is tried again.
         kept(spool, print, f"{STUDY}.9.1", original(1))
@@ -175,7 +175,7 @@ def test_a_study_that_ends_the_process_is_left_after_some_tries(tmp_path: Path) 
                 working(spool, archive, Words(MemoryError())).step(Never())  # type: ignore[arg-type,arg-type]
     with opened_spool(tmp_path) as spool:
         finished(spool, archive)
-    assert not archive.contents and "ended 5 times" in status_lines(tmp_path)[1]
+    assert not archive.contents and "crashed 5 times" in status_lines(tmp_path)[1]
 
 
 def test_a_refused_report_waits_and_lets_others_pass(tmp_path: Path) -> None:
@@ -282,8 +282,8 @@ def test_a_spool_has_one_worker(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ({}, "say where reports go"),
-        ({"send_to": "A@b:1", "stow_url": "http://b"}, "say where reports go"),
+        ({}, "give the destination of reports"),
+        ({"send_to": "A@b:1", "stow_url": "http://b"}, "give the destination of reports"),
         ({"send_to": "nowhere"}, "not of the form AET@host:port"),
         ({"send_to": "A@b:99999"}, "not of the form AET@host:port"),
         ({"stow_url": "ftp://b"}, "not of the form http"),

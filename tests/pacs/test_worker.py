@@ -69,7 +69,7 @@ def test_a_study_comes_back_as_one_report(
 
         # The same again does nothing; an image more is a report more.
         assert sent(working.port, images)
-        until(lambda: working.said().count("came again") == 2, what="a word on repetition")
+        until(lambda: working.said().count("arrived again") == 2, what="a word on repetition")
         later, belly = chest(drawn[2], study, 2), chest(drawn[3], f"{ROOT}.2", BodyPartExamined="ABDOMEN")
         assert sent(working.port, [belly, later])
         until(lambda: len(pacs.reports_of(study)) == 2, what="a second report")

@@ -342,7 +342,7 @@ def test_images_are_embedded_where_the_terms_allow_it(rayscribe: Run, world: Pat
     [
         (["--studies", 50], "22 studies can be compared, but 50 were requested; give --studies 22"),
         (["--studies", 0], "at least 1 study"),
-        (["--seed", -1], "no negative seed"),
+        (["--seed", -1], "a seed of 0 or more"),
         (["--split", "train"], "no study in split 'train'"),
         (["--names", "one", "one "], "tell them apart with --names"),
         (["--no-reference"], "nothing to judge by"),
@@ -548,7 +548,7 @@ def test_names_are_read_as_the_page_keeps_them(make: Run, rayscribe: Run, tmp_pa
     one = ballot(tmp_path / "1.json", key, "Zoe\u0308", "ffff")
     two = ballot(tmp_path / "2.csv", key, "ZOË", "oooo")
     message = rayscribe("reader-study", "score", tmp_path / "study.json", one, two, code=1)
-    assert "are both of reader" in message
+    assert "are both from reader" in message
     assert "If they are two people, change `reader` in one of the files" in message
 
 
@@ -576,10 +576,10 @@ def test_the_result_overwrites_neither_the_key_nor_votes(make: Run, rayscribe: R
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"vote": "C"}, "vote 1: the vote 'C' is none of A, same, B"),
+        ({"vote": "C"}, "vote 1: the vote 'C' is not one of A, same, B"),
         ({"item": "i0"}, "vote 1: the study has no item 'i0'"),
         ({"item": "x" * 30}, f"vote 1: the study has no item '{'x' * 20}'...; export"),
-        ({"vote": "\x1b[2J"}, "vote 1: the vote '\\x1b[2J' is none of"),
+        ({"vote": "\x1b[2J"}, "vote 1: the vote '\\x1b[2J' is not one of"),
         ({"comment": 3}, "vote 1: study, reader, item, vote, comment must be texts"),
     ],
 )
@@ -597,18 +597,18 @@ def test_votes_that_do_not_belong_together_are_refused(make: Run, rayscribe: Run
     make("--studies", 5, name="other")
     key, other = key_of(tmp_path), key_of(tmp_path, "other")
     score = ["reader-study", "score", tmp_path / "study.json"]
-    assert "name the readers' votes" in rayscribe(*score, code=1)
+    assert "give the readers' votes" in rayscribe(*score, code=1)
     strange = ballot(tmp_path / "strange.json", other, "AB", "fffff")
-    assert f"the key is of {key['study']}" in rayscribe(*score, strange, code=1)
+    assert f"the key is for {key['study']}" in rayscribe(*score, strange, code=1)
     one, same = ballot(tmp_path / "1.json", key, "AB", "ffff"), ballot(tmp_path / "2.csv", key, " ab ", "oooo")
-    assert "are both of reader" in rayscribe(*score, one, same, code=1)
-    assert "holds no vote" in rayscribe(*score, ballot(tmp_path / "3.json", key, "C", ""), code=1)
+    assert "are both from reader" in rayscribe(*score, one, same, code=1)
+    assert "contains no vote" in rayscribe(*score, ballot(tmp_path / "3.json", key, "C", ""), code=1)
     for name in (" ", "\u200c", "\x07"):
         unseen = ballot(tmp_path / "4.json", key, name, "ffff")
-        assert "4.json: its reader has no name that can be seen; write one" in rayscribe(*score, unseen, code=1)
+        assert "4.json: the reader's name is empty or invisible; write one" in rayscribe(*score, unseen, code=1)
     mixed = ballot(tmp_path / "4.csv", key, "C", "ffff")
     mixed.write_text(mixed.read_text(encoding="utf-8-sig").replace(",C,", ",D,", 1))
-    assert "4.csv: holds votes of 2 readers, 'C' and 'D'; give every" in rayscribe(*score, mixed, code=1)
+    assert "4.csv: contains votes of 2 readers, 'C' and 'D'; give one file" in rayscribe(*score, mixed, code=1)
     twice = json.loads(one.read_text())
     twice["votes"].append(twice["votes"][0])
     (tmp_path / "5.json").write_text(json.dumps(twice))
@@ -620,12 +620,12 @@ def test_votes_that_do_not_belong_together_are_refused(make: Run, rayscribe: Run
     [
         ("{", "not JSON"),
         ("[" * 200_000, "not JSON (maximum recursion depth"),
-        ("[]", "not votes of a reader study"),
-        ('{"format": "rayscribe-votes-1", "votes": 3}', "holds no list of votes"),
+        ("[]", "not the votes of a reader study"),
+        ('{"format": "rayscribe-votes-1", "votes": 3}', "contains no list of votes"),
         ('{"format": "rayscribe-votes-1", "votes": [3]}', "vote 1: not"),
-        ("a,b\n1,2\n", "it lacks the column study"),
-        ("study,reader,item,vote\na,b\n", "line 2: not as many fields"),
-        ("", "it lacks the column study"),
+        ("a,b\n1,2\n", "column study is missing"),
+        ("study,reader,item,vote\na,b\n", "line 2: the number of fields differs"),
+        ("", "column study is missing"),
     ],
 )
 def test_a_file_that_is_no_votes_is_refused(
@@ -650,12 +650,12 @@ def test_a_key_that_was_changed_or_is_none_is_refused(make: Run, rayscribe: Run,
     votes = ballot(tmp_path / "votes.json", key, "AB", "ffff")
     changed = tmp_path / "changed.json"
     changed.write_text(json.dumps(key | {"names": key["names"][::-1]}))
-    assert "was changed after it was written" in rayscribe("reader-study", "score", changed, votes, code=1)
+    assert "was modified after it was written" in rayscribe("reader-study", "score", changed, votes, code=1)
     assert "not the key of a reader study" in rayscribe("reader-study", "score", votes, votes, code=1)
     assert "no such key" in rayscribe("reader-study", "score", tmp_path / "none.json", votes, code=1)
     assert "no such votes file" in rayscribe("reader-study", "score", tmp_path / "study.json", "none.csv", code=1)
     changed.write_text(json.dumps(key | {"items": key["items"][::-1]}))
-    assert "was changed after it was written" in rayscribe("reader-study", "score", changed, votes, code=1)
+    assert "was modified after it was written" in rayscribe("reader-study", "score", changed, votes, code=1)
     changed.write_text('{"format":' * 200_000)
     assert "changed.json: not JSON" in rayscribe("reader-study", "score", changed, votes, code=1)
     changed.write_bytes(b"\xff\xfe{")

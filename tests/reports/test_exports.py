@@ -205,19 +205,19 @@ def test_what_is_linked_to_a_study_needs_one(kind: str) -> None:
 
 
 def test_a_picture_is_no_original() -> None:
-    with pytest.raises(InputError, match=r"image 2: no DICOM file.*export text, pdf or fhir"):
+    with pytest.raises(InputError, match=r"image 2: not a DICOM file.*export text, pdf or fhir"):
         read_source_images([("image 1", original(1)), ("image 2", b"\x89PNG\r\n\x1a\n" + b"0" * 300)])
 
 
 @pytest.mark.parametrize(
     ("second", "message"),
     [
-        (original(2, study="1.2.3"), "image 2: is of another DICOM study than image 1"),
-        (original(2, patient="OTHER"), "image 2: has the study of image 1 and another patient's id"),
+        (original(2, study="1.2.3"), "image 2: belongs to another DICOM study than image 1"),
+        (original(2, patient="OTHER"), "image 2: has the study of image 1 but another patient id"),
         (original(1), "duplicate image"),
-        (original(2, StudyInstanceUID="no uid"), "no StudyInstanceUID, or a faulty one"),
+        (original(2, StudyInstanceUID="no uid"), "no StudyInstanceUID, or an invalid one"),
         (original(2)[:200], "image 2: "),
-        (b"", "image 2: no DICOM file"),
+        (b"", "image 2: not a DICOM file"),
     ],
 )
 def test_what_does_not_fit_together_is_refused_without_a_name(second: bytes, message: str) -> None:
@@ -239,28 +239,28 @@ def test_faulty_and_missing_headers_become_empty(caplog: pytest.LogCaptureFixtur
 
 def test_a_draft_with_faulty_values_is_refused() -> None:
     wrong = [
-        (replace(draft(), created="yesterday"), "when it was made"),
-        (of_section("conclusion"), "no known section"),
+        (replace(draft(), created="yesterday"), "creation time"),
+        (of_section("conclusion"), "unknown section"),
         (draft("A\x00b."), "control character"),
         (draft("A \ud800 b."), "control character"),
     ]
     for probability in ("0.5", float("nan"), 2):
         finding = Finding(name="Edema", state="positive", source="classifier", probability=probability)  # type: ignore[arg-type]
-        wrong.append((replace(draft(), findings=(finding,)), "a probability that is no number"))
-    wrong.append((replace(draft(), model=replace(draft().model, name=7)), "something else where a text belongs"))  # type: ignore[arg-type]
+        wrong.append((replace(draft(), findings=(finding,)), "a probability that is not a number"))
+    wrong.append((replace(draft(), model=replace(draft().model, name=7)), "a non-text value where text belongs"))  # type: ignore[arg-type]
     strange = Finding(name="Edema", state="maybe", source="classifier")  # type: ignore[arg-type]
     wrong.append((replace(draft(), findings=(strange,)), "unknown state"))
     unnamed = Finding(name=" ", state="positive", source="classifier", probability=10**400)
     wrong += [
         (replace(draft(), findings=(unnamed,)), "empty name"),
         (replace(draft(), model=replace(draft().model, system="")), "empty name"),
-        (replace(draft(), findings=(replace(unnamed, name="Edema"),)), "a probability that is no number"),
+        (replace(draft(), findings=(replace(unnamed, name="Edema"),)), "a probability that is not a number"),
         (replace(draft(), findings=(replace(unnamed, name="Edema" * 60),)), "a name of more than 255"),
         (replace(draft(), reports=(Report(sentences=(Sentence(text="A."), Sentence(text=""))),)), "empty sentence"),
-        (replace(draft(), is_edited="no"), "not whether it was edited"),  # type: ignore[arg-type]
-        (replace(draft(), images="<b>"), "no number of images"),  # type: ignore[arg-type]
+        (replace(draft(), is_edited="no"), "whether it was edited"),  # type: ignore[arg-type]
+        (replace(draft(), images="<b>"), "its number of images"),  # type: ignore[arg-type]
         (replace(draft(), created="0001-02-03T00:00:00+00:00"), "before 1900"),
-        (draft("word " * 20_000), "no report is that long"),
+        (draft("word " * 20_000), "characters; shorten it"),
     ]
     for document, message in wrong:
         for kind in KINDS:
@@ -318,7 +318,7 @@ def test_the_command_line_says_what_is_wrong(rayscribe: Callable[..., str], tmp_
     assert "not a draft report" in rayscribe("export", "text", path, "--out", out, code=1)
     path.write_text(document_json(draft()))
     picture.write_bytes(b"\x89PNG" * 100)
-    assert "a.png: no DICOM file" in rayscribe("export", "sr", path, "--out", out, "--images", picture, code=1)
+    assert "a.png: not a DICOM file" in rayscribe("export", "sr", path, "--out", out, "--images", picture, code=1)
     assert "no kind 'word'; there are model, text, json" in rayscribe("export", "word", path, "--out", out, code=1)
     assert not out.exists()
     rayscribe("export", "json", path, "--out", out)

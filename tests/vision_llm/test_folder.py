@@ -63,7 +63,7 @@ def test_merged_weights_need_no_base_and_say_the_same(
     assert json.loads((tmp_path / "merged" / "config.json").read_text())["architectures"] == [
         "MllamaForConditionalGeneration"
     ]
-    with pytest.raises(InputError, match="holds no adapters"):
+    with pytest.raises(InputError, match="contains no adapters"):
         merge(tmp_path / "merged", tmp_path / "again")
     with pytest.raises(InputError, match="is not empty"):
         merge(tuned, tmp_path / "merged")
@@ -112,7 +112,7 @@ def test_a_moved_base_is_named_and_another_one_refused(
     (run / "model.json").write_text(json.dumps(facts))
     with pytest.raises(InputError, match="gone: not on this disk"):
         load_llm(run, CPU)
-    with pytest.raises(InputError, match=r"is not the model that .* was tuned on"):
+    with pytest.raises(InputError, match=r"not the model that .* was tuned on"):
         load_llm(run, CPU, base=str(bases["llava"]))
     assert load_llm(run, CPU, base=str(bases["mllama"])).base_sha256 == facts["base_sha256"]
 
@@ -156,7 +156,7 @@ def test_damaged_adapters_and_pickles_are_refused(tuned: Path, bases: dict[str, 
     shutil.copytree(bases["llava"], pickled)
     (pickled / "model.safetensors").unlink()
     torch.save({}, pickled / "pytorch_model.bin")
-    with pytest.raises(InputError, match="safetensors needed"):
+    with pytest.raises(InputError, match="it needs config, processor and safetensors"):
         wrap_base(short(pickled), tmp_path / "out")
 
 
@@ -167,14 +167,14 @@ def test_a_base_that_lacks_weights_or_has_other_shapes_is_refused(bases: dict[st
         settings = json.loads((odd / "config.json").read_text())
         settings["text_config"][name] = value
         (odd / "config.json").write_text(json.dumps(settings))
-        with pytest.raises(InputError, match=rf"{odd}: (its safetensors lack 9 tensors|not a vision LLM)"):
+        with pytest.raises(InputError, match=rf"{odd}: (its safetensors lack 9 tensors|not a readable vision LLM)"):
             wrap_base(short(odd), tmp_path / "out")
 
 
 def test_a_base_without_chat_template_is_refused(bases: dict[str, Path], tmp_path: Path) -> None:
     plain = tmp_path / "plain"
     shutil.copytree(bases["llava"], plain, ignore=shutil.ignore_patterns("chat_template*"))
-    with pytest.raises(InputError, match="no chat template; take the instruction-tuned version"):
+    with pytest.raises(InputError, match="no chat template; use the instruction-tuned version"):
         wrap_base(short(plain), tmp_path / "out")
 
 
@@ -190,7 +190,7 @@ def test_a_gated_licence_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
         raise Gated
 
     monkeypatch.setattr(base_module, "snapshot_download", gated)
-    with pytest.raises(InputError, match=r"its licence must be accepted first.*hf auth login"):
+    with pytest.raises(InputError, match=r"accept its licence first.*hf auth login"):
         base_folder("meta-llama/Llama-3.2-11B-Vision-Instruct", download=True)
 
 

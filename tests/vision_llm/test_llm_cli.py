@@ -107,7 +107,7 @@ def test_one_image_gets_a_draft_and_says_what_it_is(rayscribe: Command, tuned: P
     assert said["report"] and len(said["alternatives"]) == 1 and "Not a medical device" in said["disclaimer"]
     assert any("drawn phantoms" in warning for warning in said["warnings"])
     message = rayscribe("predict", *[study.images[0]] * 3, "--model", tuned, code=1)
-    assert "3 images; this model is shown 2 of a study at most" in message
+    assert "3 images; this model reads at most 2 per study" in message
     assert "trained without findings" in rayscribe(
         *(
             "generate",
@@ -148,7 +148,7 @@ def test_odd_settings_are_one_line_too(
     rayscribe: Command, tuned: Path, bases: dict[str, Path], handful: Path, tmp_path: Path
 ) -> None:
     ask = ("llm", "train", "compact", "--data", handful, "--run", tmp_path / "odd")
-    assert "--base: name the model" in rayscribe(*ask, code=1)
+    assert "--base: give the model" in rayscribe(*ask, code=1)
     ask = (*ask, "--base", bases["llava"])
     for flag in ("lr", "warmup-steps", "workers", "val-studies", "max-steps", "weight-decay"):
         assert rayscribe(*ask, f"--train.{flag}", -1, code=2)

@@ -135,7 +135,7 @@ def test_the_projector_can_be_trained_alone(tmp_path: Path) -> None:
 
 
 def test_settings_that_train_nothing_or_have_no_rank_are_refused() -> None:
-    with pytest.raises(InputError, match="nothing is trained"):
+    with pytest.raises(InputError, match="nothing would be trained"):
         LoraSettings(vision=False, language=False)
     with pytest.raises(InputError, match=r"--lora\.rank 0"):
         LoraSettings(rank=0)

@@ -237,7 +237,7 @@ def test_the_table_has_a_row_for_every_number(eleven_billion: Plan) -> None:
 
 def test_families_without_a_fixed_image_ask_for_patches() -> None:
     config = transformers.Qwen2VLConfig()
-    with pytest.raises(ValueError, match="say how many"):
+    with pytest.raises(ValueError, match="give `patches`"):
         plan(config, LoraSettings(), Workload())
     found = plan(config, LoraSettings(), Workload(patches=1024))
     assert found.parameters > 70e9

@@ -195,7 +195,7 @@ def test_it_stops_when_the_validation_loss_no_longer_falls_and_keeps_the_best(
 def test_a_diverged_run_stops_with_a_message_and_keeps_nothing(
     bases: dict[str, Path], handful: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(InputError, match=r"the run has diverged, lower --train\.lr"):
+    with pytest.raises(InputError, match=r"the run has diverged; lower --train\.lr"):
         train_llm(short(bases["llava"], lr=1e38, max_grad_norm=1e38, evaluate_every=2), handful, tmp_path / "run")
     assert not (tmp_path / "run" / "model.json").exists()
 
@@ -213,7 +213,7 @@ def test_the_test_split_is_not_read_in_training(bases: dict[str, Path], handful:
 
 def test_what_cannot_be_trained_says_why(bases: dict[str, Path], handful: Path, tmp_path: Path) -> None:
     config = short(bases["llava"])
-    with pytest.raises(InputError, match="no study in split train has a report of the wanted section and length"):
+    with pytest.raises(InputError, match="no study in split train has a report of the requested section and length"):
         train_llm(replace(config, text=ResponseConfig(min_words=500)), handful, tmp_path / "a")
     with pytest.raises(InputError, match=r"not on this disk; --download fetches it"):
         train_llm(replace(config, base="nobody/no-model"), handful, tmp_path / "b")

@@ -1,4 +1,4 @@
-"""Studies and what is known of their findings: 1 present, 0 absent, not a number where unknown.
+"""Studies with their known findings: 1 present, 0 absent, NaN where unknown.
 
 Shapes: R studies, L findings.
 """
@@ -36,12 +36,12 @@ class Cohort:
     known_RL: _Known
     findings: tuple[str, ...]
     source: str
-    "the labeler's name, or that of the table; for the protocol"
+    "name of the labeler or of the table, for the protocol"
     left_out: dict[str, int]
-    "how many studies were left out, by reason"
+    "number of excluded studies, by reason"
 
     def of(self, findings: Sequence[str]) -> Cohort:
-        """The same for some findings; studies of which none is known are left out."""
+        """The same for some findings; excludes studies for which none of them is known."""
         places = [self.findings.index(name) for name in findings]
         known_RL = self.known_RL[:, places]
         kept = np.flatnonzero(~np.isnan(known_RL).all(1))
@@ -55,7 +55,7 @@ class Cohort:
         )
 
     def counts(self, finding: str) -> tuple[int, int]:
-        """How many studies have the finding, and how many do not."""
+        """Numbers of studies with and without the finding."""
         column_R = self.known_RL[:, self.findings.index(finding)]
         return int((column_R == 1).sum()), int((column_R == 0).sum())
 
@@ -65,14 +65,14 @@ def read_cohort(manifest: Manifest, split: str, config: CohortConfig) -> Cohort:
     studies, left_out = _chosen(manifest.split(split), config)
     if not studies:
         raise InputError(
-            f"no study of split {split} is left ({_told(left_out)}); the manifest must state views and subjects for "
+            f"no study of split {split} remains ({_told(left_out)}); the manifest must state views and subjects for "
             "--cohort.views and --cohort.one-per-subject"
         )
     studied = studies
     if config.labels == RULE_LABELS:
         names, states_RL, source = _by_rules(studies)
     elif config.labels == CODES:
-        studies = [study for study in studies if study.problems]  # without any code the findings are unknown
+        studies = [study for study in studies if study.problems]  # without codes the findings are unknown
         names, states_RL, source = _coded(studies, manifest)
     else:
         path = Path(config.labels)
@@ -81,7 +81,7 @@ def read_cohort(manifest: Manifest, split: str, config: CohortConfig) -> Cohort:
         states_RL = np.array([table[study.id] for study in studies], np.int8)
         names, source = OBSERVATIONS, f"{path.name} {sha256_of(path)[:12]}"
     if not studies:
-        raise InputError(f"{source}: has labels of no study of split {split}, e.g. not of {studied[0].id}")
+        raise InputError(f"{source}: has no labels for split {split}, e.g. none for {studied[0].id}")
     if len(studies) < len(studied):
         left_out |= {"no row in the labels": len(studied) - len(studies)}
     whole = Cohort(
@@ -95,14 +95,14 @@ def read_cohort(manifest: Manifest, split: str, config: CohortConfig) -> Cohort:
 
 
 def as_in_training(studies: Sequence[Study], config: CohortConfig) -> tuple[list[Study], int]:
-    """Every study with the images of the views that the classifier learned from, with all of its images where it has none
-    of those; how many those are."""
+    """Every study, reduced to the views that the classifier learned from, or with all its images if it has none of those; and
+    the number of such studies."""
     seen = [_seen(study, config.views) for study in studies]
     return [study if one is None else one for one, study in zip(seen, studies, strict=True)], seen.count(None)
 
 
 def cohort_digest(manifest: Manifest, config: CohortConfig) -> str:
-    """Over all that decides who is counted as what: images and texts, patients, views and codes, the table of labels."""
+    """Digest of everything that decides who counts as what: images, texts, patients, views, codes, the table of labels."""
     about = [[one.id, one.subject, one.views, one.problems] for one in sorted(manifest.studies, key=lambda one: one.id)]
     digest = hashlib.sha256(json.dumps([manifest.digest(), about]).encode()).hexdigest()
     if config.labels in (RULE_LABELS, CODES):
@@ -113,7 +113,7 @@ def cohort_digest(manifest: Manifest, config: CohortConfig) -> str:
 
 
 def trainable_findings(train: Cohort, val: Cohort, notify: Callable[[str], None], *, least: int = 2) -> tuple[str, ...]:
-    """The findings with at least `least` studies of either kind in both splits; says what is skipped and why."""
+    """Findings with at least `least` studies of either kind in both splits; reports what is skipped and why."""
     kept = []
     for name in train.findings:
         lacking = [
@@ -126,7 +126,9 @@ def trainable_findings(train: Cohort, val: Cohort, notify: Callable[[str], None]
         else:
             kept.append(name)
     if not kept:
-        raise InputError("no finding has studies with and without it in train and val; see --cohort.labels")
+        raise InputError(
+            "no finding has studies with and without it in train and val; give other labels with --cohort.labels"
+        )
     return tuple(kept)
 
 
@@ -149,7 +151,7 @@ def _chosen(studies: Sequence[Study], config: CohortConfig) -> tuple[list[Study]
 
 
 def _seen(study: Study, views: str) -> Study | None:
-    """The study with the images of these views alone; None without any."""
+    """The study with only the images of these views; None if it has none."""
     if views == "all":
         return study
     kept = [
@@ -164,19 +166,19 @@ def _seen(study: Study, views: str) -> Study | None:
 
 
 def _by_rules(studies: Sequence[Study]) -> tuple[Sequence[str], Labels, str]:
-    """Names of the findings, states (R, L), and where they come from."""
+    """Names of the findings, states (R, L), and the source of the labels."""
     labeler = RuleLabeler()
     texts = [f"{study.findings} {study.impression}".strip() for study in studies]
     if not any(texts):
-        raise InputError("the manifest holds no reports to label; give --cohort.labels codes, or a table")
+        raise InputError("the manifest contains no reports to label; give --cohort.labels codes, or a table")
     return OBSERVATIONS, labeler.label(texts), labeler.name
 
 
 def _coded(studies: Sequence[Study], manifest: Manifest) -> tuple[Sequence[str], Labels, str]:
-    """The same from what indexers coded; what they did not code is absent. Names are those of all splits."""
+    """The same from the indexers' codes; a finding without a code is absent. Names come from all splits."""
     names = sorted({code for study in manifest.studies for code in study.problems})
     if not names:
-        raise InputError("the manifest holds no codes (--columns.problems of `rayscribe prepare table`)")
+        raise InputError("the manifest contains no codes (--columns.problems of `rayscribe prepare table`)")
     states = [[POSITIVE if name in study.problems else NEGATIVE for name in names] for study in studies]
     return names, np.array(states, np.int8).reshape(len(studies), len(names)), "codes of the manifest"
 

@@ -1,4 +1,4 @@
-"""The settings of a classifier's run; its loop, images and backbone are those of the report models."""
+"""The settings of a classifier's run; loop, images and backbone are configured as for report models."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ from rayscribe.settings import need
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CohortConfig:
-    """Which studies a classifier learns from, and what their labels mean."""
+    """Which studies a classifier learns from, and how their labels are read."""
 
     labels: str = "rules"
-    """`rules`: the built-in labeler over the reports; `codes`: what the manifest's indexers coded; or a table of the 14
-    observations, made by `rayscribe label`, by `rayscribe prepare mimic-cxr` or elsewhere"""
+    """`rules`: the built-in labeler, applied to the reports; `codes`: the codes of the manifest's indexers; or a table of the
+    14 observations from `rayscribe label`, `rayscribe prepare mimic-cxr` or another tool"""
     findings: tuple[str, ...] = ()
-    "their names; empty: all that the labels have"
+    "names of the findings; empty: all labelled ones"
     uncertain: Literal["drop", "zero", "one"] = "drop"
-    "a finding that a report leaves open: unknown, absent, or present"
+    "treat an uncertain finding as unknown (drop), absent (zero) or present (one)"
     blank: Literal["drop", "negative"] = "negative"
-    "a finding that a report does not mention: unknown, or absent"
+    "treat an unmentioned finding as unknown (drop) or absent (negative)"
     views: Literal["all", "frontal", "pa"] = "all"
-    "images of other views are left out"
+    "views to use; other images are excluded"
     one_per_subject: bool = False
-    "only the first study of every patient, by study id; with --cohort.views frontal or pa, its first such image"
+    "use only each patient's first study, by study id; with --cohort.views frontal or pa, its first such image"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassifyConfig:
-    """Everything that decides a classifier's result, next to the manifest and the labels."""
+    """Everything that determines a classifier's result, besides the manifest and the labels."""
 
     cohort: CohortConfig = field(default_factory=CohortConfig)
     images: ImageConfig = field(default_factory=ImageConfig)
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     dropout: float = 0.5
-    "of the pooled features, before the last layer"
+    "dropout of the pooled features, before the last layer"
     positive_weight: Literal["none", "balanced"] = "none"
-    "balanced: positives weigh as much as there are negatives for each of them in training"
+    "balanced: weight each positive by the ratio of negatives to positives in training"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -47,13 +47,18 @@ class ClassifyConfig:
         need(metric in ("loss", "auroc"), "--train.metric", metric, "a classifier is selected by loss or auroc")
         need(0 <= self.dropout < 1, "--dropout", self.dropout, "at least 0, below 1")
         augmented = self.images.rotation or self.images.flip
-        need(not (frozen and augmented), "--images", "", "a frozen image encoder is fed from its cache, as images are")
+        need(
+            not (frozen and augmented),
+            "--images",
+            "",
+            "a frozen image encoder reads cached features, which cannot be augmented",
+        )
 
 
 def binary() -> ClassifyConfig:
-    """One model a finding, as Koehler, Hsieh and Tang (2024) train theirs; values of the final notebook (spec C2).
+    """One model per finding, as Koehler, Hsieh and Tang (2024) train theirs; values of the final notebook (spec C2).
 
-    They flip images left to right and augment the validation images too; here neither is done, and the best weights are kept
+    They flip images left to right and also augment the validation images; this recipe does neither, and keeps the best weights
     instead of the last.
     """
     return ClassifyConfig(
@@ -80,7 +85,7 @@ def binary() -> ClassifyConfig:
 
 
 def multilabel() -> ClassifyConfig:
-    """One model for all findings, under the same optimiser; rates for a last layer that starts from nothing."""
+    """One model for all findings, with the same optimiser; learning rates for a last layer that starts from random weights."""
     return ClassifyConfig(
         images=ImageConfig(rotation=10),
         backbone=BackboneConfig(name="resnet18"),

@@ -1,4 +1,4 @@
-"""A trained classifier is a folder that needs nothing else: weights, settings, findings, thresholds, provenance, card."""
+"""A trained classifier is a self-contained folder: weights, settings, findings, thresholds, provenance, card."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ CLASSIFIER_FORMAT = "rayscribe-classifier-1"
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedClassifier:
-    """A classifier with what its logits mean."""
+    """A classifier, with the interpretation of its logits."""
 
     model: Classifier
     config: ClassifyConfig
     findings: tuple[str, ...]
     thresholds: tuple[float, ...]
-    "of the probabilities: the best F1 on the validation split"
+    "for the calibrated probabilities: the best F1 on the validation split"
     calibration: tuple[tuple[float, float], ...]
-    "slope and offset of every finding's logit, from the validation split"
+    "slope and offset for each finding's logit, from the validation split"
     data: dict[str, Any]
-    "the manifest's provenance and digest, and where the labels come from"
+    "the manifest's provenance and digest, and the source of the labels"
     training: dict[str, Any]
     "epoch and validation scores"
 
@@ -58,7 +58,7 @@ def build_classifier(config: ClassifyConfig, findings: int) -> Classifier:
 
 
 def save_classifier(folder: Path, trained: TrainedClassifier) -> None:
-    """Every file is replaced as a whole; the weights last, with a digest of the decisions that go with them."""
+    """Replaces every file as a whole; the weights last, with a digest of the decisions that belong to them."""
     about = {
         "format": CLASSIFIER_FORMAT,
         "rayscribe": __version__,
@@ -76,7 +76,7 @@ def save_classifier(folder: Path, trained: TrainedClassifier) -> None:
 
 
 def load_classifier(folder: Path, device: torch.device | str = "cpu") -> TrainedClassifier:
-    """The classifier in evaluation mode. Raises InputError that says what is missing or what does not fit."""
+    """The classifier in evaluation mode. Raises InputError that names the missing or mismatched part."""
     about = read_facts(folder, CLASSIFIER_FORMAT)
     try:
         config = from_plain(ClassifyConfig, about["config"])
@@ -89,8 +89,8 @@ def load_classifier(folder: Path, device: torch.device | str = "cpu") -> Trained
     state, notes = read_weights(folder / WEIGHTS)
     if notes.get("decisions_sha256") != _decisions(about):
         raise InputError(
-            f"{folder}: the weights and the thresholds of model.json are not of one epoch, a save was cut short; "
-            "go on with `rayscribe classify train --resume`"
+            f"{folder}: the weights and the thresholds in model.json are from different epochs, as a save was interrupted; "
+            "continue with `rayscribe classify train --resume`"
         )
     model = build_classifier(replace(config, backbone=replace(config.backbone, weights="")), len(findings))
     load_weights(model, state, folder / WEIGHTS)
@@ -106,7 +106,7 @@ def load_classifier(folder: Path, device: torch.device | str = "cpu") -> Trained
 
 
 def _decisions(about: Mapping[str, Any]) -> str:
-    """A digest of what belongs to one epoch's weights and to no other's."""
+    """A digest of everything that belongs to one epoch's weights and no other's."""
     parts = [about[name] for name in ("findings", "thresholds", "calibration")]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 

@@ -1,4 +1,4 @@
-"""One study of loose image files to probabilities, and to a heat map of the evidence for a finding.
+"""From one study of loose image files to probabilities, and to a heat map of the evidence for a finding.
 
 Shapes: V views, N patches, S the side of a square in pixels.
 """
@@ -26,28 +26,28 @@ from rayscribe.models.classifier import class_map
 from rayscribe.study import Batch
 
 _SIDE = 512
-"Of the picture, in pixels."
+"Side of the picture, in pixels."
 _MARGIN = 36
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Classified:
-    """What a classifier makes of one study."""
+    """A classifier's result for one study."""
 
     probabilities: dict[str, float]
     "calibrated, by finding"
     present: list[str]
-    "findings whose probability reaches their threshold"
+    "findings whose probability reaches its threshold"
     warnings: list[str]
     batch: Batch
 
     def states(self) -> dict[str, int]:
-        """Present or absent by finding, as a prompt takes them."""
+        """Present or absent by finding, in the form of a prompt."""
         return {name: POSITIVE if name in self.present else NEGATIVE for name in self.probabilities}
 
 
 def classified(trained: TrainedClassifier, images: Sequence[ImageFile]) -> Classified:
-    """Raises InputError that names the file for whatever is not a readable radiograph."""
+    """Classifies one study. Raises InputError that names the file unless it is a readable radiograph."""
     size = trained.config.images.size
     loose = read_image_study(images, at_least=size, source=trained.data.get("source", ""))
     batch = image_batch([loose], trained.config.images).to(trained.model.head.weight.device)
@@ -71,9 +71,9 @@ def classified(trained: TrainedClassifier, images: Sequence[ImageFile]) -> Class
 def write_heatmap(
     path: Path, trained: TrainedClassifier, images: Sequence[Path], found: Classified, finding: str | None
 ) -> str:
-    """The first image with the finding's Grad-CAM over it, as PNG; returns the finding's name."""
+    """Writes the first image with the finding's Grad-CAM over it, as PNG; returns the finding's name."""
     if path.suffix.lower() != ".png":
-        raise InputError(f"{path}: heat maps are written as .png")
+        raise InputError(f"{path}: heat maps are PNG files; end the name in .png")
     if finding is None:
         finding = max(found.probabilities, key=lambda one: found.probabilities[one])
     name, map_VSS = evidence(trained, found, finding)
@@ -91,20 +91,20 @@ def write_heatmap(
 
 
 def evidence(trained: TrainedClassifier, found: Classified, finding: str) -> tuple[str, NDArray[np.float32]]:
-    """The finding's name as the classifier spells it, and where every image speaks for it (V, S, S), at least 0.
+    """The finding's name as the classifier spells it, and where each image supports it (V, S, S), at least 0.
 
     Raises InputError for a finding that the classifier does not know.
     """
     name = {name.lower(): name for name in trained.findings}.get(finding.lower())
     if name is None:
-        raise InputError(f"--finding {finding}: the classifier knows {', '.join(trained.findings)}")
+        raise InputError(f"--finding {finding}: unknown finding; the classifier knows {', '.join(trained.findings)}")
     map_VN = class_map(trained.model, found.batch, trained.findings.index(name))[0].cpu().numpy()
     side = grid_side(map_VN.shape[1])
     return name, map_VN.reshape(-1, side, side)
 
 
 def _overlaid(grey: NDArray[np.uint8], heat: NDArray[np.floating[Any]]) -> Image.Image:
-    """Red where the map is high, half through; the image itself stays readable."""
+    """Red where the map is high, semi-transparent so that the image stays readable."""
     base = np.asarray(Image.fromarray(grey).resize((_SIDE, _SIDE), Image.Resampling.BILINEAR), np.float32)
     smooth = Image.fromarray((255 * heat).astype(np.uint8)).resize((_SIDE, _SIDE), Image.Resampling.BICUBIC)
     share = 0.5 * np.asarray(smooth, np.float32)[..., None] / 255

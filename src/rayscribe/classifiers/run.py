@@ -1,4 +1,4 @@
-"""One classifier's run in order: manifest and labels, model, the one training loop, the best kept. No look at the test split.
+"""One classifier's run: manifest and labels, model, the shared training loop, the best weights. Never reads the test split.
 
 Shapes: R studies, L findings.
 """
@@ -42,27 +42,27 @@ from rayscribe.training.validation import read_once
 
 Logits = NDArray[np.float64]
 
-NO_TEXT = Tokenizer(words=())  # images alone: begin and end
+NO_TEXT = Tokenizer(words=())  # images only: begin and end
 
 
 def train_each(config: ClassifyConfig, place: Place) -> list[Path]:
-    """One model a finding, in RUN/<finding>; findings with one class in a split are skipped, and said to be."""
+    """Trains one model per finding, in RUN/<finding>; reports and skips findings with one class in a split."""
     manifest = read_manifest(place.data)
     train, val = (read_cohort(manifest, split, config.cohort) for split in ("train", "val"))
-    with processes(place.device) as group:  # joined once for all of them
+    with processes(place.device) as group:  # joined once for all models
         place = place.of(group)
         names = trainable_findings(train, val, place.notify)
         folders = [place.run / re.sub(r"\W+", "-", name.lower()) for name in names]
         if twice := [name for name, folder in zip(names, folders, strict=True) if folders.count(folder) > 1]:
             raise InputError(
-                f"{', '.join(twice)}: would share a run's folder; leave one of them out by --cohort.findings"
+                f"{', '.join(twice)}: would share a run folder; exclude one of them with --cohort.findings"
             )
         if group.rank == 0:
             started = Started(data=place.data, features=place.features, per_finding=True)
             begin_several(place.run, config, started, resume=place.resume)
         for name, folder in zip(names, folders, strict=True):
             is_done, goes_on = (folder / "done.txt").exists(), (folder / "config.yaml").exists()
-            group.wait()  # before the first process makes the folder
+            group.wait()  # before the first process creates the folder
             alone = replace(config, cohort=replace(config.cohort, findings=(name,)))
             if place.resume and is_done:
                 check_same_run(folder, alone, cohort_digest(manifest, alone.cohort))
@@ -84,7 +84,7 @@ def train_classifier(
     notify: Callable[[str], None] = print,
     device: str | None = None,
 ) -> Progress:
-    """Trains one model for the findings of `config` into the folder `run`, which is then a classifier's folder."""
+    """Trains one model for the findings of `config` into `run`, which becomes a classifier's folder."""
     whole = Place(data=data, run=run, resume=resume, features=features, notify=notify, device=device)
     with processes(device) as group:
         place = whole.of(group)
@@ -92,7 +92,7 @@ def train_classifier(
 
 
 class FindingLearner(Learner):
-    """A classifier: who counts, what is known of them, and what is kept of the best epoch."""
+    """A classifier's run: the studies that count, their known findings, and the best epoch so far."""
 
     training: Cohort
     validation: Cohort
@@ -102,7 +102,7 @@ class FindingLearner(Learner):
         self.config, self.place, self.group = config, place, group
         self.manifest = read_manifest(place.data)
         self.measured: dict[str, NDArray[Any]] = {}
-        "logits and knowledge of the validation studies, of the last epoch"
+        "logits and known findings of the validation studies, from the last epoch"
 
     def digest(self) -> str:
         return cohort_digest(self.manifest, self.config.cohort)
@@ -147,7 +147,7 @@ class FindingLearner(Learner):
         )
 
     def validate(self, val_set: StudyDataset, known_RL: NDArray[np.float32]) -> dict[str, float]:
-        """Scores over the shares of all processes."""
+        """Scores over the validation shares of all processes."""
         workers = self.config.train.workers
         shares = self.group.gather((logits_of(self.classifier, val_set, workers=workers), known_RL))
         logits_RL, known_RL = (np.concatenate(part) for part in zip(*shares, strict=True))
@@ -157,7 +157,7 @@ class FindingLearner(Learner):
         return scores
 
     def keep(self, epoch: int, scores: dict[str, float]) -> None:
-        """Saves the model with the thresholds of its epoch; only the first process does."""
+        """Saves the model with the thresholds of its epoch, in the first process only."""
         if self.group.rank > 0:
             return
         thresholds, slopes = _decisions(self.measured["logits"], self.measured["known"])
@@ -181,7 +181,7 @@ def image_set(
     *,
     augment: int | None = None,
 ) -> StudyDataset:
-    """The images of studies without any words."""
+    """The images of studies, without words."""
     return StudyDataset(
         SplitReports.blank(studies),
         NO_TEXT,
@@ -196,7 +196,7 @@ def image_set(
 def logits_of(
     model: Classifier, data: StudyDataset, *, workers: int = 0, progress: Callable[[Any], Any] = iter
 ) -> Logits:
-    """Of all studies (R, L), in their order."""
+    """Logits of all studies (R, L), in order."""
     model.eval()
     device = model.head.weight.device
     batches = progress(read_once(data, range(len(data)), workers=workers))
@@ -205,7 +205,7 @@ def logits_of(
 
 
 def validation_scores(logits_RL: Logits, known_RL: NDArray[np.float32]) -> dict[str, float]:
-    """The loss, and the mean over findings of the areas under their ROC and precision-recall curves."""
+    """The loss, and the means over findings of the areas under the ROC and precision-recall curves."""
     known = torch.from_numpy(known_RL)
     loss = float(finding_loss_B(torch.from_numpy(logits_RL), known).mean())
     found = []

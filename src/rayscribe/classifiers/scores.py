@@ -1,4 +1,4 @@
-"""A classifier on one split: scores of every finding with intervals, floors and protocol, as one JSON-able result.
+"""A classifier on one split: every finding's scores with intervals, floors and protocol, as one JSON-able result.
 
 Shapes: R studies, L findings.
 """
@@ -40,7 +40,7 @@ from rayscribe.provenance import check_unseen, note_test
 from rayscribe.study import Study
 
 LEAST = 2
-"Studies with and without a finding that a split must have before the finding is scored."
+"A split must have this many studies with and without a finding for the finding to be scored."
 
 
 def study_logits(
@@ -51,7 +51,7 @@ def study_logits(
     device: torch.device | None = None,
     progress: ProgressBar = iter,
 ) -> Logits:
-    """Of all findings (R, L), from files, or from the feature cache where the backbone is frozen.
+    """Logits of all findings (R, L), from files, or from the feature cache if the backbone is frozen.
 
     `device` defaults to a GPU where there is one.
     """
@@ -72,9 +72,9 @@ def score_classifiers(
     resamples: int = CLASSIFICATION_RESAMPLES,
     infer: Callable[[TrainedClassifier, Sequence[Study]], Logits] = study_logits,
 ) -> dict[str, Any]:
-    """The findings of one or several classifiers, each under its own rules of who is counted; `labels` replaces the source.
+    """Scores of one or several classifiers, each under its own cohort rules; `labels` replaces the labels' source.
 
-    Intervals go over patients. Findings with one kind of study only are skipped, and the result says so.
+    Intervals resample patients. Findings with one class are skipped, and the result says so.
     """
     findings: dict[str, Any] = {}
     protocols: dict[str, Any] = {}
@@ -91,7 +91,7 @@ def score_classifiers(
         logits_RL = infer(trained, cohort.studies)
         for place, name in enumerate(trained.findings):
             if name in findings or name in skipped:
-                raise InputError(f"{folder}: a second classifier of {name}; give one for every finding")
+                raise InputError(f"{folder}: a second classifier for {name}; give one per finding")
             present, absent = cohort.counts(name)
             if min(present, absent) < LEAST:
                 skipped[name] = f"{split} has {present} with and {absent} without"
@@ -116,10 +116,10 @@ def score_classifiers(
 
 
 def write_findings(path: Path, trained: TrainedClassifier, studies: Sequence[Study], logits_RL: Logits) -> list[str]:
-    """What is called present and absent, as a table of the 14 observations; returns the findings that are none of them.
+    """Writes present and absent findings as a table of the 14 observations; returns the findings that are not among them.
 
-    Observations that the classifier does not know stay blank. Such a table is what `rayscribe generate --states` and
-    `rayscribe evaluate --template-findings` read.
+    Observations that the classifier does not know stay blank. `rayscribe generate --states` and
+    `rayscribe evaluate --template-findings` read such tables.
     """
     called_RL = trained.probabilities(logits_RL) >= np.array(trained.thresholds)
     states = np.full((len(studies), len(OBSERVATIONS)), NOT_MENTIONED, np.int8)

@@ -15,7 +15,7 @@ from rayscribe.task import Task, studies_of
 
 
 class ClassifierTask(Task[Batch]):
-    """Binary cross-entropy of the known findings: the mean of a study's, then over studies."""
+    """Binary cross-entropy of the known findings, averaged within and then over studies."""
 
     known_RL: Tensor
     positive_weight_L: Tensor
@@ -27,7 +27,7 @@ class ClassifierTask(Task[Batch]):
         present_L, absent_L = ((known_RL == value).sum(0) for value in (1, 0))
         weight_L = absent_L / present_L.clamp(min=1) if balanced else torch.ones(known_RL.shape[1])
         self.register_buffer("positive_weight_L", weight_L.float(), persistent=False)
-        with torch.no_grad():  # the loss starts at the entropy of the labels, not far above it
+        with torch.no_grad():  # start the loss at the entropy of the labels, not far above it
             rate_L = (present_L / (present_L + absent_L).clamp(min=1)).clamp(0.01, 0.99)
             self.classifier.head.bias.copy_(torch.zeros_like(rate_L) if balanced else rate_L.logit())
 
@@ -41,7 +41,7 @@ class ClassifierTask(Task[Batch]):
 
 
 def finding_loss_B(logits_BL: Tensor, known_BL: Tensor, positive_weight_L: Tensor | None = None) -> Tensor:
-    """Of every study the mean over its known findings; 0 where none is known."""
+    """For each study, the mean over its known findings (B); 0 if none is known."""
     is_known_BL = ~known_BL.isnan()
     loss_BL = F.binary_cross_entropy_with_logits(
         logits_BL.float(), known_BL.nan_to_num(), reduction="none", pos_weight=positive_weight_L

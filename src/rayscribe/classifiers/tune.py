@@ -1,4 +1,4 @@
-"""Hyper-parameter search of a classifier with Optuna: the study in SQLite, every trial a run folder, resumable."""
+"""Hyper-parameter search for a classifier with Optuna: the study in SQLite, one run folder per trial, resumable."""
 
 from __future__ import annotations
 
@@ -23,32 +23,32 @@ if TYPE_CHECKING:
     from optuna import Study, Trial
     from optuna.trial import FrozenTrial
 
-_INTERRUPTED = "interrupted"  # by Ctrl-C; noted with the trial
+_INTERRUPTED = "interrupted"  # by Ctrl-C; stored with the trial
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchSpace:
-    """What the trials choose from; the system searched the same five by hand (spec C2)."""
+    """Ranges that trials draw from; the system tuned the same five by hand (spec C2)."""
 
     lr: tuple[float, float] = (1e-5, 1e-3)
-    "between, on a logarithmic scale; of the image encoder and of the last layer"
+    "range on a logarithmic scale, for the image encoder and for the last layer"
     weight_decay: tuple[float, float] = (1e-6, 1e-2)
-    "between, on a logarithmic scale"
+    "range on a logarithmic scale"
     batch_size: tuple[int, ...] = (16, 32)
     dropout: tuple[float, float] = (0.0, 0.5)
-    "between"
+    "range"
     backbone: tuple[str, ...] = ()
-    "names; empty: the one of the settings. Their weights: --backbone.weights `pretrained`, or FOLDER/<name>.safetensors"
+    "backbone names; empty: that of the settings. Weights: --backbone.weights `pretrained`, or FOLDER/<name>.safetensors"
     weights_folder: Path | None = None
-    "where the backbones' weights files are; empty: --backbone.weights for all of them"
+    "folder of the backbones' weights files; empty: --backbone.weights for all of them"
     seed: int = 0
-    "of the search"
+    "seed of the search"
 
     def __post_init__(self) -> None:
         for flag, (low, high) in (("--space.lr", self.lr), ("--space.weight-decay", self.weight_decay)):
-            need(0 < low <= high, flag, f"{low} {high}", "the lower end first, above 0")
+            need(0 < low <= high, flag, f"{low} {high}", "give the lower end first; both must be above 0")
         need(0 <= self.dropout[0] <= self.dropout[1] < 1, "--space.dropout", self.dropout, "within 0 and 1")
-        need(bool(self.batch_size), "--space.batch-size", "", "name at least one")
+        need(bool(self.batch_size), "--space.batch-size", "", "give at least one")
 
 
 def search(
@@ -61,9 +61,9 @@ def search(
     features: Path | None = None,
     notify: Callable[[str], None],
 ) -> Path:
-    """Trains until `trials` are finished; returns the folder of the best. A trial that was killed is taken up again.
+    """Trains until `trials` are finished; returns the folder of the best. A killed trial is resumed.
 
-    RUN/study.db is Optuna's, RUN/search.yaml what the search was started with.
+    RUN/study.db is Optuna's; RUN/search.yaml contains the search's settings.
     """
     try:
         import optuna  # a second to import; only needed here
@@ -71,9 +71,11 @@ def search(
         raise InputError("the search needs Optuna; install it with: pip install 'rayscribe[tune]'") from error
     need(trials > 0, "--trials", trials, "at least 1")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise InputError("a search is one process; start it without torchrun")
+        raise InputError("a search runs in one process; start it without torchrun")
     _claim(run, config, space, cohort_digest(read_manifest(data), config.cohort))
-    optuna.logging.set_verbosity(logging.ERROR)  # its warning of a failed trial is a traceback beside our message
+    optuna.logging.set_verbosity(
+        logging.ERROR
+    )  # it would print a traceback for a failed trial, in addition to our message
     study = optuna.create_study(
         study_name="rayscribe",
         storage=f"sqlite:///{run.resolve() / 'study.db'}",
@@ -92,7 +94,7 @@ def search(
         goes_on = (folder / "config.yaml").exists()
         try:
             progress = train_classifier(chosen, data, folder, resume=goes_on, features=features, notify=notify)
-        except KeyboardInterrupt:  # which Optuna takes for a failure of the trial
+        except KeyboardInterrupt:  # which Optuna treats as a failed trial
             trial.set_user_attr(_INTERRUPTED, True)
             raise
         return abs(progress.best)
@@ -108,12 +110,12 @@ def search(
 
 
 def _claim(run: Path, config: ClassifyConfig, space: SearchSpace, data_digest: str) -> None:
-    """Refuses to mix two searches, or two data sets, in one folder."""
+    """Raises InputError rather than mix two searches, or two data sets, in one folder."""
     stored, database = run / "search.yaml", run / "study.db"
     settings = to_yaml(config) + f"# {space}\n"
     text = settings + f"# data {data_digest}\n"
     if not stored.exists() and run.exists() and any(run.iterdir()):
-        raise InputError(f"{run}: holds something else than a search; give another --run folder")
+        raise InputError(f"{run}: contains files other than a search; give another --run folder")
     if stored.exists() and (found := stored.read_text()) != text:
         settings_from_yaml(ClassifyConfig, found, stored)
         other = "on other data or labels" if found.startswith(settings) else "with other settings"
@@ -129,7 +131,7 @@ def _claim(run: Path, config: ClassifyConfig, space: SearchSpace, data_digest: s
 
 
 def _release_killed(study: Study, notify: Callable[[str], None]) -> None:
-    """A trial that was running when the process died is asked for again, with its values and its folder."""
+    """Queues trials that were running when the process died again, with their values and folders."""
     from optuna.trial import TrialState
 
     trials = study.get_trials()
@@ -140,8 +142,8 @@ def _release_killed(study: Study, notify: Callable[[str], None]) -> None:
         taken_up = any(one.number > trial.number and one.user_attrs.get("folder") == folder for one in trials)
         if folder is not None and not taken_up:
             study.enqueue_trial(trial.params, user_attrs={"folder": folder})
-            notify(f"trial-{folder} was interrupted and goes on")
-        if is_running:  # after it stands in the queue, so that a kill in between does not lose it
+            notify(f"trial-{folder} was interrupted and will resume")
+        if is_running:  # only once it is queued, so that a kill in between does not lose it
             study.tell(trial.number, state=TrialState.FAIL)
 
 
@@ -164,7 +166,7 @@ def _chosen(trial: Trial, config: ClassifyConfig, space: SearchSpace) -> Classif
 
 
 def _count(run: Path) -> int:
-    """Run folders so far: a search that goes on does not draw the same again."""
+    """Number of run folders so far, so that a resumed search does not repeat its draws."""
     return len(list(run.glob("trial-*")))
 
 

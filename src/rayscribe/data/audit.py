@@ -1,4 +1,4 @@
-"""What is wrong with a split before anything is trained on it: copies, shifted labels, shared patients, missing parts.
+"""What is wrong with a split before training: copies, shifted labels, shared patients, missing parts.
 
 Shapes: R reports, O observations.
 """
@@ -27,17 +27,17 @@ from rayscribe.progress import ProgressBar
 from rayscribe.study import SPLITS, Study, is_frontal
 
 COPIED = 0.05
-"Warn when at least this share of a split's reports occurs in train as well."
+"Warn if at least this share of a split's reports also occurs in train."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Copies:
-    """Groups of studies, by position, that are not independent of each other."""
+    """Groups of studies, by position, that are not independent of one another."""
 
     texts: list[list[int]]
-    "studies by their words; a group of one is a report of its own"
+    "studies by their words; a unique report is a group of one"
     near: list[tuple[int, int]]
-    "pairs of `texts` with nearly the same words"
+    "pairs of `texts` that differ in a few words"
     images: list[list[int]]
     "studies by image file"
     subjects: list[list[int]]
@@ -47,7 +47,7 @@ class Copies:
 def audit(
     manifest: Manifest, labeler: Labeler, *, read_images: bool = True, progress: ProgressBar = iter
 ) -> tuple[dict[str, Any], Copies]:
-    """Everything that the page and the JSON show, and the groups that a better split has to keep together."""
+    """The content of the page and the JSON, and the groups that a better split must keep together."""
     studies = list(manifest.studies)
     splits = [name for name in SPLITS if any(study.split == name for study in studies)]
     copies = _copies(studies)
@@ -98,12 +98,12 @@ def _copies(studies: Sequence[Study]) -> Copies:
 
 
 def _text(study: Study) -> str:
-    """Findings, which most systems write; the impression where there are none."""
+    """Findings, which most systems write; the impression if there are none."""
     return study.findings.strip() or study.impression.strip()
 
 
 def _copied(studies: Sequence[Study], groups: Sequence[Sequence[int]], split: str) -> dict[str, Any]:
-    """How many studies of a split have a partner in train."""
+    """Number and share of a split's studies that have a partner in train."""
     found: set[int] = set()
     for members in groups:
         if any(studies[place].split == "train" for place in members):
@@ -146,7 +146,7 @@ def _patients(studies: Sequence[Study]) -> dict[str, Any]:
 
 
 def _label_shift(studies: Sequence[Study], splits: Sequence[str], labeler: Labeler) -> dict[str, Any]:
-    """Positive rate by split, with the chi-squared test of equal rates, Holm-corrected over the rows."""
+    """Positive rates by split, with a chi-squared test of equal rates, Holm-corrected over the rows."""
     labels_RO = labeler.label([f"{study.findings}\n{study.impression}" for study in studies]) == POSITIVE
     flags: dict[str, NDArray[np.bool_]] = {
         f"{name} (labeler)": labels_RO[:, place] for place, name in enumerate(OBSERVATIONS)
@@ -168,7 +168,7 @@ def _label_shift(studies: Sequence[Study], splits: Sequence[str], labeler: Label
 
 
 def _equal_rates_p(counts: Sequence[tuple[int, int]]) -> float:
-    """Pearson's chi-squared test of a 2 x k table, k of 2 or 3; 1 where it cannot be made."""
+    """Pearson's chi-squared test of a 2 x k table, k of 2 or 3; 1 if it is undefined."""
     hits, total = sum(hit for hit, _ in counts), sum(size for _, size in counts)
     if len(counts) < 2 or hits in (0, total):
         return 1.0
@@ -206,7 +206,7 @@ def _warnings(result: Mapping[str, Any]) -> list[str]:
                 found.append(f"{split}: {100 * share:.0f} % of {words} ({kinds[kind]['studies']})")
         extra = kinds["near_report"]["studies"] - kinds["same_report"]["studies"]
         if extra:
-            found.append(f"{split}: {extra} more reports are nearly those of train (Jaccard {ALIKE} or more)")
+            found.append(f"{split}: {extra} more reports nearly repeat one of train (Jaccard {ALIKE} or more)")
     for name, row in result["label_shift"].items():
         if row["p_holm"] < 0.05:
             rates = ", ".join(f"{split} {100 * rate:.1f} %" for split, rate in row["rates"].items())

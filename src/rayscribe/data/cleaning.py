@@ -1,8 +1,8 @@
-"""The text cleaning that the published scores of this field rest on, rule by rule.
+"""The text cleaning behind the published scores of this field, rule by rule.
 
-Source: R2Gen's released tokenizer (Chen et al., EMNLP 2020), used unchanged by R2GenCMN, JIMA and ITHN. The rules are kept
-with their accidents, because a score is comparable only under the same cleaning: "and/or" becomes "andor", the list number
-in "11. " loses its last digit, hyphens survive.
+Source: R2Gen's released tokenizer (Chen et al., EMNLP 2020), used unchanged by R2GenCMN, JIMA and ITHN. Its quirks are
+reproduced, because scores are comparable only under the same cleaning: "and/or" becomes "andor", the list number in "11. "
+loses its last digit, hyphens survive.
 """
 
 import re
@@ -13,12 +13,12 @@ _PUNCTUATION = str.maketrans("", "", "!%&()*+,.:;<=>?@[]^_{}")
 
 
 def clean_r2gen_iu(report: str) -> str:
-    """R2Gen's cleaning for IU X-Ray: lower-case tokens separated by spaces, every sentence closed by " ."."""
+    """R2Gen's cleaning for IU X-Ray: lower-case tokens separated by spaces; every sentence ends with " ."."""
     return _sentences(_repeat(report, "..", ".", times=3))
 
 
 def clean_r2gen_mimic(report: str) -> str:
-    """R2Gen's cleaning for MIMIC-CXR: line breaks, de-identification underscores and runs of spaces or stops go first."""
+    """R2Gen's cleaning for MIMIC-CXR, which first removes line breaks, mask underscores and runs of spaces or stops."""
     report = report.replace("\n", " ")
     report = _repeat(report, "__", "_", times=7)
     report = _repeat(report, "  ", " ", times=6)
@@ -29,7 +29,7 @@ CLEANINGS: dict[str, Callable[[str], str]] = {"r2gen-iu": clean_r2gen_iu, "r2gen
 
 
 def words_only(report: str) -> str:
-    """Lower-case words without any punctuation: two reports that are equal so are duplicates to a reader."""
+    """Lower-case words without punctuation: to a reader, two reports with equal words are duplicates."""
     return " ".join(_WORD.findall(report.lower()))
 
 
@@ -51,12 +51,12 @@ def _repeat(text: str, old: str, new: str, *, times: int) -> str:
 
 def _sentences(report: str) -> str:
     report = report.replace("1. ", "")
-    # The originals replace one number after another; a text such as ". 2. 3. " needs the same order.
+    # The originals replace one number after another; texts such as ". 2. 3. " need the same order.
     for number in "2345":
         report = report.replace(f". {number}. ", ". ")
     for number in "2345":
         report = report.replace(f" {number}. ", ". ")
     sentences = report.strip().lower().split(". ")
-    # An empty sentence stays and gives two stops in a row: the originals' filter for it never fires (11 IU reports).
+    # An empty sentence stays and gives two stops in a row: the originals' filter for it never matches (11 IU reports).
     cleaned = [s.translate(_QUOTES_AND_SLASHES).strip().translate(_PUNCTUATION) for s in sentences]
     return " ".join((" . ".join(cleaned) + " .").split())

@@ -1,6 +1,6 @@
-"""States of the 18 conditions: CheXbert's 14, then four auxiliary ones that few tables label (PromptMRG's, in its order).
+"""States of the 18 conditions: CheXbert's 14, then four auxiliary ones that few tables contain (PromptMRG's, in its order).
 
-The order of `rayscribe.labels.OBSERVATIONS` is the CheXpert labeler's, another one; everything goes by name.
+`rayscribe.labels.OBSERVATIONS` has the CheXpert labeler's order, which is different; look conditions up by name.
 
 Shapes: R reports, O conditions.
 """
@@ -25,12 +25,12 @@ RULES, TRAINING = "rules", "training"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conditions:
-    """States of the 18 conditions, study by study, in the order of `CONDITIONS`."""
+    """States of the 18 conditions per study, in the order of `CONDITIONS`."""
 
     states_RO: NDArray[np.int8]
     "the codes of `rayscribe.labels`, or UNLABELLED"
     source: str
-    "the labeler's name, or that of the table"
+    "name of the labeler or of the table"
 
     @property
     def is_labelled_O(self) -> NDArray[np.bool_]:
@@ -38,15 +38,16 @@ class Conditions:
         return labelled
 
     def positive_rates_O(self) -> NDArray[np.float64]:
-        """Share of the studies in which a condition is positive; 0 where it is not labelled."""
+        """Share of the studies in which each condition is positive, in [0, 1]; 0 for conditions without labels."""
         rates: NDArray[np.float64] = (self.states_RO == POSITIVE).mean(0)
         return rates
 
 
 def study_conditions(source: str, ids: Sequence[str], reports: Sequence[str]) -> Conditions:
-    """States of every study by the built-in labeler ("rules"), or from the table `source`, which goes by study id.
+    """States of every study from the built-in labeler ("rules"), or from the table `source`, by study id.
 
-    The rules and most tables know 14 conditions; the auxiliary four are UNLABELLED then.
+    The rules and most tables cover 14 conditions; the auxiliary four are then UNLABELLED. Raises InputError for missing
+    studies.
     """
     if source == RULES:
         labeler = RuleLabeler()
@@ -64,7 +65,7 @@ def study_conditions(source: str, ids: Sequence[str], reports: Sequence[str]) ->
 
 
 def given_states(path: Path, ids: Sequence[str]) -> dict[str, NDArray[np.int8]]:
-    """What a classifier says (`rayscribe classify label`): states of every study; UNLABELLED where its table is blank."""
+    """A classifier's states (`rayscribe classify label`) by study id; UNLABELLED where its table is blank."""
     table, names = read_columns(path, AUXILIARY)
     if lacking := [id_ for id_ in ids if id_ not in table]:
         raise InputError(f"{path}: {len(lacking)} of {len(ids)} studies have no findings, e.g. {lacking[0]}")
@@ -83,9 +84,9 @@ def _in_order(states: NDArray[np.int8], names: Sequence[str], source: str) -> Co
 
 
 def condition_rates(source: str, training: Conditions) -> NDArray[np.float64]:
-    """How often each condition is positive: counted in training ("training"), or read from the file `source`.
+    """Frequency of each condition as positive, in [0, 1]: counted in training ("training"), or read from the file `source`.
 
-    Such a file is JSON, {"rates": {condition: share}}, as `rayscribe build priors` writes it; it names every labelled
+    The file is JSON, {"rates": {condition: share}}, as `rayscribe build priors` writes it, and must name every labelled
     condition.
     """
     if source == TRAINING:

@@ -1,4 +1,4 @@
-"""Studies to batches: texts to ids, images or cached features to tensors, in an order that the seed fixes.
+"""From studies to batches: texts to ids, images or cached features to tensors, in an order fixed by the seed.
 
 Shapes: B studies, V views, H height, W width, N patches, C channels, T tokens.
 """
@@ -23,21 +23,21 @@ from rayscribe.data.split_reports import SplitReports
 from rayscribe.data.tokenizer import Tokenizer
 from rayscribe.study import Batch, Pair, Study
 
-_OPEN = 8  # shards that are read at a time: a shuffle over some thousand studies, within what stays in memory
+_OPEN = 8  # shards read at a time: shuffles some thousand studies that fit in memory
 _POOL = 16  # batches whose studies are sorted by length together: little padding, still a shuffle
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One draw of a study: which, and in which epoch, because augmentation depends on it."""
+    """One draw of a study: which study, and in which epoch, because augmentation depends on both."""
 
     study: int
     epoch: int
     targets_per_batch: float = 0.0
     visit: int = 0
-    "how often the epoch has drawn the study before; augmentation depends on it, too"
+    "how often this epoch drew the study before; augmentation depends on this as well"
     counts: bool = True
-    "false: a filler for a process that would otherwise have no study; its tokens are masked out"
+    "false: padding for a process that would otherwise have no study; its tokens are masked out"
     studies_per_batch: float = 0.0
 
 
@@ -50,20 +50,20 @@ class Item:
     images: NDArray[np.uint8] | NDArray[np.float16]
     "pixels (V, H, W), or cached features (V, N, C)"
     extras: Mapping[str, NDArray[Any]] = field(default_factory=dict)
-    "what a method reads beside images and words"
+    "what a method reads besides images and words"
 
 
 Index = Row | tuple["Index", "Index"] | None
-"What a sampler draws: a study, two things for one step, or nothing."
+"One draw of a sampler: a study, two draws for one step, or nothing."
 Drawn = Item | tuple["Drawn", "Drawn"] | None
 
 
 Extras = Mapping[str, Callable[[Study], NDArray[Any]]]
-"By name, what a method reads of a study beside its images and words; all studies give arrays of one shape."
+"By name, arrays that a method reads per study besides images and words; the shape is the same for all studies."
 
 
 class StudyDataset(Dataset[Drawn]):
-    """Studies by `Row`, or two by two. With a cache, images are its features; otherwise pixels."""
+    """Studies by `Row`, or pairs of them. With a cache, images are cached features; otherwise pixels."""
 
     def __init__(
         self,
@@ -76,7 +76,7 @@ class StudyDataset(Dataset[Drawn]):
         extras: Extras | None = None,
         augment: int | None = None,
     ) -> None:
-        """`augment`: the seed of random crops, turns and flips; None leaves images as evaluation sees them."""
+        """`augment`: seed of random crops, rotations and flips; None prepares images as for evaluation."""
         self.studies, self.reports, self.tokenizer = split.studies, split.reports, tokenizer
         self.text, self.images, self.cache, self.augment = text, images, cache, augment
         self.extras = extras or {}
@@ -114,7 +114,7 @@ class StudyDataset(Dataset[Drawn]):
 
 
 def collate(items: Sequence[Item]) -> Batch:
-    """Pads tokens and views; masks say what is real."""
+    """Pads tokens and views; masks mark what is real."""
     views, tokens = max(len(item.images) for item in items), max(len(item.tokens) for item in items)
     images = np.zeros((len(items), views, *items[0].images.shape[1:]), items[0].images.dtype)
     has_view_BV = torch.zeros(len(items), views, dtype=torch.bool)
@@ -140,27 +140,27 @@ def collate(items: Sequence[Item]) -> Batch:
 
 
 class Sampler(Protocol):
-    """Which studies the batches of an epoch hold; a function of the epoch, so that a run can be resumed."""
+    """The studies of an epoch's batches; a function of the epoch, so that a run can be resumed."""
 
     def rows(self, epoch: int, *, accumulate: int, rank: int, processes: int) -> Sequence[list[Any]]:
-        """One process's share of every batch, in order: lists of `Index`. All processes get equally many batches."""
+        """One process's share of every batch, in order: lists of `Index`. All processes get the same number of batches."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """In which order an epoch visits the studies. A function of seed and epoch alone, so that a run can be resumed."""
+    """The order in which an epoch visits the studies; a function of seed and epoch alone, so that a run can be resumed."""
 
     lengths: Sequence[int]
-    "tokens of every study, begin and end included"
+    "number of tokens of each study, begin and end included"
     batch_size: int
     "over all processes"
     bucket: bool
     seed: int
     shards: Sequence[int] = ()
-    "the shard of every study; then a few shards are read at a time, and an epoch goes through each once"
+    "shard of each study; an epoch then reads a few shards at a time, each exactly once"
 
     def batches(self, epoch: int, among: Sequence[int] | None = None) -> list[list[int]]:
-        """Studies of every batch; each study once, or as often as it stands in `among`."""
+        """The studies of every batch; each study once, or as often as it occurs in `among`."""
         generator = np.random.default_rng([self.seed, epoch])
         studies = np.arange(len(self.lengths)) if among is None else np.asarray(among)
         order = studies[generator.permutation(len(studies))].tolist()
@@ -171,7 +171,7 @@ class Order:
         pool = _POOL * self.batch_size
         pools = [order[start : start + pool] for start in range(0, len(order), pool)]
         batches = [batch for one in pools for batch in self._cut(sorted(one, key=lambda study: self.lengths[study]))]
-        if self.shards:  # only pools are shuffled within, so that shards stay together
+        if self.shards:  # shuffle within pools only, so that shards stay together
             return [one[i] for one in self._in_pools(batches) for i in generator.permutation(len(one))]
         return [batches[index] for index in generator.permutation(len(batches))]
 
@@ -180,18 +180,18 @@ class Order:
         return [batches[start : start + _POOL] for start in range(0, len(batches), _POOL)]
 
     def _by_shards(self, order: list[int], generator: np.random.Generator) -> list[int]:
-        """The shuffled studies of a few shards, then those of the next few; which come together differs by epoch."""
+        """The shuffled studies of a few shards, then those of the next few; the grouping changes every epoch."""
         turn = generator.permutation(max(self.shards) + 1) // _OPEN
         return sorted(order, key=lambda study: int(turn[self.shards[study]]))
 
     def rows(self, epoch: int, *, accumulate: int, rank: int, processes: int) -> list[list[Row]]:
-        """One process's share of every batch, in order. All processes get equally many batches, none of them empty."""
+        """One process's share of every batch, in order. All processes get the same number of batches, none of them empty."""
         return self.shares(self.batches(epoch), epoch, accumulate=accumulate, rank=rank, processes=processes)
 
     def shares(
         self, batches: Sequence[list[int]], epoch: int, *, accumulate: int, rank: int, processes: int
     ) -> list[list[Row]]:
-        """The same of batches that are given."""
+        """The same for given batches."""
         shares = []
         visits: Counter[int] = Counter()
         for start in range(0, len(batches), accumulate):
@@ -213,7 +213,7 @@ class Order:
 
 
 def collated(drawn: Sequence[Any]) -> Batch | Pair[Any, Any] | None:
-    """What a sampler drew for one step, as it drew it: studies to a batch, pairs to a pair, nothing to nothing."""
+    """Collates a sampler's draw with its structure: studies to a batch, pairs to a pair, nothing to nothing."""
     if isinstance(drawn[0], tuple):
         first, second = zip(*drawn)
         return Pair(first=collated(first), second=collated(second))
@@ -222,12 +222,12 @@ def collated(drawn: Sequence[Any]) -> Batch | Pair[Any, Any] | None:
 
 
 def load_batches(dataset: StudyDataset, rows: Sequence[list[Any]], *, workers: int) -> Iterator[Batch | Pair[Any, Any]]:
-    """The batches of these rows, read ahead by `workers` processes when the images are files."""
-    # Each item seeds its own generator, so neither the workers nor their number change what is read.
+    """The batches of these rows, read ahead by `workers` processes if the images are files."""
+    # Each item seeds its own generator, so neither the workers nor their number change the result.
     return iter(
         DataLoader(
             dataset,
-            batch_sampler=rows,  # a sampler may yield any index that the data set takes
+            batch_sampler=rows,  # a sampler may yield any index that the data set accepts
             collate_fn=collated,
             num_workers=0 if dataset.cache is not None else workers,
             pin_memory=torch.cuda.is_available(),

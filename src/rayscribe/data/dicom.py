@@ -1,4 +1,4 @@
-"""One chest radiograph from a DICOM file: what is read of it, what is refused and why.
+"""One chest radiograph from a DICOM file: what is read, and what is rejected and why.
 
 pydicom's warnings and errors may quote values of the file, so none of them reaches a message, a log or a traceback.
 """
@@ -37,14 +37,14 @@ _READ = [
     *("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio"),
     *("ExtendedOffsetTable", "ExtendedOffsetTableLengths", "PixelData"),
 ]
-"The only tags that are looked at; the patient's are skipped while the file is read."
+"The only tags that are read; the patient's are skipped during parsing."
 
 
 def read_dicom(content: bytes, path: Path) -> NDArray[np.uint8]:
     """The radiograph as uint8 (H, W), black = least attenuation, square pixels. Raises InputError that names the file.
 
-    `path` is for messages. Modality LUT, then VOI LUT or window, then one inversion where the darkest value means white (PS3.3
-    C.11).
+    `path` is for messages. Applies the modality LUT, then VOI LUT or window, then one inversion if the darkest value means
+    white (PS3.3 C.11).
     """
     import pydicom  # only needed for DICOM
 
@@ -66,7 +66,7 @@ def read_dicom(content: bytes, path: Path) -> NDArray[np.uint8]:
 
 
 def dicom_pixels(content: bytes) -> int:
-    """How many pixels the header promises, over all frames; 0 where it promises none."""
+    """Number of pixels that the header announces, over all frames; 0 if it announces none."""
     import pydicom  # only needed for DICOM
 
     with quiet_pydicom():
@@ -79,7 +79,7 @@ def dicom_pixels(content: bytes) -> int:
 
 @contextmanager
 def quiet_pydicom() -> Iterator[None]:
-    """pydicom says nothing, on no channel: its warnings may hold a patient's name."""
+    """Silences pydicom on every channel: its warnings may contain a patient's name."""
     logger = logging.getLogger("pydicom")
     level = logger.level
     logger.setLevel(logging.CRITICAL + 1)
@@ -104,7 +104,7 @@ def _refuse(data: FileDataset, path: Path) -> None:
     if "PixelData" not in data:
         raise InputError(f"{path}: the DICOM file holds no pixels; export the image, not the report or the index")
     if int(data.get("NumberOfFrames") or 1) > 1:
-        raise InputError(f"{path}: a DICOM file of several frames; give single radiographs")
+        raise InputError(f"{path}: a DICOM file with several frames; export single radiographs")
     photometric = _code(data, "PhotometricInterpretation")
     if photometric not in ("MONOCHROME1", "MONOCHROME2"):
         raise InputError(
@@ -114,19 +114,21 @@ def _refuse(data: FileDataset, path: Path) -> None:
     if lacking := [name for name in _NEEDED if data.get(name) is None]:
         raise InputError(f"{path}: the DICOM file lacks {', '.join(lacking)}; export it again")
     if int(data.SamplesPerPixel) != 1:
-        raise InputError(f"{path}: a colour DICOM file ({int(data.SamplesPerPixel)} samples a pixel); export it grey")
+        raise InputError(
+            f"{path}: a colour DICOM file ({int(data.SamplesPerPixel)} samples per pixel); export it in greyscale"
+        )
     if int(data.BitsAllocated) not in (8, 16):
-        raise InputError(f"{path}: DICOM pixels of {int(data.BitsAllocated)} bits; export it with 8 to 16")
+        raise InputError(f"{path}: DICOM pixels of {int(data.BitsAllocated)} bits; export it with 8 to 16 bits")
     if not 0 < int(data.BitsStored) == int(data.HighBit) + 1 <= int(data.BitsAllocated):
         raise InputError(
-            f"{path}: {int(data.BitsStored)} of {int(data.BitsAllocated)} bits up to bit {int(data.HighBit)}; "
-            "DICOM has the lowest ones; export it again"
+            f"{path}: {int(data.BitsStored)} of {int(data.BitsAllocated)} bits, highest bit {int(data.HighBit)}; "
+            "DICOM requires the lowest bits; export it again"
         )
     if int(data.Rows) * int(data.Columns) > _MOST_PIXELS:
         raise InputError(f"{path}: too many pixels for a radiograph; check the file")
 
 
 def _code(data: FileDataset, name: str) -> str:
-    """A coded value such as CR, or empty; a value that is no code is not repeated, because it might be anything."""
+    """A coded value such as CR, or empty; anything else is not quoted, because it might be personal."""
     value = str(data.get(name) or "").strip()
     return value if re.fullmatch(r"[A-Za-z0-9_ ]{0,16}", value) else "(not a code)"

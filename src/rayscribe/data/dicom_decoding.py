@@ -1,4 +1,4 @@
-"""The stored values of a DICOM file, native or through a decoder, where all of them are there.
+"""The stored values of a DICOM file, native or decoded, if all of them are present.
 
 Shapes: H height, W width; stored values are integers (H, W).
 """
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 _INSTALL = "pip install 'rayscribe[dicom]'"
 _PREFERRED = ("pydicom", "pyjpegls", "pylibjpeg", "pillow")
-"of pydicom's plug-ins; without gdcm, which over a damaged stream ends the whole process"
+"Order of pydicom's plug-ins; without gdcm, which crashes the process on a damaged stream."
 
 
 def damage() -> tuple[type[Exception], ...]:
-    """What pydicom and its decoders raise over a damaged file."""
+    """Exceptions that pydicom and its decoders raise for a damaged file."""
     from pydicom.errors import BytesLengthException, InvalidDicomError
 
     return (
@@ -39,7 +39,7 @@ def damage() -> tuple[type[Exception], ...]:
 
 
 def stored_values(data: FileDataset, path: Path) -> NDArray[Any]:
-    """Integers (H, W). Raises InputError where bytes or the decoder are missing."""
+    """The stored integers (H, W). Raises InputError if bytes or the decoder are missing."""
     from pydicom.pixels.decoders.base import get_decoder
     from pydicom.uid import JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1
 
@@ -50,7 +50,7 @@ def stored_values(data: FileDataset, path: Path) -> NDArray[Any]:
         decoder = get_decoder(syntax)
     except NotImplementedError:
         name = syntax.name if re.fullmatch(r"[0-9.]{1,64}", syntax) else "(not a UID)"
-        raise InputError(f"{path}: DICOM pixels as {name}, which cannot be read; export it uncompressed") from None
+        raise InputError(f"{path}: DICOM pixels as {name}, which is not supported; export it uncompressed") from None
     if syntax.is_encapsulated:
         _refuse_other_frame(data, path)
         if syntax in (JPEGLossless, JPEGLosslessSV1) or (syntax == JPEGExtended12Bit and int(data.BitsStored) > 8):
@@ -79,22 +79,23 @@ def _refuse_few_bytes(data: FileDataset, path: Path) -> None:
 
 
 def _refuse_other_frame(data: FileDataset, path: Path) -> None:
-    """Decoders fill the rest of a cut JPEG stream with grey; its end marker tells whether it is whole.
+    """Raises InputError unless the stream is whole and of the size in the tags.
 
-    A picture of other sides and the same area would be wrapped at the wrong column.
+    Decoders fill a truncated JPEG stream with grey; its end marker tells whether it is whole. A picture with other sides but
+    the same area would wrap at the wrong column.
     """
     from pydicom.encaps import get_frame
     from pydicom.uid import RLELossless
 
     frame = get_frame(data.PixelData, 0, number_of_frames=1)
-    if data.file_meta.TransferSyntaxUID == RLELossless:  # pydicom counts the decoded bytes itself, afterwards
+    if data.file_meta.TransferSyntaxUID == RLELossless:  # pydicom checks the number of decoded bytes itself
         if len(frame) > 64 + 2 * int(data.Rows) * int(data.Columns) * int(data.BitsAllocated) // 8:
             raise InputError(f"{path}: the DICOM pixels are longer than the picture; export it again")
         return
     if b"\xff\xd9" not in frame.rstrip(b"\0")[-4:]:
-        raise InputError(f"{path}: truncated DICOM pixels cannot be decoded (no end of the picture); copy it again")
+        raise InputError(f"{path}: truncated DICOM pixels cannot be decoded (the picture has no end); copy it again")
     if has_many_scans(frame):
-        raise InputError(f"{path}: a JPEG of more scans than any writer makes; export it again")
+        raise InputError(f"{path}: a JPEG with more scans than any encoder writes; export it again")
     try:
         rows, columns = picture_size(frame)
     except (ValueError, IndexError):
@@ -106,7 +107,7 @@ def _refuse_other_frame(data: FileDataset, path: Path) -> None:
 
 
 def _by_gdcm(data: FileDataset, path: Path) -> NDArray[Any]:
-    """JPEG lossless, and JPEG Extended of 12 bits, which pydicom has decoded by GPL code only. In a process of its own."""
+    """JPEG lossless, and 12-bit JPEG Extended, which pydicom decodes only with GPL code. Runs in a process of its own."""
     from pydicom.encaps import get_frame
 
     syntax, bits = data.file_meta.TransferSyntaxUID, int(data.BitsAllocated)
@@ -123,4 +124,4 @@ def _by_gdcm(data: FileDataset, path: Path) -> NDArray[Any]:
         raise InputError(f"{path}: the DICOM pixels ({syntax.name}) cannot be decoded: damaged; copy it again")
     values = np.frombuffer(done.stdout, dtype=f"<{'i' if data.PixelRepresentation else 'u'}{bits // 8}")
     unused = bits - int(data.BitsStored)
-    return ((values << unused) >> unused).reshape(data.Rows, data.Columns)  # extends the sign of signed values
+    return ((values << unused) >> unused).reshape(data.Rows, data.Columns)  # sign-extends signed values

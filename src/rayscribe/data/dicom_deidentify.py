@@ -1,4 +1,4 @@
-"""De-identified copies of DICOM images: which files, which bytes, under which names.
+"""De-identified copies of DICOM images: which files, which bytes, which names.
 
 Text that is burnt into the picture is not removed.
 """
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DicomInputs:
-    """The DICOM files among the inputs, and how many files of the folders are none."""
+    """The DICOM files among the inputs, and the number of other files in the folders."""
 
     files: list[Path]
     others: int
 
 
 def dicom_files(inputs: Sequence[Path], out: Path) -> DicomInputs:
-    """Files as named, and all below folders except what lies in `out`. Raises InputError for a missing input."""
+    """The named files, and all files below the named folders except those in `out`. Raises InputError for a missing input."""
     named = [path for path in inputs if not path.is_dir()]
     if missing := [path for path in named if not path.is_file()]:
         raise InputError(f"{missing[0]}: no such file or folder; check the path")
@@ -44,13 +44,13 @@ def dicom_files(inputs: Sequence[Path], out: Path) -> DicomInputs:
 
 
 def deidentified(path: Path, out: Path, pseudonyms: Pseudonyms, *, burnt_in: bool = False) -> Path:
-    """Writes the copy, `out`/<new SOP Instance UID>.dcm. Raises InputError that names the file and no value of it.
+    """Writes the copy to `out`/<new SOP Instance UID>.dcm. Raises InputError that names the file and none of its values.
 
-    `burnt_in`: also where the file says that text is burnt into its picture; the text stays there.
+    `burnt_in`: also accept files that declare text burnt into their picture; the text stays there.
     """
     import pydicom
 
-    profile_actions()  # a missing package is no fault of the file
+    profile_actions()  # raises early: a missing package is not the file's fault
     with quiet_pydicom():
         try:
             data = pydicom.dcmread(path)
@@ -74,7 +74,7 @@ def deidentified(path: Path, out: Path, pseudonyms: Pseudonyms, *, burnt_in: boo
 
 
 def _is_dicom(path: Path) -> bool:
-    """DICOM, and not the index of a medium."""
+    """Whether it is DICOM, and not the index of a medium."""
     with open(path, "rb") as file:
         head = file.read(132)
     return path.name != "DICOMDIR" and (head[128:] == b"DICM" or path.suffix.lower() in (".dcm", ".dicom"))
@@ -83,7 +83,7 @@ def _is_dicom(path: Path) -> bool:
 def _refuse(data: FileDataset, path: Path, burnt_in: bool) -> None:
     needed = ("SOPClassUID", "SOPInstanceUID", "Rows", "Columns", "BitsAllocated", "BitsStored", "SamplesPerPixel")
     if "PixelData" not in data:
-        raise InputError(f"{path}: no image; reports and documents are not de-identified, leave them out")
+        raise InputError(f"{path}: not an image; reports and documents cannot be de-identified, leave them out")
     if lacking := [name for name in needed if not data.get(name)]:
         raise InputError(f"{path}: the DICOM file lacks {', '.join(lacking)}; export it again")
     if "TransferSyntaxUID" not in data.file_meta:
@@ -96,7 +96,7 @@ def _refuse(data: FileDataset, path: Path, burnt_in: bool) -> None:
 
 
 def _meta(data: FileDataset, copy: Dataset) -> FileMetaDataset:
-    """Made anew, so that the sender's and the writer's names do not come along."""
+    """Creates new file meta information, without the names of sender and writer."""
     from pydicom.dataset import FileMetaDataset
 
     meta = FileMetaDataset()
@@ -106,7 +106,7 @@ def _meta(data: FileDataset, copy: Dataset) -> FileMetaDataset:
 
 
 def _pixels(data: FileDataset, path: Path) -> bytes:
-    """The pictures' own bytes: nothing behind them, no comment in their streams, no overlay in their unused bits."""
+    """Only the picture's own bytes: no trailing data, no comments in the streams, no overlay in unused bits."""
     from pydicom.encaps import encapsulate, generate_frames
 
     frames = int(data.get("NumberOfFrames") or 1)
@@ -122,5 +122,5 @@ def _pixels(data: FileDataset, path: Path) -> bytes:
     if bits in (8, 16) and unused > 0 and int(data.get("HighBit", -1)) == int(data.BitsStored) - 1:
         sign = "i" if data.get("PixelRepresentation") else "u"
         values = np.frombuffer(content, dtype=f"{'<' if syntax.is_little_endian else '>'}{sign}{bits // 8}")
-        content = ((values << unused) >> unused).astype(values.dtype).tobytes()  # extends the sign of signed values
+        content = ((values << unused) >> unused).astype(values.dtype).tobytes()  # sign-extends signed values
     return content + b"\0" * (length % 2)

@@ -22,11 +22,11 @@ _MOST_OBLONG = 4.0
 
 
 def grey_of(stored: Values, data: Dataset, path: Path) -> NDArray[np.uint8]:
-    """uint8 (H, W), black = least attenuation. Padding is black and has no part in the range."""
+    """Grey levels, uint8 (H, W), black = least attenuation. Padding is black and does not affect the range."""
     padding = _padding(stored, data)
     grey = np.rint(_shown(_rescaled(stored, data, path), data, path, ~padding) * 255).astype(np.uint8)
     if data.PhotometricInterpretation == "MONOCHROME1" or data.get("PresentationLUTShape") == "INVERSE":
-        grey = 255 - grey  # MONOCHROME1 with INVERSE says one thing twice: one inversion
+        grey = 255 - grey  # MONOCHROME1 with INVERSE states the same thing twice: one inversion
     grey[padding] = 0
     return _square(grey, data, path)
 
@@ -41,14 +41,14 @@ def _padding(stored: Values, data: Dataset) -> NDArray[np.bool_]:
 
 
 def _as_stored(value: int, data: Dataset) -> int:
-    """Writers often give a signed file's padding as an unsigned number, and the reverse."""
+    """Writers often store a signed file's padding as an unsigned number, and vice versa."""
     bits = int(data.BitsAllocated)
     value %= 1 << bits
     return value - (1 << bits) if data.PixelRepresentation and value >= 1 << (bits - 1) else value
 
 
 def _rescaled(stored: Values, data: Dataset, path: Path) -> Values:
-    """The modality's values."""
+    """The values after the modality LUT or rescale."""
     if data.get("ModalityLUTSequence"):
         return _looked_up(stored, *_table(data.ModalityLUTSequence[0], data, path))
     slope, intercept = data.get("RescaleSlope"), data.get("RescaleIntercept")
@@ -59,7 +59,7 @@ def _rescaled(stored: Values, data: Dataset, path: Path) -> Values:
 
 
 def _shown(values: Values, data: Dataset, path: Path, is_picture: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """From 0 to 1: through the first VOI table, or the first window, or over the full range of the picture."""
+    """Values in [0, 1]: through the first VOI table, or the first window, or over the full range of the picture."""
     if data.get("VOILUTSequence"):
         table, first = _table(data.VOILUTSequence[0], data, path)
         return _stretched(_looked_up(values, table, first), int(table.min()), int(table.max()))
@@ -79,7 +79,7 @@ def _windowed(values: Values, data: Dataset, path: Path) -> NDArray[np.float64]:
     from pydicom.dataset import Dataset
     from pydicom.pixels.processing import apply_windowing
 
-    window = Dataset()  # pydicom takes the output's range from the pixels' bits; 8 of them, unsigned, are 0 to 255
+    window = Dataset()  # pydicom derives the output range from the pixels' bits; 8 unsigned bits give 0 to 255
     window.PhotometricInterpretation, window.PixelRepresentation, window.BitsStored = "MONOCHROME2", 0, 8
     window.WindowCenter, window.WindowWidth = data.WindowCenter, data.WindowWidth
     function = data.get("VOILUTFunction") or "LINEAR"
@@ -95,8 +95,8 @@ def _windowed(values: Values, data: Dataset, path: Path) -> NDArray[np.float64]:
 def _table(item: Dataset, data: Dataset, path: Path) -> tuple[NDArray[np.uint16], int]:
     """A lookup table and the first value that it maps.
 
-    Not pydicom's: 2 to 16 bits an entry whatever their number, where it takes 8 and 16 bits for the modality's table
-    and lets a table of 8-bit entries wrap around after 256.
+    Replaces pydicom's, which expects entries of 8 or 16 bits for the modality table and wraps around after 256 for 8-bit
+    entries; this one reads 2 to 16 bits per entry, whatever their number.
     """
     entries, first = int(item.LUTDescriptor[0]) % 65536 or 65536, int(item.LUTDescriptor[1])
     content = item.LUTData
@@ -112,12 +112,12 @@ def _table(item: Dataset, data: Dataset, path: Path) -> tuple[NDArray[np.uint16]
 
 
 def _looked_up(values: Values, table: NDArray[np.uint16], first: int) -> NDArray[np.uint16]:
-    """Values below the first entry get the first, those beyond the last the last."""
+    """Looks values up; those below the first entry get the first, those beyond the last get the last."""
     return table[np.clip(np.rint(values).astype(np.int64) - first, 0, len(table) - 1)]
 
 
 def _square(grey: NDArray[np.uint8], data: Dataset, path: Path) -> NDArray[np.uint8]:
-    """Resampled so that pixels are as high as wide; the coarser side grows."""
+    """Resamples to square pixels; the coarser side grows."""
     height, width = grey.shape
     names = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio")
     given = next((data.get(name) for name in names if data.get(name)), None)
@@ -125,7 +125,7 @@ def _square(grey: NDArray[np.uint8], data: Dataset, path: Path) -> NDArray[np.ui
         return grey
     down, across = (float(value) for value in given)  # row spacing first; the ratio is vertical : horizontal
     if not (down > 0 and across > 0 and 1 / _MOST_OBLONG <= down / across <= _MOST_OBLONG):
-        raise InputError(f"{path}: DICOM pixels of {down:g} by {across:g}; export it with square pixels")
+        raise InputError(f"{path}: DICOM pixel spacing of {down:g} by {across:g}; export it with square pixels")
     target = max(width, round(width * across / down)), max(height, round(height * down / across))
     if target == (width, height):
         return grey

@@ -1,7 +1,7 @@
 """A DICOM image without its patient: the Basic Application Level Confidentiality Profile of PS3.15, and stricter.
 
-Table E.1-1 says what happens to the attributes that it names. What it does not name keeps its numbers and a few codes of
-fixed vocabulary; every other text is emptied, because names turn up in the texts that no list names.
+Table E.1-1 defines the action for the attributes that it lists. Of unlisted attributes only numbers and a few codes from a
+fixed vocabulary are kept; all other text is emptied, because names also occur in attributes that no list contains.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Action = Literal["remove", "empty", "replace", "uid"]
 
 _EDITION = "2026c"
 _CATEGORIES: dict[str, Action] = {
-    # Of several letters the one that fits radiographs: no attribute of X/D, Z/D, X/Z or X/Z/D is of type 1 in CR and DX.
+    # Where an action has several letters, the one for radiographs: no X/D, Z/D, X/Z or X/Z/D attribute is of type 1 in CR, DX.
     "D_TAGS": "replace",
     "Z_TAGS": "empty",
     "X_TAGS": "remove",
@@ -64,12 +64,12 @@ _BULK = ("PixelData", "LUTData")
 
 @dataclass(frozen=True, slots=True)
 class Pseudonyms:
-    """One secret; the same key gives the same replacements, and without it they cannot be inverted or guessed."""
+    """Replacements derived from one secret: the same key gives the same ones; without it they cannot be inverted or guessed."""
 
     key: bytes
 
     def uid(self, uid: str) -> str:
-        """A UID under 2.25 (PS3.5 B.2) in place of `uid`."""
+        """A UID under 2.25 (PS3.5 B.2) that replaces `uid`."""
         return f"2.25.{int.from_bytes(self._hash('uid', uid)[:16], 'big')}"
 
     def patient(self, patient: str) -> str:
@@ -80,7 +80,7 @@ class Pseudonyms:
 
 
 def without_patient(data: Dataset, pseudonyms: Pseudonyms) -> Dataset:
-    """A new data set, without file meta information. The pixels are the same bytes; see `dicom_deidentify` for them."""
+    """A new data set without file meta information. The pixel bytes are unchanged; `dicom_deidentify` handles them."""
     from pydicom.dataset import Dataset
 
     cleaned = _cleaned(data, pseudonyms)
@@ -99,7 +99,7 @@ def without_patient(data: Dataset, pseudonyms: Pseudonyms) -> Dataset:
 
 @cache
 def profile_actions() -> dict[tuple[int, int], Action]:
-    """Table E.1-1 by group and element. Raises InputError where the package that holds it is not installed."""
+    """Table E.1-1 by group and element. Raises InputError if the package that contains it is not installed."""
     try:
         from dicomanonymizer.dicomfields_selector import dicom_anonymization_database_selector  # of the extra `dicom`
     except ImportError:
@@ -117,7 +117,7 @@ def _cleaned(data: Dataset, pseudonyms: Pseudonyms) -> Dataset:
     from pydicom.dataset import Dataset
 
     cleaned = Dataset()
-    for tag in data.keys():  # noqa: SIM118  # iterating decodes values, also those that go
+    for tag in data.keys():  # noqa: SIM118  # iterating decodes values, also those to be removed
         if _goes(tag):
             continue
         try:
@@ -139,7 +139,7 @@ def _goes(tag: BaseTag) -> bool:
 
 
 def _keep(element: DataElement, into: Dataset, pseudonyms: Pseudonyms) -> None:
-    """Puts what may be kept of an element into the new data set."""
+    """Copies what may be kept of an element into the new data set."""
     tag, vr, keyword = element.tag, element.VR, element.keyword
     action = profile_actions().get((tag.group, tag.element))
     if keyword == "PatientID":
@@ -158,7 +158,7 @@ def _keep(element: DataElement, into: Dataset, pseudonyms: Pseudonyms) -> None:
 
 
 def _uid(uid: object, pseudonyms: Pseudonyms) -> str:
-    """What the standard itself defines, such as a SOP class, names no instance."""
+    """UIDs that the standard defines, such as a SOP class, do not identify an instance and are kept."""
     from pydicom.uid import UID
 
     return str(uid) if UID(str(uid)).name != str(uid) else pseudonyms.uid(str(uid))
@@ -174,7 +174,7 @@ def _is_harmless(element: DataElement) -> bool:
 
 
 def _public_code(item: Dataset) -> tuple[str, str] | None:
-    """A code of a public scheme, such as SNOMED's for a projection; its meaning is free text."""
+    """A code from a public scheme, such as SNOMED's for a projection; its meaning is free text."""
     value, scheme = str(item.get("CodeValue") or ""), str(item.get("CodingSchemeDesignator") or "")
     is_public = scheme in _PUBLIC_CODE and re.fullmatch(_PUBLIC_CODE[scheme], value)
     return (value, scheme) if is_public else None

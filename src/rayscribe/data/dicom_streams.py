@@ -1,4 +1,4 @@
-"""JPEG, JPEG-LS and JPEG 2000 streams: how large their picture is, and the stream without the places where text can stand.
+"""JPEG, JPEG-LS and JPEG 2000 streams: the size of their picture, and the stream without segments that can contain text.
 
 A stream is a start marker, segments (marker, length, content), coded data, and an end marker (ITU-T T.81 B, T.87 C, T.800 A).
 """
@@ -13,13 +13,13 @@ _JPEG_SCAN, _JPEG_COMMENT = 0xDA, 0xFE
 _TILE, _TILE_DATA, _J2K_COMMENT = 0x90, 0x93, 0x64
 _FRAMES = (0xC0, 0xC1, 0xC2, 0xC3, 0xF7)
 _SIZE = 0x51
-_AFTER_SCAN = re.compile(rb"\xff[\x80-\xcf\xd8-\xfe]")  # coded data holds no marker but restarts
+_AFTER_SCAN = re.compile(rb"\xff[\x80-\xcf\xd8-\xfe]")  # coded data contains no markers except restarts
 
 
 def without_comments(stream: bytes) -> bytes:
-    """The picture alone: no comment, no application data (EXIF), nothing behind the end.
+    """The picture alone: no comments, no application data (EXIF), nothing after the end.
 
-    Raises ValueError or IndexError for a stream that does not come to its end, or with a comment that cannot be cut out.
+    Raises ValueError or IndexError for a stream without an end, or with a comment that cannot be cut out.
     """
     if stream[:2] == b"\xff\xd8":
         return b"\xff\xd8" + b"".join(_jpeg(stream)) + b"\xff\xd9"
@@ -29,7 +29,7 @@ def without_comments(stream: bytes) -> bytes:
 
 
 def picture_size(stream: bytes) -> tuple[int, int]:
-    """Rows and columns as the stream itself has them. Raises ValueError or IndexError where it does not say."""
+    """Rows and columns from the stream itself. Raises ValueError or IndexError if it does not state them."""
     at = 2
     while True:
         at, marker, segment = _segment(stream, at)
@@ -49,7 +49,7 @@ def _jpeg(stream: bytes) -> Iterator[bytes]:
         at, marker, segment = _segment(stream, at)
         if marker == _END:
             return
-        is_adobe = marker == 0xEE and segment[4:9] == b"Adobe" and len(segment) == 16  # says how colours are coded
+        is_adobe = marker == 0xEE and segment[4:9] == b"Adobe" and len(segment) == 16  # states the colour encoding
         if is_adobe or (marker != _JPEG_COMMENT and not 0xE0 <= marker <= 0xEF):
             yield segment
         at += len(segment)
@@ -79,7 +79,7 @@ def _jpeg_2000(stream: bytes) -> Iterator[bytes]:
 
 
 def _refuse_comment(stream: bytes, at: int) -> None:
-    """In a tile's own header, whose length is written elsewhere."""
+    """Raises ValueError for a comment in a tile's header, whose length is stored elsewhere."""
     while True:
         at, marker, segment = _segment(stream, at)
         if marker == _TILE_DATA:
@@ -90,7 +90,7 @@ def _refuse_comment(stream: bytes, at: int) -> None:
 
 
 def _segment(stream: bytes, at: int) -> tuple[int, int, bytes]:
-    """Where it starts, its marker, its bytes."""
+    """The segment's start, its marker and its bytes."""
     while stream[at + 1] == 0xFF:  # fill bytes
         at += 1
     if stream[at] != 0xFF:
@@ -104,5 +104,5 @@ def _segment(stream: bytes, at: int) -> tuple[int, int, bytes]:
 
 
 def has_many_scans(stream: bytes) -> bool:
-    """Whether a JPEG has more scans than any writer makes, about ten. Each of them goes over the whole picture."""
+    """Whether a JPEG has more scans than the ten or so that encoders write; decoding one scan visits the whole picture."""
     return stream.count(b"\xff\xda") > 100

@@ -1,8 +1,8 @@
-"""The clinical words of a report: what JIMA learns to see in the image before it writes (Li et al., 2025; spec 4.2).
+"""The clinical words of a report: what JIMA predicts from the image before it writes (Li et al., 2025; spec 4.2).
 
-The paper takes the words of RadGraph's entities, anatomy and observations, whether present, absent or uncertain. Three sources
-of one form, words of every report: the built-in `LexiconEntities`, which runs anywhere; `RadGraphEntities` from a model on
-disk; a file made elsewhere or by `rayscribe build entities`.
+The paper uses the words of RadGraph's entities, anatomy and observations, whether present, absent or uncertain. Three sources
+have the same form, words per report: the built-in `LexiconEntities`, which runs anywhere; `RadGraphEntities` from a model on
+disk; a file from `rayscribe build entities` or another tool.
 
 Shapes: B studies of a batch, S studies, E entities of all studies, V words of the vocabulary.
 """
@@ -32,18 +32,18 @@ _NAMES = ("entities", "tokens")  # the second is the released code's
 
 
 class EntityExtractor(Protocol):
-    """Reports to their clinical words."""
+    """Extracts clinical words from reports."""
 
     @property
     def name(self) -> str: ...
 
     def words(self, reports: Sequence[str]) -> list[list[str]]:
-        """Lower-case words of every report, repeated as often as they occur."""
+        """Lower-case words per report, repeated as often as they occur."""
 
 
 @dataclass(frozen=True, slots=True)
 class LexiconEntities:
-    """Words that the rule labeler's lexicon knows, and every other word that is not one of grammar or of reporting."""
+    """Words from the rule labeler's lexicon, and all others except those of grammar or of reporting."""
 
     name: str = LEXICON
 
@@ -66,7 +66,7 @@ class RadGraphEntities:
 
 
 def is_clinical(word: str) -> bool:
-    """Whether the built-in rules take a lower-case word for an entity."""
+    """Whether the built-in rules count a lower-case word as an entity."""
     if word in _GRAMMAR or "xxxx" in word:  # Open-i's mask
         return False
     return canonical(word) in _CLINICAL or (word not in _REPORTING and word[0].isalpha())
@@ -80,16 +80,16 @@ def words_of(annotation: Annotation | None) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class EntityTargets:
-    """Which words of the vocabulary are entities of which study, packed; no part of a training state."""
+    """Which words of the vocabulary are entities of which study, packed; not part of a training state."""
 
     places_E: NDArray[np.int32]
-    "in the vocabulary, study after study, each once a study"
+    "indices into the vocabulary, study after study, each once per study"
     starts_S1: NDArray[np.int64]
     vocabulary: int
 
     @classmethod
     def build(cls, entities: Iterable[Sequence[str]], vocabulary: Sequence[str]) -> EntityTargets:
-        """Words outside the vocabulary are dropped, as in the paper."""
+        """Builds the targets; drops words outside the vocabulary, as the paper does."""
         place = {word: at for at, word in enumerate(vocabulary)}
         rows = [sorted({place[word] for word in words if word in place}) for words in entities]
         return cls(
@@ -107,7 +107,7 @@ class EntityTargets:
 
 
 def study_entities(source: str, ids: Sequence[str], reports: Sequence[str], *, section: str) -> list[list[str]]:
-    """Entities of every study, from the built-in rules ("lexicon") or from the file `source`, of that section."""
+    """Entities of every study, from the built-in rules ("lexicon") or from the file `source`, which must cover that section."""
     if source == LEXICON:
         return LexiconEntities().words(reports)
     found = read_entities(Path(source), section=section)
@@ -121,10 +121,11 @@ def study_entities(source: str, ids: Sequence[str], reports: Sequence[str], *, s
 
 
 def read_entities(path: Path, *, section: str) -> dict[str, list[str]]:
-    """Words by study id. Raises InputError where a record says that it is of another section.
+    """Words by study id. Raises InputError for a record of another section.
 
-    JSON lines as `build entities` writes them; a JSON object by study id of words or of RadGraph's annotations; the released
-    code's annotation.json with `tokens`; or CSV with an id and the column `entities` or `tokens`, words parted by blanks.
+    Reads JSON lines as `build entities` writes them; a JSON object by study id of words or of RadGraph's annotations; the
+    released code's annotation.json with `tokens`; or CSV with an id and the column `entities` or `tokens`, words separated by
+    spaces.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file of entities; write one with `rayscribe build entities`")
@@ -133,7 +134,7 @@ def read_entities(path: Path, *, section: str) -> dict[str, list[str]]:
         for place, id_, value, named in _records(path):
             if named not in (None, section):
                 raise InputError(
-                    f"{path}, {place}: of the section {named}, the training reads {section}; "
+                    f"{path}, {place}: written for the section {named}, training reads {section}; "
                     f"write them with `rayscribe build entities --section {section}`"
                 )
             words = value.split() if isinstance(value, str) else words_of(value) if isinstance(value, dict) else value
@@ -152,7 +153,7 @@ def read_entities(path: Path, *, section: str) -> dict[str, list[str]]:
 
 
 def _records(path: Path) -> Iterable[tuple[str, Any, Any, Any]]:
-    """Where a record stands, its id, its entities, and their section where it is said."""
+    """Place of each record, its id, its entities, and their section if it is stated."""
     with open(path, newline="", encoding="utf-8-sig") as file:
         if path.suffix == ".csv":
             for number, row in enumerate(csv.DictReader(file), 2):
@@ -180,7 +181,7 @@ def _entry(record: Mapping[str, Any]) -> tuple[Any, Any, Any]:
 
 
 def _split(report: str) -> list[str]:
-    """Words of a cleaned report; of a raw one, too, without its punctuation."""
+    """Words of a report, cleaned or raw, without punctuation."""
     return [word for part in report.lower().split() if (word := part.strip('.,;:!?()[]"')) and word != "-"]
 
 

@@ -3,9 +3,9 @@
 A cache is a folder of two append-only files, named by backbone, weights and transform:
 
     features.f16    rows of N x C float16, back to back
-    rows.txt        one line a row: sha256 of the image's bytes, CRC-32 of the row
+    rows.txt        one line per row: sha256 of the image's bytes, CRC-32 of the row
 
-A line is written only after its row is on disk, so whatever a `kill -9` leaves is a valid shorter cache, and filling goes on
+A line is written only after its row is on disk, so a `kill -9` always leaves a valid, shorter cache, and the next run continues
 from there. Every row is checked against its CRC when it is read.
 
 Shapes: I images, S studies, N patches, C channels.
@@ -45,7 +45,7 @@ def default_folder() -> Path:
 
 
 class FeatureCache:
-    """Features by the sha256 of an image's bytes. Shared by all methods, runs and processes that use one backbone."""
+    """Features by the sha256 of an image's bytes, shared by all methods, runs and processes with the same backbone."""
 
     def __init__(self, folder: Path, patches: int, channels: int) -> None:
         self.folder = folder
@@ -68,7 +68,7 @@ class FeatureCache:
             self._rows = np.memmap(self.folder / "features.f16", np.float16, "r").reshape(-1, *self.shape)
         row = self._rows[position]
         if zlib.crc32(row.tobytes()) != check:
-            raise InputError(f"{self.folder}: the cached features are damaged; delete the folder, it is made again")
+            raise InputError(f"{self.folder}: the cached features are damaged; delete the folder to compute them again")
         return row
 
     def append(self, sha256s: Sequence[str], features_INC: NDArray[np.float16]) -> None:
@@ -90,18 +90,18 @@ class FeatureCache:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """One process fills at a time; the others wait and then find the rows."""
+        """Lets one process fill the cache at a time; the others wait and then find the rows."""
         with open(self.folder / "lock", "w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             self._load(repair=True)
             yield
 
     def _load(self, *, repair: bool) -> None:
-        """Reads the index. Only the holder of the lock may `repair` what a killed process left."""
+        """Reads the index. Only the holder of the lock may `repair` what a killed process left behind."""
         self._checks, self._rows = {}, None
         index, data = self.folder / "rows.txt", self.folder / "features.f16"
         content = index.read_text() if index.exists() and data.exists() else ""
-        complete = content[: content.rfind("\n") + 1]  # a cut last line was never finished
+        complete = content[: content.rfind("\n") + 1]  # an incomplete last line was never finished
         whole = data.stat().st_size // self._row_bytes if data.exists() else 0
         if repair and index.exists() and index.read_text() != complete:
             with naming(index):
@@ -140,7 +140,7 @@ def cached_features(
             features_INC = backbone.images(torch.from_numpy(np.stack(squares)).to(device)).cpu().numpy()
             if not np.isfinite(features_INC).all():
                 raise InputError(
-                    f"{block[0][1]} or one of the {len(block) - 1} images after it: features beyond the range of float16; "
+                    f"{block[0][1]} or one of the {len(block) - 1} images after it: features exceed the range of float16; "
                     "check --backbone.weights, --backbone.mean and --backbone.std"
                 )
             cache.append([sha256 for sha256, _ in block], features_INC)
@@ -148,7 +148,7 @@ def cached_features(
 
 
 def study_means(studies: Sequence[Study], cache: FeatureCache) -> Tensor:
-    """Every study's features, averaged over patches, then over views: (S, C), float32."""
+    """The mean of every study's features over patches, then over views: (S, C), float32."""
     means = [
         torch.stack([torch.tensor(cache[sha256]).float().mean(0) for sha256 in study.sha256]).mean(0)
         for study in studies

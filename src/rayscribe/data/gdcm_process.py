@@ -1,4 +1,4 @@
-"""Decodes one JPEG frame with GDCM, run as a process of its own: a damaged frame ends the process that GDCM runs in.
+"""Decodes one JPEG frame with GDCM in a process of its own, because a damaged frame crashes GDCM's process.
 
 Arguments: transfer syntax, columns, rows, bits allocated, bits stored. Standard input: the frame. Standard output: its pixels.
 """
@@ -22,7 +22,7 @@ def pixels(frame: bytes, syntax: str, columns: int, rows: int, allocated: int, s
     image.SetPhotometricInterpretation(gdcm.PhotometricInterpretation(gdcm.PhotometricInterpretation.MONOCHROME2))
     image.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.GetTSType(syntax)))
     image.SetPixelFormat(gdcm.PixelFormat(1, allocated, stored, stored - 1, 0))
-    return image.GetBuffer().encode("utf-8", "surrogateescape")  # GDCM hands out bytes as text
+    return image.GetBuffer().encode("utf-8", "surrogateescape")  # GDCM returns bytes as text
 
 
 if __name__ == "__main__":

@@ -24,17 +24,17 @@ from rayscribe.errors import InputError
 Grey = NDArray[np.uint8]
 
 DAMAGE = (LookupError, OSError, OverflowError, SyntaxError, TypeError, ValueError, struct.error)
-"What Pillow raises over a damaged file, beside its own errors."
+"What Pillow raises for a damaged file, besides its own errors."
 _SMALLEST = 32
 Image.MAX_IMAGE_PIXELS = 200_000_000  # a digital radiograph has up to 20 million; more is a decompression bomb
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Upload:
-    """An image file that lies on no disk."""
+    """An image file in memory."""
 
     name: str
-    "what messages call it"
+    "its name in messages"
     content: bytes
 
 
@@ -42,7 +42,7 @@ ImageFile = Path | Upload
 
 
 def read_image(file: ImageFile, *, at_least: int = 0) -> Grey:
-    """The radiograph in `file`. Raises InputError that names the file for whatever is not a readable radiograph.
+    """The radiograph in `file`. Raises InputError that names the file unless it is a readable radiograph.
 
     `at_least`: a JPEG may be decoded at a smaller scale, with both sides at least this long.
     """
@@ -52,13 +52,13 @@ def read_image(file: ImageFile, *, at_least: int = 0) -> Grey:
 
 
 def read_hashed_image(path: Path, *, at_least: int = 0) -> tuple[Grey, str]:
-    """`read_image` with the SHA-256 of the very bytes that it was read from."""
+    """`read_image`, with the SHA-256 of the bytes that it decoded."""
     content = _content(path)
     return _image(content, path, at_least), hashlib.sha256(content).hexdigest()
 
 
 def read_checked_image(path: Path, sha256: str, *, at_least: int = 0) -> Grey:
-    """`read_image` of a file whose bytes are still those that the manifest names."""
+    """`read_image` of a file whose bytes must still match the manifest's hash. Raises InputError if they do not."""
     content = _content(path)
     if hashlib.sha256(content).hexdigest() != sha256:
         raise InputError(f"{path}: the file changed since the manifest was written; run `rayscribe prepare` again")
@@ -66,24 +66,24 @@ def read_checked_image(path: Path, sha256: str, *, at_least: int = 0) -> Grey:
 
 
 def looks_inverted(image: Grey) -> bool:
-    """Whether the border, which is air or black collimation, is far brighter than the middle of the chest."""
+    """Whether the border, which is air or black collimation, is much brighter than the centre of the chest."""
     height, width = image.shape
     edge = max(1, min(height, width) // 40)
     border = np.concatenate([image[:edge].ravel(), image[:, :edge].ravel(), image[:, -edge:].ravel()])
     if 2 * np.count_nonzero(border > 200) < border.size:
-        return False  # what the median would say, at a tenth of the time
+        return False  # same result as the median, in a tenth of the time
     grey = float(np.median(border))
     middle = image[height // 4 : 3 * height // 4, width // 3 : 2 * width // 3]
     return grey > max(200, 1.5 * float(np.median(middle)))
 
 
 def evaluation_square(image: Grey, config: ImageConfig) -> Grey:
-    """Stretched to the input square; the aspect ratio is not kept, as in R2Gen."""
+    """The image stretched to the input square, without keeping the aspect ratio, as in R2Gen."""
     return _resized(image, config.size, config.size)
 
 
 def training_square(image: Grey, config: ImageConfig, generator: np.random.Generator) -> Grey:
-    """A random square from the turned image whose shorter side was brought to `config.resize`."""
+    """A random square from the rotated image, whose shorter side is first scaled to `config.resize`."""
     if config.rotation:
         degrees = float(generator.uniform(-config.rotation, config.rotation))
         image = np.asarray(Image.fromarray(image).rotate(degrees, Image.Resampling.BILINEAR))
@@ -96,7 +96,7 @@ def training_square(image: Grey, config: ImageConfig, generator: np.random.Gener
 
 
 def shorter_side(image: Grey, side: int) -> Grey:
-    """The image with its shorter side brought to `side`; a smaller one stays as it is."""
+    """The image with its shorter side reduced to `side`; a smaller image stays as it is."""
     return image if min(image.shape) <= side else _shorter(image, side)
 
 
@@ -173,7 +173,7 @@ def _grey(picture: Image.Image, path: Path) -> Grey:
 
 
 def _to_8_bit(values: NDArray[np.float32]) -> Grey:
-    """Linear. Many 16-bit files hold 10, 12 or 14 bits: the full scale is the smallest of these that fits the data."""
+    """Linear scaling. Many 16-bit files use 10, 12 or 14 bits: full scale is the smallest of these that fits the data."""
     highest = float(values.max(initial=0))
     full = next((2**bits - 1 for bits in (8, 10, 12, 14, 16) if highest < 2**bits), highest)
     return np.clip(np.rint(values * (255 / full)), 0, 255).astype(np.uint8)

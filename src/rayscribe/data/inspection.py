@@ -1,8 +1,8 @@
-"""What `prepare` finds in every image file, read once by all cores, with a journal so that a killed run goes on.
+"""What `prepare` finds in every image file, read once on all cores, with a journal so that a killed run can resume.
 
-The journal stands beside the output, a line an image: path, size, modification time, SHA-256, inverted, fault. It is only
-appended to. A line that was cut is read again, and so is a file whose size or modification time changed, or that was faulty:
-what was wrong may have been outside of it, such as a permission or a decoder that was not installed.
+The journal lies next to the output, one line per image: path, size, modification time, SHA-256, inverted, fault. It is
+append-only. An incomplete line is read again, and so is a file whose size or modification time changed or that had a fault:
+the cause may have been outside the file, such as a permission or a missing decoder.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from rayscribe.errors import InputError
 from rayscribe.files import naming
 
 PROCESSES_FROM = 10_000
-"Images from which on processes pay for their start; below, threads are faster (benchmarks/mimic_rehearsal.py)."
+"Number of images from which processes pay for their start-up; below it, threads are faster (benchmarks/mimic_rehearsal.py)."
 
-_CHUNK = 64  # images that one worker takes at a time, and that the journal gets at once
-_AHEAD = 8  # chunks a worker may be ahead of the journal, so that neither paths nor answers pile up
-_SIDE = 256  # a large JPEG is still read to its end, in less than half the time; enough to see what is wrong
+_CHUNK = 64  # images per task of a worker and per write to the journal
+_AHEAD = 8  # chunks per worker ahead of the journal, which bounds paths and results in memory
+_SIDE = 256  # decoding a large JPEG at this size takes less than half the time and still reads it to its end
 _HEADER = json.dumps(["rayscribe-journal-1", __version__])
 
 
 @dataclass(frozen=True, slots=True)
 class ImageInspection:
-    """What one image file is."""
+    """Facts about one image file."""
 
     sha256: str = ""
     fault: str = ""
@@ -44,7 +44,7 @@ class ImageInspection:
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """A look and the file's state when it was taken."""
+    """An inspection, and the state of the file at that time."""
 
     inspection: ImageInspection
     size: int
@@ -54,10 +54,10 @@ class _Entry:
 def inspect_images(
     paths: Sequence[str], *, journal: Path | None = None, workers: int | None = None, processes: bool | None = None
 ) -> Iterator[ImageInspection]:
-    """A look at every path, in the order of `paths`.
+    """Inspects every path, in the order of `paths`.
 
-    `journal`: where finished looks are kept and, after an interruption, found again. `workers` and `processes` are for
-    measuring; by default all cores, as processes where there are many images to read.
+    `journal`: where finished inspections are kept and, after an interruption, found again. `workers` and `processes` are for
+    benchmarks; the default uses all cores, as processes if there are many images to read.
     """
     names = [os.path.abspath(path) for path in paths]
     known = _read_journal(journal) if journal else {}
@@ -72,7 +72,7 @@ def inspect_images(
         entries = _written(entries, fresh, journal, goes_on=bool(known))
     for name in names:
         yield (known[name] if name in known else next(entries)).inspection
-    next(entries, None)  # to its end, which closes the journal
+    next(entries, None)  # runs it to its end, which closes the journal
 
 
 def _entries(paths: Sequence[str], *, workers: int, processes: bool) -> Iterator[_Entry]:
@@ -81,7 +81,7 @@ def _entries(paths: Sequence[str], *, workers: int, processes: bool) -> Iterator
         with ThreadPoolExecutor(workers) as pool:
             yield from _in_order(pool, chunks, workers)
         return
-    # Spawned, because a fork copies the locks of other threads; each ends with its parent, also when that is killed.
+    # Spawned, because a fork copies the locks of other threads; each worker ends with its parent, even if that is killed.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent) as pool:
         yield from _in_order(pool, chunks, workers)
@@ -99,7 +99,7 @@ def _in_order(pool: Executor, chunks: Iterator[Sequence[str]], workers: int) -> 
 
 
 def _end_with_parent() -> None:
-    """A worker whose parent was killed would wait for work for ever."""
+    """Ends a worker whose parent was killed, which would otherwise wait for work forever."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 
@@ -140,7 +140,7 @@ def _is_unchanged(name: str, entry: _Entry) -> bool:
 
 
 def _read_journal(path: Path) -> dict[str, _Entry]:
-    """By absolute path. Empty when there is none, or when another version wrote it, whose rules may differ."""
+    """Entries by absolute path; empty if there is no journal, or if another version, whose rules may differ, wrote it."""
     if not path.is_file():
         return {}
     known = {}
@@ -151,17 +151,17 @@ def _read_journal(path: Path) -> dict[str, _Entry]:
             try:
                 name, size, modified, sha256, inverted, fault = json.loads(line)
             except ValueError:
-                continue  # cut by a kill
+                continue  # incomplete: the run was killed
             if not fault:
                 known[name] = _Entry(ImageInspection(sha256=sha256, inverted=inverted), size, modified)
     return known
 
 
 def _written(entries: Iterator[_Entry], paths: Sequence[str], journal: Path, *, goes_on: bool) -> Iterator[_Entry]:
-    """The same entries, each in the journal soon after it is there. Missing files are not noted: they may come."""
+    """The same entries, each soon written to the journal. Missing files are not recorded; they may appear later."""
     journal.parent.mkdir(parents=True, exist_ok=True)
     with naming(journal), open(journal, "a" if goes_on else "w", encoding="utf-8") as file:
-        file.write("\n" if goes_on else f"{_HEADER}\n")  # an empty line ends one that was cut
+        file.write("\n" if goes_on else f"{_HEADER}\n")  # a newline ends an incomplete line
         for number, (path, entry) in enumerate(zip(paths, entries, strict=True), start=1):
             if not entry.inspection.missing:
                 _note(file, os.path.abspath(path), entry)

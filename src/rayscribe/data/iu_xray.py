@@ -1,13 +1,13 @@
-"""IU X-Ray (Open-i; Demner-Fushman et al., 2016) in the three layouts that users hold.
+"""IU X-Ray (Open-i; Demner-Fushman et al., 2016) in the three layouts that users have.
 
 r2gen    annotation.json, images `<id>/0.png`, `<id>/1.png`     findings and the published split
 kaggle   indiana_reports.csv + indiana_projections.csv            findings, impression, projections; no split
 openi    ecgen-radiology/*.xml or NLMCXR_reports.tgz              findings, impression; no split
 
-What Open-i's indexers coded (its problems, "normal" among them) comes from the Kaggle table or the XML files, which may lie
-beside R2Gen's annotation as well.
+The codes of Open-i's indexers (problems, "normal" among them) come from the Kaggle table or the XML files, which may also lie
+next to R2Gen's annotation.
 
-Image names of every layout also resolve against one flat folder of `<uid>_IM-....{png,jpg}` files.
+Image names of every layout are also looked up in one flat folder of `<uid>_IM-....{png,jpg}` files.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm")
 
 
 def read_iu_xray(root: Path, *, layout: IuXrayLayout | None = None) -> list[Study]:
-    """The studies under `root`; the layout is found from the files when it is not named. Images may be missing on disk."""
+    """The studies under `root`; the layout is detected from the files unless given. Images may be missing on disk."""
     if not root.is_dir():
         raise InputError(f"{root}: no such folder; give the folder that holds the reports and images")
     layout = layout or find_layout(root)
@@ -42,7 +42,7 @@ def read_iu_xray(root: Path, *, layout: IuXrayLayout | None = None) -> list[Stud
 
 
 def find_layout(root: Path) -> IuXrayLayout:
-    """Which of the three layouts the files of `root` have."""
+    """The layout of the files in `root`. Raises InputError if it is none of the three."""
     if (root / "annotation.json").exists():
         return "r2gen"
     if (root / "indiana_reports.csv").exists():
@@ -117,7 +117,7 @@ def _read_openi(root: Path) -> list[Study]:
 
 
 def _problems(root: Path) -> dict[str, tuple[str, ...]]:
-    """By uid, from whichever source lies in the folder."""
+    """Problems by uid, from whichever source the folder contains."""
     if (root / "indiana_reports.csv").exists():
         return {row["uid"]: _coded(row.get("Problems")) for row in _rows(root / "indiana_reports.csv", "uid")}
     return {uid: _majors(tree) for uid, tree in _xml_reports(root)}
@@ -134,7 +134,7 @@ def _majors(tree: ElementTree.Element) -> tuple[str, ...]:
 
 
 class _ImageIndex:
-    """Where the images of one copy of the collection are, by the name without folder, suffix and study prefix."""
+    """Image paths of one copy of the collection, by name without folder, suffix and study prefix."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -150,7 +150,7 @@ class _ImageIndex:
         return self._paths.get(_stem(name), self.root / "images" / name)
 
     def of_r2gen(self, study: str, name: str) -> Path:
-        """R2Gen's `<id>/k.png`: that file, or the k-th image of the study by sorted name."""
+        """The file of R2Gen's `<id>/k.png`, or the k-th image of the study by sorted name."""
         direct = self.root / "images" / name
         if direct.exists() or not self._paths:
             return direct
@@ -162,7 +162,7 @@ class _ImageIndex:
         return self.by_name(names[int(position)])
 
     def _names_by_study(self) -> dict[str, list[str]]:
-        """From Open-i's own image lists where available, because a partial copy would shift the count."""
+        """From Open-i's own image lists if available, because a partial copy would shift the count."""
         names = defaultdict(list)
         for stem in sorted(self._paths):
             names[_uid(stem)].append(stem)
@@ -174,7 +174,7 @@ class _ImageIndex:
 
 
 def _stem(name: str) -> str:
-    """`CXR1_1_IM-0001-3001.png`, `1_IM-0001-3001.dcm.png` and `1_IM-0001-3001.jpg` are one image."""
+    """`CXR1_1_IM-0001-3001.png`, `1_IM-0001-3001.dcm.png` and `1_IM-0001-3001.jpg` are the same image."""
     stem = re.sub(r"(\.dcm)?\.(png|jpe?g|dcm)$", "", Path(name).name, flags=re.IGNORECASE)
     return re.sub(r"^CXR(?:\d+_(?=\d+_IM)|(?=\d+_IM))", "", stem)
 

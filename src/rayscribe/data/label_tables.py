@@ -1,4 +1,4 @@
-"""Tables of the 14 observations, as the CheXpert labeler writes them: 1 positive, 0 negative, -1 uncertain, blank."""
+"""Tables of the 14 observations in the CheXpert labeler's format: 1 positive, 0 negative, -1 uncertain, blank."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from rayscribe.files import sha256_of, whole_file
 from rayscribe.labels import CSV_STATES, OBSERVATIONS, Labels
 
 _STATES = {float(text): state for state, text in CSV_STATES.items() if text}
-_QUOTED = 8  # characters of a bad cell, which may be a report's
+_QUOTED = 8  # characters quoted of a bad cell, which may contain a report
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelTables:
-    """Labels made elsewhere, by study id: of the written reports and of the references, by one and the same labeler."""
+    """Precomputed labels by study id, of the written reports and of the references, by the same labeler."""
 
     predicted: Mapping[str, tuple[int, ...]]
     reference: Mapping[str, tuple[int, ...]]
     name: str
-    "of the two files' bytes, for the signature"
+    "includes a hash of the references' file, for the signature"
 
     @classmethod
     def read(cls, predicted: Path, reference: Path) -> LabelTables:
@@ -42,12 +42,12 @@ class LabelTables:
 
 
 def read_labels(path: Path) -> dict[str, tuple[int, ...]]:
-    """States by study id, in the order of `OBSERVATIONS` whatever the order of the columns."""
+    """States by study id, in the order of `OBSERVATIONS`, regardless of the column order. Raises InputError."""
     return read_columns(path)[0]
 
 
 def read_columns(path: Path, further: Sequence[str] = ()) -> tuple[dict[str, tuple[int, ...]], list[str]]:
-    """The same with those of the `further` columns that the table has; and the names of all columns that were read."""
+    """The same with the `further` columns that the table has; and the names of all columns that were read."""
     if not path.is_file():
         raise InputError(f"{path}: no such table of labels; make one with `rayscribe label`")
     with open(path, newline="", encoding="utf-8-sig") as file:
@@ -65,7 +65,7 @@ def read_columns(path: Path, further: Sequence[str] = ()) -> tuple[dict[str, tup
         for row in reader:
             place = f"{path}, line {reader.line_num}"
             if None in row or None in row.values():
-                raise InputError(f"{place}: not as many fields as the header has")
+                raise InputError(f"{place}: the number of fields differs from the header's")
             if row[key] in found:
                 raise InputError(f"{place}: duplicate study {row[key]}")
             found[row[key]] = tuple(state_of(row[name], f"{place}, {name}") for name in names)
@@ -73,7 +73,7 @@ def read_columns(path: Path, further: Sequence[str] = ()) -> tuple[dict[str, tup
 
 
 def state_of(text: str | None, place: str) -> int:
-    """The state that a cell of such a table means; `place` names the cell in the message."""
+    """The state that a cell of such a table means; `place` names the cell in messages. Raises InputError."""
     if text is None or not text.strip():
         return 0
     try:
@@ -85,7 +85,7 @@ def state_of(text: str | None, place: str) -> int:
 
 
 def write_labels(path: Path, rows: Sequence[Mapping[str, Any]], labels: Labels) -> None:
-    """The given columns of every row, then the 14 observations."""
+    """Writes the given columns of every row, then the 14 observations."""
     columns = [name for name in (rows[0] if rows else {}) if name not in OBSERVATIONS]
     with whole_file(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)

@@ -1,4 +1,4 @@
-"""The manifest: one Parquet file with every study and its provenance; the only input of everything after `prepare`."""
+"""The manifest: one Parquet file with all studies and their provenance; the only input of every step after `prepare`."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _SCHEMA = arrow.schema(
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """Studies that were checked, and where they come from."""
+    """Checked studies and their provenance."""
 
     studies: tuple[Study, ...]
     provenance: dict[str, Any]
@@ -57,7 +57,7 @@ class Manifest:
         return Counter({name: sum(study.split == name for study in self.studies) for name in SPLITS})
 
     def digest(self) -> str:
-        """A hash over ids, splits, image bytes and texts: two manifests with one digest hold the same data."""
+        """A hash over ids, splits, image bytes and texts: manifests with equal digests contain the same data."""
         digest = hashlib.sha256()
         for study in sorted(self.studies, key=lambda one: one.id):
             row = [study.id, study.split, study.sha256, study.findings, study.impression]
@@ -65,13 +65,13 @@ class Manifest:
         return digest.hexdigest()
 
     def digest_with_negatives(self) -> str:
-        """The same over the mined negatives too, which are not data but decide what some methods learn."""
+        """A hash that also covers the mined negatives, which are not data but affect what some methods learn."""
         mined = [[study.id, study.negatives] for study in sorted(self.studies, key=lambda one: one.id)]
         return hashlib.sha256(json.dumps([self.digest(), mined]).encode()).hexdigest()
 
 
 def write_manifest(path: Path, manifest: Manifest) -> None:
-    """Images inside the manifest's folder are stored relative to it, so that the folder can be moved as a whole."""
+    """Writes the manifest; images inside its folder are stored as relative paths, so that the folder can be moved."""
     folder, real = os.path.realpath(path.parent), _real_folders()
     about = json.dumps({"format": _FORMAT, **manifest.provenance})
     schema = _SCHEMA.with_metadata({_KEY: about.encode()})
@@ -149,7 +149,7 @@ def _stored(image: Path, folder: str, real: Callable[[str], str]) -> str:
 
 
 def _real_folders() -> Callable[[str], str]:
-    """`os.path.realpath` of folders, which looks at every folder once: a large collection has one for every study."""
+    """`os.path.realpath` of folders, resolving every folder once: a large collection has one folder per study."""
 
     @cache
     def real(folder: str) -> str:

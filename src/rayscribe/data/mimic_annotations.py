@@ -1,7 +1,7 @@
-"""MIMIC-CXR as two papers published it to those with access: a JSON of train, val and test, one record an image.
+"""MIMIC-CXR as two papers published it for credentialed users: JSON with train, val and test, one record per image.
 
 R2Gen       annotation.json                   id = dicom id, study_id, subject_id, report (findings), image_path
-PromptMRG   mimic_annotation_promptmrg.json    image_path, of which only the first is read, report, labels (18 states)
+PromptMRG   mimic_annotation_promptmrg.json    image_path (a list; only the first is read), report, labels (18 states)
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ _GROUP = re.compile(r"p1\d")
 
 @dataclass(frozen=True, slots=True)
 class Annotated:
-    """One record: an image with the report of its study."""
+    """One record: an image with its study's report."""
 
     study: Study
     number: str
-    "of the study, as in the tables of labels"
+    "study number, as in the tables of labels"
     labels: tuple[int, ...] = ()
     "states of PromptMRG's 18 conditions, in its order"
 
 
 def read_annotation(path: Path, files: Files) -> list[Annotated]:
-    """The records of either file, in its order."""
+    """The records of either file, in file order. Raises InputError that names the record at fault."""
     try:
         annotation = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise InputError(f"{path}: not JSON, or cut ({error}); copy it again") from error
+        raise InputError(f"{path}: not JSON, or truncated ({error}); copy it again") from error
     if not isinstance(annotation, dict) or any(not isinstance(annotation.get(split), list) for split in SPLITS):
         raise InputError(f"{path}: not an annotation of MIMIC-CXR; it needs the lists train, val and test")
     bases = tuple(map(str, (path.parent / "images", path.parent, *files.trees)))
@@ -59,14 +59,14 @@ def _annotated(record: Any, split: str, bases: tuple[str, ...], place: str) -> A
     group = next((row for row, part in enumerate(parts) if _GROUP.fullmatch(part)), None)
     if group is None or len(parts) != group + 4:
         raise InputError(
-            f"{place}: the image path is not .../p10/<patient>/<study>/<dicom id>.jpg; is it of MIMIC-CXR?"
+            f"{place}: the image path is not .../p10/<patient>/<study>/<dicom id>.jpg; is the file MIMIC-CXR's?"
         )
     _, patient, examination, name = parts[group:]
     if not isinstance(record.get("report"), str):
         raise InputError(f"{place}: no report")
     subject, number = str(record.get("subject_id", patient[1:])), str(record.get("study_id", examination[1:]))
     if (subject, number) != (patient[1:], examination[1:]):
-        raise InputError(f"{place}: the image path is of another study or patient than study_id and subject_id")
+        raise InputError(f"{place}: the image path names another study or patient than study_id and subject_id")
     labels = record.get("labels", ())
     if labels and not (len(labels) == len(CONDITIONS) and set(labels) <= {0, 1, 2, 3}):
         raise InputError(f"{place}: labels are {len(CONDITIONS)} numbers from 0 to 3")

@@ -1,7 +1,7 @@
 """MIMIC-CXR and MIMIC-CXR-JPG (Johnson et al., 2019; PhysioNet, for credentialed users) in three layouts.
 
-physionet   the published tables, reports (files or zip) and images (JPEG or DICOM), wherever they are under the root
-r2gen       R2Gen's annotation.json: one record an image, findings alone
+physionet   the published tables, reports (files or zip) and images (JPEG or DICOM), anywhere under the root
+r2gen       R2Gen's annotation.json: one record per image, findings only
 labelled    PromptMRG's mimic_annotation_promptmrg.json: the same, with states of 18 conditions
 """
 
@@ -36,53 +36,53 @@ class MimicOptions:
     """Which images and texts of MIMIC-CXR become studies."""
 
     layout: MimicLayout | None = None
-    "which layout to read when the folder holds several"
+    "layout to read if the folder contains several"
     level: Literal["study", "image"] | None = None
-    """study: one an examination, with all its images. image: one an image, with the report of its examination and the dicom id
-    as id, as in R2Gen; the annotations have no other. By default study, or what the annotation has"""
+    """study: one study per examination, with all its images. image: one per image, with its examination's report and dicom id
+    as id, as in R2Gen; the annotations offer no other. Default: study, or the annotation's level"""
     sections: Literal["either", "findings", "impression", "both", "system"] = "either"
-    """what a report must have to be taken. system: findings and impression as one text of 20 to 65 words, as in the
+    """sections that a report must have. system: findings and impression as one text of 20 to 65 words, as in the
     classification and report system of Koehler, Hsieh and Tang"""
     images: Literal["auto", "jpg", "dcm"] = "auto"
-    "which files; auto takes the JPEG where both are there"
+    "image files to read; auto prefers JPEG if both exist"
     views: tuple[Literal["pa", "ap", "lateral"], ...] = ()
-    "take images of these views alone"
+    "only images of these views"
     one_per_subject: bool = False
-    "of every patient the first by study and dicom id that is left and has its image file"
+    "per patient, only the first remaining image, by study and dicom id, whose file exists"
     without_reports: bool = False
-    "take images alone; no report is read"
+    "read images only, without reports"
 
 
 @dataclass(frozen=True, kw_only=True)
 class MimicCohort:
-    """The studies that were taken, and the counts that show whether the copy is whole."""
+    """The selected studies, and counts that show whether the copy is complete."""
 
     studies: tuple[Study, ...]
     numbers: tuple[str, ...]
-    "the examination that each study is of or from, as the tables of labels name it"
+    "examination of each study, as the tables of labels name it"
     files: Files
     layout: MimicLayout
     left_out: dict[str, int] = field(default_factory=dict)
     images: int
-    "that the tables or the annotation list"
+    "number of images that the tables or the annotation list"
     examinations: int
     partial: int = 0
-    "images that some of the tables lack"
+    "images missing from some of the tables"
     with_findings: dict[str, int]
-    "images by split whose report has findings: R2Gen's records"
+    "images by split whose report has findings, as in R2Gen's records"
     pa_patients: int = 0
-    "patients with an image whose view is PA"
+    "patients with a PA image"
     labels: tuple[tuple[int, ...], ...] = ()
-    "PromptMRG's states, study by study"
+    "PromptMRG's states, per study"
 
 
 def read_mimic_cxr(root: Path, options: MimicOptions | None = None) -> list[Study]:
-    """The studies under `root`. Images may be missing on disk."""
+    """The studies under `root`; images may be missing on disk. Raises InputError that names the file at fault."""
     return list(read_mimic_cohort(root, options).studies)
 
 
 def read_mimic_cohort(root: Path, options: MimicOptions | None = None) -> MimicCohort:
-    """The same with the counts."""
+    """The same, with the counts."""
     options = options or MimicOptions()
     files = find_files(root)
     layout = options.layout or _layout(files)
@@ -94,8 +94,8 @@ def _layout(files: Files) -> MimicLayout:
     if any(name in files.named for name in (SPLIT, METADATA, RECORDS)):
         there.append("physionet")
     if len(there) > 1:
-        raise InputError(f"{files.root}: holds the layouts {' and '.join(there)}; name one with --layout")
-    return there[0] if there else "physionet"  # whose reader says what is missing
+        raise InputError(f"{files.root}: contains the layouts {' and '.join(there)}; choose one with --layout")
+    return there[0] if there else "physionet"  # its reader reports what is missing
 
 
 def _physionet(files: Files, options: MimicOptions) -> MimicCohort:
@@ -129,8 +129,8 @@ def _physionet(files: Files, options: MimicOptions) -> MimicCohort:
             numbers += [number] * len(made)
     if reports and not reports_found:
         raise InputError(
-            f"{files.root}: no report of any study; MIMIC-CXR (not -JPG) has them in {REPORTS_ZIP}: put it there, extracted or "
-            "not, or take the images alone with --without-reports"
+            f"{files.root}: no reports; MIMIC-CXR (not -JPG) has them in {REPORTS_ZIP}: add it, extracted or "
+            "not, or read images only with --without-reports"
         )
     if options.one_per_subject:
         studies, numbers = _one_per_subject(studies, numbers, left_out)
@@ -151,7 +151,7 @@ def _physionet(files: Files, options: MimicOptions) -> MimicCohort:
 def _made(
     records: Sequence[Record], findings: str, impression: str, find: _ImageFinder, options: MimicOptions
 ) -> Iterator[Study]:
-    """One study of all records, or one of each."""
+    """One study of all records, or one per record."""
     groups = [[record] for record in records] if options.level == "image" else [records] if records else []
     for group in groups:
         yield Study(
@@ -166,7 +166,7 @@ def _made(
 
 
 def _lack(report: str | None, findings: str, impression: str, options: MimicOptions) -> str:
-    """Why a report cannot be taken; empty when it can."""
+    """Why a report cannot be used; empty if it can."""
     if report is None:
         return "no report file"
     if options.sections == "system":
@@ -186,7 +186,7 @@ def _annotation(files: Files, layout: MimicLayout, options: MimicOptions) -> Mim
         raise InputError(f"{files.root}: no {name}; give the folder that holds it, or another --layout")
     if options.level == "study" or options.views or options.sections not in ("either", "findings"):
         raise InputError(
-            f"{files.named[name]}: lists images with findings and no views; leave out --level study, --views and --sections"
+            f"{files.named[name]}: lists images with findings but without views; remove --level study, --views and --sections"
         )
     records = read_annotation(files.named[name], files)
     left_out: Counter[str] = Counter()
@@ -229,7 +229,7 @@ def _one_per_subject(
 
 
 class _ImageFinder:
-    """Where the file of an image is, or would be."""
+    """Where an image file is, or would be."""
 
     def __init__(self, files: Files, options: MimicOptions) -> None:
         suffixes = ("jpg", "dcm") if options.images == "auto" else (options.images,)

@@ -1,6 +1,6 @@
-"""Where the files of a copy of MIMIC-CXR are, and the rows of its tables.
+"""The files of a copy of MIMIC-CXR, and the rows of its tables.
 
-Users keep the tables, the reports and the images in one folder, in one folder a PhysioNet project, or as `wget -r` leaves them.
+Users keep tables, reports and images in one folder, in one folder per PhysioNet project, or as `wget -r` leaves them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ RADIOLOGISTS = "mimic-cxr-2.1.0-test-set-labeled.csv"
 REPORTS_ZIP = "mimic-cxr-reports.zip"
 R2GEN = "annotation.json"
 LABELLED = "mimic_annotation_*.json"
-"PromptMRG's annotation, which has states of conditions too."
+"PromptMRG's annotation, which also has states of conditions."
 
 _TABLES = (SPLIT, METADATA, RECORDS, STUDIES, CHEXPERT, NEGBIO, RADIOLOGISTS)
 _NAMES = {
@@ -41,17 +41,17 @@ _DEPTH = 7  # physionet.org/files/mimic-cxr-jpg/2.1.0/files is five below
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """What lies under a root."""
+    """The files under a root."""
 
     root: Path
     named: dict[str, Path]
-    "the tables, the zip of reports and the annotations that are there, by their published name without `.gz`"
+    "paths of the tables, the zip of reports and the annotations, by published name without `.gz`"
     trees: tuple[str, ...]
-    "folders that hold p10, p11, ..., where patients' folders with images or reports are"
+    "folders that contain p10, p11, ..., with the patients' folders of images or reports"
 
 
 def find_files(root: Path) -> Files:
-    """The nearest to `root` of every kind; of a table and its .gz in one folder the table."""
+    """The nearest file to `root` of every kind; a table takes precedence over its .gz in the same folder."""
     if not root.is_dir():
         raise InputError(
             f"{root}: no such folder; give the folder that holds the tables, reports and images of MIMIC-CXR"
@@ -68,7 +68,7 @@ def find_files(root: Path) -> Files:
             for entry in inside:
                 name = LABELLED if fnmatch(entry.name, LABELLED) else _NAMES.get(entry.name)
                 if name and entry.is_file():
-                    # Every collection of R2Gen's has a file of that name.
+                    # Other R2Gen collections have a file of the same name.
                     if entry.name != R2GEN or folder == str(root) or Path(folder).name.startswith("mimic"):
                         named.setdefault(name, Path(entry.path))
                 elif entry.name not in _GROUPS and _is_searched(entry):
@@ -78,7 +78,7 @@ def find_files(root: Path) -> Files:
 
 
 def csv_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
-    """Line number and the values of `columns` of every row of a .csv or .csv.gz."""
+    """Line number and values of `columns` for every row of a .csv or .csv.gz. Raises InputError that names the line."""
     with _table(path) as reader:
         header: list[str] = next(reader, [])
         lacking = [name for name in columns if name not in header]
@@ -87,7 +87,7 @@ def csv_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, list[str
         places = [header.index(name) for name in columns]
         for row in reader:
             if len(row) != len(header):
-                raise InputError(f"{path}, line {reader.line_num}: not as many fields as the header has")
+                raise InputError(f"{path}, line {reader.line_num}: the number of fields differs from the header's")
             yield reader.line_num, [row[place] for place in places]
 
 
@@ -98,7 +98,7 @@ def columns_of(path: Path) -> list[str]:
 
 @contextmanager
 def _table(path: Path) -> Iterator[Any]:
-    """A csv reader, whose failures say which file is damaged."""
+    """A csv reader whose errors name the damaged file."""
     try:
         if path.suffix == ".gz":
             with gzip.open(path, "rt", encoding="utf-8-sig", newline="") as packed:
@@ -111,7 +111,7 @@ def _table(path: Path) -> Iterator[Any]:
 
 
 def _inside(folder: str) -> list[os.DirEntry[str]]:
-    """By name; empty where we may not look, such as lost+found."""
+    """Entries by name; empty for folders without permission, such as lost+found."""
     try:
         with os.scandir(folder) as entries:
             return sorted(entries, key=lambda entry: entry.name)

@@ -1,4 +1,4 @@
-"""The labels of MIMIC-CXR as tables as `read_labels` reads them, keyed by the studies of a manifest."""
+"""MIMIC-CXR's label tables in the format of `read_labels`, keyed by the studies of a manifest."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _OTHER_NAMES = {"Lung Opacity": "Airspace Opacity"}  # in the radiologists' tabl
 
 
 def write_label_tables(out: Path, cohort: MimicCohort, studies: Sequence[Study]) -> dict[Path, int]:
-    """Beside the manifest `out`, for those of its `studies` that have labels: `<stem>.chexpert.csv` and so on, with their rows.
+    """Writes `<stem>.chexpert.csv` and so on next to the manifest `out`, for its labelled `studies`; returns rows per file.
 
     Reports without labels (MIMIC-CXR-JPG has eight) have no row.
     """
@@ -57,9 +57,7 @@ def read_states(path: Path, subject_of: dict[str, str]) -> dict[str, tuple[int, 
         if study in found:
             raise InputError(f"{path}, line {line}: duplicate study {study}")
         if has_subject and cells.pop(0) != subject_of[study]:
-            raise InputError(
-                f"{path}, line {line}: study {study} belongs to one patient here and to another one elsewhere"
-            )
+            raise InputError(f"{path}, line {line}: study {study} belongs to different patients here and elsewhere")
         for name, text in zip(present, cells, strict=True):
             if text not in state_by_text:
                 state_by_text[text] = state_of(text, f"{path}, line {line}, {name}")
@@ -69,14 +67,14 @@ def read_states(path: Path, subject_of: dict[str, str]) -> dict[str, tuple[int, 
 
 
 def _names(path: Path) -> list[str]:
-    """What the table calls the observations. No Finding follows from the others, so that a table may lack it: empty."""
+    """The table's names of the observations. No Finding follows from the others, so a table may lack it: empty."""
     columns = columns_of(path)
     names = [_OTHER_NAMES[name] if _OTHER_NAMES.get(name) in columns else name for name in OBSERVATIONS]
     return ["" if name == "No Finding" and name not in columns else name for name in names]
 
 
 def _write_conditions(path: Path, cohort: MimicCohort, studies: Sequence[Study]) -> None:
-    """PromptMRG's 14 and, before them, its four further columns."""
+    """Writes PromptMRG's 14 conditions, preceded by its four additional columns."""
     labels_of = {study.id: labels for study, labels in zip(cohort.studies, cohort.labels, strict=True)}
     place = {name: CONDITIONS.index(name) for name in (*OBSERVATIONS, *AUXILIARY)}
     leading = [

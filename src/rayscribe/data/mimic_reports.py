@@ -1,4 +1,4 @@
-"""The reports of MIMIC-CXR: where each is, and what it holds.
+"""The reports of MIMIC-CXR: where each one is, and its sections.
 
 A report file has an optional wet read, the line FINAL REPORT and sections under headings in capitals.
 """
@@ -33,7 +33,7 @@ _WORDS = range(20, 66)
 
 
 class Reports:
-    """The reports of one copy, out of the extracted files or the zip, which need not be extracted."""
+    """The reports of one copy, from extracted files or from the zip."""
 
     def __init__(self, files: Files) -> None:
         self._trees = files.trees
@@ -42,7 +42,7 @@ class Reports:
         self._members = _members(self._zip) if self._zip else {}
 
     def text(self, study: str, subject: str) -> str | None:
-        """The whole report; None where there is no file."""
+        """The whole report; None if there is no file."""
         for tree in self._trees:
             try:
                 with open(f"{tree}/p{subject[:2]}/p{subject}/s{study}.txt", "rb") as file:
@@ -59,11 +59,11 @@ class Reports:
 
 
 def mimic_sections(report: str) -> tuple[str, str]:
-    """Findings and impression of a report file, each in one line; both empty where it has neither.
+    """Findings and impression of a report file, each on one line; both empty if it has neither.
 
-    Text under FINDINGS AND IMPRESSION is findings, and so is text under the name of the views (CHEST, PA AND LATERAL:) where
-    nothing is called findings. A wet read is not taken, nor the text under other headings. Of a section that occurs twice,
-    as in addenda, the last is taken.
+    Text under FINDINGS AND IMPRESSION counts as findings, and so does text under the name of the views (CHEST, PA AND LATERAL:)
+    if no section is called findings. Wet reads and text under other headings are ignored. If a section occurs twice, as in
+    addenda, the last one counts.
     """
     final = _FINAL.search(report)
     start = final.end() if final else 0
@@ -78,10 +78,10 @@ def mimic_sections(report: str) -> tuple[str, str]:
 
 
 def system_text(report: str) -> str:
-    """The text that the classification and report system of Koehler, Hsieh and Tang (2024) learns; empty where it has none.
+    """The text that the classification and report system of Koehler, Hsieh and Tang (2024) learns; empty if it has none.
 
-    What stands before NOTIFICATION, without underscores: the findings and the impression, in their own case, if they have 20 to
-    65 words together.
+    Everything before NOTIFICATION, without underscores: findings and impression in their original case, if they have 20 to 65
+    words together.
     """
     text = " ".join(report.split("NOTIFICATION:", 1)[0].replace("_", "").split())
     before, _, impression = text.partition("IMPRESSION:")
@@ -104,7 +104,7 @@ def _opened(path: Path) -> zipfile.ZipFile:
 
 
 def _members(archive: zipfile.ZipFile) -> dict[str, str]:
-    """Names by `p10000032/s50414267.txt`, without what macOS adds."""
+    """Member names by `p10000032/s50414267.txt`, without the entries that macOS adds."""
     members = {}
     for name in archive.namelist():
         parts = PurePosixPath(name).parts

@@ -1,7 +1,7 @@
-"""The tables of MIMIC-CXR joined: every image with its study, patient, split and view.
+"""The joined tables of MIMIC-CXR: every image with its study, patient, split and view.
 
-Every table that is there must agree with the others on which study an image and which patient a study belongs to, and a patient
-may be in one split only. Messages name studies and images, never patients.
+All tables present must agree on the study of an image and the patient of a study, and a patient may be in one split only.
+Messages name studies and images, never patients.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ class Record:
     split: str
     "empty without the split table"
     view: str
-    "pa, ap, lateral, or empty for oblique, decubitus and unknown ones"
+    "pa, ap, lateral, or empty for oblique, decubitus and unknown views"
 
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """All images that every table has, by patient, study and image."""
+    """All images that occur in every table, sorted by patient, study and image."""
 
     records: tuple[Record, ...]
     partial: int
-    "images that some of the tables lack"
+    "number of images missing from some of the tables"
 
 
 def read_records(files: Files) -> Records:
-    """The inner join of the split table, the metadata and the record list, as far as they are there; checked."""
+    """The checked inner join of the split table, the metadata and the record list, as far as they exist."""
     tables = {name: files.named[name] for name in (SPLIT, METADATA, RECORDS) if name in files.named}
     if not tables:
         raise InputError(
             f"{files.root}: none of {SPLIT}, {METADATA} (both of MIMIC-CXR-JPG) and {RECORDS} (of MIMIC-CXR), plain or .gz, is "
-            "there or in a folder below; give the folder that holds them"
+            "in this folder or below; give the folder that contains them"
         )
     ids = _Ids()
     seen = {name: _read(path, name, ids) for name, path in tables.items()}
@@ -71,7 +71,7 @@ def read_records(files: Files) -> Records:
 
 
 class _Ids:
-    """Which study an image and which patient a study belongs to, over all tables."""
+    """The study of each image and the patient of each study, over all tables."""
 
     def __init__(self) -> None:
         self.study_of: dict[str, str] = {}
@@ -86,19 +86,17 @@ class _Ids:
 
     def add_study(self, study: str, subject: str, path: Path, line: int) -> None:
         if self.subject_of.setdefault(study, subject) != subject:
-            raise InputError(
-                f"{path}, line {line}: study {study} belongs to one patient here and to another one elsewhere"
-            )
+            raise InputError(f"{path}, line {line}: study {study} belongs to different patients here and elsewhere")
 
 
 def _read(path: Path, name: str, ids: _Ids) -> dict[str, str]:
-    """The split or the view of every image of a table; empty texts for the list of records."""
+    """The split or the view of every image of a table; empty strings for the list of records."""
     further = {SPLIT: ("split",), METADATA: ("ViewPosition",), RECORDS: ()}[name]
     found: dict[str, str] = {}
     for line, (dicom, study, subject, *rest) in csv_rows(path, ("dicom_id", "study_id", "subject_id", *further)):
         if not (dicom and study and subject):
             raise InputError(f"{path}, line {line}: dicom_id, study_id or subject_id is empty")
-        dicom = sys.intern(dicom)  # the same texts in three tables
+        dicom = sys.intern(dicom)  # the same strings occur in three tables
         ids.add_image(dicom, sys.intern(study), sys.intern(subject), path, line)
         if dicom in found:
             raise InputError(f"{path}, line {line}: duplicate image {dicom}")
@@ -109,7 +107,7 @@ def _read(path: Path, name: str, ids: _Ids) -> dict[str, str]:
 
 
 def _check_splits(splits: dict[str, str], ids: _Ids, path: Path) -> None:
-    """`splits` is in the order of the table, so that the row can be named."""
+    """Checks that studies and patients are in one split; `splits` is in the table's order, so that the row can be named."""
     of_study: dict[str, str] = {}
     of_subject: dict[str, str] = {}
     for number, (dicom, split) in enumerate(splits.items(), start=2):

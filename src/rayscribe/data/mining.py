@@ -1,11 +1,11 @@
-"""Negatives for every study: the training studies that are most alike, but of another patient and with another report.
+"""Negatives for every study: the most similar training studies of other patients with other reports.
 
-Reports are compared by the cosine of TF-IDF vectors (the paper's mining script was not released), images by pooled features of
-an image encoder, centred, or both by the mean of the two cosines. Up to a size every pair is compared exactly. Beyond it TF-IDF
-vectors are thinned to a few hundred random directions, every pair is compared there, and the best are ranked again exactly
-(`benchmarks/mining.py` measures time, memory and what is lost).
+Reports are compared by the cosine of TF-IDF vectors (the paper's mining script was not released), images by pooled, centred
+features of an image encoder, or both by the mean of the two cosines. Small sets are compared exactly, all pairs. For larger
+ones TF-IDF vectors are projected to a few hundred random directions, all pairs are compared there, and the best are ranked
+again exactly (`benchmarks/mining.py` measures time, memory and loss).
 
-Shapes: N studies, W words, G words of all reports one after another, D numbers a vector, B studies of a block, K candidates.
+Shapes: N studies, W words, G words of all reports concatenated, D numbers per vector, B studies of a block, K candidates.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from rayscribe.data.features import FeatureCache, study_means
 from rayscribe.progress import ProgressBar
 from rayscribe.study import Study
 
-_EXACT = 50_000_000  # numbers of a dense matrix: 200 MB
+_EXACT = 50_000_000  # numbers in a dense matrix: 200 MB
 _DIRECTIONS = 128
 _CANDIDATES = 32
-_BLOCK = 256  # studies a block; 270,000 scores each
+_BLOCK = 256  # studies per block; 270,000 scores each
 
 
 @dataclass(frozen=True, slots=True)
 class Texts:
-    """TF-IDF vectors of unit length, as the words of all reports one after another."""
+    """TF-IDF vectors of unit length, stored as the words of all reports, concatenated."""
 
     words_G: Tensor
     weights_G: Tensor
@@ -41,7 +41,7 @@ class Texts:
 
     @classmethod
     def of(cls, reports: Sequence[str]) -> Texts:
-        """Counts times ln((1 + N) / (1 + df)) + 1, to unit length: scikit-learn's default. A full stop is no word."""
+        """Counts times ln((1 + N) / (1 + df)) + 1, to unit length: scikit-learn's default. Full stops are dropped."""
         counts = [Counter(word for word in report.split() if word != ".") for report in reports]
         df = Counter(word for report in counts for word in report)
         places = {word: place for place, word in enumerate(sorted(df))}
@@ -63,7 +63,7 @@ class Texts:
         )
 
     def part(self, rows: Tensor) -> Texts:
-        """These studies only, in this order."""
+        """A subset of the studies, in the order of `rows`."""
         ends_N = torch.cat([self.starts_N[1:], torch.tensor([len(self.words_G)])])
         lengths = (ends_N - self.starts_N)[rows]
         starts = torch.cat([torch.zeros(1, dtype=torch.long), lengths.cumsum(0)[:-1]])
@@ -71,7 +71,7 @@ class Texts:
         return Texts(self.words_G[places], self.weights_G[places], starts, self.vocabulary)
 
     def spread(self) -> Tensor:
-        """The vectors (N, W) with all their zeros."""
+        """The vectors as a dense matrix (N, W)."""
         lengths_N = torch.diff(self.starts_N, append=torch.tensor([len(self.words_G)]))
         spread_NW = torch.zeros(len(self.starts_N), self.vocabulary)
         spread_NW[torch.arange(len(self.starts_N)).repeat_interleave(lengths_N), self.words_G] = self.weights_G
@@ -82,7 +82,7 @@ class Texts:
         return len(self.starts_N) * self.vocabulary <= _EXACT
 
     def dense(self) -> Tensor:
-        """(N, W) when that is small, otherwise (N, D): random signs keep cosines up to about 1 / sqrt(D)."""
+        """(N, W) if that is small, otherwise (N, D): random signs preserve cosines up to about 1 / sqrt(D)."""
         if self.is_small:
             return self.spread()
         generator = torch.Generator().manual_seed(0)
@@ -103,7 +103,7 @@ class Texts:
 
 
 def image_vectors(studies: Sequence[Study], cache: FeatureCache) -> Tensor:
-    """(N, C): every study's mean feature, centred, of unit length."""
+    """Every study's mean feature, centred and of unit length: (N, C)."""
     vectors_NC = study_means(studies, cache)
     return F.normalize(vectors_NC - vectors_NC.mean(0), dim=-1)
 
@@ -118,10 +118,10 @@ def mine(
     labels: Sequence[tuple[int, ...]] | None = None,
     progress: ProgressBar = iter,
 ) -> list[list[tuple[int, float]]]:
-    """For every study up to `top` rows of `studies` with their similarity, the most alike first.
+    """For every study, up to `top` rows of `studies` with their similarity, the most similar first.
 
-    Never the same patient (nor the same study), the same words in any order, or the same first image; with `labels` never the
-    same ones.
+    Excludes studies of the same patient, with the same words in any order, or with the same first image; with `labels` also
+    those with equal labels.
     """
     groups = [
         _codes([tuple(sorted(words_only(report).split())) for report in reports]),
@@ -155,6 +155,6 @@ def mine(
 
 
 def _codes(values: Sequence[Any]) -> Tensor:
-    """Equal values get equal numbers."""
+    """Integers that are equal where the values are equal."""
     places: dict[Any, int] = {}
     return torch.tensor([places.setdefault(value, len(places)) for value in values], dtype=torch.int32)

@@ -1,4 +1,4 @@
-"""Reports that are nearly the same: MinHash over word triples, candidates by banding, every candidate checked exactly.
+"""Nearly identical reports: MinHash over word triples, candidates by banding, every candidate verified exactly.
 
 Broder (1997); banding after Leskovec, Rajaraman and Ullman, Mining of Massive Datasets, section 3.4.
 
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 ALIKE = 0.8
-"Jaccard similarity of the word triples from which two reports are near duplicates."
+"Reports whose word triples have at least this Jaccard similarity are near duplicates."
 
 _WORDS = 3
 _BANDS, _ROWS = 20, 4  # finds a pair of similarity .8 with probability .99998, one of .5 with .72
@@ -23,7 +23,7 @@ _PRIME = np.uint64(2_147_483_647)
 
 
 def near_duplicates(texts: Sequence[str], *, alike: float = ALIKE) -> list[tuple[int, int]]:
-    """Pairs (smaller, larger) of positions of different texts with a Jaccard similarity of at least `alike`."""
+    """Index pairs (smaller, larger) of different texts whose Jaccard similarity is at least `alike`, in [0, 1]."""
     shingles = [_shingles(text) for text in texts]
     signatures_TH = _signatures(shingles)
     checked: set[tuple[int, int]] = set()
@@ -49,7 +49,7 @@ def _pairs(buckets: Iterable[list[int]]) -> Iterable[tuple[int, int]]:
 
 
 def _shingles(text: str) -> set[int]:
-    """Hashes of the word triples; a shorter text is one shingle. CRC-32, because Python's hash changes with the process."""
+    """Hashes of the word triples; a shorter text is one shingle. CRC-32, because Python's hash differs between processes."""
     words = text.split()
     if len(words) < _WORDS:
         return {zlib.crc32(text.encode())}
@@ -57,7 +57,7 @@ def _shingles(text: str) -> set[int]:
 
 
 def _signatures(shingles: Sequence[set[int]]) -> NDArray[np.uint64]:
-    """The smallest of each of H linear hashes of every text's shingles."""
+    """The minimum of each of H linear hashes over every text's shingles."""
     random = np.random.default_rng(0)
     flat_G = np.array([one for text in shingles for one in text], np.uint64) % _PRIME
     starts_T = np.cumsum([0] + [len(text) for text in shingles[:-1]])

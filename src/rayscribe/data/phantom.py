@@ -1,7 +1,7 @@
-"""The phantom world: procedural chest radiographs and reports written from one truth, in the layouts of IU X-Ray.
+"""The phantom world: procedural chest radiographs and reports generated from one truth, in the layouts of IU X-Ray.
 
-Nothing is downloaded and nothing is licensed, so demonstrations, tests and continuous integration run on it. The words
-and the films of a study are drawn from the same `Truth`, so they agree; what a phantom teaches is not medicine.
+It needs no download and no licence, so demonstrations, tests and continuous integration run on it. The words and the films of
+a study come from the same `Truth`, so they agree; what a phantom teaches is not medicine.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def draw_study(index: int, config: PhantomConfig) -> PhantomStudy:
 
 
 def draw_films(truth: Truth, *, size: int, noise: float) -> tuple[NDArray[np.uint8], ...]:
-    """Draw the films of a truth, (size, size) each."""
+    """Draw the films of a truth, uint8 (size, size) each."""
     frontal = draw_frontal(truth, size, noise)
     return (frontal, draw_lateral(truth, size, noise)) if truth.has_lateral else (frontal,)
 
@@ -48,18 +48,18 @@ def write_phantom(
     config: PhantomConfig,
     progress: Callable[[Iterable[int]], Iterable[int]] = lambda indices: indices,
 ) -> None:
-    """Write the studies under `root`; a write that was interrupted is completed, a complete one is left alone.
+    """Write the studies under `root`; an interrupted write is completed, a complete one is left unchanged.
 
-    Raises InputError if `root` holds a phantom of another config, or anything else.
+    Raises InputError if `root` contains a phantom of another config, or anything else.
     """
     done, begun = root / "phantom.json", root / "phantom.begun.json"
     settings = json.dumps(asdict(config), indent=2)
     mark = next((path for path in (done, begun) if path.exists()), None)
     if mark is None and root.exists() and any(root.iterdir()):
-        raise InputError(f"{root}: holds other files; give an empty folder for the phantom")
+        raise InputError(f"{root}: contains other files; give an empty folder for the phantom")
     if mark is not None and mark.read_text(encoding="utf-8") != settings:
         raise InputError(
-            f"{root}: holds a phantom of another config ({mark.name}); give another folder or delete this one"
+            f"{root}: contains a phantom of another config ({mark.name}); give another folder or delete this one"
         )
     if mark == done:
         return
@@ -81,9 +81,9 @@ def write_phantom(
 
 
 def _told_study(index: int, config: PhantomConfig) -> PhantomStudy:
-    """The study without its films, which take nearly all of the time."""
+    """The study without its films, which take nearly all the time."""
     rng = np.random.default_rng([config.seed, index])
-    shares = rng.random(2)  # drawn first, so that a share of the config moves nothing else
+    shares = rng.random(2)  # drawn first, so that changing a share changes nothing else
     truth = Truth(
         id=f"CXR{index + 1}_IM-{index + 1:04d}",
         seed=int(rng.integers(2**32)),
@@ -109,5 +109,5 @@ def _write_film(path: Path, film: NDArray[np.uint8]) -> None:
 
 
 def _normal(rng: np.random.Generator, mean: float, deviation: float) -> float:
-    """Normal, but within two deviations: nobody's normal heart passes for an enlarged one."""
+    """A normal draw, truncated at two deviations: a normal heart never looks like an enlarged one."""
     return mean + deviation * float(np.clip(rng.normal(), -2, 2))

@@ -16,10 +16,10 @@ from rayscribe.data.phantom_truth import Truth
 
 Film: TypeAlias = NDArray[np.floating[Any]]
 Line: TypeAlias = tuple[Sequence[tuple[float, float]], float, float]
-"""Points, width and density of something long and thin."""
+"""Points, width and density of a long, thin object."""
 
 SIGNS: dict[str, tuple[float, ...]] = {"none": (), "right": (-1.0,), "left": (1.0,), "both": (-1.0, 1.0)}
-"""Where a side of the patient lies along x on a frontal film."""
+"""Position of a patient's side along x on a frontal film."""
 
 STEPS = {"none": 0, "small": 1, "moderate": 2, "large": 3}
 ZONE_Y = {"none": 0.0, "upper": -0.42, "middle": -0.08, "lower": 0.24}
@@ -27,7 +27,7 @@ FRONTAL, LATERAL = 0, 1
 
 
 class Canvas:
-    """An unexposed film: where its pixels lie in the patient, and lines drawn in the patient's positions."""
+    """An unexposed film: positions of its pixels in the patient, and lines drawn at positions in the patient."""
 
     def __init__(self, truth: Truth, view: int, size: int) -> None:
         self.rng = np.random.default_rng([truth.seed, view])
@@ -47,10 +47,10 @@ class Canvas:
         self.y: Film = np.float32(back[1, 0]) * across + np.float32(back[1, 1]) * down
 
     def lines(self, lines: Sequence[Line], *, blur: float) -> Film:
-        """Density of the lines, of which a later one hides an earlier one; `blur` is a share of the film."""
+        """Density of the lines; later lines hide earlier ones. `blur` is a share of the film's side."""
         if not lines:
             return np.zeros_like(self.x)
-        double = 2 * self.size  # drawn at twice the size, because Pillow's lines have hard edges
+        double = 2 * self.size  # drawn at twice the size to soften the hard edges of Pillow's lines
         image = Image.new("L", (double, double))
         draw = ImageDraw.Draw(image)
         for points, width, density in lines:
@@ -62,7 +62,7 @@ class Canvas:
     def exposed(self, attenuation: Film, noise: float) -> NDArray[np.uint8]:
         """The grey film: exposure curve, quantum noise, collimator and side marker."""
         grey = soft(attenuation * self.contrast - 0.47 + self.exposure, 0.18) - 0.065
-        # Fewer quanta pass dense tissue, so the noise grows with brightness.
+        # Fewer quanta pass through dense tissue, so noise grows with brightness.
         grey += noise * (0.4 + grey) * self.rng.standard_normal(grey.shape, dtype=np.float32)
         left, right, top, bottom = (
             -1 + self.borders[0],

@@ -2,7 +2,7 @@
 
 Every array here is one film (H, W), so no name carries a shape. Positions are relative: -1 to 1 across it, y down.
 Frontal films follow the radiographic convention: the patient's left is at positive x, on the right of the image.
-What a film shows is the logarithm of the dose, so attenuations add; air is what the soft tissue of the chest lacks.
+A film shows the logarithm of the dose, so attenuations add up; air is where the chest lacks soft tissue.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def draw_frontal(truth: Truth, size: int, noise: float) -> NDArray[np.uint8]:
     tissue = (0.66 + 0.03 * patient.tissue) * chord * outline
 
     above = np.clip((0.5 - y) / 1.32, 0, 1)
-    chest = 1 - (x / width) ** 2 - above * above * np.sqrt(above)  # powers of 2 and 1/2 are the fast ones
+    chest = 1 - (x / width) ** 2 - above * above * np.sqrt(above)  # powers of 2 and 1/2 are fast
     lung = soft(chest, 0.03)
     dome = _frontal_dome(truth, x)
     belly = soft(y - dome, 0.010)
@@ -117,7 +117,7 @@ def _frontal_heart(truth: Truth, x: Film, y: Film) -> Film:
     ventricle = 1 - (along / (0.40 * scale)) ** 2 - (aside / (0.26 * scale**0.7)) ** 2
     atrium = 1 - ((x + 0.03) / (0.15 * scale)) ** 2 - ((y - 0.27) / 0.30) ** 2
     trunk = 1 - ((x - 0.07) / (0.12 * scale**0.5)) ** 2 - ((y + 0.03) / 0.20) ** 2
-    # A soft maximum, for chambers meet without a notch.
+    # A soft maximum, because chambers meet without a notch.
     chambers = sum((np.exp(6 * np.maximum(part, -2)) for part in (ventricle, atrium, trunk)), np.zeros_like(x))
     return soft(np.log(chambers) / 6 - 0.06, 0.045)
 
@@ -193,7 +193,7 @@ def _branches(
     length: float,
     depth: int,
 ) -> list[Line]:
-    """A vessel and what it divides into."""
+    """A vessel and its branches."""
     bend = angle + rng.normal(0, 0.2)
     middle = (start[0] + sign * length / 2 * np.cos(angle), start[1] + length / 2 * np.sin(angle))
     end = (middle[0] + sign * length / 2 * np.cos(bend), middle[1] + length / 2 * np.sin(bend))

@@ -1,4 +1,4 @@
-"""What the findings of a phantom patient look like: shadows in the lungs, pleura, devices.
+"""How the findings of a phantom patient look: shadows in the lungs, pleura, devices.
 
 Every array is one film (H, W); see `phantom_drawing` for the coordinates.
 """
@@ -12,7 +12,7 @@ from rayscribe.data.phantom_truth import Truth
 
 
 def frontal_pleura(truth: Truth, film: Canvas, chest: Film) -> tuple[Film, Film, Film]:
-    """What the pleural findings put in place of air, what they add, and where they leave no vessels."""
+    """The pleural findings: what they replace air with, what they add, and where they hide vessels."""
     haze, extra, bare = np.zeros_like(chest), np.zeros_like(chest), np.zeros_like(chest)
     for finding in truth.findings:
         step = STEPS[finding.size]
@@ -36,7 +36,7 @@ def frontal_pleura(truth: Truth, film: Canvas, chest: Film) -> tuple[Film, Film,
 
 
 def shadows(truth: Truth, film: Canvas, view: int) -> tuple[Film, Film]:
-    """What the findings of the lung put in place of air, and what they add to it."""
+    """The findings of the lung: what they replace air with, and what they add."""
     filled, dense = np.zeros_like(film.x), np.zeros_like(film.x)
     bands: list[Line] = []
     bronchi: list[Line] = []

@@ -1,4 +1,4 @@
-"""Writes phantom reports in the three published layouts of IU X-Ray, and the truth beside them."""
+"""Writes phantom reports in the three published layouts of IU X-Ray, with the truth next to them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rayscribe.labels import OBSERVATIONS
 
 
 def image_names(truth: Truth, layout: str) -> list[str]:
-    """Below `images/`; the frontal film comes first, by name too."""
+    """Paths below `images/`; the frontal film comes first, also alphabetically."""
     uid, number = _uid(truth), truth.id.partition("_")[2]
     views = ("1001", "2001") if truth.has_lateral else ("1001",)
     if layout == "r2gen":
@@ -78,7 +78,7 @@ def write_openi(root: Path, studies: Sequence[PhantomStudy], config: PhantomConf
 
 
 def write_truth(root: Path, studies: Sequence[PhantomStudy], config: PhantomConfig) -> None:
-    """The ids are those that the reader of the layout gives."""
+    """Writes the truth, by the ids that the layout's reader assigns."""
     rows = [["id", *OBSERVATIONS, "details"]]
     for study in studies:
         truth = study.truth

@@ -1,7 +1,7 @@
-"""Writes the report of a phantom study from the truth about it: what is present, where, how much, and what is absent.
+"""Writes the report of a phantom study from its truth: what is present, where, how much, and what is absent.
 
-Every sentence belongs to a region of the chest. A finding that is present is always told, with its true side and size;
-a region without a finding is mostly, not always, told to be normal, as radiologists do.
+Every sentence belongs to a region of the chest. A finding that is present is always mentioned, with its true side and size;
+a region without a finding is usually, but not always, described as normal, as radiologists do.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _REGIONS: dict[str, tuple[str, ...]] = {
     "bones": ("Fracture",),
     "devices": ("Support Devices",),
 }
-"""Regions in the usual order of a report, and the observations told there; pneumonia is told with its consolidation."""
+"""Regions in the usual order of a report, and the observations described there; pneumonia goes with its consolidation."""
 
 _PRESENT: dict[str, tuple[str, ...]] = {
     "Cardiomegaly": (
@@ -143,7 +143,7 @@ _OUTLINES = (
     "The cardiomediastinal silhouette is normal.",
     "Heart size and mediastinal contours are within normal limits.",
 )
-"""Say in one sentence that heart and mediastinum are normal."""
+"""Sentences that describe heart and mediastinum as normal."""
 
 _BESIDES: dict[str, tuple[str, ...]] = {
     "Edema": ("No focal consolidation.",),
@@ -165,7 +165,7 @@ _NORMAL = (
     "No acute osseous abnormality.",
     "The lungs are clear without focal consolidation, effusion or pneumothorax. The heart and mediastinum are normal.",
 )
-"""Whole reports, as from macros: they make duplicates, of which real collections are full."""
+"""Whole reports, as from macros: they create duplicates, which are frequent in real collections."""
 
 _IMPRESSION: dict[str, str] = {
     "Cardiomegaly": "{degree} cardiomegaly.",
@@ -191,13 +191,13 @@ _INDICATIONS = ("Chest pain.", "Shortness of breath.", "Cough.", "Fever.", "Preo
 
 _DEGREES = {"none": "", "small": "mild", "moderate": "moderate", "large": "severe"}
 _SHORTEST, _LONGEST = 15, 55
-"""Words of a report; it is filled up or cut with what is normal."""
+"""Words in a report, which is extended or cut with normal statements."""
 
 
 def write_report(truth: Truth, rng: np.random.Generator, variety: float = 1.0) -> tuple[str, str]:
     """Write the findings section (15 to 55 words) and the impression of a study.
 
-    `variety` 0 writes one and the same report for one truth; 1 draws from all wordings, orders and omissions.
+    `variety` 0 always writes the same report for a truth; 1 draws from all wordings, orders and omissions.
     """
     told = [(key, finding) for region in _REGIONS for key, finding in _present(truth, region)]
     impression = " ".join(_sentence(_IMPRESSION[key], finding) for key, finding in told if key in _IMPRESSION)
@@ -215,7 +215,7 @@ def write_report(truth: Truth, rng: np.random.Generator, variety: float = 1.0) -
     if {"heart", "mediastinum"} <= set(silent) and rng.random() < 0.4 * variety:
         sentences["heart"] = [_any(rng, _OUTLINES, variety)]
         silent = [region for region in silent if region not in ("heart", "mediastinum")]
-    # Radiologists skip what is normal now and then, the mediastinum and the bones more often.
+    # Radiologists sometimes skip what is normal, most often the mediastinum and the bones.
     skipped = [
         region for region in silent if rng.random() < variety * (0.35 if region in ("mediastinum", "bones") else 0.1)
     ]
@@ -236,7 +236,7 @@ def write_report(truth: Truth, rng: np.random.Generator, variety: float = 1.0) -
 
 
 def write_indication(rng: np.random.Generator) -> str:
-    """Write why the study was made; it gives nothing away."""
+    """Write the indication for the study; it does not reveal the findings."""
     return _any(rng, _INDICATIONS)
 
 
@@ -253,7 +253,7 @@ def _present(truth: Truth, region: str) -> list[tuple[str, PhantomFinding]]:
 
 
 def _sentence(template: str, finding: PhantomFinding) -> str:
-    """The template with the words for this finding's side, size and place."""
+    """The template filled in with this finding's side, size and place."""
     is_both = finding.side == "both"
     side = "bilateral" if is_both else finding.side
     text = template.format(

@@ -1,4 +1,4 @@
-"""The truth about phantom studies: settings, findings, patients, and how findings are drawn by lot."""
+"""The truth about phantom studies: settings, findings, patients, and the random draw of findings."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ZONES: tuple[Zone, ...] = ("upper", "middle", "lower")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PhantomConfig:
-    """How many phantom studies there are and what they look like."""
+    """How many phantom studies there are and how they look."""
 
     studies: int = 600
     seed: int = 0
@@ -35,15 +35,15 @@ class PhantomConfig:
     noise: float = 0.02
     "quantum noise, as a share of white"
     lateral: float = 0.9
-    "share of studies with a lateral film beside the frontal one"
+    "share of studies with a lateral film in addition to the frontal one"
     variety: float = 1.0
-    "of the reports: 0 is one wording for one truth, 1 draws from all wordings, orders and omissions"
+    "variety of the reports: 0 is one wording per truth, 1 draws from all wordings, orders and omissions"
     layout: Literal["r2gen", "kaggle", "openi"] = "r2gen"
-    "which published copy of IU X-Ray the files look like; only r2gen has a split"
+    "layout of the files, from the published copies of IU X-Ray; only r2gen has a split"
     train: float = 0.7
-    "share of the studies, from the first one on"
+    "share of the studies in train, counted from the first"
     val: float = 0.1
-    "share of the studies, after those of train; the rest is test"
+    "share of the studies in val, after train; the rest is test"
 
     def __post_init__(self) -> None:
         if not 0 <= self.rare <= self.abnormal <= 1:
@@ -54,11 +54,11 @@ class PhantomConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PhantomFinding:
-    """One observation that is present, where it is and how much of it there is."""
+    """One observation that is present, with its place and extent."""
 
     observation: str
     side: PhantomSide = "none"
-    "of the patient"
+    "side of the patient"
     size: Size = "none"
     "for heart, edema and thickening the words are mild, moderate, severe"
     zone: Zone = "none"
@@ -69,7 +69,7 @@ class PhantomFinding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Patient:
-    """The shape of a chest: `breadth` and `heart` are factors, `tissue` and `inspiration` deviations."""
+    """The shape of a chest: `breadth` and `heart` are factors, `tissue` and `inspiration` are deviations."""
 
     breadth: float = 1.0
     heart: float = 1.0
@@ -79,11 +79,11 @@ class Patient:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Truth:
-    """All there is to know about one study; its films and its report follow from it."""
+    """Everything about one study; its films and its report follow from it."""
 
     id: str
     seed: int
-    "of what has no words: vessels, noise, how the patient stands"
+    "for details that no report mentions: vessels, noise, the patient's position"
     findings: tuple[PhantomFinding, ...] = ()
     patient: Patient = Patient()
     has_lateral: bool = True
@@ -100,7 +100,7 @@ class Truth:
 
     @property
     def labels(self) -> tuple[int, ...]:
-        """1 for every one of the 14 observations that is present; as CheXpert has it, devices are no finding."""
+        """1 for each of the 14 observations that is present; following CheXpert, devices are not a finding."""
         is_normal = all(finding.observation == "Support Devices" for finding in self.findings)
         present = {finding.observation for finding in self.findings} | ({"No Finding"} if is_normal else set())
         return tuple(int(observation in present) for observation in OBSERVATIONS)
@@ -118,7 +118,7 @@ class PhantomStudy:
 
 
 def drawn_findings(rng: np.random.Generator, *, is_abnormal: bool, is_rare: bool) -> tuple[PhantomFinding, ...]:
-    """At most one finding for each of heart, lungs and pleura."""
+    """At most one finding each for heart, lungs and pleura, drawn at random."""
     heart, lungs, pleura = rng.random(3) < (0.45, 0.60, 0.45)
     if not (heart or lungs or pleura):
         heart, lungs, pleura = np.arange(3) == rng.integers(3)
@@ -149,7 +149,7 @@ def drawn_findings(rng: np.random.Generator, *, is_abnormal: bool, is_rare: bool
 def _lung_findings(
     rng: np.random.Generator, size: Size, *, effusion: PhantomSide, is_heart_large: bool
 ) -> list[PhantomFinding]:
-    """A finding of the lung, where neither an effusion nor the heart hides it."""
+    """A finding of the lung that neither an effusion nor the heart hides."""
     name = ("Lung Opacity", "Edema", "Consolidation", "Atelectasis")[rng.choice(4, p=(0.25, 0.22, 0.28, 0.25))]
     side, zone = _SIDES[rng.integers(2)], _ZONES[rng.integers(3)]
     if effusion != "none":

@@ -1,12 +1,12 @@
-"""Reports that a system wrote, from our predictions.jsonl and from other people's files.
+"""Reports that a system wrote, from our predictions.jsonl and from other tools' files.
 
     .jsonl          lines {"id": ..., "report": ...}
     .csv, .tsv      an id and a report column
     .json           a list of records, a record by id (ReXrank), a list by split (R2Gen's annotation), or a text by id
 
 The id is in `id`, `study_id`, `dicom_id`, `image_id`, `case_id` or `uid`; the text in `model_prediction`, `prediction`,
-`predicted_report`, `generated_report`, `hypothesis`, `report` or `text`, the first that is there, so that a reference which
-stands beside a prediction is never taken for it.
+`predicted_report`, `generated_report`, `hypothesis`, `report` or `text`, the first that exists, so that a reference next to
+a prediction is never mistaken for it.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ REPORT_NAMES = (
 )
 
 Placed = tuple[str, Any, Any]
-"Where a record stands, its id where the file gives one outside the record, and the record."
+"Place of a record in the file, its id if the file states it outside the record, and the record."
 
 
 def read_predictions(path: Path) -> dict[str, str]:
-    """Reports by study id, as they stand in the file. Every fault names its line or record."""
+    """Reports by study id, as written in the file. Raises InputError that names the line or record."""
     if not path.is_file():
         raise InputError(f"{path}: no such predictions file; write one with `rayscribe generate`")
     predictions: dict[str, str] = {}
@@ -46,7 +46,7 @@ def read_predictions(path: Path) -> dict[str, str]:
             raise InputError(f"{path}, {place}: duplicate study {study}")
         predictions[study] = report
     if not predictions:
-        raise InputError(f"{path}: holds no report")
+        raise InputError(f"{path}: contains no report; write one line per study")
     return predictions
 
 
@@ -100,7 +100,7 @@ def _table(path: Path, delimiter: str) -> Iterator[Placed]:
             )
         for row in reader:
             if None in row or None in row.values():
-                raise InputError(f"{path}, line {reader.line_num}: not as many fields as the header has")
+                raise InputError(f"{path}, line {reader.line_num}: the number of fields differs from the header's")
             yield f"line {reader.line_num}", None, row
 
 
@@ -120,4 +120,4 @@ def _json(path: Path) -> Iterator[Placed]:
         for name, record in content.items():
             yield f"record {name}", name, record
     else:
-        raise InputError(f"{path}: neither a list nor an object of records")
+        raise InputError(f"{path}: neither a list nor an object of records; see docs/data.md")

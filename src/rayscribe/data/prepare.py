@@ -1,4 +1,4 @@
-"""Studies of any reader to one checked manifest: all faults are collected and reported together."""
+"""From the studies of any reader to one checked manifest: all faults are collected and reported together."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rayscribe.study import SPLITS, Study
 
 @dataclass(frozen=True, kw_only=True)
 class Checked:
-    """What `check` found: the manifest of what can be used, and everything that a user should hear about."""
+    """What `check` found: the manifest of usable studies, and everything that the user should know."""
 
     manifest: Manifest
     faults: tuple[str, ...] = ()
@@ -27,7 +27,7 @@ class Checked:
     left_out: dict[str, int] = field(default_factory=dict)
     "studies that cannot be used although nothing is broken, by reason"
     notes: tuple[str, ...] = ()
-    "studies that were kept although something about them is unusual"
+    "studies that are kept although something about them is unusual"
 
 
 def check(
@@ -44,7 +44,7 @@ def check(
     `missing_is_fault`: whether a listed image that is not on disk is an error (a user's own table) or a partial copy of a
     published collection (the study is kept with its other views, or left out when it has none).
     `needs_text`: whether studies without a report are left out; images to write for or to classify need none.
-    `journal`: where to keep what was read until the manifest is written, so that a killed check can resume.
+    `journal`: keeps inspections until the manifest is written, so that a killed check can resume.
     """
     repeated = _repeated(studies)
     found = _Found(faults=[fault for _, fault in sorted(repeated.items())])
@@ -86,7 +86,7 @@ class _Found:
 
 
 def _add_study(study: Study, inspections: Sequence[ImageInspection], found: _Found, *, missing_is_fault: bool) -> None:
-    """Keeps the study with the images that are there, leaves it out, or notes what is broken. `inspections`: one an image."""
+    """Keeps the study with its existing images, leaves it out, or records a fault. `inspections`: one per image."""
     missing = [path for path, inspection in zip(study.images, inspections, strict=True) if inspection.missing]
     broken = [inspection.fault for inspection in inspections if inspection.fault]
     if missing and missing_is_fault:
@@ -116,7 +116,7 @@ def _add_study(study: Study, inspections: Sequence[ImageInspection], found: _Fou
 
 
 def _settle_splits(found: _Found) -> None:
-    """Every kept study gets a split, and no subject stays in two."""
+    """Gives every kept study a split, and checks that no subject is in two."""
     if not any(study.split for study in found.kept):
         found.kept = [replace(study, split=_split_of(study)) for study in found.kept]
     elif unsplit := [study.id for study in found.kept if not study.split]:

@@ -1,4 +1,4 @@
-"""A better split: copies stay together, and every split has the same share of every label and the size of the old one.
+"""A better split: copies stay together, and every split keeps its old size and has the same share of every label.
 
 Shapes: G groups, L labels, S splits.
 """
@@ -22,13 +22,13 @@ from rayscribe.study import SPLITS, Study
 def stratified_split(studies: Sequence[Study], copies: Copies, labels: Labels, *, seed: int = 0) -> dict[str, str]:
     """Split by study id. Studies with one patient, one image file, or (nearly) the same report share a split.
 
-    Groups are placed from the largest to the smallest, each where its labels are most lacking (iterative stratification,
+    Groups are placed from the largest to the smallest, each where its labels are most needed (iterative stratification,
     Sechidis et al., 2011, with whole groups).
     """
     names = [name for name in SPLITS if any(study.split == name for study in studies)]
     share_S = np.array([sum(study.split == name for study in studies) for name in names]) / len(studies)
     groups = _components(len(studies), copies)
-    # The last label is the study itself, so that sizes are balanced as well.
+    # The last label is the study itself, which balances the sizes as well.
     positive_RL = np.hstack([labels == POSITIVE, np.ones((len(studies), 1), bool)]).astype(np.float64)
     totals_L = positive_RL.sum(0)
     lacking_SL = share_S[:, None] * totals_L
@@ -38,7 +38,7 @@ def stratified_split(studies: Sequence[Study], copies: Copies, labels: Labels, *
     for number in sorted(order, key=lambda g: -len(groups[g])):
         members = groups[number]
         needs_L = positive_RL[members].sum(0)
-        # How far every split would be from its goal with this group, against without it; the gain is largest where it lacks.
+        # Each split's distance to its goal with and without this group; the gain is largest where its labels are most needed.
         before_S = (weight_L * lacking_SL**2 / share_S[:, None]).sum(1)
         after_S = (weight_L * (lacking_SL - needs_L) ** 2 / share_S[:, None]).sum(1)
         place = int((before_S - after_S).argmax())
@@ -48,7 +48,7 @@ def stratified_split(studies: Sequence[Study], copies: Copies, labels: Labels, *
 
 
 def write_split(path: Path, split: dict[str, str]) -> None:
-    """A table of id and split, which `rayscribe prepare --splits` reads."""
+    """Writes a table of id and split for `rayscribe prepare --splits`."""
     with whole_file(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["id", "split"])
@@ -71,7 +71,7 @@ def read_split(path: Path) -> dict[str, str]:
 
 
 def _components(studies: int, copies: Copies) -> list[list[int]]:
-    """Studies that are connected by any kind of copy."""
+    """Connected components of studies over all kinds of copies."""
     parent = list(range(studies))
 
     def root(place: int) -> int:

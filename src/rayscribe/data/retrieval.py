@@ -1,16 +1,16 @@
-"""The training reports that an image resembles most: the index that `rayscribe build retrieval` makes (PromptMRG, spec A1.2).
+"""The training reports most similar to an image: the index that `rayscribe build retrieval` makes (PromptMRG, spec A1.2).
 
-A folder that needs nothing else, and that is copied into every model that uses it:
+A self-contained folder that is copied into every model that uses it:
 
-retrieval.json        row order (study ids and patients), how it was made, hashes of the files
-bank.safetensors      a vector a training report, and one for each of 20 names of findings; for the aligned kind also the
-                      queries of the training studies, each by a map that was fitted without the study
-encoder.safetensors   the aligned kind: image encoder and map to the reports' space
-encoder/              the CLIP kind: vision model and image processor, as transformers saves them
+retrieval.json        row order (study ids and patients), how the index was built, hashes of the files
+bank.safetensors      one vector per training report and per name of 20 findings; the aligned kind also has the queries
+                      of the training studies, each from a map that was fitted without that study
+encoder.safetensors   aligned kind: image encoder and map to the reports' space
+encoder/              CLIP kind: vision model and image processor, as transformers saves them
 
-No report text is in it. The search is exact.
+It contains no report text. The search is exact.
 
-Shapes: R training reports, M width of the space, S studies, K reports a study, F names of findings.
+Shapes: R training reports, M width of the space, S studies, K reports per study, F names of findings.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ from rayscribe.study import Study
 RETRIEVAL_FORMAT = "rayscribe-retrieval-1"
 ABOUT, BANK = "retrieval.json", "bank.safetensors"
 _BLOCK = 256  # studies
-_MANY = 50_000  # reports, from which on FAISS searches where it is installed
+_MANY = 50_000  # number of reports from which FAISS searches, if installed
 
 
 @dataclass(frozen=True, kw_only=True)
 class Retrieval:
-    """A loaded index. `about` is what retrieval.json says."""
+    """A loaded index. `about` is the content of retrieval.json."""
 
     folder: Path
     about: dict[str, Any]
@@ -58,16 +58,16 @@ class Retrieval:
 
     @classmethod
     def load(cls, folder: Path) -> Retrieval:
-        """Raises InputError where it is missing, damaged or of another version."""
+        """Loads an index. Raises InputError if it is missing, damaged or of another version."""
         about = _read_about(folder)
         for path in _damaged(folder, about):
-            raise InputError(f"{path}: missing or damaged; copy the folder again, or build the index anew")
+            raise InputError(f"{path}: missing or damaged; copy the folder again, or build the index again")
         try:
             bank = load_file(folder / BANK)
         except (OSError, SafetensorError) as error:
-            raise InputError(f"{folder / BANK}: cannot be read ({error}); build the index anew") from error
+            raise InputError(f"{folder / BANK}: cannot be read ({error}); build the index again") from error
         if not len(bank["bank"]) == len(about["ids"]) == len(about["subjects"]):
-            raise InputError(f"{folder / ABOUT}: does not name the rows of {BANK}; build the index anew")
+            raise InputError(f"{folder / ABOUT}: does not match the rows of {BANK}; build the index again")
         encoder = AlignedEncoder.load(folder, about) if about["kind"] == "aligned" else ClipEncoder.load(folder)
         return cls(
             folder=folder,
@@ -79,7 +79,7 @@ class Retrieval:
         )
 
     def save(self, folder: Path) -> None:
-        """A copy; every file is replaced as a whole, retrieval.json last."""
+        """Writes a copy; every file is replaced as a whole, retrieval.json last."""
         there = folder / ABOUT
         same = there.is_file() and there.read_bytes() == (self.folder / ABOUT).read_bytes()
         if same and not _damaged(folder, self.about):
@@ -94,7 +94,7 @@ class Retrieval:
 
     @property
     def ids(self) -> list[str]:
-        """Study ids in the order of the rows."""
+        """Study ids in row order."""
         found: list[str] = self.about["ids"]
         return found
 
@@ -103,7 +103,7 @@ class Retrieval:
         return hashlib.sha256(json.dumps(self.about, sort_keys=True).encode()).hexdigest()
 
     def least_images_side(self) -> int:
-        """Pixels that an image's shorter side should have."""
+        """Shortest image side that the encoder needs, in pixels."""
         return self.encoder.side
 
     def study_vectors(
@@ -114,10 +114,10 @@ class Retrieval:
         device: torch.device | None = None,
         progress: ProgressBar = iter,
     ) -> Tensor:
-        """Queries of the studies' images (S, M), float32 of unit length; `folder` is that of the feature cache.
+        """Queries of the studies' images (S, M), float32 of unit length; `folder`: the feature cache.
 
-        Studies of the bank have the vectors by the maps that were fitted without them, so that what they retrieve is no better
-        than what a new study retrieves.
+        Studies of the bank use the maps that were fitted without them, so that they retrieve no better reports than a new study
+        does.
         """
         rows = [self._query_rows.get(study_hash(study.id, study.sha256)) for study in studies]
         vectors_SM = torch.zeros(len(studies), self.width)
@@ -133,13 +133,13 @@ class Retrieval:
 
     @cached_property
     def _query_rows(self) -> dict[str, int]:
-        """Rows of the stored queries by study and images: another data set may have a study of the same id."""
+        """Rows of the stored queries by study and images: another data set may contain a study with the same id."""
         if self.queries_RM is None:
             return {}
         return {name: row for row, name in enumerate(self.about["identities"])}
 
     def image_vector(self, images: Sequence[Grey]) -> Tensor:
-        """The query (M) of one study from its images as `read_image` returns them."""
+        """The query (M) of one study from its images, as `read_image` returns them."""
         return self.encoder.images(images)
 
     def nearest(
@@ -147,16 +147,16 @@ class Retrieval:
     ) -> NDArray[np.int32]:
         """Rows of the `top` most similar reports (S, K), best first, by cosine.
 
-        Of equal ones the lower row comes first, but for FAISS. With `studies` never a row of the same study or of the same
-        patient (where the patient is known). FAISS, an extra, searches among very many reports unless told otherwise; it is
-        exact, too. Raises InputError where too few rows remain.
+        Ties are broken by row, except with FAISS. With `studies`, excludes rows of the same study or of the same patient (if
+        known). `use_faiss` None: FAISS, an extra, searches among very many reports; it is exact as well. Raises InputError if
+        too few rows remain.
         """
         without = [self._own_rows(study) for study in studies] if studies is not None else [[]] * len(vectors_SM)
         most = max(map(len, without), default=0)
         rows = len(self.bank_RM)
         if top + most > rows:
             raise InputError(
-                f"{self.folder}: {rows} training reports, {top} are wanted beside {most} of the same study or patient; "
+                f"{self.folder}: {rows} training reports are too few for {top} besides {most} of the same study or patient; "
                 f"give --method.reports {max(1, rows - most)} or less"
             )
         if use_faiss is None:
@@ -173,14 +173,14 @@ class Retrieval:
             for row, own in enumerate(without[start : start + _BLOCK]):
                 scores_SR[row, own] = -torch.inf
             least_S = scores_SR.topk(top, dim=1).values[:, -1]
-            for scores_R, least in zip(scores_SR, least_S):  # topk alone takes any of equal reports
+            for scores_R, least in zip(scores_SR, least_S):  # topk alone breaks ties arbitrarily
                 rows = (scores_R >= least).nonzero()[:, 0]
                 best = scores_R[rows].argsort(descending=True, stable=True)[:top]
                 found.append(rows[best].tolist())
         return found
 
     def _faiss(self, vectors_SM: Tensor, without: Sequence[list[int]], top: int, most: int) -> list[list[int]]:
-        """As many more as may have to go are searched for, then left out."""
+        """Searches for as many more as may have to be excluded, then excludes them."""
         import faiss
 
         index = faiss.IndexFlatIP(self.width)
@@ -224,21 +224,21 @@ def _read_about(folder: Path) -> dict[str, Any]:
             raise TypeError("sha256 is no table")
         wanted = ("kind", "ids", "subjects", "identities", "sha256", "digest", "section", "cleaning")
         if lacking := [name for name in wanted if name not in about]:
-            raise InputError(f"{path}: {lacking[0]} is missing; build the index anew")
-        # The names are those of files that are read, and copied into a model's folder.
+            raise InputError(f"{path}: {lacking[0]} is missing; build the index again")
+        # The names are of files that are read, and copied into a model's folder.
         if BANK not in about["sha256"] or any(
             Path(name).is_absolute() or ".." in Path(name).parts for name in about["sha256"]
         ):
-            raise InputError(f"{path}: names other files than those of an index; build it anew")
+            raise InputError(f"{path}: lists files that no index has; build it again")
     except (ValueError, KeyError, TypeError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{path}: not an index of reports ({error!r}); build it anew") from error
+        raise InputError(f"{path}: not an index of reports ({error!r}); build it again") from error
     return about
 
 
 def _damaged(folder: Path, about: dict[str, Any]) -> list[Path]:
-    """The files that are not those that retrieval.json names."""
+    """Files whose hash differs from that in retrieval.json."""
     named: dict[str, str] = about["sha256"]
     return [
         folder / name

@@ -1,8 +1,8 @@
-"""Makes the index of training reports, see `retrieval.py`: by TF-IDF and a linear map fitted here, or by a CLIP from disk.
+"""Builds the index of training reports, see `retrieval.py`: by TF-IDF and a linear map fitted here, or by a CLIP on disk.
 
 The aligned kind: reports as TF-IDF vectors, reduced by a truncated singular value decomposition; images as features of a frozen
-encoder, mapped to the reports by ridge regression. Its strength is chosen, and the recall measured, on training studies that a
-map was fitted without. Only the training split is read.
+encoder, mapped to the reports by ridge regression. Its strength is chosen, and the recall measured, on training studies held
+out from the fit. Only the training split is read.
 
 Shapes: R training reports, W words, C channels, M width of the space, F names of findings.
 """
@@ -34,7 +34,7 @@ from rayscribe.models.backbones import Backbone
 from rayscribe.progress import ProgressBar
 from rayscribe.study import Study
 
-# Spec A2.1; each is embedded on its own.
+# Spec A2.1; each name is embedded on its own.
 _FINDINGS = (
     *("normal", "cardiomegaly", "scoliosis", "fractures", "effusion", "thickening", "pneumothorax", "hernia"),
     *("calcinosis", "emphysema", "pneumonia", "edema", "atelectasis", "cicatrix", "opacity", "lesion"),
@@ -42,13 +42,13 @@ _FINDINGS = (
 )
 _FOLDS = 5
 _STRENGTHS = (0.01, 0.1, 1.0, 10.0, 100.0, 1000.0)
-_JUDGED = 5000  # studies that recall is measured on: all of 270,000 would take hours
+_JUDGED = 5000  # studies for measuring recall; all 270,000 would take hours
 _ALIKE = 1e-5  # cosines of reports with the same words differ by rounding
 
 
 @dataclass(frozen=True, slots=True)
 class RetrievalRecall:
-    """How many held-out training images find their own report among the `top` nearest of all."""
+    """Share of held-out training images that find their own report among the `top` nearest of all."""
 
     top: int
     found: float
@@ -56,7 +56,7 @@ class RetrievalRecall:
 
 
 def training_part(manifest: Manifest, text: TextConfig) -> tuple[list[Study], list[str]]:
-    """The training studies that have the section, and their cleaned reports."""
+    """The training studies that have the section, and their cleaned reports. Raises InputError if there are too few."""
     pairs = [(study, report) for study in manifest.split("train") if (report := cleaned_report(study, text))]
     if len(pairs) < 2 * _FOLDS:
         raise InputError(f"{len(pairs)} training studies have the section {text.section!r}; too few for an index")
@@ -65,20 +65,20 @@ def training_part(manifest: Manifest, text: TextConfig) -> tuple[list[Study], li
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AlignedConfig:
-    """How images and reports get into one space: a frozen encoder, and a linear map fitted to the reports' vectors."""
+    """How images and reports enter one space: a frozen encoder, and a linear map fitted to the reports' vectors."""
 
     encoder: BackboneConfig
     images: ImageConfig
     width: int = 512
-    "of the reports' vectors"
+    "width of the reports' vectors"
     features: Path | None = None
-    "folder of the feature cache; the user's cache folder when empty"
+    "folder of the feature cache; empty: the user's cache folder"
 
 
 def build_aligned(
     manifest: Manifest, text: TextConfig, config: AlignedConfig, out: Path, *, top: int, progress: ProgressBar
 ) -> RetrievalRecall:
-    """Writes the index of the aligned kind. Raises InputError where the reports have too few words for a space."""
+    """Writes an index of the aligned kind. Raises InputError if the reports have too few words for a space."""
     studies, reports = training_part(manifest, text)
     bank_RM, findings_FM = report_vectors(reports, _FINDINGS, config.width)
     backbone = Backbone(config.encoder).eval()
@@ -97,7 +97,7 @@ def build_aligned(
 
 
 def report_vectors(reports: Sequence[str], findings: Sequence[str], width: int) -> tuple[Tensor, Tensor]:
-    """Unit vectors of the reports (R, M) and, in the same space, of the findings' names (F, M); zero where no word is known.
+    """Unit vectors of the reports (R, M) and, in the same space, of the findings' names (F, M); zero if no word is known.
 
     M is `width`, or the largest multiple of 8 below it that the reports' words allow.
     """
@@ -109,18 +109,18 @@ def report_vectors(reports: Sequence[str], findings: Sequence[str], width: int) 
     sparse_RW = torch.sparse_coo_tensor(places_2G, own.weights_G, size, check_invariants=False)
     width = min(width, len(reports), texts.vocabulary) // 8 * 8
     if width < 8:
-        raise InputError("the training reports have fewer than 8 words in all; nothing to compare them by")
+        raise InputError("the training reports have fewer than 8 distinct words; too few to compare them")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         _, _, directions_WM = torch.svd_lowrank(sparse_RW, q=width, niter=4)
     known_W = torch.zeros(texts.vocabulary, dtype=torch.bool).index_fill(0, own.words_G, True)
-    # Of other words the directions hold rounding errors, which would get unit length.
+    # For other words the directions contain only rounding errors, which would be scaled to unit length.
     directions_WM = directions_WM * known_W[:, None]
     return tuple(F.normalize(part.times(directions_WM), dim=-1) for part in (own, names))  # type: ignore[return-value]
 
 
 def ridge(x_RC: Tensor, y_RM: Tensor, strengths: Sequence[float]) -> list[Tensor]:
-    """For every strength the map (C, M) with the least squared error plus strength times its squared size."""
+    """For each strength, the map (C, M) that minimises squared error plus strength times its squared size."""
     x, y = x_RC.double(), y_RM.double()
     values_C, vectors_CC = torch.linalg.eigh(x.T @ x)
     turned_CM = vectors_CC.T @ (x.T @ y)
@@ -128,7 +128,7 @@ def ridge(x_RC: Tensor, y_RM: Tensor, strengths: Sequence[float]) -> list[Tensor
 
 
 def held_out_queries(x_RC: Tensor, bank_RM: Tensor, top: int) -> tuple[float, Tensor]:
-    """The best strength, and every training study's query (R, M) by the map of the four fifths that it is not in."""
+    """The best strength, and every training study's query (R, M) by the map fitted on the four folds without it."""
     generator = torch.Generator().manual_seed(0)
     fold_R = torch.randperm(len(x_RC), generator=generator) % _FOLDS
     judged = torch.randperm(len(x_RC), generator=generator)[:_JUDGED]
@@ -146,7 +146,7 @@ def held_out_queries(x_RC: Tensor, bank_RM: Tensor, top: int) -> tuple[float, Te
 
 
 def recall_of(queries_RM: Tensor, bank_RM: Tensor, top: int, rows: Tensor | None = None) -> RetrievalRecall:
-    """Of these studies, or of as many as a fixed sample holds. Equal reports count as if drawn by lot."""
+    """Recall over these studies, or over a fixed sample of them. Ties between equal reports count as a random draw."""
     if rows is None:
         rows = torch.randperm(len(bank_RM), generator=torch.Generator().manual_seed(0))[:_JUDGED]
     found = 0.0
@@ -161,29 +161,29 @@ def recall_of(queries_RM: Tensor, bank_RM: Tensor, top: int, rows: Tensor | None
 def build_clip(
     manifest: Manifest, text: TextConfig, clip: Path, out: Path, *, top: int, progress: ProgressBar
 ) -> RetrievalRecall:
-    """Writes the index of a CLIP from the folder `clip`, as transformers saves one. Reports go in as they were written."""
+    """Writes an index from the CLIP in the folder `clip`, as transformers saves one. Reports are embedded as written."""
     if not clip.is_dir():
-        raise InputError(f"{clip}: no such folder of a CLIP (--clip)")
-    # transformers makes up, in silence, a tokenizer that is not there and weights that are missing.
+        raise InputError(f"{clip}: no such CLIP folder (--clip)")
+    # transformers silently invents a missing tokenizer and missing weights.
     if not any((clip / name).is_file() for name in ("tokenizer.json", "vocab.json", "vocab.txt")):
-        raise InputError(f"{clip}: has no tokenizer (tokenizer.json); save the CLIP's there, too")
+        raise InputError(f"{clip}: has no tokenizer (tokenizer.json); save the CLIP's there as well")
     try:
         from transformers import AutoTokenizer, CLIPImageProcessor, CLIPModel, CLIPVisionModelWithProjection
     except ImportError as error:
         raise InputError(f"--by clip needs the library transformers ({error}); {INSTALL_BERT}") from error
     studies, _ = training_part(manifest, text)
-    read: Any = CLIPModel.from_pretrained  # its types know nothing of the second answer
+    read: Any = CLIPModel.from_pretrained  # its types omit the second result
     try:
         model, loaded = read(clip, local_files_only=True, use_safetensors=True, output_loading_info=True)
         processor = CLIPImageProcessor.from_pretrained(clip, local_files_only=True)
         tokenizer = AutoTokenizer.from_pretrained(clip, local_files_only=True)
     except (OSError, ValueError, RuntimeError) as error:
         raise InputError(
-            f"{clip}: not a whole CLIP in safetensors ({error}); give what save_pretrained wrote"
+            f"{clip}: not a complete CLIP in safetensors ({error}); give what save_pretrained wrote"
         ) from error
     if lacking := sorted(loaded["missing_keys"]):
         raise InputError(
-            f"{clip}: lacks {len(lacking)} weights of a CLIP, e.g. {lacking[0]}; give what save_pretrained wrote"
+            f"{clip}: lacks {len(lacking)} CLIP weights, e.g. {lacking[0]}; give what save_pretrained wrote"
         )
     model.eval()
     vision = CLIPVisionModelWithProjection(_vision_config(model))
@@ -209,7 +209,7 @@ def build_clip(
 
 
 def _vision_config(model: Any) -> Any:
-    """The vision part's, which does not know the width of the projection by itself."""
+    """Configuration of the vision part, with the projection's width added."""
     config = copy.deepcopy(model.config.vision_config)
     config.projection_dim = model.config.projection_dim
     return config
@@ -223,7 +223,7 @@ def _write(
     studies: Sequence[Study],
     vectors: dict[str, Tensor],
 ) -> None:
-    """The bank, then retrieval.json, which names the hashes of all files."""
+    """Writes the bank, then retrieval.json with the hashes of all files."""
     with whole_file(out / BANK) as temporary:
         save_file({name: tensor.half().contiguous() for name, tensor in vectors.items()}, temporary)
     files = sorted(path for path in out.rglob("*") if path.is_file() and path.name != ABOUT)

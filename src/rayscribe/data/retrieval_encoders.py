@@ -1,4 +1,4 @@
-"""Images to queries in the space of the reports: a frozen image encoder with a linear map, or a CLIP's vision model.
+"""From images to queries in the reports' space: a frozen image encoder with a linear map, or a CLIP's vision model.
 
 Shapes: S studies, I images, C channels of the encoder, M width of the space.
 """
@@ -33,7 +33,7 @@ INSTALL_BERT = "install it: pip install 'rayscribe[bert]'"
 
 @dataclass(frozen=True, kw_only=True)
 class AlignedEncoder:
-    """A frozen timm model; the mean over patches and views, centred and of unit length, then a linear map."""
+    """A frozen timm model; its mean over patches and views, centred and of unit length, then a linear map."""
 
     backbone: Backbone
     square: ImageConfig
@@ -55,7 +55,7 @@ class AlignedEncoder:
             )
         except (OSError, SafetensorError, KeyError, TypeError, RuntimeError) as error:
             raise InputError(
-                f"{folder / ENCODER}: does not fit retrieval.json ({error}); build the index anew"
+                f"{folder / ENCODER}: does not match retrieval.json ({error}); build the index again"
             ) from error
 
     @property
@@ -65,12 +65,12 @@ class AlignedEncoder:
     def studies(
         self, studies: Sequence[Study], *, folder: Path | None, device: torch.device | None, progress: ProgressBar
     ) -> Tensor:
-        """(S, M), by the feature cache."""
+        """Queries of the studies (S, M), by way of the feature cache."""
         self.backbone.to(device or "cpu")
         return self.mapped(study_features(studies, self.backbone, self.square, folder, device, progress))
 
     def images(self, images: Sequence[Grey]) -> Tensor:
-        """(M)"""
+        """The query (M) of one study."""
         squares = np.stack([evaluation_square(image, self.square) for image in images])
         device = self.backbone.gain_C11.device
         features_INC = self.backbone.images(torch.from_numpy(squares).to(device)).float().cpu()
@@ -95,7 +95,7 @@ def study_features(
 
 @dataclass(frozen=True, kw_only=True)
 class ClipEncoder:
-    """The vision model of a CLIP with its projection; the mean over views of unit vectors, of unit length again."""
+    """A CLIP's vision model with its projection; the mean over views of unit vectors, normalised again."""
 
     model: Any
     processor: Any
@@ -114,7 +114,7 @@ class ClipEncoder:
             model = CLIPVisionModelWithProjection.from_pretrained(place, local_files_only=True, use_safetensors=True)
             processor = CLIPImageProcessor.from_pretrained(place, local_files_only=True)
         except (OSError, ValueError, RuntimeError) as error:
-            raise InputError(f"{place}: cannot be read ({error}); build the index anew") from error
+            raise InputError(f"{place}: cannot be read ({error}); build the index again") from error
         return cls(model=model.eval(), processor=processor)
 
     @property
@@ -124,7 +124,7 @@ class ClipEncoder:
     def studies(
         self, studies: Sequence[Study], *, folder: Path | None, device: torch.device | None, progress: ProgressBar
     ) -> Tensor:
-        """(S, M)"""
+        """Queries of the studies (S, M)."""
         self.model.to(device or "cpu")
         found = []
         for study in progress(studies):
@@ -137,7 +137,7 @@ class ClipEncoder:
 
     @torch.no_grad()
     def images(self, images: Sequence[Grey]) -> Tensor:
-        """(M)"""
+        """The query (M) of one study."""
         colours = [np.repeat(image[:, :, None], 3, axis=2) for image in images]
         pixels = self.processor(images=colours, return_tensors="pt")["pixel_values"].to(self.model.device)
         vectors_IM = F.normalize(self.model(pixel_values=pixels).image_embeds.float().cpu(), dim=-1)

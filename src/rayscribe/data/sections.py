@@ -1,4 +1,4 @@
-"""Findings and impression out of a report that holds both under headings."""
+"""Extracts findings and impression from a report with headings."""
 
 import re
 
@@ -9,7 +9,7 @@ _NAMES = (
     "|reason for exam|reason for examination|recommendation|recommendations"
 )
 _HEADING = re.compile(
-    # At the start of a line, after the end of a sentence, or in capitals: "cardiac findings: mild" is no heading.
+    # At the start of a line, after the end of a sentence, or in capitals: "cardiac findings: mild" is not a heading.
     rf"(?:(?:^|(?<=[.:]))[ \t]*(?i:{_NAMES})|\b(?:{_NAMES.upper()}))[ \t]*:",
     re.MULTILINE,
 )
@@ -17,11 +17,11 @@ _SAME = {"conclusion": "impression"}
 
 
 def split_sections(report: str) -> tuple[str, str]:
-    """Findings and impression of a report; a report without any heading is all findings, as in R2Gen's files."""
+    """Findings and impression of a report; without headings, the whole report is findings, as in R2Gen's files."""
     found = list(_HEADING.finditer(report))
     if not found:
         return report.strip(), ""
-    # What stands before the first heading is findings, unless there is a heading of that name.
+    # Text before the first heading is findings, unless a heading of that name exists.
     texts = {"findings": report[: found[0].start()].strip(), "impression": ""}
     if any(_name(match) == "findings" for match in found):
         texts["findings"] = ""
@@ -34,7 +34,7 @@ def split_sections(report: str) -> tuple[str, str]:
 
 
 def section_text(findings: str, impression: str, section: str) -> str:
-    """The text of one of `SECTIONS`; empty when the report lacks it (both parts must be there for the joint one)."""
+    """The text of one of `SECTIONS`; empty if the report lacks it (the joint section needs both parts)."""
     if section == "findings":
         return findings.strip()
     if section == "impression":

@@ -1,10 +1,10 @@
-"""A manifest's images, made small, into shards: tar files in WebDataset's layout, with a manifest that reads from them.
+"""Writes a manifest's images, reduced in size, into shards: tar files in WebDataset's layout, with a manifest that reads them.
 
-    shards.json          what they were made from; another source or size is refused
+    shards.json          what the shards were made from; another source or size is rejected
     train-000000.tar     000000000.0.png, 000000000.1.png (the images of one study), 000000000.json (its id), ...
     data.parquet         the manifest of the shards, written last
 
-Every shard is a random draw of its split, so that reading a few shards at a time is still a shuffle. Shards that are there are
+Every shard is a random draw from its split, so that reading a few shards at a time is still a shuffle. Existing shards are
 kept, so an interrupted call resumes and ends with the same bytes.
 """
 
@@ -41,9 +41,9 @@ def write_shards(
     seed: int = 0,
     progress: ProgressBar = iter,
 ) -> Manifest:
-    """Every image with its shorter side brought to `side` (never enlarged), lossless. Returns the shards' manifest."""
+    """Writes every image losslessly with its shorter side reduced to `side` (never enlarged). Returns the shards' manifest."""
     if side < 32 or studies_per_shard < 1:
-        raise InputError(f"--side {side} --studies-per-shard {studies_per_shard}: at least 32 pixels and 1 study")
+        raise InputError(f"--side {side} --studies-per-shard {studies_per_shard}: give at least 32 pixels and 1 study")
     source = {"digest": manifest.digest(), "side": side, "studies_per_shard": studies_per_shard, "seed": seed}
     _claim(out / "shards.json", source)
     parts = list(_parts(manifest, studies_per_shard, seed))
@@ -63,21 +63,21 @@ def write_shards(
 
 
 def _claim(path: Path, source: dict[str, Any]) -> None:
-    """Refuses a folder of other shards."""
+    """Raises InputError for a folder with other shards."""
     if path.exists():
         try:
             found = json.loads(path.read_text())
         except ValueError as error:
-            raise InputError(f"{path}: damaged ({error}); write the shards anew into another --out") from error
+            raise InputError(f"{path}: damaged ({error}); write the shards to another --out") from error
         if found != source:
-            raise InputError(f"{path.parent}: holds shards of other data or another size; give another --out")
+            raise InputError(f"{path.parent}: contains shards of other data or another size; give another --out")
     elif path.parent.exists() and any(path.parent.iterdir()):
-        raise InputError(f"{path.parent}: holds something else than shards; give another --out")
+        raise InputError(f"{path.parent}: contains files other than shards; give another --out")
     write_text(path, json.dumps(source, indent=2) + "\n")
 
 
 def _parts(manifest: Manifest, size: int, seed: int) -> Iterator[tuple[str, int, list[Study]]]:
-    """Name of a shard, number of its first study, its studies."""
+    """For each shard: its name, the number of its first study, its studies."""
     first = 0
     for place, split in enumerate(SPLITS):
         studies = [study for study in manifest.studies if study.split == split]
@@ -108,6 +108,6 @@ def _pictures(study: Study, side: int) -> list[bytes]:
 
 
 def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
-    about = tarfile.TarInfo(name)  # no time and no user: the same images give the same file
+    about = tarfile.TarInfo(name)  # without time and user: the same images give the same file
     about.size = len(content)
     archive.addfile(about, io.BytesIO(content))

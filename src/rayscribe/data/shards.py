@@ -1,7 +1,7 @@
-"""Images inside tar files (WebDataset's layout), read in place: a few large files instead of very many small ones.
+"""Images inside tar files (WebDataset's layout), read in place: a few large files instead of a great many small ones.
 
-A member's path is written as if the tar file were a folder, `train-000003.tar/000003000.0.png`, so a manifest names it like any
-other image, and every verb reads it.
+A member's path is written as if the tar file were a folder, `train-000003.tar/000003000.0.png`, so a manifest can name it like
+any other image, and every command reads it.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ SUFFIX = ".tar"
 
 
 def is_member(path: Path) -> bool:
-    """Whether the path leads into a tar file, not into a folder that is called like one."""
+    """Whether the path points into a tar file, not into a folder with such a name."""
     return path.parent.suffix == SUFFIX and not path.parent.is_dir()
 
 
 def member_bytes(path: Path) -> bytes:
-    """The image file's bytes. Raises InputError that names the shard, or the member that it lacks."""
+    """The image file's bytes. Raises InputError that names the shard, or the member that is missing."""
     shard = path.parent
     try:
         start, size = _places(shard, shard.stat().st_mtime_ns)[path.name]
@@ -33,16 +33,16 @@ def member_bytes(path: Path) -> bytes:
     except FileNotFoundError as error:
         raise InputError(f"{shard}: no such shard; check the path, or write the shards again") from error
     except KeyError as error:
-        raise InputError(f"{shard}: holds no {path.name}; write the shards again") from error
+        raise InputError(f"{shard}: contains no {path.name}; write the shards again") from error
     except (tarfile.TarError, OSError) as error:
         raise InputError(f"{shard}: damaged shard ({error}); delete it and write the shards again") from error
     if len(content) != size:
-        raise InputError(f"{shard}: cut short at {path.name}; delete it and write the shards again")
+        raise InputError(f"{shard}: truncated at {path.name}; delete it and write the shards again")
     return content
 
 
 def shard_numbers(studies: Sequence[Study]) -> tuple[int, ...]:
-    """For every study the number of its shard; empty where images are single files."""
+    """Shard number of every study; empty if images are single files."""
     if not studies or not all(study.images and is_member(study.images[0]) for study in studies):
         return ()
     numbers: dict[Path, int] = {}
@@ -51,6 +51,6 @@ def shard_numbers(studies: Sequence[Study]) -> tuple[int, ...]:
 
 @lru_cache(maxsize=1024)
 def _places(shard: Path, changed: int) -> dict[str, tuple[int, int]]:
-    """Where every member's bytes start, and how many there are; read once for a file that was last changed then."""
+    """Offset and size of every member's bytes; cached until the file changes."""
     with tarfile.open(shard, "r:") as members:
         return {member.name: (member.offset_data, member.size) for member in members if member.isfile()}

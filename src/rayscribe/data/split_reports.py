@@ -15,14 +15,14 @@ from rayscribe.study import Study
 
 @dataclass(frozen=True, slots=True)
 class SplitReports:
-    """Studies beside their reports, in the manifest's order."""
+    """Studies with their reports, in the manifest's order."""
 
     studies: Sequence[Study]
     reports: Sequence[str]
 
     @classmethod
     def read(cls, manifest: Manifest, split: str, text: TextConfig, notify: Callable[[str], None]) -> SplitReports:
-        """Raises InputError where no study of the split has the section."""
+        """Reads a split; `notify` receives a summary. Raises InputError if no study of the split has the section."""
         pairs = [(study, cleaned_report(study, text)) for study in manifest.split(split)]
         kept = [(study, report) for study, report in pairs if report]
         if not kept:
@@ -33,7 +33,7 @@ class SplitReports:
 
     @classmethod
     def blank(cls, studies: Sequence[Study]) -> SplitReports:
-        """Studies whose reports are not known, or not wanted."""
+        """Studies whose reports are unknown or not needed."""
         return cls(studies, [""] * len(studies))
 
     @property
@@ -41,11 +41,11 @@ class SplitReports:
         return [study.id for study in self.studies]
 
     def share(self, rank: int, count: int) -> SplitReports:
-        """What one of `count` processes reads."""
+        """The share of one of `count` processes."""
         return SplitReports(self.studies[rank::count], self.reports[rank::count])
 
 
 def cleaned_report(study: Study, text: TextConfig) -> str:
-    """The study's section under the run's cleaning; empty when the report lacks the section."""
+    """The study's section under the run's cleaning; empty if the report lacks the section."""
     report = section_text(study.findings, study.impression, text.section)
     return CLEANINGS[text.cleaning](report) if report else ""

@@ -26,31 +26,31 @@ _SPLIT_NAMES = {
     "testing": "test",
 }
 
-_MISSING = "\0missing"  # what a CSV row that is too short gets
+_MISSING = "\0missing"  # value of the missing fields of a short CSV row
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Columns:
-    """Which column holds what. A column that is not in the table is taken as empty, except `id` and `images`."""
+    """Which column contains what. A column missing from the table counts as empty, except `id` and `images`."""
 
     id: str = "id"
     images: str = "images"
     "one path, several separated by `;` or `|`, a JSON list, or a list column; relative paths start at the image root"
     report: str = "report"
-    "a whole report: its headings are split into sections; without headings it is all findings"
+    "whole report: its headings are split into sections; without headings it is all findings"
     findings: str = "findings"
     impression: str = "impression"
     split: str = "split"
     subject: str = "subject"
     views: str = "views"
     problems: str = "problems"
-    "codes of the findings, separated like images"
+    "codes of the findings, separated as in `images`"
 
 
 def read_table(
     path: Path, *, columns: Columns | None = None, image_root: Path | None = None, needs_text: bool = True
 ) -> list[Study]:
-    """The rows of `path`, one study each. `needs_text`: a table without any column of report text is refused."""
+    """The studies of `path`, one per row. `needs_text`: raise InputError for a table without a column of report text."""
     columns = columns or Columns()
     rows = read_rows(path)
     if not rows:
@@ -59,13 +59,13 @@ def read_table(
     if lacking:
         raise InputError(
             f"{path}: no column {', '.join(lacking)}; the columns are {', '.join(map(str, rows[0]))}. "
-            "Name yours with --columns.id and --columns.images"
+            "Give yours with --columns.id and --columns.images"
         )
     texts = (columns.report, columns.findings, columns.impression)
     if needs_text and not any(name in rows[0] for name in texts):
         raise InputError(
-            f"{path}: none of the columns {', '.join(texts)}; name yours with --columns.report, "
-            "or take images alone with --without-reports"
+            f"{path}: none of the columns {', '.join(texts)}; give yours with --columns.report, "
+            "or read images only with --without-reports"
         )
     root = image_root or path.parent
     studies, faults = [], []
@@ -80,7 +80,7 @@ def read_table(
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Any table as a list of rows by column name."""
+    """Any table as a list of rows by column name. Raises InputError."""
     if not path.is_file():
         raise InputError(f"{path}: no such table")
     suffix = path.suffix.lower()
@@ -107,7 +107,7 @@ def is_short(row: dict[str, Any]) -> bool:
 
 def _study(row: dict[str, Any], columns: Columns, root: Path) -> Study:
     if is_short(row):
-        raise InputError("not as many fields as the header has; a text with commas needs quotes")
+        raise InputError("the number of fields differs from the header's; quote texts with commas")
     findings, impression = split_sections(text_of(row, columns.report))
     split = text_of(row, columns.split).lower()
     if split and split not in _SPLIT_NAMES:

@@ -16,16 +16,16 @@ UNKNOWN = "<unk>"
 
 
 def reserved_ids(legacy_ids: bool) -> int:
-    """How many ids stand before the first word."""
+    """Number of ids before the first word."""
     return 1 if legacy_ids else 3
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tokenizer:
-    """White-space words of cleaned reports.
+    """White-space separated words of cleaned reports.
 
-    Our own ids: 0 pad, 1 begin, 2 end, then the words (with `<unk>` among them) in code-point order. `legacy_ids`
-    reproduces R2Gen: words from id 1, and id 0 is pad, begin and end at once; a report that is cut loses its end.
+    Our own ids: 0 pad, 1 begin, 2 end, then the words (with `<unk>` among them) in code-point order. `legacy_ids` reproduces
+    R2Gen: words start at id 1, id 0 is pad, begin and end at once, and a truncated report loses its end.
     """
 
     words: tuple[str, ...]
@@ -34,7 +34,7 @@ class Tokenizer:
 
     @classmethod
     def build(cls, reports: Iterable[str], *, threshold: int, legacy_ids: bool = False) -> Tokenizer:
-        """The words that occur at least `threshold` times in the cleaned training reports, and `<unk>`."""
+        """The words that occur at least `threshold` times in the cleaned training reports, and `<unk>`. Raises InputError."""
         counts = Counter(word for report in reports for word in report.split())
         kept = {word for word, count in counts.items() if count >= threshold}
         if not kept:
@@ -69,7 +69,7 @@ class Tokenizer:
         return len(self.words) + self._first
 
     def encode(self, report: str, *, max_length: int) -> list[int]:
-        """Begin, words, end: at most `max_length` ids. A longer report keeps its end, unless `legacy_ids`."""
+        """Begin, words, end: at most `max_length` ids. A truncated report keeps its end, unless `legacy_ids`."""
         ids = [self._ids.get(word, self.unknown) for word in report.split()]
         if self.legacy_ids:
             return [self.begin, *ids, self.end][:max_length]

@@ -1,6 +1,6 @@
-"""Two or more score files: refused when their protocols differ, otherwise one table with intervals and tests.
+"""Two or more score files: raises if their protocols differ, otherwise one table with intervals and tests.
 
-Needs no reports: a score file holds its statistics by study.
+Needs no reports: score files contain per-study statistics.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from rayscribe.metrics.families import Families, headline_names, restored, toget
 from rayscribe.metrics.statistics import RESAMPLES, Rows, differences, holm, intervals
 
 CLAIM_SEEDS = 3
-"Fewer seeds say something about these predictions and nothing about the method."
+"With fewer seeds, a difference says something about these predictions, nothing about the method."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """One system of the table: a score file, or one for every seed."""
+    """One system of the table: one score file per seed."""
 
     name: str
     paths: tuple[Path, ...]
     results: tuple[dict[str, Any], ...]
     families: tuple[Families, ...]
-    "the statistics of every file"
+    "the statistics of each file"
 
 
 def read_entry(argument: str) -> Entry:
-    """`a/scores.json`, or `name=one.json,two.json,three.json` for the seeds of one system."""
+    """Reads `a/scores.json`, or `name=one.json,two.json,three.json` for the seeds of one system. Raises InputError."""
     name, equals, listed = argument.partition("=")
     if not equals or Path(argument).exists():
         name, listed = "", argument
@@ -48,11 +48,16 @@ def read_entry(argument: str) -> Entry:
 
 
 def compare(entries: Sequence[Entry], *, resamples: int = RESAMPLES) -> dict[str, Any]:
-    """Every system's scores with intervals, and every later system against the first."""
+    """Every system's scores with 95 % intervals, and the tests of every later system against the first.
+
+    Raises InputError for fewer than two entries, equal names, or score files that cannot be compared.
+    """
     if len(entries) < 2:
-        raise InputError("name at least two score files; usage: rayscribe compare a.json b.json ...")
+        raise InputError("give at least two score files; usage: rayscribe compare a.json b.json ...")
     if len({entry.name for entry in entries}) < len(entries):
-        raise InputError("two systems have the same name; name them: rayscribe compare first=a.json second=b.json")
+        raise InputError(
+            "two systems have the same name; give each its own: rayscribe compare first=a.json second=b.json"
+        )
     first = entries[0]
     for entry in entries:
         _check_same(first, entry)
@@ -85,7 +90,7 @@ def compare(entries: Sequence[Entry], *, resamples: int = RESAMPLES) -> dict[str
 
 
 def _floor(floors: Mapping[str, Any], names: Sequence[str]) -> dict[str, float]:
-    """The constant report's scores; reports that nobody labelled have no clinical ones."""
+    """The constant report's scores; without clinical ones if the floors are not labelled."""
     scores = floors["constant"]["scores"] if "constant" in floors else {}
     return {name: scores[name]["value"] for name in names if name in scores}
 
@@ -115,15 +120,15 @@ def _check_same(first: Entry, other: Entry) -> None:
                 + "\nscore both predictions under one protocol"
             )
         if any(result["statistics"][key] != first.results[0]["statistics"][key] for key in ("ids", "patients")):
-            raise InputError(f"{first.paths[0]} and {path} are not of the same studies in the same order")
+            raise InputError(f"{first.paths[0]} and {path} do not score the same studies in the same order")
         if list(families) != list(first.families[0]):
             raise InputError(
-                f"{path} holds {', '.join(families)}, {first.paths[0]} {', '.join(first.families[0])}; score both again"
+                f"{path} has {', '.join(families)}, {first.paths[0]} {', '.join(first.families[0])}; score both again"
             )
 
 
 def _scores(rows: Sequence[Rows], entry: Entry, patients: Sequence[int] | None, resamples: int) -> dict[str, Any]:
-    """Mean over seeds with the interval of the mean over studies; deviation and values of the seeds."""
+    """Mean over seeds with the interval of that mean over studies; deviation and values of the seeds."""
     seeds = [one.scores() for one in rows]
     found = intervals(_mean_of(rows), groups=patients, resamples=resamples)
     return {
@@ -155,17 +160,17 @@ def _mean_of(rows: Sequence[Rows]) -> Rows:
 
 
 def _as_many(first: list[Rows], second: list[Rows]) -> tuple[list[Rows], list[Rows]]:
-    """The same number of seeds on both sides; a system of one file stands against every seed of the other."""
+    """The same number of seeds on both sides; a system with one file is compared with every seed of the other."""
     count = max(len(first), len(second))
     if len(first) not in (1, count) or len(second) not in (1, count):
         raise InputError(
-            f"{len(first)} seeds against {len(second)}; give both systems the same number, or one of them 1"
+            f"{len(first)} seeds against {len(second)}; give both systems the same number, or one of them a single file"
         )
     return first * (count // len(first)), second * (count // len(second))
 
 
 def _correct(pairs: Mapping[str, dict[str, dict[str, float]]]) -> None:
-    """Holm over every test of the table, not only over those of one pair."""
+    """Applies Holm's correction over all tests of the table, not only over those of one pair."""
     tests = [test for pair in pairs.values() for test in pair.values()]
     for test, corrected in zip(tests, holm([test["p"] for test in tests]), strict=True):
         test["p_holm"] = corrected

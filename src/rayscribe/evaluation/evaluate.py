@@ -1,7 +1,7 @@
 """Scores of predictions against a manifest split: with protocol, intervals, floors, tests and alarms.
 
-Needs no model and no torch. The path: references and reports -> systems (the model and its floors) -> statistics by report
--> scores with intervals -> alarms. What is computed where: `metrics/`.
+Needs no model and no torch. The path: references and reports -> systems (the model and its floors) -> statistics per report
+-> scores with intervals -> alarms. `metrics/` computes the scores.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from rayscribe.study import Study
 
 Stage = Callable[[str], None]
 STAGES = 8
-"How often `evaluate` calls its stage, for a progress bar."
+"Number of calls of `stage` in `evaluate`, for a progress bar."
 
 
 def evaluate_predictions(
@@ -50,9 +50,10 @@ def evaluate_predictions(
     stage: Stage = lambda name: None,
     progress: ProgressBar = iter,
 ) -> dict[str, Any]:
-    """The content of scores.json. Every study of the split that has the section must have a prediction.
+    """The content of scores.json: scores in the ranges of `metrics/`, with protocol, intervals, floors, tests and alarms.
 
-    `stage` hears what begins; `progress` wraps the loops that take long on a large split.
+    `stage` receives the name of each stage as it begins; `progress` wraps the loops that are slow on a large split. Raises
+    InputError unless every study of the split that has the section has a prediction.
     """
     scorers = scorers or Scorers()
     resources = scorers.meteor or find_resources()
@@ -107,15 +108,15 @@ def note_scored(predictions: Path, result: Mapping[str, Any]) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Split:
-    """The studies of the split that are scored, in the references' order, with both reports of each."""
+    """The scored studies of the split, in the references' order, with both reports of each."""
 
     studies: list[Study]
     references: dict[str, str]
     "by study id"
     own: list[str]
-    "what the system wrote"
+    "the system's reports"
     groups: list[str] | None
-    "the patients; None where some study names none"
+    "the patients; None if some study names none"
     notes: list[str]
 
     @property
@@ -129,7 +130,7 @@ class _Split:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Measured:
-    """What was measured on the reports of a split, the model's and the floors'."""
+    """Everything measured on the reports of a split, the model's and the floors'."""
 
     own_labels: Labels
     wanted_labels: Labels
@@ -162,7 +163,7 @@ def _measured(
     stage: Stage,
     progress: ProgressBar,
 ) -> _Measured:
-    """Labels and annotates the reports, writes the floors, and measures all of them."""
+    """Labels and annotates the reports, writes the floors, and measures them all."""
     stage("labelling reports")
     own_labels, wanted_labels = scorers.labels(part.ids, part.own, part.wanted)
     stage("writing the floors")
@@ -178,7 +179,7 @@ def _measured(
 
 @dataclass(frozen=True, slots=True)
 class _Intervals:
-    """The bootstrap with one set of choices; a score with its bounds."""
+    """The bootstrap under fixed settings; a score with its bounds."""
 
     groups: Sequence[str] | None
     resamples: int
@@ -193,14 +194,14 @@ class _Intervals:
 
 
 def _normal(studies: Sequence[Study], labels: Labels) -> tuple[NDArray[np.bool_], str]:
-    """Which studies are normal, by the source's indexers where they coded every study, else by the labeler."""
+    """Which studies are normal: by the source's indexers if they coded every study, else by the labeler."""
     if all(study.problems for study in studies):
         return np.array([study.is_coded_normal for study in studies]), "the source's codes"
     return is_normal(labels), "the labeler's No Finding"
 
 
 def _seen(manifest: Manifest, split: str, protocol: Protocol, training: Mapping[str, str]) -> NDArray[np.bool_] | None:
-    """Studies whose full reference occurs word for word among the training reports; None without training reports."""
+    """Studies whose full reference occurs verbatim among the training reports; None without training reports."""
     if not training:
         return None
     full = reference_reports(manifest, split, Protocol(section=protocol.section, cleaning=protocol.cleaning))
@@ -211,7 +212,7 @@ def _seen(manifest: Manifest, split: str, protocol: Protocol, training: Mapping[
 def _subsets(
     rows: Rows, normal: NDArray[np.bool_], seen: NDArray[np.bool_] | None, again: _Intervals
 ) -> dict[str, Any]:
-    """CIDEr's document frequencies stay those of the whole split."""
+    """Scores of the normal, abnormal, seen and unseen studies; CIDEr keeps the document frequencies of the whole split."""
     parts = {"normal": normal, "abnormal": ~normal}
     if seen is not None:
         parts |= {"seen": seen, "novel": ~seen}
@@ -224,7 +225,7 @@ def _subsets(
 def _against(
     tables: Mapping[str, Families], floor: str, groups: Sequence[str] | None, resamples: int
 ) -> dict[str, dict[str, float]]:
-    """The headline scores of the model minus those of a floor, with the paired test."""
+    """The model's headline scores minus those of a floor, with the paired test."""
     if floor not in tables:
         return {}
     shared = [name for name in tables["model"] if name in tables[floor]]
@@ -235,7 +236,7 @@ def _against(
 
 
 def _below(scores: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[str]:
-    """The tested scores in which some report that is written for every study does as well."""
+    """The tested scores in which some floor with one report for every study does as well."""
     own = scores["model"]
     single = [scores[floor] for floor in ONE_REPORT if floor in scores]
     return [
@@ -248,14 +249,14 @@ def _below(scores: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[str]
 def _floors(
     floors: Mapping[str, list[str]], scores: Mapping[str, dict[str, dict[str, float]]], *, may_quote: bool
 ) -> dict[str, Any]:
-    """What every floor is, with its scores."""
+    """Each floor's description, with its scores."""
     return {
         name: about_floor(name, texts, may_quote=may_quote) | {"scores": scores[name]} for name, texts in floors.items()
     }
 
 
 def _similarities(tables: Mapping[str, Families]) -> dict[str, Any]:
-    """The distribution of the sentence similarities of every system that has them."""
+    """The distribution of sentence similarities of every system that has them."""
     return {name: distribution(families["sentences"]) for name, families in tables.items() if "sentences" in families}
 
 

@@ -1,6 +1,6 @@
-"""What every floor writes for the studies of a split: training and validation reports in, reports out.
+"""What each floor writes for the studies of a split: training and validation reports in, reports out.
 
-The test split is never used to choose anything.
+Nothing is chosen on the test split.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from rayscribe.progress import ProgressBar
 from rayscribe.study import Study
 
 MOST_TRAINING_IMAGES = 5_000
-"The image floors look at this many training studies at most, drawn at random."
+"The image floors use at most this many training studies, drawn at random."
 
 ONE_REPORT = ("constant", "most_frequent", "most_similar")
-"Floors that write the same report for every study."
+"Floors that write one report for every study."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FloorScorers:
-    """What floors are made with beside the training reports."""
+    """What some floors need besides the training reports."""
 
     labeler: Labeler
     findings: Mapping[str, Sequence[int]] | None = None
-    "a classifier's states of the 14 observations by study id, for a floor of its own"
+    "a classifier's states of the 14 observations by study id, for the template floor"
     sentences: SentenceEncoder | None = None
-    "for the floor that has the best sentence similarity"
+    "for the floor with the best sentence similarity"
     read_images: bool = True
 
 
@@ -49,7 +49,10 @@ def floor_reports(
     *,
     progress: ProgressBar = iter,
 ) -> tuple[dict[str, list[str]], list[str]]:
-    """What every floor writes for the studies, in their order; why some floors are missing. `own`: the system's reports."""
+    """Reports of each floor for `studies`, in their order; and why some floors are missing. `own`: the system's reports.
+
+    Raises InputError if `scorers.findings` lack a study.
+    """
     if not (manifest.counts()["train"] and manifest.counts()["val"]):
         return {"shuffled": shuffled(own)}, ["no floor from training reports: the manifest lacks train or val"]
     train, val = (reference_reports(manifest, name, protocol) for name in ("train", "val"))
@@ -79,7 +82,7 @@ def floor_reports(
 
 
 def about_floor(name: str, texts: Sequence[str], *, may_quote: bool) -> dict[str, str]:
-    """What the floor is; the text of the ones that write a single report, where the data's terms let it be quoted."""
+    """Description of a floor; includes the text of a floor with one report if the data's terms allow quoting it."""
     what = {
         "constant": "the training report with the best BLEU-4 on val, for every study",
         "most_frequent": "the most frequent training report, for every study",
@@ -94,14 +97,16 @@ def about_floor(name: str, texts: Sequence[str], *, may_quote: bool) -> dict[str
 
 
 def _positive(studies: Sequence[Study], findings: Mapping[str, Sequence[int]]) -> NDArray[np.bool_]:
-    """Which observations the findings call positive (R, O)."""
+    """Observations that the findings call positive (R, O). Raises InputError for studies without findings."""
     if lacking := [study.id for study in studies if study.id not in findings]:
-        raise InputError(f"--template-findings: {len(lacking)} studies have no findings, e.g. {lacking[0]}")
+        raise InputError(
+            f"--template-findings: {len(lacking)} studies have no findings in the table, e.g. {lacking[0]}"
+        )
     return np.array([findings[study.id] for study in studies]) == POSITIVE
 
 
 def _sample(manifest: Manifest, split: str, reports: Mapping[str, str]) -> list[Study]:
-    """The split's studies that have a report, or as many of them as the image floors look at."""
+    """The split's studies that have a report, sampled to the number that the image floors use."""
     studies = [study for study in manifest.split(split) if study.id in reports]
     if len(studies) <= MOST_TRAINING_IMAGES:
         return studies

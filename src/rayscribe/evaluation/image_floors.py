@@ -1,7 +1,7 @@
-"""What a system must beat with the image: floors that read it as a thumbnail, with no learned features.
+"""Baselines that a system with images must beat: floors that see a thumbnail, without learned features.
 
-    nearest_image   the report of the training study whose 32 x 32 picture is most alike
-    template        a linear classifier on the thumbnail; its findings filled into stock sentences
+        nearest_image   the report of the training study with the most similar 32 x 32 picture
+        template        a linear classifier on the thumbnail, whose findings fill stock sentences
 
 Shapes: R studies, P pixels of a thumbnail, O observations.
 """
@@ -24,12 +24,12 @@ from rayscribe.study import Study, is_frontal
 
 THUMBNAIL_SIDE = 32
 RIDGE = 100.0
-"Weight decay over the mean eigenvalue. Mean AUROC on IU X-Ray's val at .1, 1, 10, 100: .608, .658, .681, .684."
+"Weight decay over the mean eigenvalue. Mean AUROC on the IU X-Ray validation split at .1, 1, 10, 100: .608, .658, .681, .684."
 _NO_FINDING = OBSERVATIONS.index("No Finding")
 
 
 def thumbnails(studies: Sequence[Study], *, progress: ProgressBar = iter) -> Singles:
-    """Every study's first frontal image (its first image where views are unknown) as unit vectors of 32 x 32 pixels."""
+    """Each study's first frontal image (its first image if views are unknown) as a unit vector of 32 x 32 pixels, (R, P)."""
     with ThreadPoolExecutor() as pool:
         pixels_RP = np.stack(list(progress(pool.map(_thumbnail, studies))))
     pixels_RP -= pixels_RP.mean(1, keepdims=True)
@@ -37,7 +37,7 @@ def thumbnails(studies: Sequence[Study], *, progress: ProgressBar = iter) -> Sin
 
 
 def nearest_reports(queries_RP: Singles, training_RP: Singles, reports: Sequence[str]) -> list[str]:
-    """The report of the most similar training thumbnail."""
+    """The report of the most similar training thumbnail, for each query."""
     return [reports[row] for row in (queries_RP @ training_RP.T).argmax(1)]
 
 
@@ -49,10 +49,11 @@ def templates(
     constant: str,
     labeler: Labeler,
 ) -> list[str]:
-    """Reports from a classifier's findings: thumbnails and cleaned reports of train and val, thumbnails to write for.
+    """Reports from a classifier's findings. `train`, `val`: thumbnails and cleaned reports; `queries_RP`: studies to write for.
 
-    The constant report, without the sentences that deny a finding, and for every finding the training sentence that most often
-    states it alone. A finding is taken where its linear score passes the threshold that as many val studies pass as have it.
+    A report is the constant one without its sentences that negate a finding, plus for each finding the training sentence that
+    most often states it alone. A study has a finding if its linear score exceeds the threshold that as many val studies exceed
+    as have it.
     """
     wanted_RO = labeler.label(train[1]) == POSITIVE
     weights_PO, offset_O = _ridge(train[0], wanted_RO)
@@ -64,9 +65,9 @@ def templates(
 def filled_templates(
     found_RO: NDArray[np.bool_], training: Sequence[str], *, constant: str, labeler: Labeler
 ) -> list[str]:
-    """The same from findings that are known already, such as a classifier's; `training`: cleaned reports."""
+    """The same from given findings (R, O), such as a classifier's; `training`: cleaned reports."""
     found_RO = found_RO.copy()
-    found_RO[:, _NO_FINDING] = False  # the constant says that already
+    found_RO[:, _NO_FINDING] = False  # the constant report says so already
     stock = _stock_sentences(training, labeler)
     ground = _sentences(constant)
     ground_labels = labeler.label(ground)
@@ -91,7 +92,7 @@ def _ridge(pixels_RP: Singles, wanted_RO: NDArray[np.bool_]) -> tuple[Singles, S
 
 
 def _thresholds(scores_RO: Singles, wanted_RO: NDArray[np.bool_]) -> Singles:
-    """By observation, what as many studies pass as have it. (The best F1 would give rare findings to nearly every study.)"""
+    """Per observation, the score that as many studies exceed as have it. (The best F1 gives rare findings to nearly all.)"""
     found = []
     for scores_R, wanted_R in zip(np.sort(scores_RO, axis=0).T, wanted_RO.T):
         count = int(wanted_R.sum())
@@ -104,7 +105,7 @@ def _sentences(report: str) -> list[str]:
 
 
 def _stock_sentences(training: Sequence[str], labeler: Labeler) -> dict[int, str]:
-    """For every observation the most frequent training sentence whose one positive finding it is."""
+    """For each observation, the most frequent training sentence with that as its only positive finding."""
     counts = Counter(sentence for report in training for sentence in _sentences(report))
     sentences = [sentence for sentence, _ in counts.most_common()]
     positive_RO: NDArray[np.bool_] = labeler.label([f"{sentence} ." for sentence in sentences]) == POSITIVE

@@ -1,4 +1,4 @@
-"""How references and reports are made comparable, and the signature that two scores must share."""
+"""How references and reports are made comparable, and the signature that comparable scores share."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from rayscribe.data.tokenizer import UNKNOWN, Tokenizer
 from rayscribe.errors import InputError
 
 INFORMATION = ("rayscribe", "data_digest", "source")
-"Keys of a signature that say where a score comes from and need not be equal: images and versions may differ."
+"Keys of a signature that state a score's origin and need not be equal: images and versions may differ."
 
 _UNKNOWN_LETTERS = "qunknownq"  # survives every cleaning
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Protocol:
-    """How references are made. Scores under different protocols are not comparable."""
+    """How references are prepared. Scores under different protocols are not comparable."""
 
     section: Literal["findings", "impression", "findings+impression"] = "findings"
     cleaning: Literal["r2gen-iu", "r2gen-mimic"] = "r2gen-iu"
     references: Literal["full", "r2gen_compat"] = "full"
-    "full: the cleaned report. r2gen_compat: cut at `max_length` and rare words as <unk>, as the papers scored"
+    "full: the cleaned report. r2gen_compat: truncated to `max_length`, with rare words as <unk>, as the papers scored"
     max_length: int = 60
-    "r2gen_compat: ids a report, begin and end included"
+    "r2gen_compat: ids per report, begin and end included"
     threshold: int = 3
-    "r2gen_compat: training words rarer than this are <unk>"
+    "r2gen_compat: words that occur less often in training become <unk>"
 
 
 def check_protocol(path: Path, protocol: Protocol) -> None:
-    """Refuses to score predictions against another section or cleaning than their model was trained on."""
+    """Raises InputError for predictions of a model that was trained on another section or cleaning."""
     meta = path.with_name(path.name + ".meta.json")
     if meta.exists():
         made = json.loads(meta.read_text())
@@ -47,7 +47,7 @@ def check_protocol(path: Path, protocol: Protocol) -> None:
 
 
 def reference_reports(manifest: Manifest, split: str, protocol: Protocol) -> dict[str, str]:
-    """Cleaned references by study id; studies without the section are left out."""
+    """Cleaned references by study id, without studies that lack the section. Raises InputError if none has it."""
     clean = CLEANINGS[protocol.cleaning]
 
     def cleaned(name: str) -> dict[str, str]:
@@ -67,7 +67,7 @@ def reference_reports(manifest: Manifest, split: str, protocol: Protocol) -> dic
 
 
 def training_reports(manifest: Manifest, protocol: Protocol) -> dict[str, str]:
-    """Full cleaned training reports by id; none when the manifest has no training split."""
+    """Full cleaned training reports by id; empty if the manifest has no training split."""
     full = Protocol(section=protocol.section, cleaning=protocol.cleaning)
     return reference_reports(manifest, "train", full) if manifest.counts()["train"] else {}
 
@@ -75,23 +75,23 @@ def training_reports(manifest: Manifest, protocol: Protocol) -> dict[str, str]:
 def written_reports(
     predictions: Mapping[str, str], references: Mapping[str, str], split: str, protocol: Protocol
 ) -> list[str]:
-    """The reports for `references`, in their order, under the same cleaning.
+    """The reports for `references`, in their order, under the same cleaning. Raises InputError if predictions are missing.
 
-    A text of cleaned words stays as it is (our models write such). Any other is brought to the protocol's section when it has
-    headings, and cleaned as the references are.
+    A text of cleaned words, as our models write, stays as it is. Any other text is cut to the protocol's section if it has
+    headings, and cleaned like the references.
     """
     missing = [study for study in references if study not in predictions]
     if missing:
         raise InputError(
             f"{len(missing)} of {len(references)} studies of split {split} have no prediction, e.g. {missing[0]} "
             f"(the file's ids look like {next(iter(predictions), 'nothing')}); finish `rayscribe generate` "
-            "(it goes on where it stopped), or name the right split"
+            "(it resumes where it stopped), or give the right --split"
         )
     return [_cleaned(predictions[study], protocol) for study in references]
 
 
 def signature(manifest: Manifest, split: str, protocol: Protocol, references: Mapping[str, str]) -> dict[str, Any]:
-    """What two scores must share to stand in one table; `INFORMATION` is beside it."""
+    """What scores in one table must share; also holds the keys of `INFORMATION`, which may differ."""
     ids = sorted(study.id for study in manifest.split(split))
     texts = json.dumps(sorted(references.items()))
     return {
@@ -108,7 +108,7 @@ def signature(manifest: Manifest, split: str, protocol: Protocol, references: Ma
 
 
 def signature_conflicts(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
-    """Why two scores cannot stand in one table, a line a key; empty when they can."""
+    """Why two scores cannot share a table, one line per key; empty if they can."""
     keys = [key for key in {**first, **second} if key not in INFORMATION]
     return [
         f"{key}: {first.get(key, 'not stated')} against {second.get(key, 'not stated')}"
@@ -121,12 +121,12 @@ def _cleaned(report: str, protocol: Protocol) -> str:
     clean = CLEANINGS[protocol.cleaning]
     words = " ".join(report.split())
     kept = words.replace(UNKNOWN, _UNKNOWN_LETTERS)
-    # A report that was cut at its longest has no stop at its end; it is not given one.
+    # A truncated report has no final stop and does not receive one.
     if not kept or clean(kept) in (kept, f"{kept} ."):
         return words
     findings, impression = split_sections(report)
-    if impression or findings != report.strip():  # without any heading all of it is findings
-        # Whoever wrote headings meant them; the joint section is whatever stands under either.
+    if impression or findings != report.strip():  # without headings, the whole text is findings
+        # Headings separate the sections; the joint section is all text under either.
         wanted = {"findings": findings, "impression": impression}.get(protocol.section, f"{findings} {impression}")
         report = wanted.strip()
     if not report.strip():

@@ -1,4 +1,4 @@
-"""What scores are made with beside the reports, and what it finds in them: labels, annotations, sentence vectors."""
+"""The tools that scores need besides the reports, and their output: labels, annotations, sentence vectors."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ Annotations = Sequence[Annotation | None] | None
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scorers:
-    """What scores are made with beside the reports."""
+    """The tools that scores need besides the reports."""
 
     labeler: Labeler = RuleLabeler()  # noqa: RUF009  # stateless
     tables: LabelTables | None = None
-    "labels made elsewhere take the place of the labeler's for the model and the references; floors are then not labelled"
+    "precomputed labels for the model and the references, in place of the labeler's; floors are then not labelled"
     radgraph: RadGraph | None = None
-    "a model on disk; it annotates the references, the model's reports and the floors of one report"
+    "a model on disk; annotates the references, the model's reports and the constant floors"
     graphs: tuple[Mapping[str, Annotation], Mapping[str, Annotation]] | None = None
-    "annotations made elsewhere, by study id: of the model's reports and of the references"
+    "precomputed annotations by study id: of the model's reports and of the references"
     sentences: SentenceEncoder | None = None
-    "a model on disk; it embeds the references, the model's reports and every floor"
+    "a model on disk; embeds the references, the model's reports and all floors"
     meteor: MeteorResources | None = None
-    "found from the installed packages when None"
+    "None: from the installed packages"
     template_findings: Mapping[str, Sequence[int]] | None = None
-    "what a classifier finds, as states of the 14 observations by study id; a floor fills it into stock sentences"
+    "a classifier's states of the 14 observations by study id; a floor fills them into stock sentences"
     image_floors: bool = True
     resamples: int = RESAMPLES
 
     def names(self) -> dict[str, str]:
-        """What a signature says of them; METEOR's name is its own."""
+        """Names of the tools for a signature, by kind; METEOR's is separate."""
         found = {"labeler": self.tables.name if self.tables else self.labeler.name}
         if self.graphs:
             made = hashlib.sha256(json.dumps(sorted(self.graphs[1].items())).encode()).hexdigest()[:12]
@@ -55,7 +55,7 @@ class Scorers:
         return found
 
     def for_floors(self) -> FloorScorers:
-        """Those that the floors are made with."""
+        """The tools that the floors need."""
         return FloorScorers(
             labeler=self.labeler,
             findings=self.template_findings,
@@ -64,7 +64,7 @@ class Scorers:
         )
 
     def labels(self, ids: Sequence[str], own: Sequence[str], wanted: Sequence[str]) -> tuple[Labels, Labels]:
-        """Of the model's reports and of the references."""
+        """States (R, 14) of the model's reports and of the references."""
         if self.tables:
             return self.tables.pair(ids)
         return self.labeler.label(own), self.labeler.label(wanted)
@@ -78,8 +78,10 @@ class Scorers:
         *,
         progress: ProgressBar = iter,
     ) -> tuple[dict[str, System], System]:
-        """The model and its floors, and the references, with all that these tools say of each. `own`, `wanted`: reports and
-        labels."""
+        """The model with its floors, and the references, with labels, graphs and vectors; `own`, `wanted`: reports, labels.
+
+        Raises InputError if precomputed annotations lack a study.
+        """
         own_graphs, wanted_graphs = self._annotations(ids, own[0], wanted[0])
         systems = {"model": System(reports=own[0], labels=own[1], graphs=own_graphs)}
         for name, texts in floors.items():

@@ -1,1 +1,1 @@
-"""A model folder to draft reports."""
+"""From a model folder to draft reports."""

@@ -1,4 +1,4 @@
-"""One study from image files that no manifest names: what `predict`, classifiers and the service are given.
+"""One study from loose image files, outside any manifest: the input of `predict`, classifiers and the service.
 
 Shapes: B studies, V views, H and W the side of the model's square.
 """
@@ -18,18 +18,18 @@ from rayscribe.study import Batch
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageStudy:
-    """Images of one study, and what the user should know of them."""
+    """The images of one study, and warnings for the user."""
 
     images: list[Grey]
     warnings: list[str]
     states: Mapping[str, int] | None = None
-    "a classifier's findings by condition, where the model is to read them before it writes"
+    "a classifier's findings by condition, if the model reads them before it writes"
 
 
 def read_image_study(
     files: Sequence[ImageFile], *, at_least: int, source: str, states: Mapping[str, int] | None = None
 ) -> ImageStudy:
-    """Raises InputError that names the file for whatever is not a readable radiograph. `source`: of the training data."""
+    """Reads the files of a study; `source`: that of the training data. Raises InputError that names an unreadable file."""
     images = [read_image(file, at_least=at_least) for file in files]
     warnings = [
         f"{file.name}: looks inverted (bright border); check its photometric interpretation"
@@ -37,12 +37,12 @@ def read_image_study(
         if looks_inverted(image)
     ]
     if "phantom" in source:
-        warnings.append("the model was trained on drawn phantoms: what it says about a real image means nothing")
+        warnings.append("the model was trained on drawn phantoms: its report on a real image is meaningless")
     return ImageStudy(images=images, warnings=warnings, states=states)
 
 
 def image_batch(studies: Sequence[ImageStudy], config: ImageConfig) -> Batch:
-    """The model's squares, without reports; studies of fewer images are filled up."""
+    """The studies as squares of the model's size, (B, V, H, W) without reports; studies with fewer images are padded."""
     views = max(len(study.images) for study in studies)
     pixels_BVHW = np.zeros((len(studies), views, config.size, config.size), np.uint8)
     has_view_BV = torch.zeros(len(studies), views, dtype=torch.bool)

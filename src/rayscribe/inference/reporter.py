@@ -1,4 +1,4 @@
-"""A report model at work: studies in, drafts out.
+"""Runs a report model: studies in, drafts out.
 
 Shapes: B studies, T words, V views, S patches along a side of an image.
 """
@@ -30,13 +30,13 @@ BATCH = 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelReporter:
-    """A trained model and the studies of a manifest that it reads, from files or from a cache of features."""
+    """A trained model and the studies of a manifest that it reads, from files or from a feature cache."""
 
     trained: TrainedModel
     data: StudyDataset
 
     def draft(self, studies: Sequence[Study], decoding: DecodingConfig) -> list[Draft]:
-        """One draft a study; all are studies of `data`."""
+        """One draft per study, in order; every study must be in `data`."""
         trained, rows = self.trained, {study.id: row for row, study in enumerate(self.data.studies)}
         batch = collate([self.data.item(Row(rows[study.id], 0)) for study in studies])
         longest = trained.config.text.max_length
@@ -58,7 +58,7 @@ def generate_reports(
     *,
     progress: ProgressBar = iter,
 ) -> list[str]:
-    """The best report of every study of `data`, in order."""
+    """The best report of every study of `data`, in order; runs without gradients."""
     reports = []
     for start in progress(range(0, len(data), BATCH)):
         rows = range(start, min(start + BATCH, len(data)))
@@ -77,7 +77,7 @@ def hypotheses(
     max_length: int,
     best: int = 1,
 ) -> list[list[Hypothesis]]:
-    """The `best` hypotheses of every study, best first, without gradients and without dropout."""
+    """The `best` hypotheses of every study, best first, without gradients or dropout."""
     return _searched(model, tokenizer, _encoded(model, batch), decoding, max_length=max_length, best=best)
 
 
@@ -103,7 +103,10 @@ def _searched(
 def read_study(
     trained: TrainedModel, files: Sequence[ImageFile], *, states: Mapping[str, int] | None = None
 ) -> ImageStudy:
-    """As large as the model needs it. `states`: by condition, instead of the model's own."""
+    """One study of image files, read at a scale large enough for the model; `states`, by condition, replace its own.
+
+    Raises InputError that names an unreadable file, or for states that the model does not read.
+    """
     if states is not None:
         check_reads_findings(trained)
     side = max(trained.config.images.size, trained.resources.least_side())
@@ -111,10 +114,10 @@ def read_study(
 
 
 def check_reads_findings(trained: TrainedModel) -> None:
-    """Raises InputError for a model that reads no findings before it writes."""
+    """Raises InputError for a model that does not read findings before it writes."""
     if not trained.method.prompt(trained.config).states:
         raise InputError(
-            f"{trained.config.system} reads no findings before it writes; models with a diagnosis prompt do, see docs/papers.md"
+            f"{trained.config.system} does not read findings; models with a diagnosis prompt do, see docs/papers.md"
         )
 
 
@@ -126,9 +129,12 @@ def draft_reports(
     best: int = 1,
     steps: Steps = iter,
 ) -> list[Draft]:
-    """Drafts for studies of loose image files. Either all of them bring states or none."""
+    """Drafts for studies of loose image files, in order; either all of them have states or none.
+
+    Raises InputError unless beam search has at least `best` >= 1 beams.
+    """
     if decoding.strategy == "beam" and not 1 <= best <= decoding.beams:
-        raise InputError(f"--best {best}: between 1 and --decoding.beams {decoding.beams}, which it is chosen from")
+        raise InputError(f"--best {best}: must be between 1 and --decoding.beams {decoding.beams}")
     batch = image_batch(studies, trained.config.images)
     extras = trained.resources.image_extras([study.images for study in studies])
     given = [study.states for study in studies if study.states is not None]

@@ -1,7 +1,7 @@
-"""Reports for a manifest split, written line by line, so that an interrupted run goes on where it stopped.
+"""Reports for a manifest split, written line by line, so that an interrupted run resumes where it stopped.
 
-Beside `predictions.jsonl` stands `predictions.jsonl.meta.json`: model, data and decoding. Only a run with the same three goes
-on with a file; any other is refused. It names the model's folder too, where `evaluate` notes every look at the test split.
+Next to `predictions.jsonl`, `predictions.jsonl.meta.json` records model, data and decoding. Only a run with the same three may
+resume a file. It also names the model's folder, where `evaluate` records every use of the test split.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from rayscribe.study import Study
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What a predictions file now holds."""
+    """What a predictions file contains after a run."""
 
     reports: int
     protocol: dict[str, str]
-    "section, and cleaning where the model writes cleaned words"
+    "section, and cleaning if the model writes cleaned words"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SplitJob:
-    """Which reports are written, from what, and where to."""
+    """Which reports to write, from what, and where."""
 
     model: Path
     data: Path
@@ -46,14 +46,15 @@ class SplitJob:
     features: Path | None = None
     "folder of the feature cache"
     states: Path | None = None
-    "a table of findings for the prompt of a diagnosing model or a vision LLM"
+    "table of findings for the prompt of a diagnosing model or a vision LLM"
 
 
 def write_predictions(writer: Writer, job: SplitJob, *, progress: ProgressBar = iter) -> Written:
-    """Writes one line {"id", "report", "disclaimer"} a study of the split that has the model's section.
+    """Writes one line {"id", "report", "disclaimer"} per study of the split that has the model's section.
 
-    `writer` is that of `job.model`. Whole batches that are there already are kept. Every use of the test split is noted in the
-    model's folder.
+    `writer` is that of `job.model`. Whole batches from an earlier run are kept. Every use of the test split is recorded in the
+    model's folder. Raises InputError if no study has the section, or if the file was written by another model, data or
+    decoding.
     """
     writer.check(states=job.states is not None, features=job.features is not None)
     manifest = read_manifest(job.data)
@@ -73,7 +74,7 @@ def write_predictions(writer: Writer, job: SplitJob, *, progress: ProgressBar = 
         with naming(job.out), open(job.out, "a", encoding="utf-8") as file:
             for start in progress(range(done, len(studies), BATCH)):
                 batch = studies[start : start + BATCH]
-                # Every batch of a sampled run draws from its own stream.
+                # Every batch of a sampled run has its own random stream.
                 drafts = reporter.draft(batch, replace(job.decoding, seed=job.decoding.seed + start))
                 for study, draft in zip(batch, drafts, strict=True):
                     line = {"id": study.id, "report": draft.reports[0], "disclaimer": DISCLAIMER}
@@ -83,7 +84,7 @@ def write_predictions(writer: Writer, job: SplitJob, *, progress: ProgressBar = 
 
 
 def _about(writer: Writer, job: SplitJob, manifest: Manifest) -> dict[str, Any]:
-    """What a file of predictions must have in common with a run that goes on with it."""
+    """What a predictions file must share with a run that resumes it."""
     return {
         "rayscribe": __version__,
         "disclaimer": DISCLAIMER,
@@ -97,16 +98,16 @@ def _about(writer: Writer, job: SplitJob, manifest: Manifest) -> dict[str, Any]:
 
 
 def _lines_to_keep(out: Path, about: dict[str, Any], model: Path, studies: list[Study]) -> int:
-    """Cuts `out` back to its last whole batch and returns the lines left; starts the file when there is none."""
+    """Truncates `out` to its last whole batch and returns the lines left; starts the file if there is none."""
     meta = out.with_name(out.name + ".meta.json")
     if not out.exists():
         write_text(meta, json.dumps(about | {"folder": str(model.resolve())}, indent=2) + "\n")
         return 0
     made = json.loads(meta.read_text()) if meta.exists() else {}
-    made.pop("folder", None)  # a model that was moved is the same model
+    made.pop("folder", None)  # a moved model is the same model
     if made != json.loads(json.dumps(about)):
         raise InputError(
-            f"{out}: already holds reports of another model, data or decoding; give another --out, or delete it"
+            f"{out}: holds reports of another model, data or decoding; give another --out, or delete the file"
         )
     lines = out.read_text(encoding="utf-8").splitlines(keepends=True)
     whole = 0
@@ -115,7 +116,7 @@ def _lines_to_keep(out: Path, about: dict[str, Any], model: Path, studies: list[
             break
         whole += 1
     if whole < len(studies):
-        # The same batches as an unbroken run, so that the same arithmetic gives the same reports.
+        # The same batches as an uninterrupted run, so that the same arithmetic gives the same reports.
         whole -= whole % BATCH
         write_text(out, "".join(lines[:whole]))
     return whole

@@ -1,4 +1,4 @@
-"""A model folder opened to write reports, whichever kind it holds: what `generate` and `predict` ask of it."""
+"""A model folder opened to write reports, whatever kind it is: the interface behind `generate` and `predict`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from rayscribe.models.folder import FITTED, format_of
 from rayscribe.study import GIVEN_STATES, Study
 
 States = Mapping[str, NDArray[np.int8]]
-"Of the 18 conditions, by study id: what a classifier made elsewhere finds."
+"States of the 18 conditions by study id, from an external classifier."
 
 
 class Writer(Protocol):
@@ -36,20 +36,20 @@ class Writer(Protocol):
 
     @property
     def protocol(self) -> dict[str, str]:
-        """Section, and cleaning where the model writes cleaned words: what its reports may be scored against."""
+        """Section, and cleaning if the model writes cleaned words; references of its reports must share both."""
 
     def check(self, *, states: bool, features: bool) -> None:
-        """Raises InputError where findings are given and not read, or needed and not given, or a feature cache has no use."""
+        """Raises InputError if findings are unused or missing, or if a feature cache is of no use."""
 
     def studies(self, manifest: Manifest, split: str) -> list[Study]:
-        """Those of the split that have the section."""
+        """The studies of the split that have the section, in order."""
 
     def reporter(self, studies: Sequence[Study], *, states: States | None, features: Path | None) -> Reporter:
-        """For these studies."""
+        """A reporter for these studies; `states` and `features` as accepted by `check`."""
 
     @property
     def needs_states(self) -> bool:
-        """Whether it writes only with a classifier's findings in its prompt."""
+        """Whether the model needs a classifier's findings in its prompt."""
 
     def read(self, files: Sequence[ImageFile], *, states: Mapping[str, int] | None = None) -> ImageStudy:
         """One study of loose image files; `states` by condition. Raises InputError that names the file."""
@@ -57,11 +57,11 @@ class Writer(Protocol):
     def draft(
         self, studies: Sequence[ImageStudy], decoding: DecodingConfig, *, best: int = 1, steps: Steps = iter
     ) -> list[Draft]:
-        """For studies as `read` returns them, either all with states or all without; `steps` watches the search."""
+        """Drafts for studies from `read`, in order, all with states or all without; `steps` wraps the search's steps."""
 
 
 def open_own(folder: Path, device: torch.device) -> Writer:
-    """A report model, or what a method with a fit of its own has learned."""
+    """Opens a report model, or the folder of a method with its own fit. Raises InputError for other folders."""
     if format_of(folder) == FITTED:
         trained = load_fitted(folder, device)
         assert trained.method.reporter is not None, "a method with a fit has a reporter"
@@ -73,23 +73,27 @@ def open_own(folder: Path, device: torch.device) -> Writer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelWriter:
-    """A report model of ours."""
+    """Writes with one of our report models."""
 
     trained: TrainedModel
     device: torch.device
 
     @property
     def protocol(self) -> dict[str, str]:
+        """Section and cleaning of the model's training."""
         return _protocol(self.trained.config)
 
     def check(self, *, states: bool, features: bool) -> None:
+        """Raises InputError for findings that the model does not read."""
         if states:
             check_reads_findings(self.trained)
 
     def studies(self, manifest: Manifest, split: str) -> list[Study]:
+        """The studies of the split that have the model's section."""
         return _with_section(manifest, split, self.trained.config)
 
     def reporter(self, studies: Sequence[Study], *, states: States | None, features: Path | None) -> Reporter:
+        """A reporter over files, or over cached features if the image encoder is frozen."""
         trained, config = self.trained, self.trained.config
         cache = None
         if not config.backbone.trainable:
@@ -109,32 +113,36 @@ class ModelWriter:
 
     @property
     def needs_states(self) -> bool:
+        """False: a report model predicts its own findings."""
         return False
 
     def read(self, files: Sequence[ImageFile], *, states: Mapping[str, int] | None = None) -> ImageStudy:
+        """One study of loose image files; raises as `read_study`."""
         return read_study(self.trained, files, states=states)
 
     def draft(
         self, studies: Sequence[ImageStudy], decoding: DecodingConfig, *, best: int = 1, steps: Steps = iter
     ) -> list[Draft]:
+        """Drafts as `draft_reports` makes them."""
         return draft_reports(self.trained, studies, decoding, best=best, steps=steps)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FittedReporter:
-    """Studies of a manifest by way of the feature cache."""
+    """Studies of a manifest, read from the feature cache."""
 
     drafter: Drafter
     cache: FeatureCache
 
     def draft(self, studies: Sequence[Study], decoding: DecodingConfig) -> list[Draft]:
+        """One draft per study, in order; every study must be cached."""
         seen = [np.stack([self.cache[sha256] for sha256 in study.sha256]) for study in studies]
         return self.drafter.draft(seen, decoding)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FittedWriter:
-    """A method with a fit of its own, behind its image encoder."""
+    """Writes with a method that has its own fit, behind its image encoder."""
 
     trained: FittedModel
     drafter: Drafter
@@ -142,25 +150,31 @@ class FittedWriter:
 
     @property
     def protocol(self) -> dict[str, str]:
+        """Section and cleaning of the training run."""
         return _protocol(self.trained.config)
 
     def check(self, *, states: bool, features: bool) -> None:
+        """Raises InputError for findings, which these methods do not read."""
         if states:
-            raise InputError(f"{self.trained.config.system} reads no findings before it writes")
+            raise InputError(f"{self.trained.config.system} does not read findings; leave them out")
 
     def studies(self, manifest: Manifest, split: str) -> list[Study]:
+        """The studies of the split that have the model's section."""
         return _with_section(manifest, split, self.trained.config)
 
     def reporter(self, studies: Sequence[Study], *, states: States | None, features: Path | None) -> Reporter:
+        """A reporter over cached features of the image encoder."""
         images, backbone = self.trained.config.images, self.trained.backbone
         cache = cached_features(studies, backbone, images, folder=features, device=self.device)
         return FittedReporter(drafter=self.drafter, cache=cache)
 
     @property
     def needs_states(self) -> bool:
+        """False: these methods read no findings."""
         return False
 
     def read(self, files: Sequence[ImageFile], *, states: Mapping[str, int] | None = None) -> ImageStudy:
+        """One study of loose image files; raises InputError as `read_image_study`, and for `states`."""
         self.check(states=states is not None, features=False)
         side = self.trained.config.images.size
         return read_image_study(files, at_least=side, source=self.trained.data.get("source", ""))
@@ -168,6 +182,7 @@ class FittedWriter:
     def draft(
         self, studies: Sequence[ImageStudy], decoding: DecodingConfig, *, best: int = 1, steps: Steps = iter
     ) -> list[Draft]:
+        """The first `best` reports per study. Raises InputError for `best` below 1."""
         if best < 1:
             raise InputError(f"--best {best}: at least 1")
         batch = image_batch(studies, self.trained.config.images).to(self.device)

@@ -1,6 +1,6 @@
 """The published methods: one paper, one file, one row of this table.
 
-Other packages register theirs through the entry point group `rayscribe.methods`: a method's name, and where its `Method` is.
+Other packages register theirs through the entry point group `rayscribe.methods`: a method's name, and the path of its `Method`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ GROUP = "rayscribe.methods"
 
 @cache
 def own_methods() -> dict[str, Method[Any]]:
-    """Ours by name. Imports inside, so that --help needs no torch."""
+    """Our methods by name. Imports inside, so that --help needs no torch."""
     from rayscribe.methods import baseline, distill, ithn, jima, kif_isd, promptmrg, r2gen, r2gen_cmn
 
     modules = (baseline, r2gen, r2gen_cmn, jima, promptmrg, kif_isd, ithn, distill)
@@ -34,19 +34,19 @@ def own_methods() -> dict[str, Method[Any]]:
 
 
 def methods() -> dict[str, Method[Any]]:
-    """All by name: ours, and those that other packages register and that load."""
+    """All methods by name: ours, and those of other packages that load."""
     return own_methods() | _entered()[0]
 
 
 def broken_methods() -> dict[str, str]:
-    """Names that other packages register, and why they do not load."""
+    """Methods of other packages that fail to load, by name, with the reason."""
     return _entered()[1]
 
 
 def find_method(system: str) -> Method[Any]:
-    """The record of a system such as `r2gen` or `r2gen_cmn+ithn`. Raises InputError that names the nearest.
+    """The record of a system such as `r2gen` or `r2gen_cmn+ithn`. Raises InputError that suggests the nearest name.
 
-    Loads other packages only where a part of the name is not ours.
+    Loads other packages only if a part of the name is not ours.
     """
     from rayscribe.methods.compose import PLUS
 
@@ -59,9 +59,9 @@ def find_method(system: str) -> Method[Any]:
 
 
 def find_recipe(name: str) -> RunConfig[Any]:
-    """Published settings by name; a recipe with plug-ins that nobody published is its host's, with the plug-ins' defaults.
+    """Published settings by name; for an unpublished combination, the host's recipe and the plug-ins' defaults.
 
-    Raises InputError that names the nearest.
+    Raises InputError that suggests the nearest name.
     """
     from rayscribe.methods.compose import PLUS, Plugged
 
@@ -75,13 +75,13 @@ def find_recipe(name: str) -> RunConfig[Any]:
         if host in broken_methods():
             raise InputError(broken_methods()[host])
         if host in methods():
-            find_method(name)  # says that a plug-in is no host
+            find_method(name)  # raises if a plug-in comes first
             raise InputError(f"the method {host} has no recipe; its package must define one named {host}")
         raise InputError(unknown_name("recipe", host, known))
     run = known[host]()
     for plug_in in around:
         system = f"{run.system}{PLUS}{plug_in}"
-        find_method(system)  # refuses what does not go together
+        find_method(system)  # raises for parts that do not combine
         record = _enough([plug_in])[plug_in]
         settings = record.defaults(run) if record.defaults else record.settings()
         run = replace(run, system=system, method=Plugged(host=run.method, plug_in=settings))
@@ -89,7 +89,7 @@ def find_recipe(name: str) -> RunConfig[Any]:
 
 
 def recipes() -> dict[str, Callable[[], RunConfig[Any]]]:
-    """All published settings by name. Raises InputError where two methods have one of the same name."""
+    """All published settings by name. Raises InputError if two methods have a recipe of the same name."""
     return _recipes(methods())
 
 
@@ -104,12 +104,12 @@ def _recipes(known: Mapping[str, Method[Any]]) -> dict[str, Callable[[], RunConf
 
 
 def plug_ins() -> list[str]:
-    """Names of what can be plugged into a method's training."""
+    """Names of the methods that plug into another method's training."""
     return [name for name, method in methods().items() if method.is_plug_in]
 
 
 def taught_systems(system: str) -> list[str]:
-    """The same system with a plug-in by which a run learns from an earlier one, in the order that works; empty for none."""
+    """The system with each plug-in that learns from an earlier run, in an order that works; empty if there is none."""
     from rayscribe.methods.compose import PLUS
 
     host, *around = system.split(PLUS)
@@ -118,13 +118,13 @@ def taught_systems(system: str) -> list[str]:
         if methods()[name].generation is not None:
             try:
                 found.append(find_method(PLUS.join([host, name, *around])).name)
-            except InputError:  # a method that nothing goes around
+            except InputError:  # a method that takes no plug-in
                 continue
     return found
 
 
 def as_published(run: RunConfig[Any]) -> tuple[RunConfig[Any], list[Published]]:
-    """The same run with the paper's own choices where our defaults differ, and what was changed."""
+    """The run with the paper's choices where our defaults differ, and the settings that changed."""
     from rayscribe.config import RunConfig
 
     method, plain = find_method(run.system), to_plain(run)
@@ -141,7 +141,7 @@ def as_published(run: RunConfig[Any]) -> tuple[RunConfig[Any], list[Published]]:
 
 
 def run_from_plain(plain: Mapping[str, Any]) -> RunConfig[Any]:
-    """Settings of a run from what `to_plain` makes of them, those of version 0.3 too. Raises TypeError or KeyError."""
+    """A run's settings from the output of `to_plain`, also that of version 0.3. Raises TypeError, KeyError or InputError."""
     from rayscribe.config import RunConfig
     from rayscribe.methods.version_0_3 import upgraded
 
@@ -157,7 +157,7 @@ def run_from_plain(plain: Mapping[str, Any]) -> RunConfig[Any]:
 
 
 def run_from_yaml(text: str, source: Path | str) -> RunConfig[Any]:
-    """The same from a run folder's config.yaml. Raises InputError that names `source`."""
+    """A run's settings from a run folder's config.yaml. Raises InputError that names `source`."""
     try:
         return run_from_plain(yaml.safe_load(text))
     except InputError as error:
@@ -167,7 +167,7 @@ def run_from_yaml(text: str, source: Path | str) -> RunConfig[Any]:
 
 
 def recipe_with(setting: str) -> str:
-    """A recipe of the first method that has a setting of this name, to show how a file that it reads is used."""
+    """A recipe of the first method with a setting of this name, to show how to use the file that the setting reads."""
     users = [method for method in own_methods().values() if setting in _names(method.settings)]
     return next(name for method in users for name in method.recipes)
 
@@ -189,14 +189,14 @@ def _composed(system: str) -> Method[Any]:
 
 
 def _enough(names: Iterable[str]) -> dict[str, Method[Any]]:
-    """Ours where they hold all of these names, so that a broken package does not matter to them; otherwise all."""
+    """Ours if they include all of these names, so that a broken package cannot affect them; otherwise all."""
     own = own_methods()
     return own if set(names) <= own.keys() else methods()
 
 
 @cache
 def _entered() -> tuple[dict[str, Method[Any]], dict[str, str]]:
-    """The methods of other packages by name, and what is wrong with those that do not load."""
+    """The methods of other packages by name, and the errors of those that do not load."""
     loaded: dict[str, Method[Any]] = {}
     broken: dict[str, str] = {}
     for entry in entry_points(group=GROUP):

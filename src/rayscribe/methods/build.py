@@ -1,4 +1,4 @@
-"""A run's settings to a model: backbone, the method's stages, patch encoder, decoder."""
+"""From a run's settings to a model: backbone, the method's stages, patch encoder, decoder."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rayscribe.models.report_model import Decoder, PatchEncoder, ReportModel, Wo
 def build_model(run: RunConfig[Any], vocabulary: int, resources: Resources | None = None) -> ReportModel:
     """The model of `run.system` for a vocabulary of that many ids, with random weights unless the settings name some.
 
-    `resources`: those that the settings name when None.
+    `resources`: None loads those that the settings name.
     """
     method, sizes = find_method(run.system), run.model
     resources = resources or method.resources(run, None)
@@ -54,5 +54,5 @@ def build_model(run: RunConfig[Any], vocabulary: int, resources: Resources | Non
 
 
 def without_sources(run: RunConfig[Any]) -> RunConfig[Any]:
-    """The settings of a model that is filled from its own folder: nothing starts from other files."""
+    """The same settings without initial weights, for a model whose weights come from its own folder."""
     return replace(run, backbone=replace(run.backbone, weights=""), model=replace(run.model, decoder_weights=""))

@@ -1,4 +1,4 @@
-"""A method with a plug-in around its training: `r2gen+isd` is one record made of two."""
+"""A method with a plug-in around its training: `r2gen+isd` is one record composed of two."""
 
 from __future__ import annotations
 
@@ -33,12 +33,13 @@ PLUS = "+"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plugged(Generic[_H, _P]):
-    """Settings of a host and of what is plugged into its training."""
+    """Settings of a host and of the plug-in around its training."""
 
     host: _H
     plug_in: _P
 
     def check(self, run: RunConfig[Any]) -> None:
+        """Checks the host's settings, then the plug-in's. Raises InputError for settings that conflict."""
         host_run(run)
         self.plug_in.check(run)
 
@@ -49,20 +50,18 @@ def host_run(run: RunConfig[Any]) -> RunConfig[Any]:
 
 
 def innermost(settings: MethodSettings) -> MethodSettings:
-    """Of the method that all plug-ins go around."""
+    """The settings of the method inside all plug-ins."""
     return innermost(settings.host) if isinstance(settings, Plugged) else settings
 
 
 def plugged(host: Method[Any], plug_in: Method[Any]) -> Method[Any]:
-    """The record of `host` trained with `plug_in` around it. Raises InputError where the host is no host."""
+    """The record of `host` trained with `plug_in` around it. Raises InputError if they do not combine."""
     if plug_in.around is None:
         raise InputError(f"{host.name}{PLUS}{plug_in.name}: {plug_in.name} is a method of its own, not a plug-in")
     if plug_in.name in host.name.split(PLUS) or plug_in.name in {one.name for one in fields(host.innermost.settings)}:
         raise InputError(f"{host.name}{PLUS}{plug_in.name}: duplicate {plug_in.name}; name it once")
     if host.fit is not None:
-        raise InputError(
-            f"{host.name}{PLUS}{plug_in.name}: {host.name} has no training steps that losses can be added to"
-        )
+        raise InputError(f"{host.name}{PLUS}{plug_in.name}: {host.name} has no training steps to add losses to")
     if host.is_last:
         swapped = PLUS.join([*host.name.split(PLUS)[:-1], plug_in.name, host.name.split(PLUS)[-1]])
         last = host.name.rpartition(PLUS)[2]
@@ -141,13 +140,13 @@ class _Parts:
 
 
 def _within(setting: str, part: str) -> str:
-    """The path of a method's setting when the method is a part of a composed one."""
+    """The path of a method's setting when the method is part of a composed one."""
     head, _, rest = setting.partition(".")
     return f"method.{part}.{rest}" if head == "method" else setting
 
 
 def flat_settings(method: Method[Any]) -> Any:
-    """The settings' type for the command line: those of the host stand flat, those of a plug-in under its name."""
+    """Type of the settings for the command line: the host's are top-level, a plug-in's are under its name."""
     if method.host is None:
         return method.settings
     host, plug_in = flat_settings(method.host), method.name.rpartition(PLUS)[2]
@@ -156,7 +155,7 @@ def flat_settings(method: Method[Any]) -> Any:
 
 
 def value_at(run: RunConfig[Any], setting: str) -> Any:
-    """The value of a setting by its path, as in YAML."""
+    """The value of a setting, by its path as in YAML."""
     part: Any = to_plain(run)
     for step in setting.split("."):
         part = part[step]
@@ -164,7 +163,7 @@ def value_at(run: RunConfig[Any], setting: str) -> Any:
 
 
 def flag_of(setting: str, system: str, value: Any) -> str:
-    """A setting as it is given by hand: `method.plug_in.alpha` of r2gen+ithn is `--method.ithn.alpha VALUE`."""
+    """The flag of a setting: `method.plug_in.alpha` of r2gen+ithn is `--method.ithn.alpha VALUE`."""
     plug_ins, shown = system.split(PLUS)[1:], []
     for step in setting.split("."):
         if step == "host":
@@ -178,7 +177,7 @@ def flag_of(setting: str, system: str, value: Any) -> str:
 
 
 def composed(name: str, known: Mapping[str, Method[Any]]) -> Method[Any]:
-    """`known` methods by name joined with +, the host first. KeyError names the part that is not known."""
+    """The record of a name joined with +, the host first, from `known` methods. KeyError names an unknown part."""
     first, *plug_ins = name.split(PLUS)
     method = known[first]
     if method.is_plug_in:

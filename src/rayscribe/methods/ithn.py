@@ -1,25 +1,25 @@
 """ITHN: Voutharoja, Wang and Zhou, "Automatic Radiology Report Generation by Learning with Increasingly Hard Negatives",
-ECAI 2023. A plug-in: it wraps the task of any model and is gone when the model is exported.
+ECAI 2023. A plug-in: it wraps the task of any model and disappears when the model is exported.
 
 Every study comes with a mined negative, a similar study of another patient. Images and reports are projected to one space of
 unit vectors. Max step: a harder negative report for each image, without gradients. Min step: the host's loss, an InfoNCE
-in which that negative lowers the diagonal, and a term that turns image and negative image away from each other.
+in which that negative lowers the diagonal, and a term that pushes image and negative image apart.
 
-The paper's text was not at hand; this follows its abstract, its figure and the released code, and departs from that code where
-it contradicts them (spec 5.3 and 5.9; `--method.ithn.negative released` gives the code's form):
+The paper's text was not available; this follows its abstract, its figure and the released code, and departs from that code
+where it contradicts them (spec 5.3 and 5.9; `--method.ithn.negative released` gives the code's form):
 
-* a study's negative depends on that study alone; the code's product of matrices mixes the batch;
+* a study's negative depends on that study alone; the code's matrix product mixes the batch;
 * the harder negative stays between the mined report and the true one, has length 1 and passes no gradient (true alternation);
-* words are averaged without the padding, and both temperatures are held at a scale of at most 100.
+* words are averaged without padding, and both temperatures are clamped to a scale of at most 100.
 
-`--method.ithn.contrast column` mends a fault of the published loss, see `diagonal_loss`. `--method.ithn.read-before own_image`
-mends another: the decoder's states carry the image that it looks at, so a mined report that is read before its own image can
+`--method.ithn.contrast column` fixes a fault of the published loss, see `diagonal_loss`. `--method.ithn.read-before own_image`
+fixes another: the decoder's states carry the image that it looks at, so a mined report that is read with its own image can
 be told apart without its words.
-`mined` keeps the mined negative as it is (a control). `ascent` is the general form of the max step: steps of gradient ascent on
-the sphere, from where the study's last negative was, within a radius of the mined one.
+`mined` keeps the mined negative as it is (a control). `ascent` is the general form of the max step: gradient ascent on the
+sphere, starting from the study's last negative, within a radius of the mined one.
 
-With several processes the others in the InfoNCE are those of one process; one that has no study of a last, small batch adds
-0 to the mean over processes.
+With several processes, the InfoNCE compares studies within one process; a process without a study of the last, small batch
+adds 0 to the mean over processes.
 
 Shapes: B studies, C columns (B + 1 reports) or channels, N patches, T positions, S training studies, D projected width.
 """
@@ -51,7 +51,7 @@ from rayscribe.task import HostTask, Task
 
 _LARGEST_SCALE = 100.0
 _PROBE = 1e-4
-"A probe's weight: nothing in the norm by which gradients are clipped, and Adam's steps do not depend on it."
+"A probe's weight: negligible in the norm that clips gradients, and Adam's steps do not depend on it."
 
 
 _TERMS = ("align", "apart", "true_similarity", "mined_similarity", "harder_similarity")
@@ -59,17 +59,17 @@ _TERMS = ("align", "apart", "true_similarity", "mined_similarity", "harder_simil
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IthnSettings:
-    """Increasingly hard negatives beside any method. Weights and alpha are the released code's."""
+    """Increasingly hard negatives, around any method. The default weights and alpha are the released code's."""
 
     negative: Literal["line", "mined", "ascent", "released"] = "line"
-    """Where the harder negative is: on the line from the mined to the true report; the mined one itself, never harder; where
-    gradient ascent took it; or as in the released code, whose projection mixes the batch"""
+    """where the harder negative lies: on the line from the mined to the true report; always at the mined one; where gradient
+    ascent moves it; or as in the released code, whose projection mixes the batch"""
     contrast: Literal["diagonal", "column"] = "diagonal"
-    """What the harder negative does: it lowers the true pair's score (released code), or it is one more report to choose from.
-    The first has a useless minimum, all images and reports opposite to each other; see docs/papers.md"""
+    """effect of the harder negative: it lowers the true pair's score (released code), or it is one more candidate report.
+    The former has a degenerate minimum, with all images and reports opposite to each other; see docs/papers.md"""
     read_before: Literal["mined_image", "own_image"] = "mined_image"
-    """Which image the decoder looks at while it reads the mined report that the harder negative is made from: that report's own
-    (released code), or the study's, so that only the words differ"""
+    """image that the decoder looks at while it reads the mined report behind the harder negative: that report's own (released
+    code), or the study's, so that only the words differ"""
     report: float = 0.7
     "weight of the host's own loss"
     align: float = 0.1
@@ -77,22 +77,22 @@ class IthnSettings:
     apart: float = 0.2
     "weight of the cosine of image and mined image"
     alpha: float = 0.01
-    "how fast the negatives harden: the mixing coefficient is exp(-alpha x epochs)"
+    "how fast negatives harden: the mixing coefficient is exp(-alpha x epochs)"
     harden: Literal["epoch", "step"] = "epoch"
     candidates: int = 1
-    "how many mined negatives of a study take turns"
+    "number of mined negatives per study, used in turn"
     image: Literal["backbone", "encoded"] = "backbone"
-    "what is pooled: the image encoder's features, or what the decoder looks at (for frozen image encoders)"
+    "features to pool: the image encoder's, or the decoder's input (for frozen image encoders)"
     width: int = 512
     temperature: float = 0.07
-    "at the start; both temperatures are learned"
+    "initial value; both temperatures are learned"
     ascent_steps: int = 1
-    "each time that a study is seen"
+    "steps each time a study is seen"
     ascent_step: float = 0.05
     ascent_radius: float = 0.5
-    "how far from the mined report, as a chord on the sphere of radius 1"
+    "largest distance from the mined report, as a chord on the unit sphere"
     probe: bool = False
-    "a control: the host learns as without ITHN and the alignment beside it, without reaching it; `report` does not count"
+    "control: the host learns as without ITHN, and the alignment beside it without affecting it; `report` is ignored"
 
     def __post_init__(self) -> None:
         for flag, weight in (("report", self.report), ("align", self.align), ("apart", self.apart)):
@@ -106,10 +106,11 @@ class IthnSettings:
         need(0 < self.ascent_radius < 2, "--method.ithn.ascent-radius", self.ascent_radius, "above 0, below 2")
 
     def check(self, run: RunConfig[Any]) -> None:
-        flip = "with mined reports a flip could turn one into the true one: left and right change places in its words"
+        """Raises InputError for flipped images, and for settings that do not work with JIMA."""
+        flip = "a flip swaps left and right in the words and could turn a mined report into the true one; give --images.no-flip"
         need(not run.images.flip, "--images.flip", "", flip)
         if isinstance(innermost(run.method), JimaSettings):
-            reached = "no report's loss reaches JIMA's image encoder; give --method.ithn.image encoded"
+            reached = "the report loss does not reach JIMA's image encoder; give --method.ithn.image encoded"
             need(self.image == "encoded", "--method.ithn.image", self.image, reached)
             need(
                 self.harden == "epoch",
@@ -120,7 +121,7 @@ class IthnSettings:
 
 
 class HardNegativeTask(Task[Pair[Any, Any]]):
-    """The host's losses on what it draws, plus alignment of its reported studies against increasingly hard negatives."""
+    """The host's losses on its draws, plus alignment of its reported studies against increasingly hard negatives."""
 
     epochs: Tensor
     batches: Tensor
@@ -135,7 +136,7 @@ class HardNegativeTask(Task[Pair[Any, Any]]):
         batches_per_epoch: int,
         partners: Sequence[Sequence[int]] = (),
     ) -> None:
-        """`partners`: rows of the mined negatives of every training study, the most alike first."""
+        """`partners`: rows of every training study's mined negatives, the most similar first."""
         super().__init__()
         self.partners = partners
         self.host, self.config, self.batches_per_epoch = host, config, batches_per_epoch
@@ -152,30 +153,34 @@ class HardNegativeTask(Task[Pair[Any, Any]]):
 
     @property
     def model(self) -> ReportModel:
+        """The host's model."""
         return self.host.model
 
     def draws(self, order: Order) -> Sampler:
+        """The host's draws, each paired with a mined negative."""
         return MinedPairs(
             order=self.host.draws(order), seed=order.seed, partners=self.partners, candidates=self.config.candidates
         )
 
     def start_epoch(self, epoch: int, scores: dict[str, float]) -> None:
+        """Starts the host's epoch and hardens the negatives."""
         self.host.start_epoch(epoch, scores)
         self.epochs.fill_(epoch + 1)  # the released code counts from 1
 
     def forward(self, draw: Pair[Any, Any]) -> dict[str, Tensor]:
+        """The host's losses, alignment and image terms; the latter two are NaN in steps without reports."""
         batch = self.host.reported(draw.first)
         reading = None if batch is None else self.host.read(batch)
         host = self.host.losses(reading, draw.first)
         config = self.config
-        if batch is None or reading is None:  # a step in which the host learns something else than reports
+        if batch is None or reading is None:  # a step in which the host does not learn reports
             nothing = host["loss"].new_full((), torch.nan)
             return {"report": host["loss"], **host, "loss": self._weighted(host), **dict.fromkeys(_TERMS, nothing)}
         mined = wrong = self._read_mined(draw.second)
         if config.read_before == "own_image":
             hidden_BTD = self.model.decoder(draw.second.tokens_BT[:, :-1], reading.encoded)
             wrong = replace(mined, hidden_BTD=hidden_BTD)
-        # bfloat16 cannot tell close neighbours apart.
+        # bfloat16 cannot distinguish close neighbours.
         with torch.autocast(reading.hidden_BTD.device.type, enabled=False):
             terms = self._terms(reading, mined, wrong, batch, draw.second)
         beside = config.align * terms["align"] + config.apart * terms["apart"]
@@ -186,7 +191,7 @@ class HardNegativeTask(Task[Pair[Any, Any]]):
         return host["loss"] if self.config.probe else self.config.report * host["loss"]
 
     def _read_mined(self, mined: Batch) -> Reading:
-        """A probe leaves no trace in the host, so it must not move the running means of batch norms either."""
+        """Reads the mined study; a probe must not affect the host, so it leaves the running means of batch norm unchanged."""
         if not (self.config.probe and self.training):
             return self.host.read(mined)
         self.model.eval()
@@ -198,7 +203,7 @@ class HardNegativeTask(Task[Pair[Any, Any]]):
     def _terms(
         self, true: Reading, mined: Reading, wrong: Reading, batch: Batch, mined_batch: Batch
     ) -> dict[str, Tensor]:
-        """Alignment, images' cosine, and what is logged of the three similarities with the image (`_TERMS`)."""
+        """The alignment, the images' cosine, and the three similarities with the image that are logged (`_TERMS`)."""
         image_BD, text_BD = self._embedded(true, batch)
         mined_image_BD, mined_text_BD = self._embedded(mined, mined_batch)
         wrong_BD = mined_text_BD if wrong is mined else self._embedded(wrong, mined_batch)[1]
@@ -207,7 +212,7 @@ class HardNegativeTask(Task[Pair[Any, Any]]):
         if self.training:
             self.batches += 1
         if self.config.negative != "released":
-            with torch.no_grad():  # the weight itself, so that it can come back
+            with torch.no_grad():  # clamp the weight itself, so that it can recover
                 self.log_scales.clamp_(max=math.log(_LARGEST_SCALE))
         both_BB = image_BD @ text_BD.T + mined_image_BD @ mined_text_BD.T
         harder_B = (image_BD * harder_BD).sum(-1)
@@ -221,14 +226,14 @@ class HardNegativeTask(Task[Pair[Any, Any]]):
         }
 
     def mixing(self) -> float:
-        """Lambda: 1 takes the mined negative, 0 the hardest one. Falls by epochs (1, 2, ...) or by parts of epochs (from 0)."""
+        """Lambda in [0, 1]: 1 takes the mined negative, 0 the hardest. Falls with epochs (1, 2, ...) or fractions (from 0)."""
         if self.config.negative == "mined":
             return 1.0
         passed = int(self.epochs) if self.config.harden == "epoch" else int(self.batches) / self.batches_per_epoch
         return math.exp(-self.config.alpha * passed)
 
     def embedded(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Images and reports (B, D) as unit vectors, each report read in front of its image."""
+        """Images and reports as unit vectors (B, D), each report read with its image."""
         return self._embedded(self.host.read(batch), batch)
 
     def _embedded(self, reading: Reading, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -256,7 +261,7 @@ class HardNegativeTask(Task[Pair[Any, Any]]):
             return harder_BD
 
     def _store(self, rows_B: Tensor, harder_BD: Tensor) -> None:
-        """Every process stores what all of them found, because the first one's buffers are given to the others."""
+        """Every process stores the negatives of all, because the first one's buffers are broadcast to the others."""
         found: list[tuple[Tensor, Tensor]] = [(rows_B, harder_BD)]
         if distributed.is_initialized():
             found = found * distributed.get_world_size()
@@ -266,9 +271,9 @@ class HardNegativeTask(Task[Pair[Any, Any]]):
 
 
 def on_the_line(image_BD: Tensor, text_BD: Tensor, mined_BD: Tensor, mixing: float) -> Tensor:
-    """From the mined report towards the point nearest to the image on the way to the true one, as far as 1 - `mixing`.
+    """From the mined report towards the point nearest to the image on the way to the true one, by 1 - `mixing`; (B, D).
 
-    The image is projected onto the line from mined to true report, and held between the two (spec 5.3).
+    The image is projected onto the line from mined to true report, and clamped between the two (spec 5.3).
     """
     way_BD = text_BD - mined_BD
     length_B1 = way_BD.norm(dim=-1, keepdim=True)
@@ -278,7 +283,7 @@ def on_the_line(image_BD: Tensor, text_BD: Tensor, mined_BD: Tensor, mixing: flo
 
 
 def batch_mixed(image_BD: Tensor, text_BD: Tensor, mined_BD: Tensor, mixing: float) -> Tensor:
-    """The released code's projection: products of whole batches, not clamped, not of length 1, open to gradients."""
+    """The released code's projection (B, D): products of whole batches, not clamped, not unit length, open to gradients."""
     way_BD = text_BD - mined_BD
     along_BB = (image_BD - mined_BD) @ way_BD.T
     hardest_BD = mined_BD + along_BB @ F.normalize(way_BD, dim=-1)
@@ -286,16 +291,16 @@ def batch_mixed(image_BD: Tensor, text_BD: Tensor, mined_BD: Tensor, mixing: flo
 
 
 def ascended(image_BD: Tensor, mined_BD: Tensor, start_BD: Tensor, config: IthnSettings) -> Tensor:
-    """Steps on the sphere up the alignment loss, held within a distance (a chord) of the mined report.
+    """Ascent of the alignment loss on the sphere (B, D), within a chord of `config.ascent_radius` of the mined report.
 
     The loss depends on a study's negative through the diagonal alone, so its gradient there is the image's vector times
-    something positive; the slope on the sphere is that vector's tangent part.
+    a positive factor; the slope on the sphere is that vector's tangent part.
     """
     at_BD = _held(start_BD, mined_BD, config.ascent_radius)
     for _ in range(config.ascent_steps):
         slope_BD = image_BD - (image_BD * at_BD).sum(-1, keepdim=True) * at_BD
         steep_B1 = slope_BD.norm(dim=-1, keepdim=True)
-        # Near the top the slope is shorter than a step; it then is the step, so that nothing overshoots.
+        # Near the top the slope is shorter than a step; it then is the step, which prevents overshooting.
         step_BD = slope_BD * (config.ascent_step / steep_B1.clamp(min=config.ascent_step))
         at_BD = _held(F.normalize(at_BD + step_BD, dim=-1), mined_BD, config.ascent_radius)
     return at_BD
@@ -313,8 +318,8 @@ def _held(at_BD: Tensor, centre_BD: Tensor, radius: float) -> Tensor:
 def diagonal_loss(both_BB: Tensor, harder_B: Tensor, scales: Tensor, counts_B: Tensor) -> Tensor:
     """Symmetric InfoNCE whose diagonal the harder negative lowers (released code; spec 5.4).
 
-    `both` is the sum of the cosines of true pairs and of mined pairs. Its useless minimum: with every cosine at -1 the diagonal
-    stands at -1 and all else at -2, so everything is told apart by telling nothing apart.
+    `both` is the sum of the cosines of true pairs and of mined pairs. It has a degenerate minimum: with every cosine at -1, the
+    diagonal is -1 and everything else -2, so the loss is low although no pair is told apart.
     """
     logits_BB = (scales[0] * both_BB - torch.diag(scales[1] * harder_B)) / 3
     logits_BB = _only(logits_BB, counts_B)
@@ -322,14 +327,14 @@ def diagonal_loss(both_BB: Tensor, harder_B: Tensor, scales: Tensor, counts_B: T
 
 
 def column_loss(both_BB: Tensor, harder_B: Tensor, scales: Tensor, counts_B: Tensor) -> Tensor:
-    """Symmetric InfoNCE in which the harder negative is one more report to choose from for its image; ours."""
+    """Symmetric InfoNCE in which the harder negative is one more candidate report for its image; ours."""
     logits_BB = _only(scales[0] * both_BB / 2, counts_B)
     reports_BC = torch.cat([logits_BB, scales[1] * harder_B[:, None]], dim=1)
     return _mean((reports_BC.logsumexp(1) + logits_BB.logsumexp(0)) / 2 - logits_BB.diagonal(), counts_B)
 
 
 def _only(logits_BB: Tensor, counts_B: Tensor) -> Tensor:
-    """Rows that do not count are neither asked for nor offered as others."""
+    """Masks rows that do not count, both as anchors and as negatives."""
     own_BB = torch.eye(len(logits_BB), dtype=torch.bool, device=logits_BB.device)
     return logits_BB.masked_fill(~(own_BB | (counts_B[:, None] & counts_B)), -torch.inf)
 
@@ -350,7 +355,7 @@ def r2gen_cmn_ithn() -> RunConfig[Plugged[R2GenCmnSettings, IthnSettings]]:
 
 
 def _defaults(host: RunConfig[Any]) -> IthnSettings:
-    """Of what the decoder looks at where no report's loss reaches the image encoder."""
+    """Compares the decoder's input where no report loss reaches the image encoder."""
     return IthnSettings(image="encoded" if isinstance(innermost(host.method), JimaSettings) else "backbone")
 
 
@@ -358,7 +363,7 @@ def _inputs(run: RunConfig[Any], source: Source) -> Inputs:
     least = 2 * source.processes
     if run.train.batch_size < least:
         raise InputError(
-            f"--train.batch-size {run.train.batch_size}: ITHN tells a study's report from those of the others in its "
+            f"--train.batch-size {run.train.batch_size}: ITHN contrasts a study's report with the others in its "
             f"batch; give at least {least} for {source.processes} processes"
         )
     candidates = run.method.plug_in.candidates

@@ -1,6 +1,6 @@
-"""What ITHN draws for a step: every study beside one of its mined negatives.
+"""What ITHN draws for a step: every study together with one of its mined negatives.
 
-A function of seed and epoch like the order itself, so a run with pairs resumes to the same result.
+A function of seed and epoch, like the order itself, so a run with pairs resumes to the same result.
 """
 
 from __future__ import annotations
@@ -31,16 +31,17 @@ _TOP = 5  # negatives a study, as `rayscribe build negatives` mines
 class MinedPairs:
     """`order`, with a partner for every study: one of its first `candidates`, drawn anew every epoch.
 
-    Where the order draws two things, the partner is that of the first of them; what has no study has no partner.
+    If the order draws pairs, the partner belongs to the first of each; a draw without a study has no partner.
     """
 
     order: Sampler
     seed: int
     partners: Sequence[Sequence[int]]
-    "rows of the mined negatives of every row, the most alike first"
+    "rows of every row's mined negatives, the most similar first"
     candidates: int = 1
 
     def rows(self, epoch: int, *, accumulate: int, rank: int, processes: int) -> list[list[tuple[Index, Row | None]]]:
+        """The order's batches of the epoch, every draw paired with its partner's row."""
         batches = self.order.rows(epoch, accumulate=accumulate, rank=rank, processes=processes)
         return [[(drawn, self._partner(drawn)) for drawn in batch] for batch in batches]
 
@@ -76,9 +77,9 @@ def prepare_negatives(run: RunConfig[Any], source: Source, preparation: Preparat
 def mined_partners(
     manifest: Manifest, studies: Sequence[Study], text: TextConfig, *, candidates: int, data: Path
 ) -> list[list[int]]:
-    """For every study the rows of its mined negatives in `studies`, which are from the manifest `data`.
+    """For every study, the rows in `studies` of its mined negatives from the manifest `data`.
 
-    Raises InputError where a study has none, or where they were mined for another section or cleaning: then a negative's
+    Raises InputError if a study has none, or if they were mined for another section or cleaning: then a negative's
     report could be the study's own.
     """
     about = manifest.provenance["negatives"]
@@ -90,7 +91,7 @@ def mined_partners(
         )
     if candidates > about["top"]:
         raise InputError(
-            f"{data}: {about['top']} negatives a study were mined; --method.ithn.candidates {candidates} needs more"
+            f"{data}: {about['top']} negatives per study were mined; --method.ithn.candidates {candidates} needs more"
         )
     rows = {study.id: row for row, study in enumerate(studies)}
     partners = [[rows[id_] for id_ in study.negatives if id_ in rows] for study in studies]

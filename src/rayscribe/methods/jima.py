@@ -1,18 +1,18 @@
 """JIMA: Li, Han, Wu, Huang and Huang, "Joint Imbalance Adaptation for Radiology Report Generation", J Healthc Inform Res 2025.
 
-Two tasks with two curricula. The entity task predicts from the image which clinical words the report will hold (section 4.3 of
-the spec); it trains the image encoder. The report task writes from the image's features fused with that prediction (4.4); it
-trains everything behind the fusion, and its loss reaches neither the image encoder nor the entity head. Each task begins with
-all studies and then keeps the hardest of them, fewer and fewer as it gets better (4.5): studies whose entities (label
-imbalance) or whose words (token imbalance) stand far down in the ranking of the probabilities.
+Two tasks with two curricula. The entity task predicts from the image which clinical words the report will contain (section 4.3
+of the spec); it trains the image encoder. The report task writes from the image's features fused with that prediction (4.4); it
+trains everything after the fusion, and its loss reaches neither the image encoder nor the entity head. Each task begins with
+all studies and then keeps the hardest, fewer and fewer as it improves (4.5): studies whose entities (label imbalance) or whose
+words (token imbalance) rank low among the predicted probabilities.
 
 Where the released code contradicts the paper we follow the paper: the code keeps the easiest studies (`--method.order easy`),
-takes one share for both tasks from validation BLEU-4, and leaves the frozen parts in training mode. Ours, because the paper
-leaves it open (`docs/papers.md`): performance is read from the same ranks as difficulty, over the training studies, and
+takes one share for both tasks from validation BLEU-4, and leaves the frozen parts in training mode. Where the paper leaves it
+open, the choice is ours (`docs/papers.md`): performance comes from the same ranks as difficulty, over the training studies,
 smoothed; a share has a floor; entities are predicted from the mean over all views.
 
-Cached features of a frozen image encoder leave the entity task nothing to train but its head; `--method.adapter` puts a trained
-layer between, which stands in for the image encoder.
+With cached features of a frozen image encoder the entity task can train only its head; `--method.adapter` inserts a trained
+layer that stands in for the image encoder.
 
 Shapes: B studies, N patches, C channels, A of the adapter (or C), V words of the vocabulary, W ids (V and the reserved ones),
 T target positions, S training studies, D width.
@@ -56,7 +56,7 @@ from rayscribe.task import HostTask, report_loss_B, target_tokens
 _HIDDEN = 512  # of the entity head, released code
 
 Draw = Pair[Batch | None, Batch | None]
-"Studies whose reports are learned, and studies whose entities are."
+"Studies whose reports are learned, and studies whose entities are learned."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,35 +64,35 @@ class JimaSettings:
     """The two tasks and their curricula."""
 
     entities: str = "lexicon"
-    "clinical words of the reports: `lexicon`, the built-in rules, or a file made by `rayscribe build entities` or elsewhere"
+    "clinical words of the reports: `lexicon`, the built-in rules, or a file, such as `rayscribe build entities` makes"
     head: Literal["mlp", "patch"] = "mlp"
-    "predicts entities from the mean feature (released code), or from every patch, averaged (paper)"
+    "entity head: on the mean feature (released code), or on every patch, averaged (paper)"
     head_dropout: float = 0.1
-    "of the mlp's hidden layers (released code)"
+    "dropout of the mlp's hidden layers (released code)"
     adapter: int = 0
-    "width of a layer that the entity task trains in front of everything; 0: none. For frozen image encoders"
+    "width of a layer before everything else that the entity task trains; 0: none. For frozen image encoders"
     fusion: Literal["product", "none"] = "product"
-    "how the prediction joins the patches; none: the decoder does not see it (an ablation)"
+    "how the prediction is fused with the patches; none: the decoder does not see it (an ablation)"
     training: Literal["joint", "alternating"] = "joint"
-    "one step for both tasks, or steps of one task in turn"
+    "one step for both tasks, or alternating steps of one task"
     entity_weight: float = 0.5
-    "of the entity loss (released code)"
+    "weight of the entity loss (released code)"
     positive_weight: float = 1.0
-    "of the entities that are there, in the entity loss; most words are no entity of a study"
+    "weight of positive entities in the entity loss; a study contains few of the words"
     report_curriculum: bool = True
     "the report task keeps the studies whose words are hardest (token imbalance)"
     entity_curriculum: bool = True
     "the entity task keeps the studies whose entities are hardest (label imbalance)"
     order: Literal["hard", "easy", "random"] = "hard"
-    "keep the hardest studies (paper), the easiest (released code), or as many at random (a control)"
+    "keep the hardest studies (paper), the easiest (released code), or as many random ones (a control)"
     warmup: int = 30
     "epochs on all studies (paper, IU X-Ray; 10 on MIMIC-CXR)"
     smoothing: float = 0.5
-    "what of the performance of the epochs before stays in the next; 0: none (paper)"
+    "weight of earlier epochs in the smoothed performance; 0: none (paper)"
     floor: float = 0.1
-    "the smallest share of the studies that is kept (released code)"
+    "smallest share of the studies to keep (released code)"
     split_entity_rank: bool = True
-    "a report's difficulty is the mean of its entities' and of its other words' (paper); false: of all words (released code)"
+    "a report's difficulty averages its entities' and its other words' means (paper); false: all words (released code)"
 
     def __post_init__(self) -> None:
         need(0 <= self.head_dropout < 1, "--method.head-dropout", self.head_dropout, "at least 0, below 1")
@@ -104,31 +104,32 @@ class JimaSettings:
         need(0 < self.floor <= 1, "--method.floor", self.floor, "above 0, at most 1")
 
     def check(self, run: RunConfig[Any]) -> None:
+        """Raises InputError for a BERT decoder, flipped images, or a curriculum that never begins."""
         need_own_decoder(run)
         need(
             not run.images.flip,
             "--images.flip",
             "",
-            "entities say left and right of the image as it is; they are not flipped",
+            "entities name sides of the unflipped image; give --images.no-flip",
         )
         curriculum = self.report_curriculum or self.entity_curriculum
         need(
             not curriculum or self.warmup < run.train.epochs,
             "--method.warmup",
             self.warmup,
-            f"no curriculum begins within --train.epochs {run.train.epochs}; give a shorter warm-up, or "
+            f"the curriculum would not begin within --train.epochs {run.train.epochs}; give a shorter warm-up, or "
             "--method.no-report-curriculum --method.no-entity-curriculum",
         )
         need(
             self.training == "joint" or run.train.accumulate == 1,
             "--train.accumulate",
             run.train.accumulate,
-            "alternating steps take one batch; give 1, or --method.training joint",
+            "an alternating step takes one batch; give 1, or --method.training joint",
         )
 
 
 class EntityFusion(nn.Module):
-    """The stage in place of the patch embedding: predicts entities, joins them to every patch, projects to model width."""
+    """The stage in place of the patch embedding: predicts entities, fuses them with every patch, projects to model width."""
 
     def __init__(self, channels: int, words: int, width: int, dropout: float, config: JimaSettings) -> None:
         super().__init__()
@@ -141,11 +142,12 @@ class EntityFusion(nn.Module):
         self.drop = nn.Dropout(dropout)
 
     def predict(self, seen: Encoded) -> Tensor:
-        """Logits of the entities (B, V): the entity task's way, with gradients."""
+        """Logits of the entities (B, V) for the entity task, with gradients."""
         return self.head(self._adapted(seen), drops=self.training)
 
     def forward(self, seen: Encoded) -> Encoded:
-        with torch.no_grad():  # the report's loss reaches nothing before the fusion
+        """Features (B, N, C) to (B, N, D), without gradients before the fusion."""
+        with torch.no_grad():  # the report loss trains nothing before the fusion
             features = self._adapted(seen)
             x_BNC = features.features_BND
             if self.fuses:
@@ -167,6 +169,7 @@ class EntityHead(nn.Module):
         self.layers = nn.ModuleList([Linear(channels, _HIDDEN), Linear(_HIDDEN, _HIDDEN), Linear(_HIDDEN, words)])
 
     def forward(self, features: Encoded, *, drops: bool) -> Tensor:
+        """Logits (B, V); `drops` switches dropout."""
         x_BC = pooled(features)
         for layer in self.layers[:-1]:
             x_BC = F.dropout(torch.relu(layer(x_BC)), self.dropout, drops)
@@ -174,13 +177,14 @@ class EntityHead(nn.Module):
 
 
 class PatchEntityHead(nn.Module):
-    """Paper: every patch predicts, and the predictions are averaged. Returns the logit of the mean probability."""
+    """Paper: every patch predicts, and the predictions are averaged."""
 
     def __init__(self, channels: int, words: int) -> None:
         super().__init__()
         self.layer = Linear(channels, words)
 
     def forward(self, features: Encoded, *, drops: bool) -> Tensor:
+        """The logit of the mean probability over patches (B, V)."""
         logits_BNV = self.layer(features.features_BND).float()
         logits_BNV = logits_BNV.masked_fill(~features.has_patch_BN[:, :, None], -torch.inf)
         # log of the sums of p and of 1 - p = p exp(-logit); their difference needs no count of patches.
@@ -190,16 +194,16 @@ class PatchEntityHead(nn.Module):
 
 
 def fused(x_BNC: Tensor, q_BV: Tensor) -> Tensor:
-    """[X, q] * [q, X], element by element, with q beside every patch (spec 4.4): (B, N, C + V)."""
+    """[X, q] * [q, X], element by element, with q attached to every patch (spec 4.4): (B, N, C + V)."""
     q_BNV = q_BV[:, None].expand(-1, x_BNC.shape[1], -1)
     return torch.cat([x_BNC, q_BNV], -1) * torch.cat([q_BNV, x_BNC], -1)
 
 
 class CurriculumTask(HostTask[Draw]):
-    """Both losses; and, before every epoch after the warm-up, how hard each study is and which ones each task keeps.
+    """Both losses; and, before every epoch after the warm-up, how hard each study is and which studies each task keeps.
 
     In the buffers of two, reports come first and entities second. The choice of an epoch is part of the training state, so a
-    run that is resumed within an epoch goes on with it.
+    run that resumes within an epoch continues with it.
     """
 
     measured_epoch: Tensor
@@ -218,7 +222,7 @@ class CurriculumTask(HostTask[Draw]):
         training: Callable[[], Iterable[Batch]],
         label_smoothing: float = 0.0,
     ) -> None:
-        """`training` reads this process's share of the training studies, uncropped."""
+        """`training` reads this process's share of the training studies, without random crops."""
         super().__init__()
         self.reporter, self.predict, self.config, self.entities = model, fusion.predict, config, entities
         self.training_batches, self.label_smoothing = training, label_smoothing
@@ -232,21 +236,24 @@ class CurriculumTask(HostTask[Draw]):
 
     @property
     def model(self) -> ReportModel:
+        """The report model."""
         return self.reporter
 
     def draws(self, order: Order) -> Sampler:
+        """Batches of the studies that each task chose for the epoch."""
         return TwoTasks(order=order, chosen=self.chosen, alternating=self.config.training == "alternating")
 
     def chosen(self) -> tuple[Sequence[int], Sequence[int]]:
-        """The studies of this epoch: of the report task, of the entity task."""
+        """The rows of this epoch's studies: of the report task, of the entity task."""
         reports, entities = (row_S.nonzero().flatten().tolist() for row_S in self.is_chosen_2S)
         return reports, entities
 
     def reported(self, draw: Draw) -> Batch | None:
+        """The report task's studies; None in an alternating step of the entity task."""
         return draw.first
 
     def read(self, batch: Batch) -> Reading:
-        """Without gradients up to the fusion, and with the image encoder's running means at rest."""
+        """Without gradients before the fusion, and with the image encoder's running means fixed."""
         backbone = self.model.backbone
         was_training = backbone.training
         backbone.eval()
@@ -256,6 +263,7 @@ class CurriculumTask(HostTask[Draw]):
         return self.model.read(batch, seen)
 
     def losses(self, reading: Reading | None, draw: Draw) -> dict[str, Tensor]:
+        """The weighted `loss`, both terms (NaN for a task that the step leaves out) and both shares."""
         found: dict[str, Tensor] = {}
         if draw.first is not None and reading is not None:
             loss_B = report_loss_B(self.model.score(reading), draw.first, smoothing=self.label_smoothing)
@@ -270,7 +278,7 @@ class CurriculumTask(HostTask[Draw]):
 
     def _entity_loss(self, batch: Batch) -> Tensor:
         """Binary cross-entropy, averaged over the vocabulary and then over the studies (spec 4.3)."""
-        # Before torch 2.10 autocast hands the casts of `read`, which know no gradient, to this pass.
+        # Before torch 2.10, autocast reuses the casts of `read`, which carry no gradient, in this pass.
         torch.clear_autocast_cache()
         logits_BV = self.predict(self.model.see(batch)).float()
         weight = logits_BV.new_tensor(self.config.positive_weight)
@@ -281,8 +289,9 @@ class CurriculumTask(HostTask[Draw]):
         return (loss_BV.mean(1) * counts_B).sum() / (batch.targets_per_batch or counts_B.sum().clamp(min=1))
 
     def start_epoch(self, epoch: int, scores: dict[str, float]) -> None:
+        """Measures difficulty and performance, then updates shares and choices, once per epoch from the end of the warm-up."""
         kept_2 = (self.config.report_curriculum, self.config.entity_curriculum)
-        # Measured first at the start of the last epoch of the warm-up, so that the epoch after it has something to compare.
+        # First measured at the start of the last warm-up epoch, so that the next epoch has a value to compare with.
         if not any(kept_2) or epoch < self.config.warmup - 1 or int(self.measured_epoch) == epoch:
             return
         performance_2 = self._measure()
@@ -300,7 +309,7 @@ class CurriculumTask(HostTask[Draw]):
 
     @torch.no_grad()
     def _measure(self) -> list[float]:
-        """Fills in the difficulty of every training study; returns the mean performance of both tasks."""
+        """Computes the difficulty of every training study; returns the mean performance of both tasks."""
         self.eval()
         found = [self._measured(batch) for batch in self.training_batches()]
         self.train()
@@ -330,8 +339,8 @@ class CurriculumTask(HostTask[Draw]):
 def jima() -> RunConfig[JimaSettings]:
     """JIMA on IU X-Ray: sizes, batch, beams and curriculum of the paper, the rest of the released script (spec 4.6).
 
-    The paper's rates (4e-4 for the entity task, 1e-5 for the report task, x 0.8 every epoch) are not the script's, which the
-    published logs were made with; its batches of 32, six layers and five beams are not the paper's.
+    The paper's learning rates (4e-4 for the entity task, 1e-5 for the report task, x 0.8 every epoch) differ from those of the
+    script that produced the published logs; its batches of 32, six layers and five beams differ from the paper's.
     """
     train = replace(
         r2gen_training(),
@@ -366,7 +375,7 @@ def _entities(run: RunConfig[JimaSettings], start: Start) -> EntityTargets:
     found, studies = len(targets.places_E), len(training.studies)
     if not found:
         raise InputError(f"--method.entities {source}: none of its words is in the training vocabulary")
-    start.notify(f"entities: {found / studies:.1f} a study, {len(set(targets.places_E.tolist()))} words ({source})")
+    start.notify(f"entities: {found / studies:.1f} per study, {len(set(targets.places_E.tolist()))} words ({source})")
     return targets
 
 

@@ -1,16 +1,16 @@
 """KIF of KIF-ISD, "Graph-Driven Medical Report Generation with Adaptive Knowledge Distillation": a graph before the decoder.
 
-A graph of findings and organs is read by masked self-attention; every patch of the image then attends to the nodes, and what it
-takes from them replaces it in front of the decoder (spec A2.1 to A2.4). Disease head, retrieved reports and prompt are
-PromptMRG's; the self-distillation is the plug-in in `distill.py`.
+Masked self-attention reads a graph of findings and organs; every patch of the image then attends to the nodes, and the result
+replaces the patch before the decoder (spec A2.1 to A2.4). Disease head, retrieved reports and prompt are PromptMRG's; the
+self-distillation is the plug-in in `distill.py`.
 
-What differs from the released code, of which two modules were never published (spec A2.9):
+Differences from the released code, two modules of which were never published (spec A2.9):
 
 * every node is embedded on its own, as the mean of its words' vectors, and the root is learned. The released code feeds all
-  names as one text that is cut at 32 word pieces, so the mask and the positions fall on other words and half of the nodes are
-  missing;
+  names as one text truncated at 32 word pieces, so the mask and the positions fall on the wrong words and half of the nodes
+  are missing;
 * node states are expanded to the batch; the released reshape scrambles them for some batch sizes and fails for others;
-* `--method.residual` adds the patches to what the graph made of them. Off by default as released; recommended by the spec;
+* `--method.residual` adds the patches to the graph's output. Off by default, as released; recommended by the spec;
 * layer norms are PyTorch's; the released ones divide by the unbiased deviation.
 
 Shapes: B studies, P patches, C channels, N nodes, H heads, D = `width` of the graph.
@@ -79,18 +79,18 @@ class KifSettings:
     "`published`, the 28 nodes of the paper, or a file made by `rayscribe build graph`"
     width: int = 768
     hidden: int = 1024
-    "of the feed-forward parts"
+    "width of the feed-forward layers"
     layers: int = 2
-    "of the graph attention, and of the patches' attention to the nodes"
+    "layers of the graph attention, and of the patches' attention to the nodes"
     node_heads: int = 6
     patch_heads: int = 16
     dropout: float = 0.1
     masked: bool = True
-    "a node attends to its neighbours; false: to every node (a control)"
+    "restrict a node's attention to its neighbours; false: every node (a control)"
     residual: bool = False
-    "the patches are added to what the graph made of them; false: replaced by it (released code)"
+    "add the patches to the graph's output; false: the output replaces them (released code)"
     query: Literal["none", "findings"] = "none"
-    "what joins the image's query to the retrieved reports: nothing (the released inference), or the names of 20 findings"
+    "what the image's query to the retrieved reports includes: nothing more (released inference), or the names of 20 findings"
 
     def __post_init__(self) -> None:
         for flag, heads in (("--method.node-heads", self.node_heads), ("--method.patch-heads", self.patch_heads)):
@@ -101,13 +101,14 @@ class KifSettings:
         need(0 <= self.dropout < 1, "--method.dropout", self.dropout, "at least 0, below 1")
 
     def check(self, run: RunConfig[Any]) -> None:
+        """Raises InputError as PromptMRG's settings do, and for a query without retrieved reports."""
         self.diagnosis.check(run)
         fits = self.query == "none" or self.diagnosis.memory
-        need(fits, "--method.query", self.query, "is the query of the retrieved reports; it needs --method.memory")
+        need(fits, "--method.query", self.query, "queries the retrieved reports; it needs --method.memory")
 
 
 class KnowledgeStage(nn.Module):
-    """The image encoder's features to what the graph makes of them, of the same size; before the patch embedding."""
+    """Features of the image encoder to the graph's output of the same size, before the patch embedding."""
 
     def __init__(self, channels: int, graph: Graph, config: KifSettings) -> None:
         super().__init__()
@@ -125,10 +126,11 @@ class KnowledgeStage(nn.Module):
         return states_ND
 
     def forward(self, seen: Encoded) -> Encoded:
+        """Features (B, P, C) to the same shape."""
         return self.attend(seen)[0]
 
     def attend(self, seen: Encoded) -> tuple[Encoded, Tensor]:
-        """The same, and which node drew which patch: the last layer's attention (B, H, P, N), each row sums to 1."""
+        """The same, and the last layer's attention of patches to nodes (B, H, P, N); each row sums to 1."""
         nodes_BND = self.nodes().expand(len(seen.features_BND), -1, -1)
         x_BPD = self.take_in(seen.features_BND)
         weights_BHPN = x_BPD.new_zeros(0)
@@ -140,12 +142,12 @@ class KnowledgeStage(nn.Module):
         return replace(seen, features_BND=x_BPC), weights_BHPN
 
     def copy_words(self, vectors: Mapping[str, Tensor]) -> int:
-        """Words of the nodes' names start from these vectors (D); returns how many were among them."""
+        """Initialises the words of the nodes' names from these vectors (D); returns how many were found."""
         return self.knowledge.copy_words(vectors)
 
 
 class KnowledgeEncoder(nn.Module):
-    """Nodes to states: names, positions by group, and self-attention along the edges."""
+    """Node names to states: embedded words, positions by group, and self-attention along the edges."""
 
     words_NW: Tensor
     positions_ND: Tensor
@@ -156,7 +158,7 @@ class KnowledgeEncoder(nn.Module):
         self.vocabulary = node_words(graph)
         self.root_1D = nn.Parameter(0.02 * torch.randn(1, config.width))
         self.words = nn.Embedding(len(self.vocabulary), config.width)
-        nn.init.normal_(self.words.weight, std=0.02)  # as BERT's
+        nn.init.normal_(self.words.weight, std=0.02)  # as in BERT
         places = {word: place for place, word in enumerate(self.vocabulary)}
         words_NW = torch.zeros(len(graph.names) - 1, len(places))
         for node, name in enumerate(graph.names[1:]):
@@ -176,7 +178,7 @@ class KnowledgeEncoder(nn.Module):
         init_transformer_(self.layers)
 
     def forward(self) -> Tensor:
-        """(N, D)"""
+        """States of the nodes (N, D)."""
         x_ND = torch.cat([self.root_1D, self.words_NW @ self.words.weight])
         x_1ND = self.drop(self.norm_in(self.drop(x_ND + self.positions_ND)))[None]
         for layer in self.layers:
@@ -185,6 +187,7 @@ class KnowledgeEncoder(nn.Module):
         return found
 
     def copy_words(self, vectors: Mapping[str, Tensor]) -> int:
+        """Initialises known words from these vectors (D); returns their number."""
         known = [(place, vectors[word]) for place, word in enumerate(self.vocabulary) if word in vectors]
         with torch.no_grad():
             for place, vector_D in known:
@@ -193,7 +196,7 @@ class KnowledgeEncoder(nn.Module):
 
 
 class NodeAttention(nn.Module):
-    """Patches attend to the nodes, not to one another; then feed-forward. Each behind its norm, each added back."""
+    """Patches attend to the nodes, not to one another; then feed-forward. Each behind its norm, each with a residual."""
 
     def __init__(self, config: KifSettings) -> None:
         super().__init__()
@@ -204,7 +207,7 @@ class NodeAttention(nn.Module):
         self.drop = nn.Dropout(config.dropout)
 
     def forward(self, x_BPD: Tensor, nodes_BND: Tensor) -> tuple[Tensor, Tensor]:
-        """Also the weights (B, H, P, N), before dropout."""
+        """Patches (B, P, D) of the same shape, and the weights (B, H, P, N) before dropout."""
         found_BPD, weights_BHPN = self.attention.weighed(
             self.attention_norm(x_BPD), *self.attention.keys_values(nodes_BND)
         )
@@ -213,34 +216,40 @@ class NodeAttention(nn.Module):
 
 
 def node_words(graph: Graph) -> list[str]:
-    """The words of the names, the root's left out."""
+    """The distinct words of the node names, without the root's."""
     return sorted({word for name in graph.names[1:] for word in name.split()})
 
 
 @dataclass(frozen=True, slots=True)
 class BankAndGraph:
-    """The reports that a study retrieves, and the knowledge graph."""
+    """A model's retrieval bank and its knowledge graph."""
 
     bank: ReportBank
     graph: Graph
 
     def digests(self) -> list[str]:
+        """Digests of the bank and of the graph."""
         return [*self.bank.digests(), self.graph.digest]
 
     def save(self, folder: Path) -> None:
+        """Writes both into the model folder; the graph as graph.json."""
         self.bank.save(folder)
         self.graph.save(folder / "graph.json")
 
     def check(self, run: RunConfig[Any], source: Source) -> None:
+        """Raises InputError if the bank does not match the run's data."""
         self.bank.check(run, source)
 
     def extras(self, studies: Sequence[Study], lookup: Lookup) -> Extras:
+        """The retrieved reports of each study."""
         return self.bank.extras(studies, lookup)
 
     def image_extras(self, studies: Sequence[Sequence[Grey]]) -> dict[str, Tensor]:
+        """The retrieved reports of each study of loose images."""
         return self.bank.image_extras(studies)
 
     def least_side(self) -> int:
+        """Shortest image side that retrieval needs, in pixels."""
         return self.bank.least_side()
 
 
@@ -252,7 +261,7 @@ def kif() -> RunConfig[KifSettings]:
 
 
 def kif_bert() -> RunConfig[KifSettings]:
-    """The same with the published decoder."""
+    """The same with the published BERT decoder."""
     run = kif()
     return replace(run, model=bert_sizes(run.model))
 
@@ -276,7 +285,7 @@ def _stages(run: RunConfig[KifSettings], channels: int, words: int, resources: R
 def _copy_words(
     run: RunConfig[KifSettings], model: ReportModel, vectors: Callable[[Sequence[str]], Mapping[str, Tensor]]
 ) -> str:
-    """The words of the graph start from BERT's, too, where they have its width."""
+    """Initialises the graph's words from BERT's if they have the same width; returns a note for the user."""
     stage = model.stages[1]
     assert isinstance(stage, KnowledgeStage)
     if run.method.width != run.model.width:

@@ -1,9 +1,9 @@
-"""The knowledge graph of KIF-ISD as data: 27 chest findings and organs and a root (spec A2.2), or one from a file.
+"""The knowledge graph of KIF-ISD as data: 27 chest findings and organs and a root (spec A2.2), or a graph from a file.
 
 The published graph comes from DCL (Li et al., CVPR 2023), which adapted that of Zhang et al. (AAAI 2020). The released code
-spells cicatrix with an l. A fixed graph is the weak point that KIF-ISD's authors name, so a graph can also be counted in the
-training split: two nodes are connected where they occur in the same report more often than chance has it, often enough to be
-counted, with a lift above a threshold, and beyond doubt (Dunning's log-likelihood ratio, 1993).
+spells cicatrix with an l. KIF-ISD's authors name a fixed graph as the weak point, so a graph can also be built from the
+training split: two nodes are connected if they occur in the same report often enough, more often than by chance (a lift above
+a threshold), and significantly so (Dunning's log-likelihood ratio, 1993).
 
 Shapes: N nodes, the root first; R reports.
 """
@@ -31,8 +31,8 @@ _BEYOND_DOUBT = 10.83  # chi-square with one degree of freedom, p = .001
 _FORMAT = "rayscribe-graph-1"
 ROOT = "root"
 
-_ORGAN = 1  # type of the eight organs, which are all connected
-# name, group, type: an organ and its findings are a group; findings of one organ have one type.
+_ORGAN = 1  # type of the eight organs, all of which are connected
+# name, group, type: an organ and its findings form a group; findings of one organ share a type.
 _PUBLISHED = (
     (ROOT, 0, 0),
     ("normal", 1, 2),
@@ -67,17 +67,17 @@ _PUBLISHED = (
 
 @dataclass(frozen=True, kw_only=True)
 class Graph:
-    """Nodes with their names and groups, and which node attends to which."""
+    """Nodes with their names and groups, and the edges between them."""
 
     names: tuple[str, ...]
     "the root first"
     groups: tuple[int, ...]
-    "a node's place in the sinusoidal positions, the root's is 0"
+    "a node's index in the sinusoidal positions; the root's is 0"
     edges_NN: NDArray[np.bool_]
     "symmetric; every node is connected to itself and to the root"
     source: str
     counts: Mapping[str, Any] = field(default_factory=dict)
-    "what the graph was made from, in numbers"
+    "counts that the graph was built from"
 
     def __post_init__(self) -> None:
         nodes = len(self.names)
@@ -98,24 +98,24 @@ class Graph:
 
     @cached_property
     def digest(self) -> str:
-        """A hash of the nodes and edges."""
+        """A hash of nodes and edges."""
         return hashlib.sha256(json.dumps(self._plain()).encode()).hexdigest()
 
     @property
     def density(self) -> float:
-        """Share of the pairs of different nodes that are connected, the root left out."""
+        """Share of the pairs of different nodes that are connected, in [0, 1], without the root."""
         rest_MM = self.edges_NN[1:, 1:]
         others = len(rest_MM) * (len(rest_MM) - 1)
         return float(rest_MM.sum() - len(rest_MM)) / others if others else 0.0
 
     def save(self, path: Path) -> None:
-        """JSON; the file is replaced as a whole."""
+        """Writes JSON; the file is replaced as a whole."""
         about = {"format": _FORMAT, "source": self.source, **self._plain(), "counts": dict(self.counts)}
         write_text(path, json.dumps(about, indent=1) + "\n")
 
     @classmethod
     def load(cls, path: Path) -> Graph:
-        """Raises InputError that names the file and what is wrong with it."""
+        """Reads what `save` writes. Raises InputError that names the file and what is wrong with it."""
         advice = "write one with `rayscribe build graph`, or take --method.graph published"
         try:
             about = json.loads(path.read_text(encoding="utf-8"))
@@ -143,7 +143,7 @@ class Graph:
 
 
 def grouped_edges(groups: Sequence[int], types: Sequence[int]) -> NDArray[np.bool_]:
-    """The published rule: the root, an equal group or an equal type connects."""
+    """The published edges (N, N): the root connects to all, nodes of equal group or equal type connect."""
     group_N, type_N = np.asarray(groups), np.asarray(types)
     edges_NN = (group_N[:, None] == group_N) | (type_N[:, None] == type_N)
     edges_NN[0] = edges_NN[:, 0] = True
@@ -167,10 +167,10 @@ def cooccurrence_graph(
     least: int = 5,
     lift: float = 1.5,
 ) -> Graph:
-    """The conditions that are positive in at least `least` reports, and the `words` most frequent other words of `entities`.
+    """A graph of the conditions that are positive in at least `least` reports, and the `words` most frequent other entities.
 
-    Two of them are connected where they stand together in at least `least` reports and `lift` times as often as chance has it.
-    The root is connected to all. Groups: 0 root, 1 conditions, 2 words. Raises InputError where nothing is frequent enough.
+    Two nodes are connected if they occur together in at least `least` reports and `lift` times as often as by chance. The root
+    connects to all. Groups: 0 root, 1 conditions, 2 words. Raises InputError if nothing is frequent enough.
     """
     positive_RO = conditions.states_RO == POSITIVE
     kept = [place for place in range(len(CONDITIONS)) if positive_RO[:, place].sum() >= least]
@@ -181,7 +181,7 @@ def cooccurrence_graph(
         :words
     ]
     if not (names or frequent):
-        raise InputError(f"no condition and no word stands in {least} training reports; lower --least")
+        raise InputError(f"no condition and no word occurs in {least} training reports; lower --least")
     places = {word: place for place, word in enumerate(frequent)}
     has_word_RW = np.zeros((len(entities), len(frequent)), bool)
     for row, report in enumerate(entities):
@@ -209,7 +209,7 @@ def cooccurrence_graph(
 def associations(
     has_RN: NDArray[np.bool_],
 ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
-    """For every two nodes: reports that have both, lift P(a, b) / (P(a) P(b)), log-likelihood ratio of independence."""
+    """For all pairs of nodes (N, N): reports with both, lift P(a, b) / (P(a) P(b)), log-likelihood ratio of independence."""
     has = has_RN.astype(np.float64)
     reports, counts_N = len(has), has.sum(0)
     both_NN = has.T @ has
@@ -228,7 +228,7 @@ def associations(
 
 
 def _surprise(seen: NDArray[np.float64], chance: NDArray[np.float64]) -> NDArray[np.float64]:
-    """seen x ln(seen / chance); 0 where nothing was seen."""
+    """seen x ln(seen / chance); 0 where nothing is seen."""
     ratio = np.divide(seen, chance, out=np.ones_like(seen), where=(seen > 0) & (chance > 0))
     found: NDArray[np.float64] = seen * np.log(ratio)
     return found

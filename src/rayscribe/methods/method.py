@@ -1,7 +1,7 @@
-"""What a method is: one frozen record of what a paper changes of the baseline.
+"""What a method is: one frozen record of what a paper changes in the baseline.
 
-A run asks its record in this order: `prepare`, `resources` and `inputs` (before anything is written), `stages`, `norms` and
-`prompt` (the model), `task` (the losses), `card` and `said` (what people are shown). A method with a `fit` of its own skips
+A run uses its record in this order: `prepare`, `resources` and `inputs` (before anything is written), `stages`, `norms` and
+`prompt` (the model), `task` (the losses), `card` and `said` (what people read). A method with a `fit` of its own skips
 model and task.
 """
 
@@ -33,63 +33,69 @@ from rayscribe.task import HostTask, ReportTask, Task
 
 S = TypeVar("S", bound=MethodSettings)
 CardLine = tuple[str, str]
-"A row of the model card's table: what, and its value."
+"A row of the model card's table: name and value."
 Findings = dict[str, str]
 "Names of conditions and their states, in words."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lookup:
-    """Where features of studies are cached, and on which device they are computed."""
+    """Where features of studies are cached, and the device that computes them."""
 
     features: Path | None = None
-    "folder of the feature cache; the user's cache folder when None"
+    "folder of the feature cache; None: the user's cache folder"
     device: torch.device | None = None
     progress: ProgressBar = iter
 
 
 class Resources(Protocol):
-    """What a model takes from files beside its weights and words; a copy of it travels in the model folder."""
+    """What a model reads from files besides its weights and words; a copy is part of the model folder."""
 
     def digests(self) -> list[str]:
-        """Of all that the files hold."""
+        """Digests of everything that the files contain."""
 
     def save(self, folder: Path) -> None:
-        """Writes a copy into a model's folder; every file is replaced as a whole."""
+        """Writes a copy into a model folder; every file is replaced as a whole."""
 
     def check(self, run: RunConfig[Any], source: Source) -> None:
-        """Raises InputError where the files do not go with the data of the run."""
+        """Raises InputError if the files do not match the data of the run."""
 
     def extras(self, studies: Sequence[Study], lookup: Lookup) -> Extras:
-        """What studies of a manifest bring from here."""
+        """Extras of a batch that come from here, for studies of a manifest."""
 
     def image_extras(self, studies: Sequence[Sequence[Grey]]) -> dict[str, Tensor]:
-        """The same for studies of loose image files, one row a study."""
+        """The same for studies of loose image files: tensors by name, one row per study."""
 
     def least_side(self) -> int:
-        """Pixels that the shorter side of an image needs for it."""
+        """Shortest image side that it needs, in pixels."""
 
 
 @dataclass(frozen=True, slots=True)
 class NoResources:
-    """Of a model that is its weights and words."""
+    """Resources of a model that needs only its weights and words."""
 
     def digests(self) -> list[str]:
+        """No digests."""
         return []
 
     def save(self, folder: Path) -> None:
+        """Writes nothing."""
         return None
 
     def check(self, run: RunConfig[Any], source: Source) -> None:
+        """Accepts every run."""
         return None
 
     def extras(self, studies: Sequence[Study], lookup: Lookup) -> Extras:
+        """No extras."""
         return {}
 
     def image_extras(self, studies: Sequence[Sequence[Grey]]) -> dict[str, Tensor]:
+        """No extras."""
         return {}
 
     def least_side(self) -> int:
+        """0: images of any size will do."""
         return 0
 
 
@@ -99,7 +105,7 @@ class Source:
 
     manifest: Manifest
     path: Path
-    "of the manifest, to name it"
+    "path of the manifest, for messages"
     processes: int = 1
 
 
@@ -116,7 +122,7 @@ class Preparation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Start:
-    """What a run has before its first step."""
+    """What is available before a run's first step."""
 
     training: SplitReports
     validation: SplitReports
@@ -131,14 +137,14 @@ class Start:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Known:
-    """What a task knows of the training data."""
+    """What a task knows about the training data."""
 
     value: Any = None
-    "in the method's own type"
+    "of the method's own type"
     facts: Mapping[str, Any] = field(default_factory=dict)
-    "for the model folder: JSON values"
+    "JSON values for the model folder"
     origins: Sequence[Mapping[str, Any]] = ()
-    "provenance of other models that are learned from; the terms of their data hold for this model too"
+    "provenance of other models that the run learns from; the terms of their data apply to this model too"
 
 
 def _nothing_known(start: Start) -> Known:
@@ -147,30 +153,30 @@ def _nothing_known(start: Start) -> Known:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inputs:
-    """What a task wants to know of the training data: read early, made when the run has all that it needs."""
+    """What a task needs from the training data: declared early, computed once the run has all that it needs."""
 
     digests: Sequence[str] = ()
-    "of the files that it comes from"
+    "digests of the files that it comes from"
     with_negatives: bool = False
-    "the manifest's mined negatives are part of what is learned"
+    "whether the manifest's mined negatives are part of what is learned"
     known: Callable[[Start], Known] = _nothing_known
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Feed:
-    """What a task can read while it trains."""
+    """Data that a task can read during training."""
 
     studies: int
     batches_per_epoch: int
     training: Callable[[], Iterable[Batch]]
-    "this process's share of the training studies, uncropped"
+    "this process's share of the training studies, without random crops"
     validation: Callable[[], Iterable[Batch]]
     "this process's share of the validation studies"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompt:
-    """Whether the states of the conditions stand in front of a report, and how many states each can have."""
+    """Whether the states of the conditions precede a report, and how many states each condition can have."""
 
     states: int = 0
     "0: no prompt"
@@ -178,7 +184,7 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Host:
-    """What a plug-in goes around."""
+    """The method that a plug-in wraps."""
 
     method: Method[Any]
     task: HostTask[Any]
@@ -187,16 +193,16 @@ class Host:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedModel:
-    """A model with all that is needed to use it and to know where it comes from."""
+    """A model with everything needed to use it and to know its origin."""
 
     method: Method[Any]
     model: ReportModel
     tokenizer: Tokenizer
     config: RunConfig[Any]
     data: dict[str, Any]
-    "the manifest's provenance and digest; `terms` says what the training data allow"
+    "the manifest's provenance and digest; `terms` are those of the training data"
     training: dict[str, Any]
-    "epoch, step, validation scores, and what the method adds"
+    "epoch, step, validation scores, and facts that the method adds"
     resources: Resources = field(default_factory=NoResources)
 
 
@@ -206,18 +212,18 @@ Features = NDArray[Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Material:
-    """What a method with a `fit` of its own learns from."""
+    """What a method with its own `fit` learns from."""
 
     training: SplitReports
     validation: SplitReports
     features: Callable[[Sequence[Study]], list[Features]]
-    "of studies, computed once and cached"
+    "features of studies, computed once and cached"
     notify: Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fitted:
-    """What such a `fit` returns, and what its `reporter` is made from. The image encoder is saved beside it."""
+    """What such a `fit` returns and its `reporter` is built from. The image encoder is saved next to it."""
 
     weights: Mapping[str, Tensor]
     texts: Mapping[str, Any] = field(default_factory=dict)
@@ -227,15 +233,15 @@ class Fitted:
 
 
 class Drafter(Protocol):
-    """The reporter of a method with a `fit` of its own."""
+    """The reporter of a method with its own `fit`."""
 
     def draft(self, studies: Sequence[Features], decoding: DecodingConfig) -> list[Draft]:
-        """One draft a study, in their order."""
+        """One draft per study, in order."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Published:
-    """A setting in which our default differs from the paper or its released code."""
+    """A setting whose default here differs from the paper or its released code."""
 
     setting: str
     "its path in RunConfig, such as text.legacy_ids"
@@ -244,7 +250,7 @@ class Published:
 
 
 def file_digest(source: str, *, built_in: str, flag: str, what: str) -> list[str]:
-    """Of the file that a setting names; none for what is built in. Raises InputError where there is no such file."""
+    """Digest of the file that a setting names; empty if it is built in. Raises InputError if there is no such file."""
     if source == built_in:
         return []
     if not Path(source).is_file():
@@ -253,18 +259,19 @@ def file_digest(source: str, *, built_in: str, flag: str, what: str) -> list[str
 
 
 def patch_embedding(run: RunConfig[Any], channels: int, words: int, resources: Resources) -> list[nn.Module]:
-    """The baseline's stage: backbone channels to model width. BERT's decoder looks at the channels themselves."""
+    """The baseline's stage: backbone channels to model width; none for BERT's decoder, which reads the channels."""
     if run.model.decoder == "bert":
         return []
     return [PatchEmbedding(channels, run.model.width, run.model.patch_dropout)]
 
 
 def fixed_norms(run: RunConfig[Any]) -> nn.Module:
-    """Ordinary layer norms."""
+    """The baseline's norms: ordinary layer norms."""
     return FixedNorms(3 * run.model.decoder_layers, run.model.width)
 
 
 def no_prompt(run: RunConfig[Any]) -> Prompt:
+    """The baseline's prompt: none."""
     return Prompt()
 
 
@@ -274,6 +281,7 @@ def report_task(run: RunConfig[Any], model: ReportModel, known: Any, feed: Feed)
 
 
 def no_inputs(run: RunConfig[Any], source: Source) -> Inputs:
+    """The baseline's inputs: nothing from the training data."""
     return Inputs()
 
 
@@ -283,73 +291,77 @@ def prepares_nothing(run: RunConfig[Any], source: Source, preparation: Preparati
 
 
 def no_resources(run: RunConfig[Any], folder: Path | None) -> Resources:
+    """The baseline's resources: no files."""
     return NoResources()
 
 
 def no_own_words(run: RunConfig[Any], model: ReportModel, vectors: Callable[[Sequence[str]], Any]) -> str:
+    """Nothing to initialise from BERT; returns no note."""
     return ""
 
 
 def says_nothing(model: ReportModel, batch: Batch, encoded: Encoded) -> list[Findings]:
+    """No findings, one empty dictionary per study."""
     return [{} for _ in batch.rows_B]
 
 
 def no_lines(trained: TrainedModel) -> list[CardLine]:
+    """No additional lines in the model card."""
     return []
 
 
 @dataclass(frozen=True, kw_only=True)
 class Method(Generic[S]):
-    """What a paper changes of the baseline; every default is the baseline's own part.
+    """What a paper changes in the baseline; every default is the baseline's own part.
 
-    `run` is the run's settings, of which `run.method` are the method's own. A plug-in (`around`) brings settings, prepare,
-    inputs, generation and card beside it, which get the run with the plug-in: its own settings are `run.method.plug_in`. A
-    method with a `fit` brings a reporter and may bring `prepare`, and `inputs` for their digests; the other parts are of the
-    gradient loop. Raises ValueError for a record that brings parts which nobody would ask for.
+    `run` is the run's settings; `run.method` are the method's own. A plug-in (`around`) may also bring settings, prepare,
+    inputs, generation and card, which receive the run with the plug-in: its own settings are `run.method.plug_in`. A method
+    with a `fit` brings a reporter and may bring `prepare`, and `inputs` for their digests; the other parts belong to the
+    gradient loop. Raises ValueError for a record with parts that are never used.
     """
 
     name: str
     settings: type[S]
-    "frozen dataclass beside the method; its `check(run)` says what does not go together"
+    "frozen dataclass next to the method; its `check(run)` raises for settings that conflict"
     recipes: Mapping[str, Callable[[], RunConfig[Any]]] = field(default_factory=dict)
-    "published settings by name; a plug-in's are of methods with it"
+    "published settings by name; a plug-in's are for methods combined with it"
     published: Sequence[Published] = ()
-    "what `--as-published` switches"
+    "changes that `--as-published` makes"
     fit: Callable[[RunConfig[S], Material], Fitted] | None = None
     "None: the gradient loop"
     reporter: Callable[[RunConfig[S], Fitted], Drafter] | None = None
     "None: the report model's; a method with a `fit` needs one"
     stages: Callable[[RunConfig[S], int, int, Resources], list[nn.Module]] = patch_embedding
-    "run, channels, words of the vocabulary, resources: what stands between image encoder and patch encoder"
+    "run, channels, words of the vocabulary, resources: the stages between image encoder and patch encoder"
     norms: Callable[[RunConfig[S]], nn.Module] = fixed_norms
-    "of the decoder"
+    "norms of the decoder"
     prompt: Callable[[RunConfig[S]], Prompt] = no_prompt
     copy_words: Callable[[RunConfig[S], ReportModel, Callable[[Sequence[str]], Any]], str] = no_own_words
-    "starts the method's own words from a BERT on disk: run, model, vectors of words; returns what to say"
+    "initialises the method's own words from a BERT on disk: run, model, vectors of words; returns a note for the user"
     task: Callable[[RunConfig[S], ReportModel, Any, Feed], Any] = report_task
-    "run, model, `Known.value`, feed: a HostTask, or a Task where a plug-in is the last"
+    "run, model, `Known.value`, feed: a HostTask, or a Task for a last plug-in"
     around: Callable[[RunConfig[S], S, Host, Any, Feed], Task[Any]] | None = None
-    "a plug-in: the run of the host, the plug-in's settings, the host, `Known.value`, feed"
+    "a plug-in's task: the host's run, the plug-in's settings, the host, `Known.value`, feed"
     host: Method[Any] | None = None
-    "of a composed record: what the last plug-in goes around"
+    "in a composed record: the method that the last plug-in wraps"
     defaults: Callable[[RunConfig[Any]], Any] | None = None
-    "a plug-in's settings around this host's run, where some hosts need others than the usual ones"
+    "a plug-in's settings for this host's run, if some hosts need different ones"
     is_last: bool = False
-    "a plug-in that no other can go around"
+    "whether no other plug-in may follow this one"
     generation: Callable[[RunConfig[S], Path | None], RunConfig[S]] | None = None
-    "settings of a run taught by the model of the one before (None: the first); no function where runs teach nothing"
+    "settings of a run taught by the previous run's model (None: the first); None if runs teach nothing"
     prepare: Callable[[RunConfig[S], Source, Preparation], tuple[RunConfig[S], Source]] = prepares_nothing
     "makes what the settings do not name, such as a retrieval index; the run that names it, for `inputs` and `resources` alone"
     inputs: Callable[[RunConfig[S], Source], Inputs] = no_inputs
     resources: Callable[[RunConfig[S], Path | None], Resources] = no_resources
-    "of a model's folder; None: the files that the settings name"
+    "from a model folder; None: from the files that the settings name"
     said: Callable[[ReportModel, Batch, Encoded], list[Findings]] = says_nothing
-    "what a reader is shown beside the report, a study each"
+    "findings to show next to the report, one dictionary per study"
     card: Callable[[TrainedModel], list[CardLine]] = no_lines
 
     def __post_init__(self) -> None:
         if (self.fit is None) != (self.reporter is None):
-            raise ValueError(f"the method {self.name}: a fit needs a reporter, and a reporter a fit")
+            raise ValueError(f"the method {self.name}: `fit` and `reporter` need each other; define both or neither")
         usual = {
             "stages": self.stages is patch_embedding,
             "norms": self.norms is fixed_norms,
@@ -362,13 +374,14 @@ class Method(Generic[S]):
         unasked = [part for part, is_usual in usual.items() if not is_usual]
         if unasked and (self.fit is not None or (self.around is not None and self.host is None)):
             kind = "a method with a fit" if self.fit is not None else "a plug-in"
-            raise ValueError(f"the method {self.name}: {kind} has no {', '.join(unasked)}")
+            raise ValueError(f"the method {self.name}: {kind} cannot have {', '.join(unasked)}; remove them")
 
     @property
     def innermost(self) -> Method[Any]:
-        """The method that all plug-ins go around."""
+        """The method inside all plug-ins."""
         return self if self.host is None else self.host.innermost
 
     @property
     def is_plug_in(self) -> bool:
+        """Whether it wraps another method's training."""
         return self.around is not None

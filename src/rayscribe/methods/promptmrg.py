@@ -1,21 +1,20 @@
 """PromptMRG: Jin, Che, Lin and Chen, "PromptMRG: Diagnosis-Driven Prompts for Medical Report Generation", AAAI 2024.
 
-A disease head looks at the image and at the most similar training reports and gives each of 18 conditions one of four states
-(spec A1.3). The states stand in front of the report in the decoder: those of the reference in training, the head's own
-afterwards. In training the head's score of "positive" is lowered by the logarithm of the condition's prior, so that rare
-conditions need a wide margin; after every epoch the priors follow how well each condition is recognised on the validation split
-(spec A1.4).
+A disease head looks at the image and at the most similar training reports and assigns one of four states to each of 18
+conditions (spec A1.3). The states precede the report in the decoder: the reference's in training, the head's own afterwards.
+In training the head's score of "positive" is lowered by the logarithm of the condition's prior, so that rare conditions need a
+wide margin; after every epoch the priors follow how well each condition is recognised on the validation split (spec A1.4).
 
-What differs from the released code, which reads labels, priors and retrieved reports from files that nobody can make again:
+Differences from the released code, which reads labels, priors and retrieved reports from files that cannot be reproduced:
 
-* labels are the built-in rules' or a table's; a condition that nobody labelled is left out of the loss and of the prompt;
-* retrieved reports never are the study's own or its patient's; the index is part of the model folder;
-* priors have a floor, and one without a positive validation study stays as it was, instead of becoming not a number;
-* shifted logits are new tensors, so what distillation compares is never shifted;
-* states are no words, so none can be written; they stand before the begin token instead of after it;
-* the image's vector is the mean over all views; the released code reads the first image only.
+* labels come from the built-in rules or from a table; an unlabelled condition is left out of the loss and of the prompt;
+* retrieved reports never include the study's own or its patient's; the index is part of the model folder;
+* priors have a floor, and one without a positive validation study keeps its value, instead of becoming NaN;
+* shifted logits are new tensors, so distillation never compares shifted ones;
+* states are not words, so none can be written; they precede the begin token instead of following it;
+* the image's vector is the mean over all views; the released code reads only the first image.
 
-The decoder is ours, or BERT's (`--model.decoder bert`, sizes of the paper).
+The decoder is ours, or BERT's (`--model.decoder bert`, with the paper's sizes).
 
 Shapes: B studies, N patches, C channels, K retrieved reports, M their width, S = 4 states, O = 18 conditions.
 """
@@ -62,7 +61,7 @@ from rayscribe.study import GIVEN_STATES, Batch
 from rayscribe.task import HostTask, report_loss_B, studies_of, target_tokens
 
 STATE_SCORES = "state_scores_BSO"
-"Extra of what the decoder looks at: the disease head's logits."
+"Extra of the decoder's input: the disease head's logits."
 STATES = len(CSV_STATES)
 _LEAST_PRIOR = 1e-3
 
@@ -72,39 +71,40 @@ class PromptMrgSettings:
     """Disease head, retrieved reports and diagnosis prompt."""
 
     labels: str = "rules"
-    "states of the conditions: `rules`, the built-in labeler, or a table made by `rayscribe label` or elsewhere"
+    "states of the conditions: `rules`, the built-in labeler, or a table made by `rayscribe label` or another tool"
     retrieval: str = ""
     "folder made by `rayscribe build retrieval`; empty: training builds the index with the run's own image encoder"
     memory: bool = True
-    "the head also looks at the most similar training reports; false: at the image alone (an ablation)"
+    "let the head also look at the most similar training reports; false: at the image alone (an ablation)"
     reports: int = 21
-    "how many of them (released code: clip_k)"
+    "number of reports to retrieve (released code: clip_k)"
     priors: str = "training"
-    "how often each condition is positive: `training`, counted, or a file like that of `rayscribe build priors`"
+    "frequency of each condition: `training`, counted, or a file in the format of `rayscribe build priors`"
     adjust: bool = True
-    "logit adjustment by the priors, in training"
+    "adjust logits by the priors during training"
     adaptive: bool = True
-    "after every epoch the priors become the mean probability of the true positives in the validation split"
+    "after every epoch, set the priors to the mean probability of the true positives in the validation split"
     weight: float = 4.0
-    "of the classification loss (released code: cls_weight)"
+    "weight of the classification loss (released code: cls_weight)"
     prompt: bool = True
-    "the states stand in front of the report; false: the head learns beside the decoder (an ablation)"
+    "put the states in front of the report; false: the head learns beside the decoder (an ablation)"
     training_prompt: Literal["gold", "predicted"] = "gold"
-    "which states the decoder sees in training; gold in the released code"
+    "states that the decoder sees in training; gold in the released code"
 
     def __post_init__(self) -> None:
         need(self.reports >= 1, "--method.reports", self.reports, "at least 1")
         need(self.weight > 0, "--method.weight", self.weight, "above 0")
         unused = self.retrieval and not self.memory
-        need(not unused, "--method.retrieval", self.retrieval, "is not read with --method.no-memory")
+        need(not unused, "--method.retrieval", self.retrieval, "not used with --method.no-memory; give one of them")
 
     def check(self, run: RunConfig[Any]) -> None:
+        """Raises InputError for flipped images with retrieved reports."""
         flips = self.memory and run.images.flip
-        need(not flips, "--images.flip", "", "reports are retrieved for the image as it is")
+        need(not flips, "--images.flip", "", "reports are retrieved for the unflipped image; give --images.no-flip")
 
 
 class DiagnosisStage(nn.Module):
-    """The first stage: what the backbone sees, and retrieved reports, to the states of the conditions."""
+    """The first stage: from the backbone's features and retrieved reports to the states of the conditions."""
 
     is_labelled_O: Tensor
 
@@ -125,6 +125,7 @@ class DiagnosisStage(nn.Module):
         return self.classify(x_BC).unflatten(-1, (STATES, len(CONDITIONS)))
 
     def forward(self, seen: Encoded) -> Encoded:
+        """Features with the prompt (B, O): given states where known, else the predicted ones; adds the logits as an extra."""
         scores_BSO = self.scores(seen)
         states_BO = self.predicted(scores_BSO)
         given_BO = seen.extras.get(GIVEN_STATES)
@@ -135,23 +136,23 @@ class DiagnosisStage(nn.Module):
         return replace(seen, prompt_BO=states_BO, extras={**seen.extras, STATE_SCORES: scores_BSO})
 
     def predicted(self, scores_BSO: Tensor) -> Tensor:
-        """The likeliest states (B, O); conditions that nobody labelled are not mentioned."""
+        """The most probable states (B, O); conditions without labels are "not mentioned"."""
         return scores_BSO.argmax(1).masked_fill(~self.is_labelled_O, NOT_MENTIONED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Diagnoses:
-    """What is known of the conditions in training and validation."""
+    """States of the conditions in training and validation."""
 
     training: Conditions
     validation: Conditions
-    "of this process's share"
+    "of this process's share of the studies"
     rates_O: NDArray[np.float64]
-    "how often each condition is positive, before the first epoch"
+    "frequency of each condition as positive, before the first epoch"
 
 
 class DiagnosisTask(HostTask[Batch]):
-    """The report's loss plus `weight` times the loss of the states, whose priors follow the validation split."""
+    """The report's loss plus `weight` times the loss of the states; their priors follow the validation split."""
 
     states_RO: Tensor
     priors_O: Tensor
@@ -181,13 +182,15 @@ class DiagnosisTask(HostTask[Batch]):
 
     @property
     def model(self) -> ReportModel:
+        """The report model."""
         return self.reporter
 
     def reported(self, draw: Batch) -> Batch:
+        """All studies of the batch."""
         return draw
 
     def read(self, batch: Batch) -> Reading:
-        """With the states of the reference in front of the report, unless the settings say otherwise."""
+        """With the reference's states in front of the report, unless the settings say otherwise."""
         seen = self.model.see(batch)
         if self.config.training_prompt == "gold":
             states_BO = self.states_RO[batch.rows_B].long()
@@ -196,6 +199,7 @@ class DiagnosisTask(HostTask[Batch]):
         return self.model.read(batch, seen)
 
     def losses(self, reading: Reading | None, draw: Batch) -> dict[str, Tensor]:
+        """`loss`, and its terms `report` and `diagnosis`."""
         assert reading is not None
         output = self.model.score(reading)
         report = report_loss_B(output, draw, smoothing=self.label_smoothing).sum() / target_tokens(draw)
@@ -205,16 +209,17 @@ class DiagnosisTask(HostTask[Batch]):
         return {"loss": report + self.config.weight * diagnosis, "report": report, "diagnosis": diagnosis}
 
     def start_epoch(self, epoch: int, scores: dict[str, float]) -> None:
+        """Updates the priors from the validation split, once per epoch."""
         if not (self.config.adjust and self.config.adaptive) or int(self.measured_epoch) == epoch:
             return
         recognised_O, positives_O = self._measure()
-        rates_O = (recognised_O / positives_O).cpu()  # not a number where no study is positive
+        rates_O = (recognised_O / positives_O).cpu()  # NaN where no study is positive
         self.priors_O.copy_(priors(rates_O, self.priors_O.cpu(), self.is_labelled_O))
         self.measured_epoch.fill_(epoch)
 
     @torch.no_grad()
     def _measure(self) -> tuple[Tensor, Tensor]:
-        """Over the validation studies in which a condition is positive: summed probability of "positive", and their number."""
+        """Per condition, over its positive validation studies: summed probability of "positive", and number of studies."""
         self.eval()
         device = self.priors_O.device
         sums_2O = torch.zeros(2, len(CONDITIONS), device=device)
@@ -231,9 +236,9 @@ class DiagnosisTask(HostTask[Batch]):
 
 
 def priors(rates_O: Tensor, before_O: Tensor, is_labelled_O: Tensor) -> Tensor:
-    """Rates over the largest of them, at least .001; 1, which shifts nothing, where nobody labelled.
+    """Rates relative to the largest, at least .001; 1, which shifts nothing, for conditions without labels.
 
-    Where a rate is not a number the prior stays as it was `before`.
+    Where a rate is NaN the prior keeps its value in `before_O`.
     """
     rates_O = torch.where(rates_O.isfinite(), rates_O, before_O).float()
     largest = rates_O[is_labelled_O].max().clamp(min=_LEAST_PRIOR)
@@ -241,7 +246,7 @@ def priors(rates_O: Tensor, before_O: Tensor, is_labelled_O: Tensor) -> Tensor:
 
 
 def state_loss_B(scores_BSO: Tensor, states_BO: Tensor, shift_O: Tensor) -> Tensor:
-    """Cross-entropy of the states, averaged over a study's labelled conditions; "positive" is shifted by `shift_O`."""
+    """Cross-entropy of the states, averaged over a study's labelled conditions (B); `shift_O` shifts "positive"."""
     shift_SO = torch.zeros(scores_BSO.shape[1:], device=scores_BSO.device)
     shift_SO[POSITIVE] = shift_O
     loss_BO = F.cross_entropy(scores_BSO.float() + shift_SO, states_BO, ignore_index=UNLABELLED, reduction="none")
@@ -280,18 +285,18 @@ def promptmrg() -> RunConfig[PromptMrgSettings]:
 
 
 def bert_sizes(model: ModelConfig) -> ModelConfig:
-    """The published decoder: BERT's sizes, attention to the image encoder's own features (spec B1)."""
+    """The published decoder's sizes: BERT's, with attention to the image encoder's own features (spec B1)."""
     return replace(model, decoder="bert", width=768, heads=12, feedforward=3072, decoder_layers=12, dropout=0.1)
 
 
 def promptmrg_bert() -> RunConfig[PromptMrgSettings]:
-    """The same with the published decoder."""
+    """The same with the published BERT decoder."""
     run = promptmrg()
     return replace(run, model=bert_sizes(run.model))
 
 
 def diagnosis_resources(name: str, settings: PromptMrgSettings, folder: Path | None) -> ReportBank:
-    """The reports to retrieve, where the settings want any."""
+    """The reports to retrieve, from the model folder or the settings; empty without --method.memory."""
     if not settings.memory:
         return ReportBank(None, settings.reports)
     return report_bank(name, settings.retrieval, folder, reports=settings.reports)
@@ -308,7 +313,7 @@ def prepared_retrieval(
 
 
 def diagnosis_stage(channels: int, bank: ReportBank, *, asks_findings: bool = False) -> DiagnosisStage:
-    """`asks_findings`: the image's query takes in the names of findings."""
+    """The disease head over `bank`; `asks_findings`: the image's query includes the names of findings."""
     memory = None
     if bank.retrieval is not None:
         findings_FM = torch.from_numpy(bank.retrieval.findings_FM) if asks_findings else None
@@ -317,11 +322,12 @@ def diagnosis_stage(channels: int, bank: ReportBank, *, asks_findings: bool = Fa
 
 
 def diagnosis_prompt(settings: PromptMrgSettings) -> Prompt:
+    """The prompt of the conditions' states, or none."""
     return Prompt(states=STATES if settings.prompt else 0)
 
 
 def diagnosis_inputs(settings: PromptMrgSettings) -> Inputs:
-    """States of the conditions in training and validation, and how often each is positive."""
+    """States of the conditions in training and validation, and the frequency of each as positive."""
     of_labels = file_digest(settings.labels, built_in=RULES, flag="--method.labels", what="labels")
     of_priors = file_digest(settings.priors, built_in=TRAINING, flag="--method.priors", what="priors")
 
@@ -342,13 +348,14 @@ def diagnosis_inputs(settings: PromptMrgSettings) -> Inputs:
 def diagnosis_task(
     run: RunConfig[Any], settings: PromptMrgSettings, model: ReportModel, known: Diagnoses, feed: Feed
 ) -> HostTask[Any]:
+    """The report's loss plus that of the states, from `known` labels."""
     stage, smoothing = model.stages[0], run.train.label_smoothing
     assert isinstance(stage, DiagnosisStage)
     return DiagnosisTask(model, stage, settings, known=known, validation=feed.validation, label_smoothing=smoothing)
 
 
 def said_states(model: ReportModel, batch: Batch, encoded: Encoded) -> list[Findings]:
-    """What stands in the prompt of each study; conditions that nobody labelled or gave are left out."""
+    """The states in each study's prompt, in words; conditions neither labelled nor given are left out."""
     stage, states_BO = model.stages[0], encoded.prompt_BO
     assert isinstance(stage, DiagnosisStage) and states_BO is not None
     is_known_BO = stage.is_labelled_O.expand(states_BO.shape).cpu()
@@ -365,6 +372,7 @@ def said_states(model: ReportModel, batch: Batch, encoded: Encoded) -> list[Find
 
 
 def diagnosis_line(settings: PromptMrgSettings) -> CardLine:
+    """The model card's line about conditions, labels and retrieval."""
     labels = "the built-in rules" if settings.labels == RULES else Path(settings.labels).name
     memory = f", {settings.reports} retrieved reports a study" if settings.memory else ""
     return "diagnosis", f"{len(CONDITIONS)} conditions, labels of {labels}{memory}"

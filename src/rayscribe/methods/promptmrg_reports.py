@@ -1,4 +1,4 @@
-"""The training reports that PromptMRG retrieves for an image (spec A1.2, A1.3): found, carried with the model, and read.
+"""The training reports that PromptMRG retrieves for an image (spec A1.2, A1.3): search, storage with the model, attention.
 
 Shapes: B studies, S studies, R training reports, K retrieved reports, M their width, C channels, F names of findings.
 """
@@ -35,10 +35,10 @@ _DROPOUT = 0.1
 
 
 class ReportMemory(nn.Module):
-    """Retrieved reports read by the image, in the manner of DETR: they attend to each other, then the query to them.
+    """The image attends to retrieved reports in the manner of DETR: they attend to each other, then the query to them.
 
-    With `findings` (F, M), the names of findings in the retrieval's space, the query takes in what it finds among them first;
-    for every study on its own, in training as afterwards (spec A2.5).
+    With `findings` (F, M), the names of findings in the retrieval's space, the query first attends to those; for every study
+    separately, in training and afterwards (spec A2.5).
     """
 
     findings_FM: Tensor
@@ -54,6 +54,7 @@ class ReportMemory(nn.Module):
         self.reports = MemoryTransformer(width)
 
     def forward(self, image_BC: Tensor, retrieved_BKM: Tensor) -> Tensor:
+        """Image (B, C) and retrieved vectors (B, K, M) to one vector (B, M)."""
         query_B1M = self.query(image_BC)[:, None]
         if self.ask is not None:
             findings_BFM = self.findings_FM.to(query_B1M.dtype).expand(len(query_B1M), -1, -1)
@@ -62,7 +63,7 @@ class ReportMemory(nn.Module):
 
 
 class MemoryTransformer(nn.Module):
-    """Two encoder layers over the retrieved reports, two decoder layers that start from zero and are told the query in each."""
+    """Two encoder layers over the retrieved reports, two decoder layers that start from zero and receive the query in each."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -76,7 +77,7 @@ class MemoryTransformer(nn.Module):
                 nn.init.xavier_uniform_(parameter)
 
     def forward(self, retrieved_BKM: Tensor, query_B1M: Tensor) -> Tensor:
-        """(B, M)"""
+        """Retrieved vectors (B, K, M) and query (B, 1, M) to one vector (B, M)."""
         for layer in self.encoder:
             retrieved_BKM = layer(retrieved_BKM)
         answer_B1M = torch.zeros_like(query_B1M)
@@ -87,7 +88,7 @@ class MemoryTransformer(nn.Module):
 
 
 class QueryLayer(nn.Module):
-    """A decoder layer of DETR: the query is added to what asks, not to what is answered; norms come last."""
+    """A decoder layer of DETR: the query is added to the attention's queries, not to its values; post-norm."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -100,6 +101,7 @@ class QueryLayer(nn.Module):
         self.drop = nn.Dropout(_DROPOUT)
 
     def forward(self, answer_B1M: Tensor, query_B1M: Tensor, retrieved_BKM: Tensor) -> Tensor:
+        """The answer after the layer (B, 1, M)."""
         asks = answer_B1M + query_B1M
         found, _ = self.own(asks, asks, answer_B1M, need_weights=False)
         answer_B1M = self.norms[0](answer_B1M + self.drop(found))
@@ -111,35 +113,37 @@ class QueryLayer(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class Neighbours:
-    """For every study the training reports that are most similar to its images, best first."""
+    """The training reports most similar to each study's images, best first."""
 
     bank_RM: NDArray[np.float16]
     "vectors of all training reports"
     rows: Mapping[str, NDArray[np.int32]]
-    "rows of the bank by the study's id"
+    "rows of the bank by study id"
 
     def of(self, study: Study) -> NDArray[np.float16]:
-        """(K, M)"""
+        """Vectors of the study's reports (K, M)."""
         return self.bank_RM[self.rows[study.id]]
 
 
 @dataclass(frozen=True, slots=True)
 class ReportBank:
-    """The training reports that a study retrieves, as a part of the model; None where it goes without them."""
+    """The training reports that a study can retrieve, as part of the model; None in models without retrieval."""
 
     retrieval: Retrieval | None
     reports: int
-    "how many a study retrieves"
+    "number of reports per study"
 
     def digests(self) -> list[str]:
+        """Digest of the index; empty without one."""
         return [self.retrieval.digest] if self.retrieval else []
 
     def save(self, folder: Path) -> None:
+        """Writes the index into the folder's `retrieval`."""
         if self.retrieval is not None:
             self.retrieval.save(folder / "retrieval")
 
     def check(self, run: RunConfig[Any], source: Source) -> None:
-        """Raises InputError where the reports to retrieve are not those that this run trains on."""
+        """Raises InputError unless the index was built from the reports that this run trains on."""
         if self.retrieval is None:
             return
         about, folder = self.retrieval.about, self.retrieval.folder
@@ -149,11 +153,11 @@ class ReportBank:
         for name, value in (("section", run.text.section), ("cleaning", run.text.cleaning)):
             if about[name] != value:
                 raise InputError(
-                    f"{folder}: of the {name} {about[name]!r}, this run reads {value!r}; {again} --{name} {value}"
+                    f"{folder}: built for {name} {about[name]!r}, this run reads {value!r}; {again} --{name} {value}"
                 )
 
     def extras(self, studies: Sequence[Study], lookup: Lookup) -> Extras:
-        """The most similar training reports of every study, never its own or its patient's."""
+        """The vectors of each study's most similar training reports, never its own or its patient's."""
         if self.retrieval is None:
             return {}
         vectors_SM = self.retrieval.study_vectors(
@@ -164,6 +168,7 @@ class ReportBank:
         return {RETRIEVED: Neighbours(self.retrieval.bank_RM, rows).of}
 
     def image_extras(self, studies: Sequence[Sequence[Grey]]) -> dict[str, Tensor]:
+        """Vectors (B, K, M) of the most similar training reports, by `RETRIEVED`; empty without an index."""
         if self.retrieval is None:
             return {}
         vectors_BM = torch.stack([self.retrieval.image_vector(images) for images in studies])
@@ -171,6 +176,7 @@ class ReportBank:
         return {RETRIEVED: torch.from_numpy(self.retrieval.bank_RM[rows_BK])}
 
     def least_side(self) -> int:
+        """Shortest image side that the image encoder of the index needs, in pixels; 0 without an index."""
         return self.retrieval.least_images_side() if self.retrieval else 0
 
 
@@ -212,7 +218,7 @@ def prepared_index(name: str, run: RunConfig[Any], source: Source, preparation: 
 
 
 def report_bank(name: str, chosen: str, folder: Path | None, *, reports: int) -> ReportBank:
-    """Of a model's folder, or the one that is `chosen`. Raises InputError where none is. `name`: of the method."""
+    """The index of a model folder, or of `chosen`; `name`: the method's. Raises InputError if there is none."""
     if folder is None and not chosen:
         raise InputError(
             f"{name} looks at similar training reports: build their index with `rayscribe build retrieval DATA --out "
@@ -222,5 +228,5 @@ def report_bank(name: str, chosen: str, folder: Path | None, *, reports: int) ->
 
 
 def retrieval_digest(resources: Resources) -> str:
-    """Of the reports that a model retrieves; empty where it retrieves none."""
+    """Digest of the reports that a model retrieves; empty if it retrieves none."""
     return resources.digests()[0] if resources.least_side() else ""

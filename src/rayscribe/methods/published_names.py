@@ -1,8 +1,8 @@
-"""The names in published R2Gen and R2GenCMN checkpoints, and what becomes of their weights here.
+"""The names in published R2Gen and R2GenCMN checkpoints, and how their weights map to ours.
 
-Query, key and value projections are fused here; all networks of R2Gen's conditional norms stand in two wide weights; and the
-published layer norm divides by the unbiased deviation, so that every gain takes the factor sqrt((D - 1) / D). See
-`models/layers.py` for what remains. R2GenCMN's memory module has two names in its checkpoints.
+Query, key and value projections are fused here; all networks of R2Gen's conditional norms are stacked in two wide weights; and
+the published layer norm divides by the unbiased deviation, so every gain is multiplied by sqrt((D - 1) / D). See
+`models/layers.py` for the rest. R2GenCMN's memory module has two names in its checkpoints.
 
 Shapes: D width.
 """
@@ -23,19 +23,22 @@ from rayscribe.methods.r2gen_cmn import R2GenCmnSettings
 
 WORDS = "encoder_decoder.model.tgt_embed.0.lut.weight"
 _WAVES = {"encoder_decoder.model.tgt_embed.1.pe", "encoder_decoder.model.src_embed.0.pe"}
-"positions, which are computed here"
+"Positions, which are computed here."
 _ROWS = "encoder_decoder.memory_matrix"
 _CMN, _CMN_AGAIN = "encoder_decoder.cmn.", "encoder_decoder.model.cmn."
 _RELATIONAL = "encoder_decoder.model.decoder.layers.0.sublayer.0.norm.mlp_gamma.0.weight"
 _TRUNK = {"conv1": 0, "bn1": 1, "layer1": 4, "layer2": 5, "layer3": 6, "layer4": 7}
-"torchvision's ResNet-101 as a sequence; 2 and 3 have no weights"
+"torchvision's ResNet-101 as a sequence; 2 and 3 have no weights."
 
 Sources = Iterator[tuple[str, list[str]]]
-"Our names, each with the published ones that it is made of, one after another along the first axis."
+"Our names, each with the published ones that are concatenated for it along the first axis."
 
 
 def sizes_of(published: Mapping[str, Tensor]) -> tuple[ModelConfig, R2GenSettings | R2GenCmnSettings]:
-    """Sizes and the method's settings, from names and shapes. Heads and top leave no trace: 8 and 32, as published."""
+    """Sizes and the method's settings, from names and shapes; heads and top are not recoverable: 8 and 32, as published.
+
+    Raises InputError for other models' checkpoints.
+    """
     if _ROWS not in published and _RELATIONAL not in published:
         raise InputError(
             f"no weights named {_RELATIONAL} or {_ROWS}; only checkpoints of R2Gen and R2GenCMN can be imported, not those "
@@ -51,14 +54,16 @@ def sizes_of(published: Mapping[str, Tensor]) -> tuple[ModelConfig, R2GenSetting
             decoder_layers=_layers(published, f"{part}.decoder.layers."),
         )
     except KeyError as error:
-        raise InputError(f"no weights named {error}, which R2Gen and R2GenCMN have") from error
+        raise InputError(
+            f"no weights named {error}, which R2Gen and R2GenCMN have; give one of their checkpoints"
+        ) from error
     if _ROWS in published:
         return sizes, R2GenCmnSettings(memory_size=published[_ROWS].shape[0], memory_top=32, memory_heads=8)
     return sizes, R2GenSettings(memory_slots=published[_RELATIONAL].shape[1] // width)
 
 
 def converted(published: Mapping[str, Tensor], run: RunConfig[Any], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The published weights under our names, in the shapes of `wanted`. Raises InputError for names that do not fit."""
+    """The published weights under our names, in the shapes of `wanted`. Raises InputError for names that do not match."""
     published = _with_one_name(published)
     sources = dict(_sources(run)) | {name: [_trunk(name)] for name in wanted if name.startswith("backbone.net.")}
     assert sources.keys() == wanted.keys()
@@ -82,12 +87,12 @@ def converted(published: Mapping[str, Tensor], run: RunConfig[Any], wanted: Mapp
 
 
 def _with_one_name(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """R2GenCMN's memory module under the shorter of its two names; either is enough."""
+    """R2GenCMN's memory module under the shorter of its two names; either suffices."""
     weights = {name: tensor for name, tensor in published.items() if not name.startswith(_CMN_AGAIN)}
     for name in sorted(published.keys() - weights.keys()):
         short = _CMN + name.removeprefix(_CMN_AGAIN)
         if not torch.equal(weights.setdefault(short, published[name]), published[name]):
-            raise InputError(f"{short} and {name} differ, but are two names of one weight in R2GenCMN")
+            raise InputError(f"{short} and {name} differ, but are one weight in R2GenCMN")
     return weights
 
 
@@ -96,7 +101,7 @@ def _layers(published: Mapping[str, Tensor], prefix: str) -> int:
 
 
 def _scaled(name: str, tensor: Tensor) -> Tensor:
-    """A gain, or what is added to one, takes the factor between the biased and the unbiased deviation."""
+    """Multiplies gains, and weights added to gains, by the factor between the biased and the unbiased deviation."""
     if name.endswith(".gamma") or ".mlp_gamma.2." in name:
         width = tensor.shape[0]
         return tensor * math.sqrt((width - 1) / width)
@@ -139,7 +144,7 @@ def _encoder(ours: str, layers: int) -> Sources:
 
 
 def _decoder(ours: str, layers: int) -> Sources:
-    """Without the norms of its layers."""
+    """The decoder's layers without their norms."""
     theirs = "encoder_decoder.model.decoder"
     yield f"{ours}.embedding.words.weight", [WORDS]
     for index in range(layers):

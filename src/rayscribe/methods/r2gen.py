@@ -1,11 +1,11 @@
 """R2Gen: Chen et al., "Generating Radiology Reports via Memory-driven Transformer", EMNLP 2020.
 
 A relational memory reads the words so far, one after another (section 2.2 of the paper), and drives the gains and biases of
-every layer norm in the decoder (memory-driven conditional layer normalisation, section 2.3). All else is the baseline.
+every layer norm in the decoder (memory-driven conditional layer normalisation, section 2.3). The rest is the baseline.
 
-Differences from the released code, none of which changes what can be learned: the memory and the decoder share one embedding
-call, hence one dropout mask; the nine pairs of MCLN networks are two wide products, because they read the same memory state;
-projections of the words enter the recurrence precomputed.
+Differences from the released code, none of which changes what can be learned: memory and decoder share one embedding call,
+hence one dropout mask; the nine pairs of MCLN networks are two wide products, because they read the same memory state; the
+words are projected before the recurrence.
 
 Shapes: B studies, T positions, K beams, R = rows of both, G memory slots, D width, M = G x D, S = 2 x norms of the decoder.
 """
@@ -29,7 +29,7 @@ RELEASED_ORDER = (
     Published(setting="text.legacy_ids", value=True, source="released code: one id for pad, begin and end"),
     Published(setting="train.bucket", value=False, source="released code: batches of any report length"),
 )
-"In what R2Gen's released trainer, which later papers took over, differs from our defaults."
+"Where R2Gen's released trainer, which later papers reused, differs from our defaults."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,24 +41,25 @@ class R2GenSettings:
     memory_heads: int = 8
 
     def check(self, run: RunConfig[Any]) -> None:
+        """Raises InputError for a BERT decoder, no slots, or heads that do not divide the width."""
         need_own_decoder(run)
         need(self.memory_slots >= 1, "--method.memory-slots", self.memory_slots, "at least 1")
         need_heads(run, self.memory_heads)
 
 
 def need_own_decoder(run: RunConfig[Any]) -> None:
-    """Raises InputError for a BERT decoder, whose norms and words cannot be reached."""
-    need(run.model.decoder == "own", "--model.decoder", run.model.decoder, f"{run.system} needs our own decoder")
+    """Raises InputError for a BERT decoder, whose norms and words are out of reach."""
+    need(run.model.decoder == "own", "--model.decoder", run.model.decoder, f"{run.system} needs the decoder `own`")
 
 
 def need_heads(run: RunConfig[Any], heads: int) -> None:
-    """Raises InputError unless the heads of a memory divide the model's width."""
+    """Raises InputError unless a memory's heads divide the model's width."""
     width = run.model.width
     need(heads >= 1 and width % heads == 0, "--method.memory-heads", heads, f"must divide --model.width {width}")
 
 
 class RelationalMemory(nn.Module):
-    """A matrix of slots that attends to itself and to the current word, then is gated as in an LSTM."""
+    """A matrix of slots that attends to itself and to the current word, gated as in an LSTM."""
 
     def __init__(self, width: int, slots: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -74,20 +75,20 @@ class RelationalMemory(nn.Module):
             nn.init.xavier_uniform_(layer.weight)
 
     def initial(self, rows: int) -> Tensor:
-        """(R, G, D): the first rows of the identity, not learned."""
+        """The first rows of the identity (R, G, D), not learned."""
         return torch.eye(self.slots, self.width, device=self.out.weight.device, dtype=self.out.weight.dtype).expand(
             rows, -1, -1
         )
 
     def read_words(self, words_RTD: Tensor) -> tuple[Tensor, Tensor]:
-        """What the recurrence needs of the words, for all positions at once: key and value (R, T, 2D), gates (R, T, 2D)."""
+        """Projections of the words for all positions at once: key and value (R, T, 2D), gates (R, T, 2D)."""
         key_value = linear(
             words_RTD, self.query_key_value.weight[self.width :], self.query_key_value.bias[self.width :]
         )
         return key_value, self.word_gates(words_RTD)
 
     def step(self, memory_RGD: Tensor, word_key_value_RC: Tensor, word_gates_RC: Tensor) -> Tensor:
-        """The memory after one more word."""
+        """The memory (R, G, D) after one more word."""
         query_RGD, key_value_RGC = self.query_key_value(memory_RGD).split([self.width, 2 * self.width], dim=-1)
         key_value_RQC = torch.cat([key_value_RGC, word_key_value_RC[:, None]], dim=1)
         key_RQD, value_RQD = key_value_RQC.chunk(2, dim=-1)
@@ -108,7 +109,7 @@ class RelationalMemory(nn.Module):
 
 
 class MemoryNorms(nn.Module):
-    """Gains and biases of the decoder's norms: learned ones plus what two small networks a norm read from the memory."""
+    """Gains and biases of the decoder's norms: learned ones plus what two small networks per norm read from the memory."""
 
     def __init__(self, memory: RelationalMemory, sublayers: int) -> None:
         super().__init__()
@@ -126,6 +127,7 @@ class MemoryNorms(nn.Module):
             nn.init.xavier_uniform_(block)
 
     def forward(self, words_BTD: Tensor) -> tuple[list[Affine], Tensor]:
+        """Three norms per layer at all positions, and the last memory (B, 1, M)."""
         key_value_BTC, gates_BTC = self.memory.read_words(words_BTD)
         memory_BGD = self.memory.initial(words_BTD.shape[0])
         states = []
@@ -135,9 +137,11 @@ class MemoryNorms(nn.Module):
         return self._norms(torch.stack(states, dim=1)), states[-1][:, None]
 
     def start(self, studies: int, beams: int) -> Tensor:
+        """The initial memory of every beam (B, K, M)."""
         return self.memory.initial(studies * beams).flatten(1).unflatten(0, (studies, beams))
 
     def step(self, words_BKD: Tensor, state_BKM: Tensor) -> tuple[list[Affine], Tensor]:
+        """The norms after one more word per beam, and the new memory (B, K, M)."""
         key_value_BKC, gates_BKC = self.memory.read_words(words_BKD)
         memory_RGD = state_BKM.flatten(0, 1).unflatten(-1, (self.memory.slots, self.memory.width))
         memory_RGD = self.memory.step(memory_RGD, key_value_BKC.flatten(0, 1), gates_BKC.flatten(0, 1))
@@ -160,7 +164,7 @@ class MemoryNorms(nn.Module):
 
 
 def r2gen_training() -> TrainConfig:
-    """The optimiser of R2Gen's released IU script (spec 2.4), from which later papers start."""
+    """The optimiser of R2Gen's released IU script (spec 2.4), which later papers start from."""
     return TrainConfig(
         epochs=100,
         patience=50,
@@ -182,9 +186,9 @@ def r2gen() -> RunConfig[R2GenSettings]:
 
 
 def demo() -> RunConfig[R2GenSettings]:
-    """A small R2Gen that learns to use drawn X-rays in a minute on two CPU cores; the sizes are ours.
+    """A small R2Gen that learns from drawn X-rays in a minute on two CPU cores; the sizes are ours.
 
-    No dropout and no patch encoder: with either, 400 studies teach it the wording long before they teach it to look.
+    No dropout and no patch encoder: with either, 400 studies teach it the wording long before they teach it to look at images.
     """
     return RunConfig(
         system="r2gen",

@@ -1,16 +1,16 @@
 """R2GenCMN: Chen et al., "Cross-modal Memory Networks for Radiology Report Generation", ACL-IJCNLP 2021.
 
-A learned memory is queried by the patches and by the words; the rows that fit best answer, and the answers are added to what
-asked (section 2.2 of the paper). One memory with one set of weights serves both, so that image and text meet in it. After it
-come the plain encoder and decoder; the patches have sinusoidal positions here, unlike in R2Gen.
+Patches and words query a learned memory; the rows that match best respond, and the responses are added to the query (section
+2.2 of the paper). One memory with one set of weights serves both, so that image and text meet in it. The plain encoder and
+decoder follow; unlike in R2Gen, the patches have sinusoidal positions.
 
-Where paper and released code differ we follow the code, which the published numbers are from: responses are added (the paper's
-text feeds the responses alone: `--method.no-memory-residual`), and values are projected before the weighting.
-`--method.memory-queries` gives the ablations: a memory for each, for the patches or for the words only.
+Where paper and released code differ we follow the code, which produced the published numbers: responses are added (in the
+paper's text the responses alone are passed on: `--method.no-memory-residual`), and values are projected before the weighting.
+`--method.memory-queries` gives the ablations: separate memories, or one for the patches or the words only.
 
-The same numbers as the released code at a fraction of the cost: the weights of the best rows are scattered into a matrix of
-zeros, so the product with the values is dense and the backward pass holds no copy of the memory for every query
-(`benchmarks/memory.py`); the memory is projected once for all patches and once for all words, not once a study; a decoding
+Computes the same numbers as the released code at a fraction of the cost: the weights of the best rows are scattered into a
+matrix of zeros, so the product with the values is dense and the backward pass holds no copy of the memory per query
+(`benchmarks/memory.py`); the memory is projected once for all patches and once for all words, not once per study; a decoding
 step queries for the new words only.
 
 Shapes: B studies, T positions (patches, words, or the beams of one step), R = B x T, S rows of the memory, K the best of them,
@@ -43,13 +43,14 @@ class R2GenCmnSettings:
     memory_size: int = 2048
     "rows of the cross-modal memory"
     memory_top: int = 32
-    "rows that answer a query, for each head"
+    "rows that respond to a query, per head"
     memory_queries: Literal["shared", "separate", "visual", "text"] = "shared"
     "one memory for patches and words, one for each, or for one of them only"
     memory_residual: bool = True
-    "responses are added to what asked (released code); false: they replace it (paper)"
+    "add responses to the query (released code); false: they replace it (paper)"
 
     def check(self, run: RunConfig[Any]) -> None:
+        """Raises InputError for a BERT decoder, or for heads or `memory_top` that do not fit."""
         need_own_decoder(run)
         need_heads(run, self.memory_heads)
         fits = 1 <= self.memory_top <= self.memory_size
@@ -57,7 +58,7 @@ class R2GenCmnSettings:
 
 
 class CrossModalMemory(nn.Module):
-    """Rows that are learned; a query is answered by the `top` rows nearest to it, for each head."""
+    """A memory of learned rows; the `top` rows nearest to a query respond, per head."""
 
     def __init__(self, width: int, *, rows: int, top: int, heads: int, dropout: float, residual: bool) -> None:
         super().__init__()
@@ -71,7 +72,7 @@ class CrossModalMemory(nn.Module):
         xavier_blocks_(self.out.weight, 1)
 
     def recall(self) -> Recall:
-        """Projects the memory; the function that it returns maps (B, T, D) to (B, T, D), each position on its own."""
+        """Projects the memory; returns the function that maps (B, T, D) to (B, T, D), each position independently."""
         keys_SD, values_SD = self.key_value(self.rows_SD).chunk(2, dim=-1)
         return partial(self._read, self._split(keys_SD), self._split(values_SD))
 
@@ -90,7 +91,7 @@ class CrossModalMemory(nn.Module):
 
 
 class CrossModalStage(WordMemory):
-    """Patches ask the memory, then get their positions. Holds the words' memory too, where that is another one."""
+    """Patches query the memory, then receive their positions. Also holds the words' memory if that is a separate one."""
 
     def __init__(self, patches: CrossModalMemory | None, words: CrossModalMemory | None, dropout: float) -> None:
         super().__init__()
@@ -100,6 +101,7 @@ class CrossModalStage(WordMemory):
         self.recall = None if words is None else words.recall
 
     def forward(self, encoded: Encoded) -> Encoded:
+        """Features (B, N, D) to the same shape."""
         features_BND = encoded.features_BND
         if self.patches is not None:
             features_BND = self.patches.recall()(features_BND)

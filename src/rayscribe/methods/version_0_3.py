@@ -1,6 +1,6 @@
-"""What version 0.3 wrote and took: its settings in today's form, and today's names of its flags and recipes.
+"""What version 0.3 wrote and accepted: converts its settings, and gives the current names of its flags and recipes.
 
-Then a run had one settings object for all methods, with a part for each of them. Weights had the names that they have now.
+In it, a run had one settings object for all methods, with a part for each. Weights had the same names as now.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ RECIPES = {
     "kif_isd": "kif` or `kif+isd --generations 2",
     "kif_isd_bert": "kif_bert` or `kif_bert+isd --generations 2",
 }
-"Recipes that have another name now."
+"Recipes that have been renamed."
 
 FLAGS = {
     "--ithn.enabled": "train RECIPE+ithn",
@@ -33,16 +33,16 @@ FLAGS = {
     "--model.no-memory-residual": "--method.no-memory-residual",
     "--model.method": "train METHOD",
 }
-"Starts of flags that have another name now; `--no-` may stand before the last part."
+"Prefixes of flags that have been renamed; `--no-` may precede the last part."
 
 
 def is_old(plain: Mapping[str, Any]) -> bool:
-    """Whether these settings of a run are of version 0.3."""
+    """Whether these settings of a run were written by version 0.3."""
     return "system" not in plain and "method" in plain.get("model", {})
 
 
 def upgraded(plain: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a run of version 0.3 in today's form, both as plain dictionaries. Others are returned as they are."""
+    """The settings of a version 0.3 run in the current form, both as plain dictionaries; others are returned unchanged."""
     if not is_old(plain):
         return dict(plain)
     model = dict(plain["model"])
@@ -67,7 +67,7 @@ def upgraded(plain: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def refuse_old_names(recipe: str, arguments: Sequence[str]) -> None:
-    """Raises InputError that gives today's name of a recipe or a flag of version 0.3."""
+    """Raises InputError that gives the current name of a version 0.3 recipe or flag."""
     first = recipe.partition("+")[0]
     if first in RECIPES:
         today = RECIPES[first]

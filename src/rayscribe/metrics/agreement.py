@@ -1,4 +1,4 @@
-"""What votes for one of two systems show, and how far the readers who gave them agree.
+"""Preference votes for one of two systems, and how far the readers who cast them agree.
 
 Shapes: I items, C categories of a vote.
 """
@@ -17,21 +17,21 @@ Counts = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preference:
-    """Votes between two systems, and what they show where every vote is of another item. None where no vote is decided."""
+    """Votes between two systems, tested as if each vote is on a different item; statistics are None without a decided vote."""
 
     first: int
     same: int
     second: int
     share: float | None
-    "of the first system among the decided votes"
+    "share of the first system among the decided votes, in [0, 1]"
     low: float | None
     high: float | None
     p: float | None
-    "two-sided exact sign test; the votes for `same` are left out"
+    "two-sided exact sign test; ignores the votes for `same`"
 
 
 def preference(first: int, same: int, second: int) -> Preference:
-    """The share of the first system with its 95 % interval, and the sign test."""
+    """Share of the first system among the decided votes, its 95 % Wilson interval (all in [0, 1]), and the sign test."""
     decided = first + second
     low, high = wilson(first, decided) or (None, None)
     return Preference(
@@ -46,7 +46,7 @@ def preference(first: int, same: int, second: int) -> Preference:
 
 
 def sign_test(first: int, second: int) -> float | None:
-    """Two-sided exact probability of a split at least as uneven, were both equally likely. None without any vote."""
+    """Two-sided exact p-value of a split at least this uneven if both systems are equally likely to win. None without votes."""
     votes = first + second
     if not votes:
         return None
@@ -55,7 +55,7 @@ def sign_test(first: int, second: int) -> float | None:
 
 
 def wilson(chosen: int, votes: int, *, level: float = 0.95) -> tuple[float, float] | None:
-    """Wilson's interval (1927) of a share; inside 0 to 1 also for few votes. None without any vote."""
+    """Wilson score interval (1927) of a share, within [0, 1] even for few votes. None without votes."""
     if not votes:
         return None
     z, share = NormalDist().inv_cdf((1 + level) / 2), chosen / votes
@@ -66,9 +66,10 @@ def wilson(chosen: int, votes: int, *, level: float = 0.95) -> tuple[float, floa
 
 
 def cohen_kappa(first_I: Counts, second_I: Counts, *, categories: int, linear: bool = False) -> float | None:
-    """Agreement of two readers beyond chance (Cohen, 1960); `linear` weighs a disagreement by its distance (1968).
+    """Cohen's kappa (1960) of two readers, at most 1; `linear` weights each disagreement by its distance (1968).
 
-    None where chance alone agrees always: no item, or one category for everything.
+    `first_I`, `second_I`: category indices below `categories`. None where chance alone always agrees: no items, or one category
+    for all of them. Raises ValueError unless both readers voted on the same number of items.
     """
     if len(first_I) != len(second_I):
         raise ValueError(f"{len(first_I)} votes against {len(second_I)}; give both readers the same items")
@@ -84,16 +85,17 @@ def cohen_kappa(first_I: Counts, second_I: Counts, *, categories: int, linear: b
 
 
 def pair_agreement(counts_IC: Counts) -> float:
-    """Share of pairs of readers who gave an item the same vote; for two readers the share of items they agree on.
+    """Share of reader pairs who gave an item the same vote, in [0, 1]; for two readers, the share of items they agree on.
 
-    `counts_IC`: how many readers gave an item each vote; every item from the same number of readers, two at least.
+    `counts_IC`: how many readers gave each item each vote. Raises ValueError unless every item has the same number of readers,
+    at least two.
     """
     readers = _readers(counts_IC)
     return float(((counts_IC**2).sum(1) - readers).mean() / (readers * (readers - 1)))
 
 
 def fleiss_kappa(counts_IC: Counts) -> float | None:
-    """Agreement of several readers beyond chance (Fleiss, 1971). None where all votes are one category."""
+    """Fleiss' kappa (1971) of several readers, at most 1; arguments of `pair_agreement`. None if all votes are one category."""
     _readers(counts_IC)
     if (counts_IC.sum(0) == counts_IC.sum()).any():
         return None
@@ -104,5 +106,5 @@ def fleiss_kappa(counts_IC: Counts) -> float | None:
 def _readers(counts_IC: Counts) -> int:
     sizes = set(counts_IC.sum(1).tolist())
     if len(sizes) != 1 or min(sizes) < 2:
-        raise ValueError(f"votes an item: {sorted(sizes)}; every item needs the same number of readers, two at least")
+        raise ValueError(f"votes per item: {sorted(sizes)}; every item needs the same number of readers, at least two")
     return int(sizes.pop())

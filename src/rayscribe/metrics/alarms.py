@@ -1,4 +1,4 @@
-"""What stands at the top of a summary, in words, when a number alone would deceive."""
+"""Warnings in words at the top of a summary, for cases in which a score alone would mislead."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 FEW = 0.25
-"Distinct reports below this share of the references' own distinct ratio are a collapse."
+"A distinct ratio below this share of the references' own is a collapse."
 REPEATED = 0.25
-"One report for more than this share of the studies is one, if the references do not repeat themselves as much."
+"One report for more than this share of the studies is a collapse too, unless the references repeat themselves as much."
 BARE = 0.05
-"Words used over words of the references."
+"Smallest vocabulary coverage without an alarm: words used over words of the references."
 SHORT, LONG = 0.5, 2.0
-"Mean length over the references' mean length."
+"Bounds of the mean length over the references' mean length."
 LEVEL = 0.05
 
 
 def alarms(
     studies: int, diverse: Mapping[str, float], grounding: Mapping[str, Mapping[str, float]], below: Sequence[str]
 ) -> list[str]:
-    """Sentences; empty when all is well. `below`: the scores in which one report for every study does as well."""
+    """Warnings as sentences; empty if there are none. `below`: scores on which one report for every study does as well."""
     found = []
     distinct = int(diverse["distinct_reports"])
     if diverse["distinct_ratio"] < FEW * diverse["reference_distinct_ratio"] or _repeats(diverse):
@@ -28,7 +28,7 @@ def alarms(
             f"the most frequent stands for {100 * diverse['top_share']:.0f} % of them"
         )
     if diverse["empty_reports"]:
-        found.append(f"EMPTY: {int(diverse['empty_reports'])} of {studies} reports have no word")
+        found.append(f"EMPTY: {int(diverse['empty_reports'])} of {studies} reports are empty")
     if diverse["vocabulary_coverage"] < BARE:
         found.append(f"FEW WORDS: {100 * diverse['vocabulary_coverage']:.1f} % of the references' words are used")
     if not SHORT <= diverse["length_ratio"] <= LONG:
@@ -36,11 +36,11 @@ def alarms(
     for name, test in grounding.items():
         if test["p"] > LEVEL:
             found.append(
-                f"NOT GROUNDED: giving every report to another study does not lower its {name.replace('_', ' ')} "
+                f"NOT GROUNDED: reassigning the reports to other studies at random does not lower {name.replace('_', ' ')} "
                 f"(p = {test['p']:.3f}): the model may ignore the image"
             )
     if below:
-        found.append(f"BELOW THE FLOOR: not better than one report for every study in {', '.join(below)}")
+        found.append(f"BELOW THE FLOOR: no better than one report for every study in {', '.join(below)}")
     return found
 
 

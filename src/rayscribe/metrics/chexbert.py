@@ -1,6 +1,6 @@
-"""CheXbert (Smit et al., 2020): BERT with one classifier an observation, from a checkpoint on disk.
+"""CheXbert (Smit et al., 2020): BERT with one classifier per observation, from a checkpoint on disk.
 
-Not shipped and never downloaded: the checkpoint is the published `chexbert.pth`; BERT's config and vocabulary come from a
+Neither shipped nor downloaded: the checkpoint is the published `chexbert.pth`; BERT's config and vocabulary come from a
 local folder of bert-base-uncased.
 
 Shapes: B reports of a batch, T tokens, D width, R reports.
@@ -20,13 +20,13 @@ from rayscribe.errors import InputError
 from rayscribe.files import sha256_of
 from rayscribe.labels import CHEXBERT_ORDER, OBSERVATIONS, Labels
 
-_LONGEST = 512  # tokens, of BERT; the released wrapper crashes beyond it, we cut
+_LONGEST = 512  # tokens, BERT's limit; the released wrapper crashes on longer reports, ours truncates them
 _BATCH = 32
 
 
 @dataclass(frozen=True, slots=True)
 class CheXbert:
-    """A labeler; `CheXbert.load(checkpoint, folder)` makes one."""
+    """A labeler; `CheXbert.load(checkpoint, folder)` loads one."""
 
     name: str
     encoder: Any
@@ -35,7 +35,10 @@ class CheXbert:
 
     @classmethod
     def load(cls, checkpoint: Path, folder: Path) -> CheXbert:
-        """`checkpoint`: published weights; `folder`: config.json and vocab.txt of the BERT that they are of."""
+        """Loads the published weights `checkpoint` into the BERT whose config.json and vocab.txt are in `folder`.
+
+        Raises InputError where transformers or a file is missing, or where the weights do not fit.
+        """
         try:
             import torch  # seconds to import; only needed here
             from transformers import BertConfig, BertModel, BertTokenizer
@@ -44,7 +47,7 @@ class CheXbert:
         for path in (checkpoint, folder / "config.json", folder / "vocab.txt"):
             if not path.is_file():
                 raise InputError(
-                    f"{path}: missing; CheXbert needs its checkpoint, and a BERT folder with config and vocabulary"
+                    f"{path}: missing; CheXbert needs its checkpoint, and a BERT folder with config.json and vocab.txt"
                 )
         try:
             content = torch.load(checkpoint, map_location="cpu", weights_only=True)
@@ -59,7 +62,7 @@ class CheXbert:
         try:
             both.load_state_dict(weights)
         except RuntimeError as error:
-            raise InputError(f"{checkpoint}: not CheXbert's weights for {folder}: {error}") from error
+            raise InputError(f"{checkpoint}: not CheXbert's weights for the BERT in {folder}: {error}") from error
         return cls(
             name=f"chexbert {sha256_of(checkpoint)[:12]}",
             encoder=encoder.eval(),
@@ -68,12 +71,12 @@ class CheXbert:
         )
 
     def label(self, reports: Sequence[str]) -> Labels:
-        """States (R, 14) in the order of `OBSERVATIONS`."""
+        """States of `rayscribe.labels`, int8 (R, 14), in the order of `OBSERVATIONS`."""
         import torch
 
         if not reports:
             return np.zeros((0, len(OBSERVATIONS)), np.int8)
-        # Reports of one length share a batch, which spares padding.
+        # Reports of similar length share a batch, which saves padding.
         order = sorted(range(len(reports)), key=lambda row: len(reports[row]))
         found = np.zeros((len(reports), len(CHEXBERT_ORDER)), np.int8)
         with torch.no_grad():
@@ -95,11 +98,11 @@ class CheXbert:
 
 
 def in_our_order(labels_RO: Labels) -> Labels:
-    """From CheXbert's order of columns to that of `OBSERVATIONS`; its codes of the states are ours."""
+    """Reorders columns (R, 14) from CheXbert's order to that of `OBSERVATIONS`; both use the same codes for the states."""
     return labels_RO[:, [CHEXBERT_ORDER.index(name) for name in OBSERVATIONS]]
 
 
 def _plain_names(weights: dict[str, Any]) -> dict[str, Any]:
-    """Without the prefix of data-parallel training, and without the positions that newer BERTs do not store."""
+    """Drops the prefix of data-parallel training, and the position ids that newer BERTs do not store."""
     names = {name: name.removeprefix("module.") for name in weights}
     return {plain: weights[name] for name, plain in names.items() if not plain.endswith("embeddings.position_ids")}

@@ -1,8 +1,8 @@
-"""Where the CheXpert labeler's output departs from a plain reading, as regular habits of single sentences.
+"""Where the CheXpert labeler's output departs from a plain reading: systematic habits, matched on single sentences.
 
-Learned from its published output on reports: some follow from its phrase list (a bare "contour" counts as mediastinum, "plate"
-inside "endplate" as a device), some from its parser, which misses the negation of sentences without a verb ("No displaced rib
-fractures" is positive). They matter only for a comparison with numbers that were made with that labeler's output.
+Derived from its published output on reports: some follow from its phrase list (a bare "contour" counts as mediastinum, "plate"
+inside "endplate" as a device), some from its parser, which misses the negation in sentences without a verb ("No displaced rib
+fractures" is positive). They matter only when you compare with numbers computed from that labeler's output.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ class _Habit(NamedTuple):
     observation: str
     said: re.Pattern[str]
     state: int
-    "What the sentence says of the observation; NOT_MENTIONED takes a mention away."
+    "State that the sentence gives the observation; NOT_MENTIONED removes a mention."
     only_from: frozenset[int]
-    "The plain readings that the habit changes."
+    "The plain readings that the habit overrides."
 
 
 _ANY = frozenset((NOT_MENTIONED, POSITIVE, NEGATIVE, UNCERTAIN))
@@ -34,7 +34,7 @@ def _habit(observation: str, said: str, state: int, only_from: frozenset[int] = 
 
 
 _HABITS = (
-    # The heart is known by an article or its size; without a verdict it is enlarged.
+    # The labeler recognises the heart by an article or its size; without a verdict it counts as enlarged.
     _habit(
         _HEART,
         r"^(?!.*\b(the heart|heart size|card\w+ (size|silhouette|shadow|enlarge|contour)|cardiomeg|enlarged heart|heart silh))",
@@ -48,7 +48,7 @@ _HABITS = (
     _habit(_HEART, r"\b(enlarged|limits of normal) pulmonary vascularity within\b", NEGATIVE, frozenset((POSITIVE,))),
     _habit(_HEART, r"\bcontours are not enlarged\b", POSITIVE),
     _habit(_HEART, r"\benlarged but (stable|unchanged)\b", UNCERTAIN, _NAMED),
-    # A contour of anything is the mediastinum's.
+    # Any contour counts as the mediastinum's.
     _habit(_MEDIASTINUM, r"\bcontours?\b(?=.*\b(normal|unremarkable)\b)|\bnormal\b.*\bcontours?\b", NEGATIVE, _UNNAMED),
     _habit(_MEDIASTINUM, r"\bcontours?\b|\bmediastinum\b", POSITIVE, _UNNAMED),
     _habit(_MEDIASTINUM, r"\bmediastinum (of normal|within|is grossly)\b|^normal heart size mediastinal\b", POSITIVE),
@@ -62,7 +62,7 @@ _HABITS = (
         _NAMED,
     ),
     _habit(_MEDIASTINUM, r"\bnormal limits stable mediastinal and hilar contours$", NEGATIVE, frozenset((UNCERTAIN,))),
-    # Denied without a verb.
+    # Negations without a verb, which the parser misses.
     _habit("Fracture", r"^no (acute )?displaced\b.*\b(fractures|fractures? identified)$", POSITIVE),
     _habit("Fracture", r"\bevidence (of|for)( displaced)? rib fractures?$", POSITIVE),
     _habit("Consolidation", r"^no (focal )?air ?space consolidations$", POSITIVE),
@@ -74,13 +74,13 @@ _HABITS = (
         r"\bblunting to suggest\b.*\beffusion|^no confluent\b.*\blarge volume\b.*\beffusion",
         POSITIVE,
     ),
-    # Words inside words.
+    # Phrases matched inside other words.
     _habit("Support Devices", r"\bend ?plates?\b|plate ?like", POSITIVE),
     _habit("Support Devices", r"\blines\b", POSITIVE, _UNNAMED),
     _habit("Support Devices", r"\bno pleural line\b", NEGATIVE),
     _habit("Lung Lesion", r"lumpectom|\bbreast mass", POSITIVE),
     _habit("Lung Lesion", r"\bnon ?calcified nodules?\b", NOT_MENTIONED, frozenset((NEGATIVE,))),
-    # Doubt that it does not hear.
+    # Uncertainty that it ignores.
     *(
         _habit(name, r"\bquestion(able)?\b|\bprobably\b", POSITIVE, frozenset((UNCERTAIN,)))
         for name in OBSERVATIONS
@@ -94,7 +94,7 @@ _MARKS = re.compile(r"[^a-z0-9<>]+")
 
 
 def with_habits(sentence: str, plain: Mapping[str, int]) -> dict[str, int]:
-    """States that a sentence gives its observations, from those of a plain reading."""
+    """State of each observation as the CheXpert labeler reads the sentence; `plain`: the states of a plain reading."""
     spoken = sentence.lower()
     if not _TRIGGER.search(spoken):
         return dict(plain)

@@ -1,6 +1,6 @@
-"""How well probabilities tell present from absent: ROC, precision and recall, calibration, with bootstrap intervals.
+"""How well probabilities separate present from absent: ROC, precision and recall, calibration, with bootstrap intervals.
 
-Everything is computed with a weight for every study, so that a bootstrap sample is one row of weights.
+Every score takes one weight per study, so a bootstrap sample is one row of weights.
 
 Shapes: R studies, S samples, T distinct probabilities, L findings.
 """
@@ -18,15 +18,15 @@ Booleans = NDArray[np.bool_]
 
 CLASSIFICATION_RESAMPLES = 1000
 CALIBRATION_BINS = 10
-"Of equal width, for the calibration error."
-_CELLS = 4_000_000  # of one block of weights: 32 MB
-_PRIOR = 1.0  # precision of the Gaussian around no change that keeps a calibration from few studies near it
+"Equal-width bins of the calibration error."
+_CELLS = 4_000_000  # per block of weights: 32 MB
+_PRIOR = 1.0  # precision of the Gaussian prior around slope 1 and offset 0, which regularises small samples
 
 
 def finding_scores(
     probability_R: Floats, is_present_R: Booleans, threshold: float, weight_SR: Floats | None = None
 ) -> dict[str, Floats]:
-    """Scores (S,) by name; not a number where a sample holds one kind only. `threshold`: at least this is called present."""
+    """Scores (S,) by name, in [0, 1]; NaN where undefined. Probabilities of at least `threshold` are called present."""
     weight_SR = np.ones((1, len(probability_R))) if weight_SR is None else weight_SR
     called_R = probability_R >= threshold
     truth_R = is_present_R.astype(np.float64)
@@ -56,7 +56,7 @@ def finding_intervals(
     resamples: int = CLASSIFICATION_RESAMPLES,
     seed: int = 0,
 ) -> dict[str, Interval]:
-    """Every score with its 95 % percentile interval over `groups`, the patient of every study."""
+    """Every score of `finding_scores` with its 95 % percentile bootstrap interval over `groups`, each study's patient."""
     values = finding_scores(probability_R, is_present_R, threshold)
     _, group_R = np.unique(np.array(groups), return_inverse=True)
     count, generator = int(group_R.max()) + 1, np.random.default_rng(seed)
@@ -78,7 +78,7 @@ def finding_intervals(
 
 
 def floors(prevalence: float) -> dict[str, float]:
-    """What needs no image: the more frequent answer for all, "present" for all, any order, the prevalence as probability."""
+    """Scores that need no image: always the more frequent answer, always "present", random order, `prevalence` for all."""
     return {
         "accuracy": max(prevalence, 1 - prevalence),
         "f1": 2 * prevalence / (1 + prevalence),
@@ -89,7 +89,7 @@ def floors(prevalence: float) -> dict[str, float]:
 
 
 def best_f1_threshold(probability_R: Floats, is_present_R: Booleans) -> float:
-    """The highest probability from which on "present" has the best F1 on these studies."""
+    """The threshold with the best F1 on these studies, the highest of ties: probabilities of at least this are present."""
     order = np.argsort(-probability_R, kind="stable")
     sorted_R = probability_R[order]
     ends = _ends_of_ties(sorted_R)
@@ -101,7 +101,7 @@ def best_f1_threshold(probability_R: Floats, is_present_R: Booleans) -> float:
 def calibration(logit_R: Floats, is_present_R: Booleans) -> tuple[float, float]:
     """Slope and offset of Platt (1999): sigmoid(slope x logit + offset) is the probability that fits these studies best.
 
-    A unit Gaussian around (1, 0) keeps few studies from saying much; the slope stays positive, so the order stays.
+    A unit Gaussian prior around (1, 0) regularises small samples; the slope stays positive, so the ranking does not change.
     """
     slope, offset = 1.0, 0.0
     x_R2 = np.stack([logit_R, np.ones_like(logit_R)], 1)
@@ -116,24 +116,24 @@ def calibration(logit_R: Floats, is_present_R: Booleans) -> tuple[float, float]:
 
 
 def sigmoid(logits: Floats) -> Floats:
-    """Without overflow."""
+    """The logistic function, element by element and without overflow; in [0, 1]."""
     return np.asarray(np.where(logits >= 0, 1, np.exp(-np.abs(logits))) / (1 + np.exp(-np.abs(logits))))
 
 
 def roc_curve(probability_R: Floats, is_present_R: Booleans) -> tuple[Floats, Floats]:
-    """False positive rates and sensitivities, from nothing called to all called."""
+    """False positive rates and sensitivities (T + 1 each), from nothing called present to everything."""
     found_T, wrong_T = _called(probability_R, is_present_R)
     return np.append(0, wrong_T / wrong_T[-1]), np.append(0, found_T / found_T[-1])
 
 
 def precision_recall_curve(probability_R: Floats, is_present_R: Booleans) -> tuple[Floats, Floats]:
-    """Recalls and precisions, from the highest probability on."""
+    """Recalls and precisions (T each), from the highest probability down."""
     found_T, wrong_T = _called(probability_R, is_present_R)
     return found_T / found_T[-1], found_T / (found_T + wrong_T)
 
 
 def macro(scores: Mapping[str, Mapping[str, float]], name: str) -> float:
-    """The mean over the findings that have the score."""
+    """Mean of the score `name` over the findings that have it; NaN if none has."""
     values = [one[name] for one in scores.values() if not np.isnan(one[name])]
     return float(np.mean(values)) if values else float("nan")
 
@@ -146,7 +146,7 @@ def _called(probability_R: Floats, is_present_R: Booleans) -> tuple[Floats, Floa
 
 
 def _ends_of_ties(sorted_R: Floats) -> NDArray[np.int64]:
-    """Places after which another value begins."""
+    """Indices after which the value changes."""
     return np.flatnonzero(np.append(sorted_R[1:] != sorted_R[:-1], True))
 
 
@@ -170,7 +170,7 @@ def _ranking(probability_R: Floats, truth_R: Floats, weight_SR: Floats) -> dict[
 
 
 def _calibration_error(probability_R: Floats, truth_R: Floats, weight_SR: Floats) -> Floats:
-    """Mean distance of probability and share, over bins of equal width, by their studies (Naeini et al., 2015)."""
+    """Mean gap between probability and observed share over equal-width bins, weighted by studies (Naeini et al., 2015)."""
     bin_R = np.minimum((probability_R * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
     distance_S = np.zeros(len(weight_SR))
     for place in range(CALIBRATION_BINS):

@@ -1,6 +1,6 @@
 """Clinical efficacy: agreement of the observations in a report with those in its reference.
 
-Three incompatible "CheXbert F1"s exist in print: uncertain counted as negative (R2Gen's script, PromptMRG) or as positive
+Three incompatible "CheXbert F1"s are in print: uncertain counted as negative (R2Gen's script, PromptMRG) or as positive
 (f1chexbert, RadEval); averaged over observations (macro), decisions (micro) or reports (example, PromptMRG); over 14 or 5
 observations. All are computed, each under its full name. 0 / 0 is 0 everywhere.
 
@@ -20,12 +20,12 @@ from rayscribe.metrics.statistics import Floats, Rows
 Uncertain = Literal["negative", "positive"]
 POLICIES: tuple[Uncertain, ...] = ("negative", "positive")
 DEFAULT = "ce_f1_micro_14_uncertain_negative"
-"The score that stands for the family where only one fits."
+"The score that represents the family where there is room for one."
 
 _SETS = {"14": list(range(len(OBSERVATIONS))), "5": [OBSERVATIONS.index(name) for name in FIVE]}
 _KINDS = ("precision", "recall", "f1")
 _PER_REPORT = [f"{kind}_{size}" for size in _SETS for kind in _KINDS]
-_WIDTH = 3 * len(OBSERVATIONS) + len(_PER_REPORT)  # columns of one policy
+_WIDTH = 3 * len(OBSERVATIONS) + len(_PER_REPORT)  # columns per policy
 
 CLINICAL_COLUMNS = (
     *(
@@ -44,18 +44,18 @@ CLINICAL_COLUMNS = (
 
 
 def is_positive(labels_RO: Labels, uncertain: Uncertain) -> NDArray[np.bool_]:
-    """Which states count as positive under a policy."""
+    """Boolean (R, O): the states that count as positive; `uncertain`: how uncertain ones count."""
     positive = labels_RO == POSITIVE
     return positive | (labels_RO == UNCERTAIN) if uncertain == "positive" else positive
 
 
 def is_normal(labels_RO: Labels) -> NDArray[np.bool_]:
-    """Reports in which the labeler found nothing: "No Finding" is positive."""
+    """Boolean (R,): reports in which the labeler found nothing, that is, "No Finding" is positive."""
     return labels_RO[:, OBSERVATIONS.index("No Finding")] == POSITIVE
 
 
 def clinical(predicted_RO: Labels, reference_RO: Labels) -> Rows:
-    """Statistics of the states in the written reports against those in the references, both (R, 14)."""
+    """Sufficient statistics of `clinical_score` from the states of hypotheses and references, both (R, 14)."""
     parts = []
     for policy in POLICIES:
         tp_RO, fp_RO, fn_RO = _counts(is_positive(predicted_RO, policy), is_positive(reference_RO, policy))
@@ -69,7 +69,10 @@ def clinical(predicted_RO: Labels, reference_RO: Labels) -> Rows:
 
 
 def clinical_score(sums_SK: Floats) -> dict[str, Floats]:
-    """`ce_{precision,recall,f1}_{micro,macro,example}_{14,5}_uncertain_{negative,positive}`, normal_f1 and abnormal_f1."""
+    """`ce_{precision,recall,f1}_{micro,macro,example}_{14,5}_uncertain_{negative,positive}`, normal_f1, abnormal_f1: (S,) each.
+
+    All are in [0, 1].
+    """
     found: dict[str, Floats] = {}
     tp_S, fp_S, fn_S, reports_S = sums_SK[:, -4:].T
     for number, policy in enumerate(POLICIES):
@@ -84,13 +87,13 @@ def clinical_score(sums_SK: Floats) -> dict[str, Floats]:
                     for kind, rate in zip(_KINDS, rates, strict=True)
                 }
     found["normal_f1"] = _rates(tp_S, fp_S, fn_S)[2]
-    # With abnormal as the positive class, a false normal is a missed abnormal report and the other way round.
+    # With abnormal as the positive class, a false normal is a missed abnormal report, and vice versa.
     found["abnormal_f1"] = _rates(reports_S - tp_S - fp_S - fn_S, fn_S, fp_S)[2]
     return found
 
 
 def per_observation(rows: Rows, uncertain: Uncertain) -> Rows:
-    """The rows of `clinical` with another score: the F1 of every observation by its name."""
+    """The rows of `clinical`, scored as the F1 of each observation, by its name."""
     start = POLICIES.index(uncertain) * _WIDTH
 
     def score(sums_SK: Floats) -> dict[str, Floats]:
@@ -102,7 +105,7 @@ def per_observation(rows: Rows, uncertain: Uncertain) -> Rows:
 
 
 def observation_counts(rows: Rows, uncertain: Uncertain) -> dict[str, dict[str, float]]:
-    """Prevalence in the references, what was predicted, precision and recall by observation."""
+    """By observation: positives and prevalence in the references, positives predicted, precision and recall in [0, 1]."""
     start = POLICIES.index(uncertain) * _WIDTH
     sums = rows.table_RK.sum(0, keepdims=True)
     tp, fp, fn, _ = _split(sums[:, start : start + _WIDTH])
@@ -125,7 +128,7 @@ def _counts(predicted: NDArray[np.bool_], reference: NDArray[np.bool_]) -> tuple
 
 
 def _split(sums: Floats) -> tuple[Floats, Floats, Floats, Floats]:
-    """tp, fp, fn by observation, and the sums of the per-report rates, of one policy."""
+    """True positives, false positives, false negatives by observation, and the summed per-report rates, of one policy."""
     size = len(OBSERVATIONS)
     return sums[:, :size], sums[:, size : 2 * size], sums[:, 2 * size : 3 * size], sums[:, 3 * size :]
 

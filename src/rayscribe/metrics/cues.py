@@ -1,6 +1,6 @@
-"""Words that deny, doubt or end: negation, uncertainty and scope terms in the manner of NegEx (Chapman et al., 2001).
+"""Cues of negation, uncertainty and scope, in the manner of NegEx (Chapman et al., 2001).
 
-A forward cue speaks of what follows, a backward cue of what stands before it. The longest cue at a place wins, so that
+A forward cue applies to what follows it, a backward cue to what precedes it. The longest cue at a position wins, so that
 "no change in" and "cannot exclude" are not read as negations.
 """
 
@@ -190,7 +190,7 @@ HEADINGS = """
     reason for examination; reason for study; reason for the exam; reason; technique; procedure; comparison;
     comparisons; exam; examination; study; patient history; clinical data; clinical statement; medical history; past
     medical history; hx; clinical question; procedure comments; request"""
-"A sentence that begins with one of these and a colon tells why or how, not what was seen."
+"A sentence that opens with one of these and a colon states a reason or a technique, not a finding."
 
 RESTART = _words(
     """a an the there this these small mild mildly moderate moderately minimal minimally trace tiny stable unchanged
@@ -199,10 +199,10 @@ RESTART = _words(
     streaky postsurgical status subsegmental linear calcified slight slightly improving worsening large only just
 """
 )
-"Directly behind a denied finding, and with no `or` to come, these begin another statement."
+"Right after a negated finding, with no `or` to come, these start a new statement."
 
 SOFT_RESTART = _words("""large new bony osseous increased old prior focal acute""")
-"Of these, the ones that a list of denied findings uses too: they restart only in front of a verb."
+"The subset that also occurs inside lists of negated findings: these restart only before a verb."
 
 VERBS = _words(
     """is are was were be appears appear appeared has have had seen noted remains remain shows show demonstrates
@@ -210,4 +210,4 @@ VERBS = _words(
 )
 
 SIZES = _words("small mild mildly moderate moderately minimal trace tiny severe persistent")
-"Behind a denied list these begin another statement wherever they stand."
+"After a negated list these start a new statement wherever they occur."

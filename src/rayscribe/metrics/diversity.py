@@ -1,13 +1,13 @@
-"""How many different reports a system writes: the quickest sign of a model that has collapsed."""
+"""How many different reports a system writes: the quickest check for a collapsed model."""
 
 from collections import Counter
 from collections.abc import Sequence
 
 
 def diversity(hypotheses: Sequence[str]) -> dict[str, float]:
-    """Share of distinct reports, share of the most frequent one, distinct words, distinct-1..4, empty reports.
+    """Number and share of distinct reports, share of the most frequent one, distinct words, empty reports, distinct-1..4.
 
-    distinct-n (Li et al., 2016): different n-grams over all n-grams of the set.
+    Shares are in [0, 1]. distinct-n (Li et al., 2016): distinct n-grams over all n-grams of the set.
     """
     counts = Counter(" ".join(text.split()) for text in hypotheses)
     texts = [text.split() for text in hypotheses]
@@ -25,7 +25,7 @@ def diversity(hypotheses: Sequence[str]) -> dict[str, float]:
 
 
 def against_references(hypotheses: Sequence[str], references: Sequence[str]) -> dict[str, float]:
-    """Vocabulary used over the references' vocabulary, and mean length over the references' mean length."""
+    """Vocabulary coverage in [0, 1], mean length over the references' mean length, and the references' own diversity."""
     given, wanted = [text.split() for text in hypotheses], [text.split() for text in references]
     same = diversity(references)
     seen, known = {word for words in given for word in words}, {word for words in wanted for word in words}

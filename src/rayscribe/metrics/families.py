@@ -1,6 +1,6 @@
-"""All scores of a set of reports: which families of statistics there are, and how they are stored with a score file.
+"""All scores of a set of reports: the families of statistics, and how a score file stores them.
 
-A family is a table with a row a report and a function from summed rows to scores. The stored rows hold counts and no text, so
+A family is a table with one row per report, and a function from summed rows to scores. Stored rows hold counts and no text, so
 two score files can be compared study by study without their reports.
 
 Shapes: R reports, K columns.
@@ -32,10 +32,10 @@ HEADLINES = (
     "ce_f1_macro_14_uncertain_negative",
     "sentence_similarity",
 )
-"Scores that are tested, and corrected together; METEOR with them, under the name that says what it used."
+"Scores that are tested and corrected together; METEOR joins them under the name that lists its matchers."
 _SHOWN = ("ce_f1_example_14_uncertain_negative", "ce_f1_micro_5_uncertain_negative", "normal_f1", "abnormal_f1")
 
-_DIGITS = 9  # significant, of a stored statistic
+_DIGITS = 9  # significant digits of a stored statistic
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,11 +44,11 @@ class System:
 
     reports: Sequence[str]
     labels: Labels | None
-    "states (R, 14); None where these reports have no labels"
+    "states (R, 14); None if these reports are not labelled"
     graphs: Sequence[Annotation | None] | None = None
-    "RadGraph's annotations; None where these reports have none"
+    "RadGraph's annotations; None if these reports are not annotated"
     vectors: Vectors | None = None
-    "sentence embeddings (R, D); None where these reports have none"
+    "sentence embeddings (R, D); None if these reports are not embedded"
 
 
 def measured(
@@ -58,9 +58,9 @@ def measured(
     *,
     progress: ProgressBar = iter,
 ) -> dict[str, Families]:
-    """Every system's families of statistics; a system without labels, graphs or vectors lacks the families that need them.
+    """Families of statistics by system, without the families whose labels, graphs or vectors a system lacks.
 
-    METEOR reads its large tables once for all of them.
+    METEOR reads its large tables once for all systems.
     """
     references = reference.reports
     texts = [text for system in systems.values() for text in system.reports]
@@ -90,12 +90,12 @@ def headline_names(scores: Iterable[str]) -> list[str]:
 
 
 def together(families: Families) -> Rows:
-    """All families as one, in their order."""
+    """All families joined into one table, in their order."""
     return joined(list(families.values()))
 
 
 def stored(ids: Sequence[str], groups: Sequence[str] | None, families: Families) -> dict[str, Any]:
-    """The statistics as JSON: ids, numbers that stand for patients, and by family its columns and rows."""
+    """The statistics as JSON: study ids, patients as numbers, and the columns and rows of each family."""
     numbers = {name: number for number, name in enumerate(dict.fromkeys(groups or []))}
     return {
         "ids": list(ids),
@@ -108,7 +108,7 @@ def stored(ids: Sequence[str], groups: Sequence[str] | None, families: Families)
 
 
 def restored(place: str, statistics: Any, meteor: str) -> Families:
-    """The families that `stored` wrote. `meteor`: the name under which METEOR is in the scores."""
+    """The families that `stored` wrote; `meteor`: METEOR's name in the scores. Raises InputError where they are damaged."""
     scores: dict[str, Score] = {
         "overlap": overlap_score,
         "meteor": _meteor_scores(meteor),
@@ -124,9 +124,7 @@ def restored(place: str, statistics: Any, meteor: str) -> Families:
         reports = len(statistics["ids"])
         whole = all(rows.table_RK.shape == (reports, len(rows.columns)) for rows in families.values())
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            f"{place}: holds no statistics by study ({error!r}); run `rayscribe evaluate` again"
-        ) from error
+        raise InputError(f"{place}: has no statistics by study ({error!r}); run `rayscribe evaluate` again") from error
     if not whole:
         raise InputError(f"{place}: its statistics are damaged; run `rayscribe evaluate` again")
     return families

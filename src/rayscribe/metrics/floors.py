@@ -1,4 +1,4 @@
-"""What a system must beat: reports that need no image.
+"""Baselines that a system must beat: reports that need no image.
 
 Shapes: C candidates, G n-grams of one order.
 """
@@ -15,22 +15,22 @@ from rayscribe.metrics.similarity import SentenceEncoder
 from rayscribe.metrics.statistics import Ints
 
 MOST_CANDIDATES = 5_000
-"Embedding a report takes milliseconds."
+"`most_similar` embeds at most this many candidates; embedding takes milliseconds per report."
 
 
 def most_frequent(training: Sequence[str]) -> str:
-    """The training report that stands most often (the first of equals)."""
+    """The most frequent training report, the first of ties."""
     return Counter(training).most_common(1)[0][0]
 
 
 def random_reports(training: Sequence[str], count: int, *, seed: int = 0) -> list[str]:
-    """A training report drawn at random for every study."""
+    """`count` training reports drawn at random, one per study."""
     picks = np.random.default_rng(seed).integers(0, len(training), count)
     return [training[pick] for pick in picks]
 
 
 def shuffled(reports: Sequence[str], *, seed: int = 0) -> list[str]:
-    """The system's own reports, every one given to another study: what is left of a score without the image."""
+    """The system's own reports, each moved to another study: the score that remains without the image."""
     order = np.random.default_rng(seed).permutation(len(reports))
     found = list(reports)
     for here, there in zip(order, np.roll(order, 1)):
@@ -39,9 +39,9 @@ def shuffled(reports: Sequence[str], *, seed: int = 0) -> list[str]:
 
 
 def best_constant(candidates: Sequence[str], references: Sequence[str]) -> str:
-    """The candidate that, written for every study, has the highest BLEU-4 against the references (the first of equals).
+    """The candidate with the highest BLEU-4 if written for every study, the first of ties.
 
-    Give training reports as candidates and validation reports as references, never the test split.
+    Pass training reports as candidates and validation reports as references, never the test split.
     """
     distinct = list(dict.fromkeys(candidates))
     counts_G = [_counts_by_gram(references, order) for order in range(1, ORDERS + 1)]
@@ -59,9 +59,9 @@ def best_constant(candidates: Sequence[str], references: Sequence[str]) -> str:
 
 
 def most_similar(candidates: Sequence[str], references: Sequence[str], encoder: SentenceEncoder) -> str:
-    """The candidate that, written for every study, has the highest mean cosine with the references (the first of equals).
+    """The candidate with the highest mean cosine with the references, the first of ties.
 
-    Of more than `MOST_CANDIDATES` distinct ones so many are drawn. Candidates and references as for `best_constant`.
+    Compares a random sample of `MOST_CANDIDATES` where there are more. Pass candidates and references as to `best_constant`.
     """
     distinct = list(dict.fromkeys(candidates))
     if len(distinct) > MOST_CANDIDATES:
@@ -72,7 +72,7 @@ def most_similar(candidates: Sequence[str], references: Sequence[str], encoder: 
 
 
 def _counts_by_gram(references: Sequence[str], order: int) -> dict[tuple[str, ...], Ints]:
-    """How often an n-gram stands in every reference that holds it."""
+    """Counts of each n-gram in every reference that contains it."""
     found: dict[tuple[str, ...], list[int]] = defaultdict(list)
     for text in references:
         words = text.split()

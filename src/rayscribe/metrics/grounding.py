@@ -1,7 +1,7 @@
-"""Does the model look at the image? Whose report is which must matter.
+"""Does the model look at the image? Permutation tests of reports against references.
 
-The predictions are given to other studies at random. If the score is as good as before, the reports say nothing about their
-own image, however high the score is.
+The reports are reassigned to other studies at random. If the score stays as high, the reports say nothing about their own
+images, however high the score is.
 
 Shapes: R reports, W words, O observations.
 """
@@ -20,11 +20,11 @@ from rayscribe.metrics.statistics import Singles
 
 PERMUTATIONS = 10_000
 MOST_STUDIES = 4_000
-"A larger set is sampled: every pair of studies is compared."
+"Larger sets are sampled, because every pair of studies is compared."
 
 
 def text_grounding(hypotheses: Sequence[str], references: Sequence[str], *, seed: int = 0) -> dict[str, float]:
-    """Mean TF-IDF cosine of report and own reference, its mean over permutations, and p = (k + 1) / (n + 1)."""
+    """Mean TF-IDF cosine of each report with its own reference, its mean over permutations, and p = (k + 1) / (n + 1)."""
     rows = _sampled(len(references), seed)
     given, wanted = [hypotheses[row].split() for row in rows], [references[row].split() for row in rows]
     frequency = Counter(word for words in wanted for word in set(words))
@@ -34,9 +34,9 @@ def text_grounding(hypotheses: Sequence[str], references: Sequence[str], *, seed
 
 
 def finding_grounding(predicted_RO: Labels, reference_RO: Labels, *, seed: int = 0) -> dict[str, float]:
-    """The same for the mean number of observations that report and reference share (uncertain as negative).
+    """The same test for the mean number of positive observations that report and reference share (uncertain is negative).
 
-    Under a permutation the totals stay, so micro F1 rises and falls with that number.
+    A permutation keeps the totals, so micro F1 rises and falls with that number. Both arguments: states (R, 14).
     """
     rows = _sampled(len(reference_RO), seed)
     given = is_positive(predicted_RO[rows], "negative").astype(np.float32)

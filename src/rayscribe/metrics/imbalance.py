@@ -1,4 +1,4 @@
-"""Frequent against rare words: overlap of words by their frequency in the training reports (JIMA, section 4).
+"""Frequent versus rare words: overlap of words by their frequency in the training reports (JIMA, section 4).
 
 Shapes: R reports, S samples, K columns, N bins.
 """
@@ -13,13 +13,13 @@ import numpy as np
 from rayscribe.metrics.statistics import Floats, Rows
 
 SHARES = (8, 6, 4)
-"The most frequent 1/n of the words are the frequent ones (JIMA, tables 3 and 4)."
+"The most frequent 1/n of the words count as frequent (JIMA, tables 3 and 4)."
 DECILES = 10
 _COUNTS = ("clipped matches", "hypothesis words", "reference words")
 
 
 def by_frequency(training: Sequence[str]) -> list[str]:
-    """The words of the training reports, the most frequent first; equals in code-point order."""
+    """The words of the training reports by falling frequency, ties in code-point order."""
     counts = Counter(word for report in training for word in report.split())
     return sorted(counts, key=lambda word: (-counts[word], word))
 
@@ -27,8 +27,8 @@ def by_frequency(training: Sequence[str]) -> list[str]:
 def word_bins(hypotheses: Sequence[str], references: Sequence[str], vocabulary: Sequence[str]) -> Rows:
     """Clipped multiset overlap of words by bin: `token_f1_{freq,infreq}_{8,6,4}` and `token_f1_decile_{1..10}`.
 
-    `vocabulary`: from `by_frequency`. A bin of n holds the next 1/n of its words; words that training never saw are in the
-    last one. freq is the first bin, infreq all others together.
+    `vocabulary`: from `by_frequency`. With n bins, each holds the next 1/n of its words; words unseen in training fall in the
+    last bin. freq is the first bin, infreq all others together.
     """
     rank = {word: place for place, word in enumerate(vocabulary)}
     parts = []
@@ -46,7 +46,7 @@ def word_bins(hypotheses: Sequence[str], references: Sequence[str], vocabulary: 
 
 
 def word_bins_score(sums_SK: Floats) -> dict[str, Floats]:
-    """F1 of every bin from summed counts; 0 / 0 is 0."""
+    """F1 (S,) of every bin from summed counts, in [0, 1]; 0 / 0 is 0."""
     found: dict[str, Floats] = {}
     start = 0
     for group in _names():
@@ -62,10 +62,10 @@ def word_bins_score(sums_SK: Floats) -> dict[str, Floats]:
 def published_word_bins(
     hypotheses: Sequence[str], references: Sequence[str], vocabulary: Sequence[str]
 ) -> dict[str, float]:
-    """JIMA's numbers as its released script makes them: `token_f1_{freq,infreq}_{8,6,4}_published`.
+    """JIMA's numbers as its released script computes them: `token_f1_{freq,infreq}_{8,6,4}_published`.
 
     The last two words of the vocabulary are dropped, matches are reference words that occur anywhere in the hypothesis
-    (so precision can pass 1), and infreq is the SUM of the other bins' F1, without the last partial bin.
+    (so precision can exceed 1), and infreq is the SUM of the other bins' F1, without the last partial bin.
     """
     kept = list(vocabulary[:-2])
     found = {}
@@ -99,7 +99,7 @@ def _names() -> list[list[str]]:
 
 
 def _counts(hypothesis: str, reference: str, place: dict[str, int], bins: int) -> list[list[int]]:
-    """Clipped matches, hypothesis words, reference words by bin."""
+    """Clipped matches, hypothesis words and reference words per bin."""
     given, wanted = Counter(hypothesis.split()), Counter(reference.split())
     table = [[0] * bins for _ in range(3)]
     for row, counts in enumerate((given & wanted, given, wanted)):

@@ -1,8 +1,8 @@
-"""States of the 14 CheXpert observations in a report, by rules: mention, cue with its reach, aggregation.
+"""States of the 14 CheXpert observations in a report, by rules: mentions, cues and their scope, aggregation.
 
-In the manner of NegEx (Chapman et al., 2001) and the CheXpert labeler (Irvin et al., 2019), with an own lexicon and own rules.
-The reading is plain: "no displaced rib fractures" denies a fracture, although the CheXpert labeler's output says otherwise.
-`RuleLabeler(as_chexpert=True)` adds that labeler's habits (see `chexpert_habits`), for numbers that were made with its output.
+Modelled on NegEx (Chapman et al., 2001) and the CheXpert labeler (Irvin et al., 2019), with its own lexicon and rules.
+Readings are plain: "no displaced rib fractures" negates a fracture, although the CheXpert labeler's output says otherwise.
+`RuleLabeler(as_chexpert=True)` adds that labeler's habits (see `chexpert_habits`), to compare with numbers from its output.
 
 Shapes: R reports, O observations.
 """
@@ -24,7 +24,7 @@ from rayscribe.metrics.sentences import sentences
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mention:
-    """One place in a report that speaks of an observation."""
+    """A place in a report that names an observation."""
 
     observation: str
     state: int
@@ -39,7 +39,7 @@ class Mention:
 
 
 def mentions(report: str) -> list[Mention]:
-    """What a report says about which observation, in the order of the text."""
+    """All mentions of observations in a report, in text order."""
     return [
         Mention(
             observation=found.observation,
@@ -57,7 +57,7 @@ def mentions(report: str) -> list[Mention]:
 
 
 def states(report: str, *, as_chexpert: bool = False) -> tuple[int, ...]:
-    """States in the order of `OBSERVATIONS`; `as_chexpert` adds the habits of `chexpert_habits`."""
+    """States in the order of `OBSERVATIONS`; `as_chexpert` applies the habits of `chexpert_habits`."""
     seen = dict.fromkeys((*OBSERVATIONS, OTHER), NOT_MENTIONED)
     spoken = False
     for _, sentence in sentences(report):
@@ -75,20 +75,21 @@ class RuleLabeler:
     """The rules as a `rayscribe.labels.Labeler`."""
 
     as_chexpert: bool = False
-    "Answer as the CheXpert labeler does, also where it misreads; for comparison with numbers made with its output."
+    "label as the CheXpert labeler does, misreadings included; for comparison with numbers from its output"
 
     @property
     def name(self) -> str:
+        """Name and version of the rules, as score files state them."""
         return "rayscribe-rules-1-as-chexpert" if self.as_chexpert else "rayscribe-rules-1"
 
     def label(self, reports: Sequence[str]) -> Labels:
-        """States (R, O)."""
+        """States, int8 (R, O), in the order of `OBSERVATIONS`."""
         rows = [states(report, as_chexpert=self.as_chexpert) for report in reports]
         return np.array(rows, np.int8).reshape(len(reports), len(OBSERVATIONS))
 
 
 _LONGEST = 500
-"Characters of a sentence that is kept in memory; reports repeat their short ones."
+"Sentences of up to this many characters are cached; reports repeat their short ones."
 _RANK = {NOT_MENTIONED: 0, NEGATIVE: 1, UNCERTAIN: 2, POSITIVE: 3}
 
 

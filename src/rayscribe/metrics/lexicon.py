@@ -1,15 +1,16 @@
 """Phrases that name one of the 14 observations in a chest X-ray report.
 
-A phrase is a row of canonical words (see `spellings`: one spelling, singular). The longest phrase at a place wins; a phrase of
-`NOT_MEANT` swallows the shorter ones inside it. Which finding counts for which observation follows the CheXpert labeler where
-its output shows a habit: scarring and interstitial markings are Lung Opacity, pulmonary fibrosis is Pleural Other, a calcified
-nodule or granuloma is no Lung Lesion, clips and stents are no Support Devices, blunting of an angle is no effusion.
+A phrase is a sequence of canonical words (see `spellings`: one spelling, singular). The longest phrase at a position wins; a
+phrase of `NOT_MEANT` suppresses the shorter ones inside it. Where its output shows a habit, the mapping from findings to
+observations follows the CheXpert labeler: scarring and interstitial markings are Lung Opacity, pulmonary fibrosis is Pleural
+Other; a calcified nodule or granuloma is not a Lung Lesion, clips and stents are not Support Devices, blunting of an angle is
+not an effusion.
 """
 
 from __future__ import annotations
 
 OTHER = "other finding"
-"Not an observation: what speaks against `No Finding` without being one of the other thirteen."
+"Not an observation: a finding that rules out `No Finding` without being one of the other thirteen."
 
 FINDINGS: dict[str, str] = {
     "Enlarged Cardiomediastinum": "mediastinal widening; mediastinal enlargement; cardiomediastinal enlargement",
@@ -66,7 +67,7 @@ FINDINGS: dict[str, str] = {
 UNSURE: dict[str, str] = {
     "Edema": "vascular congestion; venous congestion; pulmonary congestion; vascular prominence; central congestion",
 }
-"Named without saying that the observation is there: uncertain unless negated (the CheXpert labeler's habit)."
+"Phrases that do not assert the observation: uncertain unless negated (the CheXpert labeler's habit)."
 
 NOT_MEANT = """
     joint effusion; pericardial effusion; knee effusion; soft tissue edema; subcutaneous edema; breast mass; abdominal
@@ -79,7 +80,7 @@ NOT_MEANT = """
     implant; soft tissue lesion; air fluid level; focal bony lesion; chest wall mass; adnexal mass; lytic or blastic
     lesion; paratracheal line; kerley line; septal line; kerley b line; plate like; line of; tube feeding; peripheral
     edema; leg edema; extremity edema; urinary tract infection"""
-"No shorter phrase inside these counts. Most look like a finding and are none; a finding listed here too is its only name."
+"Shorter phrases inside these do not count. Most only resemble a finding; one that a finding also lists names it alone."
 
 ORGANS: dict[str, str] = {
     "Cardiomegaly": """
@@ -98,7 +99,7 @@ ORGANS: dict[str, str] = {
         silhouette; cardio mediastinal contour; cardiac contour; heart contour; cardiac hilar and mediastinal contour;
         cardiac and hilar contour""",
 }
-"What is judged by the word next to it: normal, enlarged or stable."
+"Structures judged by the words next to them: normal, enlarged or stable."
 
 PREDICATES: dict[str, str] = {
     "normal": """
@@ -114,4 +115,4 @@ PREDICATES: dict[str, str] = {
     "stable": "stable; unchanged; similar; not changed; not significantly changed; no change; constant",
     "not of size": "clear; tortuous; obscured; shifted; deviated; midline; calcified; rotated",
 }
-"What a word next to an organ says about it; the last group is of another matter and ends the search."
+"What a word next to an organ says about it; words of the last group describe something else and end the search."

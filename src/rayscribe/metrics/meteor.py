@@ -1,8 +1,8 @@
 """METEOR 1.5 for English, without Java, as a function of per-report statistics.
 
 Source: Denkowski and Lavie, "Meteor Universal: Language Specific Translation Evaluation for Any Target Language", 2014,
-parameters of the task "rank"; equal to the released program with the options -l en -norm, which is how the papers of this
-field score through pycocoevalcap. The synonyms and paraphrases come from that package where it is installed.
+parameters of the task "rank"; identical to the released program with the options -l en -norm, which is how papers in this
+field compute it through pycocoevalcap. The synonyms and paraphrases come from that package where it is installed.
 
 Shapes: R reports, S samples, K columns.
 """
@@ -31,7 +31,7 @@ from rayscribe.progress import ProgressBar
 __all__ = ["METEOR_COLUMNS", "MeteorResources", "find_resources", "meteor_name", "meteor_score", "meteor_statistics"]
 
 _MATCHERS = ("exact", "stem", "synonym", "paraphrase")
-_WEIGHTS = np.array([1.0, 0.6, 0.8, 0.6])  # of the matchers, in their order
+_WEIGHTS = np.array([1.0, 0.6, 0.8, 0.6])  # per matcher, in their order
 _ALPHA, _BETA, _GAMMA, _DELTA = 0.85, 0.2, 0.6, 0.75
 
 METEOR_COLUMNS = (
@@ -50,7 +50,7 @@ METEOR_COLUMNS = (
 
 
 def meteor_name(resources: MeteorResources) -> str:
-    """The score's name: "meteor" where all four matchers work, otherwise it says which ones do, as "meteor_exact_stem"."""
+    """The score's name: "meteor" with all four matchers, otherwise with those in use, such as "meteor_exact_stem"."""
     active = ["exact", "stem"]
     if resources.jar is not None:
         active.append("synonym")
@@ -66,12 +66,13 @@ def meteor_statistics(
     *,
     progress: ProgressBar = iter,
 ) -> Floats:
-    """Words and matches (R, K) of hypothesis i against reference i, counted as in `METEOR_COLUMNS`; rows add up.
+    """Statistics (R, K) of hypothesis i against reference i, in the columns `METEOR_COLUMNS`; rows add up.
 
-    A hypothesis that matches its whole reference in one chunk counts no chunk, as in METEOR: it is not fragmented.
+    A hypothesis that matches its whole reference in one chunk counts no chunk, as in METEOR: it is not fragmented. Raises
+    InputError unless there is one hypothesis per reference.
     """
     if len(hypotheses) != len(references):
-        raise InputError(f"{len(hypotheses)} hypotheses for {len(references)} references")
+        raise InputError(f"{len(hypotheses)} hypotheses for {len(references)} references; give one per reference")
     lexicon = read_lexicon(resources.jar)
     words = {text: tokens(text, lexicon.abbreviations) for text in {*hypotheses, *references}}
     pairs = [(words[hypothesis], words[reference]) for hypothesis, reference in zip(hypotheses, references)]
@@ -85,7 +86,7 @@ def meteor_statistics(
 
 
 def meteor_score(sums_SK: Floats) -> Floats:
-    """METEOR (S,) of summed rows, 0 to 1; a single report's row gives that report's score. Nothing in common scores 0."""
+    """METEOR (S,) from summed rows, in [0, 1]; one report's row gives that report's score. Without any match it is 0."""
     lengths_S2, functions_S2, chunks_S = sums_SK[:, 0:2], sums_SK[:, 2:4], sums_SK[:, -1]
     matches_S422 = sums_SK[:, 4:-1].reshape(-1, len(_MATCHERS), 2, 2)  # matcher, content or function, side
     kinds = np.array([_DELTA, 1 - _DELTA])

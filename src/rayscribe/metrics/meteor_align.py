@@ -1,7 +1,7 @@
-"""METEOR 1.5's alignment of a hypothesis with a reference: which words match, in the best of many orders.
+"""METEOR 1.5's alignment of a hypothesis with a reference: which phrases match, found by beam search.
 
-Source: Denkowski and Lavie, "Meteor Universal", 2014, section 2, and the released program, whose accidents are kept because
-a score is comparable only with them: inside the search a match counts whole words after its weight (so a stem counts none),
+Source: Denkowski and Lavie, "Meteor Universal", 2014, section 2, and the released program. Its quirks are reproduced, because
+scores are comparable only with them: inside the search a match counts whole words after weighting (so a stem counts none),
 and its distance is charged to the alternatives that are tried after it instead of to itself.
 """
 
@@ -17,12 +17,12 @@ from rayscribe.metrics.stemmer import stem
 
 EXACT, STEM, SYNONYM, PARAPHRASE = range(4)
 BEAM = 40
-_SEARCH_WEIGHTS = (1.0, 0.5, 0.5, 0.5)  # inside the search; the score has its own
-_CHUNK, _MATCH = 1 << 32, 1 << 52  # one sortable number: matches, then chunks, then distance
+_SEARCH_WEIGHTS = (1.0, 0.5, 0.5, 0.5)  # inside the search; the score uses others
+_CHUNK, _MATCH = 1 << 32, 1 << 52  # packed into one sortable number: matches, then chunks, then distance
 
 
 class Match(NamedTuple):
-    """A phrase of the hypothesis that says the same as a phrase of the reference."""
+    """A phrase of the hypothesis that matches a phrase of the reference."""
 
     reference: int
     reference_words: int
@@ -33,7 +33,7 @@ class Match(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Matchers:
-    """The matchers over fixed tables, with a memory of the words that they have met."""
+    """The four matchers over fixed tables; caches the stems and synonym sets of words."""
 
     lexicon: Lexicon
     paraphrases: Paraphrases
@@ -41,7 +41,7 @@ class Matchers:
     _sets: dict[str, frozenset[str]] = field(default_factory=dict)
 
     def matches(self, hypothesis: Words, reference: Words) -> list[list[Match]]:
-        """All matches by the place in the reference where they begin, in the order in which the search tries them."""
+        """All matches, by the position in the reference where they start, in the order in which the search tries them."""
         found: list[list[Match]] = [[] for _ in reference]
         same = _places(hypothesis)
         for place, word in enumerate(reference):
@@ -70,7 +70,7 @@ class Matchers:
             self._sets[word] = synonym_sets(word, self.lexicon)
 
     def _add_paraphrases(self, found: list[list[Match]], hypothesis: Words, reference: Words) -> None:
-        """Every entry of the table is tried from the reference first, then from the hypothesis."""
+        """Looks up every entry of the table from the reference first, then from the hypothesis."""
         for place, words, paraphrase in self._entries(reference):
             for other in _occurrences(paraphrase, hypothesis):
                 found[place].append(Match(place, words, other, len(paraphrase), PARAPHRASE))
@@ -88,14 +88,14 @@ class Matchers:
 
 
 def align(hypothesis: Words, reference: Words, matchers: Matchers) -> list[Match]:
-    """The matches of the best alignment, in the reference's order."""
+    """The matches of the best alignment found, in the reference's order."""
     options = matchers.matches(hypothesis, reference)
     certain = _certain(options, len(hypothesis), len(reference))
     return _search(options, certain)
 
 
 def chunks(matches: Sequence[Match]) -> int:
-    """Runs of matches that are contiguous, and in the same order, on both sides."""
+    """The number of runs of matches that are contiguous and in the same order on both sides."""
     count, ends = 0, (-1, -1)
     for match in matches:
         count += (match.reference, match.hypothesis) != ends
@@ -104,7 +104,7 @@ def chunks(matches: Sequence[Match]) -> int:
 
 
 def _certain(options: list[list[Match]], hypothesis_words: int, reference_words: int) -> dict[int, Match]:
-    """Matches whose words no other match covers: they are taken before the search."""
+    """Matches whose words no other match covers; they are fixed before the search."""
     cover_hypothesis, cover_reference = [0] * hypothesis_words, [0] * reference_words
     for matches in options:
         for match in matches:
@@ -121,7 +121,7 @@ def _certain(options: list[list[Match]], hypothesis_words: int, reference_words:
 
 
 class _Option(NamedTuple):
-    """A match as the search needs it; masks have a bit for every word that is covered."""
+    """A match prepared for the search; masks have one bit per covered word."""
 
     match: Match
     hypothesis_mask: int
@@ -151,7 +151,7 @@ _Path = tuple[int, int, int, int, _Chain]  # rank, end of the last match or -1, 
 
 
 def _search(options: list[list[Match]], certain: dict[int, Match]) -> list[Match]:
-    """Beam search over the reference's words; the sort is stable, so that ties fall as in METEOR."""
+    """Beam search over the reference's words; the sort is stable, so ties break as in METEOR."""
     hypothesis_mask = reference_mask = 0
     for match in certain.values():
         option = _Option.of(match)
@@ -175,14 +175,14 @@ def _search(options: list[list[Match]], certain: dict[int, Match]) -> list[Match
 
 
 def _taken(path: _Path, option: _Option) -> _Path:
-    """The path with a certain match."""
+    """The path extended by a fixed match."""
     rank, end, covered_hypothesis, covered_reference, chain = path
     rank += option.cost + option.distance + _CHUNK * (end not in (-1, option.start))
     return rank, option.end, covered_hypothesis, covered_reference, (chain, option.match)
 
 
 def _extended(paths: list[_Path], options: list[_Option], here: int) -> list[_Path]:
-    """Every path with every match that begins here and whose words are free, and without any."""
+    """Every path, extended by each match that starts here and whose words are free, and by none."""
     extended: list[_Path] = []
     for path in paths:
         rank, end, covered_hypothesis, covered_reference, chain = path

@@ -1,6 +1,6 @@
 """What METEOR 1.5 knows about English: tokens, function words, synonyms and paraphrases.
 
-The tables belong to METEOR; they are read where pycocoevalcap installed them and are no part of this package.
+The tables belong to METEOR; they are read from an installed pycocoevalcap and are not part of this package.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PHRASE_WORDS = 7  # the longest phrase of the paraphrase table
 
 @dataclass(frozen=True, slots=True)
 class MeteorResources:
-    """Where METEOR's tables lie; exact words and stems need none."""
+    """Paths of METEOR's tables; exact matches and stems need none."""
 
     jar: Path | None = None
     "meteor-1.5.jar, a zip file with the synonyms, the function words and the abbreviations"
@@ -34,11 +34,11 @@ class MeteorResources:
 
 @dataclass(frozen=True, slots=True)
 class Lexicon:
-    """The tables inside the jar, as text that is taken apart word by word."""
+    """The tables inside the jar, as text that is parsed word by word, on demand."""
 
     function_words: frozenset[str]
     abbreviations: Mapping[str, bool]
-    "words whose stop stays with them; True where it does so only before a number"
+    "words that keep their full stop; True if only before a number"
     sets: Mapping[str, str]
     "a word's synonym sets, separated by spaces"
     bases: Mapping[str, tuple[str, ...]]
@@ -46,7 +46,7 @@ class Lexicon:
 
 
 def find_resources() -> MeteorResources:
-    """METEOR's tables in the installed pycocoevalcap; none where it is not installed."""
+    """Paths of METEOR's tables in the installed pycocoevalcap; empty if it is not installed."""
     found = importlib.util.find_spec("pycocoevalcap")
     for place in (found and found.submodule_search_locations) or ():
         jar = Path(place) / "meteor" / "meteor-1.5.jar"
@@ -57,7 +57,7 @@ def find_resources() -> MeteorResources:
 
 @cache
 def read_lexicon(jar: Path | None) -> Lexicon:
-    """The jar's English tables; empty ones without a jar."""
+    """The jar's English tables, cached; empty without a jar."""
     if jar is None:
         return Lexicon(frozenset(), {}, {}, {})
     with zipfile.ZipFile(jar) as tables:
@@ -95,7 +95,7 @@ def synonym_sets(word: str, lexicon: Lexicon) -> frozenset[str]:
 
 
 def _base(word: str, known: Mapping[str, str]) -> str:
-    """The first known form by WordNet's rules of detachment, in METEOR's order."""
+    """The first known form under WordNet's detachment rules, in METEOR's order."""
     if word.endswith("ss") or len(word) <= 2:
         return word
     for ending, replacement in _ENDINGS:
@@ -105,10 +105,10 @@ def _base(word: str, known: Mapping[str, str]) -> str:
 
 
 def read_paraphrases(table: Path, first: Collection[Words], second: Collection[Words]) -> Paraphrases:
-    """Paraphrases that lead from a phrase of `first` to one of `second` or back, in the table's order.
+    """Paraphrases from a phrase of `first` to one of `second` or the reverse, in the table's order.
 
-    The table (3 lines an entry: probability, phrase, paraphrase) is far larger than what one set of reports needs, so it is
-    read once and nothing else of it is kept.
+    The table (3 lines per entry: probability, phrase, paraphrase) is far larger than one set of reports needs, so it is read
+    once and only matching entries are kept. Raises InputError if the file is truncated.
     """
     sides = {" ".join(words).encode(): words for words in (*first, *second)}
     in_first = {" ".join(words).encode() for words in first}
@@ -123,7 +123,7 @@ def read_paraphrases(table: Path, first: Collection[Words], second: Collection[W
 
 
 def _entries(table: Path) -> Iterator[list[bytes]]:
-    """The lines of the table, block by block; every block ends with an entry."""
+    """The lines of the table, block by block; every block ends with a whole entry."""
     inflate, rest = zlib.decompressobj(wbits=31), b""
     carried: list[bytes] = []
     with table.open("rb") as file:
@@ -135,7 +135,7 @@ def _entries(table: Path) -> Iterator[list[bytes]]:
             carried = lines[whole:]
             yield lines[:whole]
     if not inflate.eof:
-        raise InputError(f"{table} is cut off; install pycocoevalcap again")
+        raise InputError(f"{table}: truncated; reinstall pycocoevalcap")
 
 
 _ALPHA = "A-Za-zŠŽšžŸÀ-ÖØ-öø-ž\u0400-\u04ff\u0500-\u0527\ua640-\ua66e\ua67e-\ua697\u1d00-\u1d7f"
@@ -163,10 +163,10 @@ _AFTER_DOTS = tuple(
 
 
 def tokens(text: str, abbreviations: Mapping[str, bool]) -> Words:
-    """METEOR's normalisation of English (option -norm, punctuation kept), lower case."""
+    """METEOR's English normalisation (option -norm, punctuation kept), in lower case."""
     pattern, replacement = _BEFORE_DOTS
     text = pattern.sub(replacement, f" {text} ")
-    # Runs of stops are spelled out, METEOR's way, so that the rules for single stops leave them alone.
+    # Runs of full stops are spelled out, as METEOR does, so that the rules for single stops leave them alone.
     text = re.sub(r"\.(\.+)", r" DOTMULTI\1", text)
     while "DOTMULTI." in text:
         text = re.sub(r"DOTMULTI\.([^.])", r"DOTDOTMULTI \1", text)
@@ -182,7 +182,7 @@ def tokens(text: str, abbreviations: Mapping[str, bool]) -> Words:
 
 
 def _closed(word: str, following: str, abbreviations: Mapping[str, bool]) -> str:
-    """The word with its last stop apart where the stop ends a sentence; "p.m." loses its stops."""
+    """The word with a sentence-final full stop split off; "p.m." loses its stops."""
     if len(word) < 2 or not word.endswith("."):
         return word
     start = word[:-1]

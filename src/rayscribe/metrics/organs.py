@@ -1,4 +1,4 @@
-"""Heart and mediastinum: what is judged by a word next to it ("heart size is normal"), not by being named."""
+"""Heart and mediastinum, which are judged by a word next to them ("heart size is normal"), not by being named."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rayscribe.metrics.phrases import longest, phrase_table, scanned
 ORGAN_TABLE = phrase_table(ORGANS)
 _PREDICATE_TABLE = phrase_table(PREDICATES)
 _REACH = 14
-"Words behind an organ that are searched for its predicate."
+"Words after an organ that are searched for its predicate."
 _JOINING = frozenset(["and", "or", ",", "/", "the"])
 _OF = frozenset(
     [
@@ -43,14 +43,14 @@ _TRUE_NAMES = {"normal": NEGATIVE, "abnormal": POSITIVE, "stable": UNCERTAIN}
 
 
 class Reach(NamedTuple):
-    """A cue's verdict on what stands in its reach."""
+    """A cue's verdict on the words in its scope."""
 
     state: int
     cue: str
 
 
 class Judged(NamedTuple):
-    """An organ with the state of its observation; words `first` to `end` name the organ."""
+    """An organ with the state of its observation, named by the words `first` up to, not including, `end`."""
 
     first: int
     end: int
@@ -66,7 +66,7 @@ class _Predicate(NamedTuple):
 
 
 def organ_findings(texts: Sequence[str], reaches: Sequence[Reach | None], stops: frozenset[int]) -> list[Judged]:
-    """Judged organs. `reaches` is the cue in force in front of every word, `stops` are words that no reach crosses."""
+    """Organs with their states. `reaches`: the cue in force before each word; `stops`: words that no cue reaches across."""
     organs = [(first, end, sorted(names)) for first, end, names in scanned(ORGAN_TABLE, texts)]
     if not organs:
         return []
@@ -91,7 +91,7 @@ def organ_findings(texts: Sequence[str], reaches: Sequence[Reach | None], stops:
 def _before(
     texts: Sequence[str], first: int, predicates: Sequence[_Predicate], reaches: Sequence[Reach | None], taken: int
 ) -> Reach | None:
-    """Of "mildly enlarged heart" and "normal size and shape of the heart"."""
+    """The verdict before the organ, as in "mildly enlarged heart" and "normal size and shape of the heart"."""
     end = first
     while end and texts[end - 1] in ("the", "overall", "in"):
         end -= 1
@@ -122,7 +122,7 @@ def _behind(
     reaches: Sequence[Reach | None],
     stops: frozenset[int],
 ) -> Reach | None:
-    """Of "heart is mildly enlarged" and "heart size and mediastinal contours are normal"."""
+    """The verdict after the organ, as in "heart is mildly enlarged" and "heart size and mediastinal contours are normal"."""
     last = min(len(texts), end + _REACH)
     has_verb = False
     for at in range(end, last):
@@ -141,7 +141,7 @@ def _behind(
             break
         if one.group not in _TRUE_NAMES:
             continue
-        # A cue counts only when it stands between the organ and its predicate.
+        # A cue counts only between the organ and its predicate.
         is_between = reaches[one.first] != reaches[end - 1]
         is_one_name = one.first == end and texts[one.first] in _NOUNS  # "no mediastinal widening"
         reach = reaches[one.first] if is_between or is_one_name else None

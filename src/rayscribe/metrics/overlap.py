@@ -1,8 +1,8 @@
 """BLEU-1..4, ROUGE-L and CIDEr from one shared table of n-grams, as functions of per-report statistics.
 
-Equal to pycocoevalcap 1.2 without its PTB tokeniser, which is how the papers of this field score: words are what stands
-between spaces, so "." is a word. What that package calls CIDEr is CIDEr-D (clipped, with a length penalty, sigma 6): `cider` is
-the name that the field reports, `cider_d` the same number under its own name, `cider_plain` the unclipped cosine without the
+Identical to pycocoevalcap 1.2 without its PTB tokeniser, which is how papers in this field score: words are separated by
+spaces, so "." is a word. What that package calls CIDEr is CIDEr-D (clipped, with a length penalty, sigma 6): `cider` is the
+name used in the field, `cider_d` the same number under its proper name, `cider_plain` the unclipped cosine without the
 length penalty (Vedantam et al., 2015, equation 1, words instead of stems).
 
 Shapes: R reports, S samples, K columns, P positions of all reports together, U distinct (report, n-gram) pairs.
@@ -22,7 +22,7 @@ from rayscribe.metrics.statistics import Floats, Ints, Rows
 ORDERS = 4
 _BETA = 1.2  # ROUGE-L, pycocoevalcap
 _SIGMA = 6.0  # CIDEr-D, Vedantam et al. (2015)
-_DENSE = 1 << 22  # possible n-grams up to which a table of all of them is used
+_DENSE = 1 << 22  # largest number of possible n-grams for which a table of all is used
 _TINY, _SMALL = 1e-15, 1e-9  # pycocoevalcap's smoothing of BLEU
 
 OVERLAP_COLUMNS = (
@@ -38,7 +38,7 @@ OVERLAP_COLUMNS = (
 
 
 def overlap_score(sums_SK: Floats) -> dict[str, Floats]:
-    """bleu1..4, rouge_l, cider, cider_d, cider_plain of summed rows: 0 to 1, CIDEr 0 to 10."""
+    """bleu1..4, rouge_l, cider, cider_d, cider_plain (S,) from summed rows: in [0, 1], CIDEr in [0, 10]."""
     matches, guesses = sums_SK[:, :ORDERS], sums_SK[:, ORDERS : 2 * ORDERS]
     hypothesis, reference, rouge, cider, plain, reports = sums_SK[:, 2 * ORDERS :].T
     cumulative_S4 = bleu(matches, guesses, hypothesis, reference)
@@ -52,7 +52,7 @@ def overlap_score(sums_SK: Floats) -> dict[str, Floats]:
 
 
 def bleu(matches_S4: Floats, guesses_S4: Floats, hypothesis_words_S: Floats, reference_words_S: Floats) -> Floats:
-    """Cumulative BLEU-1..4 (S, 4) from summed counts; the closest reference length is that of the one reference."""
+    """Cumulative BLEU-1..4 (S, 4), in [0, 1], from summed counts; the closest reference length is that of the one reference."""
     ratio_S = (hypothesis_words_S + _TINY) / (reference_words_S + _SMALL)
     brevity_S = np.exp(np.minimum(0, 1 - 1 / ratio_S))
     precisions = (matches_S4 + _TINY) / (guesses_S4 + _SMALL)
@@ -60,18 +60,21 @@ def bleu(matches_S4: Floats, guesses_S4: Floats, hypothesis_words_S: Floats, ref
 
 
 def overlap_scores(hypotheses: Sequence[str], references: Sequence[str]) -> dict[str, float]:
-    """The scores of `overlap_score` for hypothesis i against reference i."""
+    """The scores of `overlap_score` for hypothesis i against reference i. Raises InputError as `overlap` does."""
     return overlap(hypotheses, references).scores()
 
 
 def overlap(hypotheses: Sequence[str], references: Sequence[str]) -> Rows:
-    """Statistics of one hypothesis and one reference a report. An empty reference is refused; an empty hypothesis scores 0."""
+    """Sufficient statistics of `overlap_score`: one hypothesis and one reference per report; an empty hypothesis scores 0.
+
+    Raises InputError for no reports, unequal numbers of them, or an empty reference.
+    """
     if len(hypotheses) != len(references):
-        raise InputError(f"{len(hypotheses)} hypotheses for {len(references)} references")
+        raise InputError(f"{len(hypotheses)} hypotheses for {len(references)} references; give one per reference")
     if not references:
         raise InputError("no reports to score")
     if empty := sum(not reference.split() for reference in references):
-        raise InputError(f"{empty} of {len(references)} references are empty; leave these studies out")
+        raise InputError(f"{empty} of {len(references)} references are empty; exclude these studies")
     words: dict[str, int] = {}
     hypothesis_words = [[words.setdefault(w, len(words)) for w in text.split()] for text in hypotheses]
     reference_words = [[words.setdefault(w, len(words)) for w in text.split()] for text in references]
@@ -86,7 +89,7 @@ def overlap(hypotheses: Sequence[str], references: Sequence[str]) -> Rows:
     lengths_h = np.array([len(one) for one in hypothesis_words])
     lengths_r = np.array([len(one) for one in reference_words])
     guesses_R4 = np.maximum(0, lengths_h[:, None] - np.arange(ORDERS))
-    # The reference scorer counts a report's length in bigrams here.
+    # The reference scorer measures a report's length in bigrams here.
     delta_R = np.maximum(0, lengths_h - 1) - np.maximum(0, lengths_r - 1)
     cider_R = clipped_R4.mean(1) * np.exp(-(delta_R**2) / (2 * _SIGMA**2)) * 10
     rouge_R = np.array([_rouge_l(h, r) for h, r in zip(hypothesis_words, reference_words)])
@@ -97,7 +100,7 @@ def overlap(hypotheses: Sequence[str], references: Sequence[str]) -> Rows:
 
 @dataclass(frozen=True, slots=True)
 class _Table:
-    """Counts of the n-grams of one order in every text: sorted by text, then n-gram."""
+    """N-gram counts of one order in every text, sorted by text, then n-gram."""
 
     texts_U: Ints
     grams_U: Ints
@@ -112,7 +115,7 @@ def _ngram_tables(texts: Sequence[Sequence[int]], words: int) -> list[_Table]:
     tables = []
     for order in range(1, ORDERS + 1):
         if order > 1:
-            # An n-gram is the (n-1)-gram before it and one more word of the same text.
+            # An n-gram is an (n-1)-gram plus the next word of the same text.
             inside = (place_P + order - 1 < len(flat_P)) & (
                 text_P[np.minimum(place_P + order - 1, len(flat_P) - 1)] == text_P[place_P]
             )
@@ -125,11 +128,11 @@ def _ngram_tables(texts: Sequence[Sequence[int]], words: int) -> list[_Table]:
 
 
 def _numbered(keys_P: Ints, limit: int) -> tuple[int, Ints]:
-    """How many different keys there are, and every key as a number below that."""
+    """The number of distinct keys, and every key as an index below it."""
     if limit > _DENSE:
         distinct, numbers_P = np.unique(keys_P, return_inverse=True)
         return len(distinct), numbers_P
-    # Marking a table of all possible keys is several times as fast as sorting the keys that occur.
+    # Marking a table of all possible keys is several times faster than sorting the keys that occur.
     seen = np.zeros(limit, np.bool_)
     seen[keys_P] = True
     return int(seen.sum()), (np.cumsum(seen, dtype=np.int64) - 1)[keys_P]
@@ -137,7 +140,7 @@ def _numbered(keys_P: Ints, limit: int) -> tuple[int, Ints]:
 
 @dataclass(frozen=True, slots=True)
 class _Pair:
-    """One order's n-grams of hypotheses and references, and where the same report shares one."""
+    """N-grams of one order in hypotheses and references, and where both reports of a study share one."""
 
     hypothesis: _Table
     reference: _Table
@@ -165,7 +168,7 @@ class _Pair:
         return np.rint(sums).astype(np.int64)
 
     def cosines(self, reports: int) -> tuple[Floats, Floats]:
-        """Clipped and plain cosine of the tf-idf vectors; document frequencies are those of the references."""
+        """Clipped and plain cosine of the tf-idf vectors; document frequencies come from the references."""
         frequency = np.bincount(self.reference.grams_U, minlength=self.reference.grams)
         weight = math.log(reports) - np.log(np.maximum(1, frequency))
         vector_h = self.hypothesis.counts_U * weight[self.hypothesis.grams_U]
@@ -192,7 +195,7 @@ def _rouge_l(hypothesis: Sequence[int], reference: Sequence[int]) -> float:
 
 
 def _longest_common_subsequence(first: Sequence[int], second: Sequence[int]) -> int:
-    """Length, with one bit a word of `first` (Hyyrö, 2004)."""
+    """Length of the longest common subsequence, with one bit per word of `first` (Hyyrö, 2004)."""
     places: dict[int, int] = {}
     for position, word in enumerate(first):
         places[word] = places.get(word, 0) | (1 << position)
@@ -200,5 +203,5 @@ def _longest_common_subsequence(first: Sequence[int], second: Sequence[int]) -> 
     for matches in map(places.get, second):
         if matches is not None:
             matched = row & matches
-            row = (row + matched) | (row - matched)  # carries above the word are cut off at the end
+            row = (row + matched) | (row - matched)  # carries beyond the last bit are masked at the end
     return len(first) - (row & full).bit_count()

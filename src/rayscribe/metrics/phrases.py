@@ -1,4 +1,4 @@
-"""Phrases of several words, looked up by their first word: the longest one at a place wins."""
+"""Phrases of several words, looked up by their first word: the longest one at a position wins."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Phrases = dict[str, tuple[tuple[tuple[str, ...], frozenset[str]], ...]]
 
 
 def phrase_table(groups: Mapping[str, str]) -> Phrases:
-    """Groups of phrases separated by ";". "airspace" also stands for "air space"."""
+    """The table of groups of ";"-separated phrases. "airspace" also matches "air space"."""
     found: dict[tuple[str, ...], set[str]] = {}
     for group, listed in groups.items():
         for phrase in listed.split(";"):
@@ -24,7 +24,7 @@ def phrase_table(groups: Mapping[str, str]) -> Phrases:
 
 
 def longest(table: Phrases, words: Sequence[str], at: int) -> tuple[int, frozenset[str]] | None:
-    """End and groups of the longest phrase that begins at a word."""
+    """End (exclusive) and groups of the longest phrase that starts at word `at`; None if there is none."""
     for rest, groups in table.get(words[at], ()):
         end = at + 1 + len(rest)
         if not rest or tuple(words[at + 1 : end]) == rest:
@@ -33,7 +33,7 @@ def longest(table: Phrases, words: Sequence[str], at: int) -> tuple[int, frozens
 
 
 def scanned(table: Phrases, words: Sequence[str]) -> Iterator[tuple[int, int, frozenset[str]]]:
-    """First word, end and groups of every phrase from left to right; none overlaps the one before."""
+    """Start, end (exclusive) and groups of non-overlapping phrases, from left to right."""
     at = 0
     while at < len(words):
         match = longest(table, words, at)

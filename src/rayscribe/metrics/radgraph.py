@@ -1,7 +1,7 @@
 """RadGraph F1 (Jain et al., 2021; reward levels of Delbrouck et al., 2022): shared entities and relations of two reports.
 
-The graphs come from the package `radgraph` with a model that lies on disk, or from RadGraph's JSON made elsewhere. The model
-is not shipped and never downloaded.
+The graphs come from the package `radgraph` with a model on disk, or from precomputed RadGraph JSON. The model is neither
+shipped nor downloaded.
 
 Shapes: R reports, K columns, S samples.
 """
@@ -37,16 +37,15 @@ Annotation = Mapping[str, Any]
 'RadGraph\'s JSON of one report: {"entities": {id: {"tokens", "label", "relations": [[type, id], ...], ...}}, ...}.'
 
 MODELS = ("radgraph", "radgraph-xl")
-"Model types that are read; the package's echograph is not of X-rays, modern-radgraph-xl not right under transformers 5."
+"Supported model types; the package's echograph is not for X-rays, modern-radgraph-xl goes wrong under transformers 5."
 
-_CHUNK = 64  # reports; the package holds one object a span of all reports that it is given
+_CHUNK = 64  # reports per call; the package keeps one object per span of all reports in a call
 
 
 def rewards(hypothesis: Annotation, reference: Annotation) -> tuple[float, float, float]:
-    """F1 of one pair at each of `LEVELS`, as the package computes it; 0 where either report has no entity.
+    """F1 of one pair of reports at each of `LEVELS`, in [0, 1], as the package computes it; 0 if either has no entities.
 
-    Facts count once however often they are stated. The package lowers the case of entities with relations at the last level
-    only; so do we.
+    Repeated facts count once. Like the package, it lower-cases entities with relations at the last level only.
     """
     simple, partial, complete = (
         _f1(facts(hypothesis), facts(reference))
@@ -56,7 +55,7 @@ def rewards(hypothesis: Annotation, reference: Annotation) -> tuple[float, float
 
 
 def radgraph_rows(hypotheses: Sequence[Annotation | None], references: Sequence[Annotation | None]) -> Rows:
-    """Rewards of every report against its reference; their means are the scores. A report without annotation scores 0."""
+    """Sufficient statistics: each report's rewards, whose means are the scores. A report without annotation scores 0."""
     assert len(hypotheses) == len(references)
     table_RK = np.zeros((len(references), len(RADGRAPH_COLUMNS)))
     table_RK[:, -1] = 1
@@ -67,20 +66,22 @@ def radgraph_rows(hypotheses: Sequence[Annotation | None], references: Sequence[
 
 
 def radgraph_score(sums_SK: Floats) -> dict[str, Floats]:
-    """`radgraph_{simple,partial,complete}`: mean rewards."""
+    """`radgraph_{simple,partial,complete}` (S,): mean rewards, in [0, 1]."""
     return {name: sums_SK[:, place] / sums_SK[:, -1] for place, name in enumerate(RADGRAPH_COLUMNS[:-1])}
 
 
 def read_annotations(path: Path) -> dict[str, Annotation]:
-    """RadGraph's JSON made elsewhere: one annotation by study id. Raises InputError where it is not that."""
+    """Precomputed RadGraph JSON: annotations by study id. Raises InputError if the file holds anything else."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path}: not readable ({error.strerror}); give RadGraph's JSON") from error
-    except ValueError as error:  # no JSON, or no UTF-8
-        raise InputError(f"{path}: no JSON ({error}); give RadGraph's annotations by study id") from error
+    except ValueError as error:  # not JSON, or not UTF-8
+        raise InputError(f"{path}: not JSON ({error}); give RadGraph's annotations by study id") from error
     if not isinstance(content, dict):
-        raise InputError(f"{path}: holds a {type(content).__name__}; it must be an object, one annotation by study id")
+        raise InputError(
+            f"{path}: holds a {type(content).__name__}; it must be an object with one annotation per study id"
+        )
     for study, annotation in content.items():
         wrong = _what_is_wrong(annotation)
         if wrong:
@@ -90,17 +91,17 @@ def read_annotations(path: Path) -> dict[str, Annotation]:
 
 @dataclass(frozen=True, slots=True)
 class RadGraph:
-    """An annotator; `RadGraph.load(folder)` makes one."""
+    """An annotator; `RadGraph.load(folder)` loads one."""
 
     name: str
     annotator: Any
 
     @classmethod
     def load(cls, folder: Path) -> RadGraph:
-        """`folder`: an unpacked model of the package, named after its type: config.json, vocabulary/, weights.th.
+        """Loads an unpacked model of the package, in a folder named after its type: config.json, vocabulary/, weights.th.
 
-        The transformer that its config names must be a local folder (absolute, or inside `folder`) or in the local cache of
-        the hub; only its config and tokenizer are read, its weights are in weights.th.
+        The transformer that its config names must be a local folder (absolute, or inside `folder`) or in the local cache of the
+        hub; only its config and tokenizer are read, as weights.th holds its weights. Raises InputError where a part is missing.
         """
         try:
             package = importlib.import_module("radgraph")  # seconds to import, and optional
@@ -110,29 +111,29 @@ class RadGraph:
                 f"RadGraph needs its package ({error}); install it: pip install 'rayscribe[radgraph]'"
             ) from error
         if folder.name not in MODELS:
-            raise InputError(f"{folder}: no known model type; name the folder after its model: {' or '.join(MODELS)}")
+            raise InputError(f"{folder}: unknown model type; name the folder after its model: {' or '.join(MODELS)}")
         weights = folder / "weights.th"
         for path in (folder / "config.json", folder / "vocabulary" / "non_padded_namespaces.txt", weights):
             if not path.is_file():
                 raise InputError(f"{path}: missing; unpack the published {folder.name}.tar.gz there")
         config = _with_local_transformer(folder)
         with tempfile.TemporaryDirectory() as temporary:
-            # The package finds a model by its cache and type, and locks its vocabulary, which may be read-only.
+            # The package looks up a model by cache and type, and locks its vocabulary, which may be read-only.
             copy = Path(temporary) / folder.name
             shutil.copytree(folder / "vocabulary", copy / "vocabulary", copy_function=shutil.copyfile)
             (copy / "config.json").write_text(json.dumps(config), encoding="utf-8")
             (copy / "weights.th").symlink_to(weights.resolve())
             ready_tokenizer(cached_transformers, config["dataset_reader"]["token_indexers"]["bert"]["model_name"])
             try:
-                with contextlib.redirect_stdout(sys.stderr):  # it prints
-                    # On the CPU, where it reads weights as plain weights only.
+                with contextlib.redirect_stdout(sys.stderr):  # it prints to stdout
+                    # On the CPU, where it loads weights as plain weights only.
                     annotator = package.RadGraph(model_type=folder.name, model_cache_dir=temporary, cuda=-1)
             except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
                 raise InputError(f"{weights}: not the weights of this model: {error}") from error
         return cls(name=f"{folder.name} {sha256_of(weights)[:12]}", annotator=annotator.eval())
 
     def annotate(self, reports: Sequence[str]) -> list[Annotation | None]:
-        """One annotation a report, None where the report is empty."""
+        """One annotation per report; None for an empty report."""
         import torch  # seconds to import; only needed here
 
         found: list[Annotation | None] = [None] * len(reports)
@@ -140,7 +141,7 @@ class RadGraph:
         for start in range(0, len(rows), _CHUNK):
             chunk = rows[start : start + _CHUNK]
             with torch.no_grad(), warnings.catch_warnings():
-                warnings.filterwarnings("ignore", message="Document .* single token")  # such reports do well
+                warnings.filterwarnings("ignore", message="Document .* single token")  # such reports are fine
                 annotations = self.annotator([reports[row] for row in chunk])
             for place, row in enumerate(chunk):
                 found[row] = annotations[str(place)]
@@ -148,7 +149,7 @@ class RadGraph:
 
 
 def ready_tokenizer(cached_transformers: Any, transformer: str) -> None:
-    """Give the package's tokenizer of `transformer` the methods that it calls and transformers 5 no longer has."""
+    """Adds the methods that the package calls and transformers 5 dropped to the package's tokenizer of `transformer`."""
     for options in ({"use_fast": True}, {"use_fast": True, "cache_dir": None}):  # as its embedder and its indexer ask
         tokenizer = cached_transformers.get_tokenizer(transformer, **options)
         if not hasattr(tokenizer, "encode_plus"):
@@ -164,7 +165,7 @@ def _with_ends(tokenizer: Any, first: list[int], second: list[int] | None = None
 
 
 def _with_local_transformer(folder: Path) -> dict[str, Any]:
-    """The model's config, with the folder of its transformer in place of the name."""
+    """The model's config, with the name of its transformer replaced by a local folder."""
     path = folder / "config.json"
     try:
         config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -184,17 +185,17 @@ def _transformer_folder(folder: Path, name: str) -> Path:
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
-    found = folder / name  # an absolute name stays what it is
+    found = folder / name  # an absolute path stays as it is
     if not found.is_dir():
         try:
             cached = try_to_load_from_cache(name, "config.json")
-        except HFValidationError:  # a path
+        except HFValidationError:  # a path, not a name
             cached = None
         found = Path(cached).parent if isinstance(cached, str) else found
-    # Without a vocabulary transformers 5 makes a tokenizer of unknown words only, and no error.
+    # Without a vocabulary transformers 5 builds a tokenizer that knows no word, without an error.
     if not (found / "config.json").is_file() or not any((found / x).is_file() for x in ("vocab.txt", "tokenizer.json")):
         raise InputError(
-            f"{folder / 'config.json'}: its transformer {name!r} is no local folder and not in the local cache of the hub, "
+            f"{folder / 'config.json'}: its transformer {name!r} is neither a local folder nor in the local cache of the hub "
             f"with config.json and vocab.txt or tokenizer.json; put these into {folder / name}"
         )
     return found.resolve()

@@ -1,4 +1,4 @@
-"""One sentence read: the observations it names, with state, place and side."""
+"""Reads one sentence: the observations it names, with state, position and side."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Side = Literal["left", "right", "bilateral", ""]
 
 
 class Found(NamedTuple):
-    """A mention inside its sentence."""
+    """A mention and its place in the sentence, in characters."""
 
     observation: str
     state: int
@@ -27,7 +27,7 @@ class Found(NamedTuple):
 
 
 def read_sentence(sentence: str) -> tuple[Found, ...]:
-    """Mentions in a sentence, in order."""
+    """The mentions in a sentence, in text order."""
     spoken = words(sentence)
     texts = [word.text for word in spoken]
     if _STARTS.isdisjoint(texts) or _is_headed(texts):
@@ -70,7 +70,7 @@ def _names(texts: Sequence[str]) -> list[NamedFinding]:
 
 
 def _side(texts: Sequence[str], first: int, end: int, named: set[int]) -> Side:
-    """The side nearest before the finding, else behind it; two sides are both."""
+    """The side nearest before the finding, else after it; both sides give "bilateral"."""
     sides: set[Side] = set()
     for at in range(first - 1, max(-1, first - 1 - _LEFTMOST), -1):
         if at in named or texts[at] in _SIDE_ENDS:
@@ -104,4 +104,4 @@ _SIDE_ENDS = frozenset((",", ";", ":", "but", "no", "without", "with"))
 _COMPARING = frozenset(("greater", "larger", "worse", "more", "less", "smaller"))
 _PLACING = frozenset(("in", "on", "at", "of", "within", "over", "throughout", "to"))
 _LEFTMOST, _RIGHTMOST = 6, 9
-"Words before and behind a finding that are searched for its side."
+"Words before and after a finding that are searched for its side."

@@ -1,4 +1,4 @@
-"""The reach of cues inside one sentence: which findings are denied, which are doubted."""
+"""The scope of cues inside one sentence: which findings are negated, which are uncertain."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rayscribe.metrics.phrases import longest, phrase_table
 
 
 class NamedFinding(NamedTuple):
-    """A finding that a sentence names with the words `first` to `end`."""
+    """A finding that a sentence names with the words `first` up to, not including, `end`."""
 
     first: int
     end: int
@@ -23,14 +23,14 @@ class NamedFinding(NamedTuple):
 
 
 class Sweep:
-    """From left to right with the cue in force; cues that look back change what was already judged."""
+    """Scans a sentence from left to right with the cue in force; backward cues revise earlier verdicts."""
 
     def __init__(self, texts: Sequence[str], named: Sequence[NamedFinding]) -> None:
         self.texts = texts
         self.named = named
         self.verdicts: list[Reach] = []
         self.reaches: list[Reach | None] = []
-        "The cue in force in front of every word."
+        "The cue in force before each word."
         self.stops: list[int] = []
         self._reach: Reach | None = None
         self._covers = False
@@ -42,6 +42,7 @@ class Sweep:
         self._has_one = not _SAME.isdisjoint(texts)
 
     def run(self) -> None:
+        """Fills `verdicts`, one per named finding, `reaches`, one per word, and `stops`."""
         upcoming = 0
         at = cue_end = 0
         while at < len(self.texts):
@@ -127,7 +128,7 @@ class Sweep:
         return first - end <= _DUAL_REACH and not {";", ",", "and", "but"} & set(self.texts[end:first])
 
     def _of_another(self, at: int) -> bool:
-        """Of "the right pneumothorax is smaller, the left one has resolved": the cue has a subject of its own."""
+        """Whether the cue has a subject of its own, as in "the right pneumothorax is smaller, the left one has resolved"."""
         if not self._has_verb or not self.verdicts:
             return False
         between = self.texts[self.named[len(self.verdicts) - 1].end : at]
@@ -136,7 +137,7 @@ class Sweep:
     def _backward(self, state: int, said: str) -> None:
         if self._clause == len(self.verdicts) and state == UNCERTAIN and self.verdicts and self._has_one:
             self.verdicts[-1] = Reach(state, said)  # "no pneumothorax, but a small one cannot be excluded"
-        # A list shares one verdict; what was judged otherwise before is on its own.
+        # A list shares one verdict; an earlier finding with another verdict stands alone.
         shared = self.verdicts[-1].state if self.verdicts else state
         for index in range(len(self.verdicts) - 1, self._clause - 1, -1):
             is_last = self.named[index].end == self.named[len(self.verdicts) - 1].end
@@ -150,7 +151,7 @@ class Sweep:
         self._set(None)
 
     def _alternative(self, at: int) -> None:
-        """Of "scar or atelectasis": it is unclear which."""
+        """Makes both findings of "scar or atelectasis" uncertain."""
         if self._reach is not None or not self.verdicts:
             return
         last, following = len(self.verdicts) - 1, len(self.verdicts)
@@ -178,7 +179,7 @@ class Sweep:
                 self.verdicts[index] = Reach(UNCERTAIN, said)
 
     def _restart(self, at: int) -> None:
-        """A denied or doubted list ends where another statement begins."""
+        """Ends the scope over a negated or uncertain list where a new statement starts."""
         if not (self._reach and self._covers) or at >= len(self.texts) or self._or_follows(at):
             return
         behind = self.texts[at - 1]
@@ -194,7 +195,7 @@ class Sweep:
             self._end_list(at)
 
     def _or_follows(self, at: int) -> bool:
-        """A list that is still to be closed by "or" goes on."""
+        """Whether an "or" later in the list keeps its scope open."""
         rest = self.texts[at:]
         return "or" in rest and _ENDS.isdisjoint(rest[: rest.index("or")])
 
@@ -208,8 +209,8 @@ _CUES = phrase_table(CUES)
 _BEFORE_SIZES = frozenset(("or", "and", "a", "an", "of", "in", "the", "with", "no", "any", "even", "than", "very"))
 _ENDS = frozenset((";", "but", "no", "not", "without", "however", "although", "though", "except", "there", "while"))
 _SAME = frozenset(("one", "amount", "component"))
-"Words that stand for the finding named before."
+"Words that refer to the finding named before."
 _OR_REACH = 6
-"Words within which the second of two alternatives must follow."
+"The second of two alternatives must follow within this many words."
 _DUAL_REACH = 4
-"Words within which a finding must follow for a cue that works both ways to look forward."
+"A finding must follow within this many words for a two-way cue to look forward."

@@ -1,4 +1,4 @@
-"""Sentences and words of a radiology report, raw or cleaned, with their places in the text."""
+"""Sentences and words of a radiology report, raw or cleaned, with their positions in the text."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NamedTuple
 from rayscribe.metrics.spellings import canonical, glued
 
 _END = re.compile(
-    r"(?<!\b[vV][sS])(?<!\bvs )(?<!\b[dD]r)(?<!\be\.g)(?<!\bi\.e)(?<!\bapprox)[.!](?=\s|$|[A-Z])"  # "normal.The" lacks a blank
+    r"(?<!\b[vV][sS])(?<!\bvs )(?<!\b[dD]r)(?<!\be\.g)(?<!\bi\.e)(?<!\bapprox)[.!](?=\s|$|[A-Z])"  # "normal.The" lacks a space
     r"|(?<=\w)\s?\?"
     r"|\s\d{1,2}\)\s"
     r"|\n\s*\n"
@@ -18,11 +18,11 @@ _END = re.compile(
 )
 _WORD = re.compile(r"[wr]/o\b|[a-z]+(?:'[a-z]+)?|\d+(?:\.\d+)?|[,;:/&()?]|_{2,}|(?<!\S)[-–—]+(?!\S)")
 _SHORT_LINE = 60
-"A line that is shorter than this and followed by a capital letter ends its sentence; longer lines are wrapped text."
+"A line shorter than this and followed by a capital letter ends its sentence; longer lines are wrapped text."
 
 
 class Word(NamedTuple):
-    """One word or mark of a sentence in its canonical spelling, with its place."""
+    """A word or mark of a sentence in its canonical spelling, with its position in characters."""
 
     text: str
     start: int
@@ -30,7 +30,7 @@ class Word(NamedTuple):
 
 
 def sentences(report: str) -> Iterator[tuple[int, str]]:
-    """Place and text of every sentence; list items and headed sections are sentences of their own."""
+    """Start and text of every sentence; list items and headed sections are sentences of their own."""
     start = 0
     for end in _END.finditer(report):
         if end[0] == "\n" and end.end() - report.rfind("\n", 0, end.start()) > _SHORT_LINE:
@@ -43,7 +43,7 @@ def sentences(report: str) -> Iterator[tuple[int, str]]:
 
 
 def words(sentence: str) -> list[Word]:
-    """Words in order; a mask of de-identification ("XXXX", "___", "<unk>") is the word "mask"."""
+    """The words in order; a de-identification mask ("XXXX", "___", "<unk>") becomes the word "mask"."""
     found: list[Word] = []
     for match in _WORD.finditer(sentence.lower()):
         text, start = match[0], match.start()

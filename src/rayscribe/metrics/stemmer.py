@@ -1,6 +1,6 @@
 """The Snowball stemmer for English (porter2) as it stood when METEOR 1.5 was released.
 
-Later versions of Snowball changed their exceptions and suffixes, so a current stemmer gives other METEOR scores. Algorithm:
+Later versions of Snowball changed their exceptions and suffixes, so a current stemmer gives different METEOR scores. Algorithm:
 M. Porter, "The English (Porter2) stemming algorithm", 2002; R1 and R2 are the regions of that description.
 """
 
@@ -31,7 +31,7 @@ _STEP_4 = {
     "ement": "", "ance": "", "ence": "", "able": "", "ible": "", "ment": "", "ant": "", "ent": "", "ate": "", "ive": "",
     "ize": "", "iti": "", "ism": "", "ion": "", "ous": "", "ic": "", "al": "", "er": "",
 }  # fmt: skip
-_BEFORE = {"ogi": "l", "li": "cdeghkmnrt", "ion": "st"}  # a suffix that goes only after one of these letters
+_BEFORE = {"ogi": "l", "li": "cdeghkmnrt", "ion": "st"}  # suffixes that are removed only after one of these letters
 _PREFIX_REGION = re.compile("gener|commun|arsen")
 _REGION = re.compile("[aeiouy][^aeiouy]")
 _SHORT_SYLLABLE = re.compile("(?:[^aeiouy][aeiouy][^aeiouywxY]|^[aeiouy][^aeiouy])$")
@@ -59,7 +59,7 @@ def stem(word: str) -> str:
 
 
 def _regions(word: str) -> tuple[int, int]:
-    """Where R1 and R2 begin: after the first consonant that follows a vowel, once and once again."""
+    """Where R1 and R2 start: after the first consonant that follows a vowel, applied once and twice."""
     first = _PREFIX_REGION.match(word) or _REGION.search(word)
     region_1 = first.end() if first else len(word)
     second = _REGION.search(word, region_1)
@@ -101,7 +101,7 @@ def _without_past(word: str, region_1: int) -> str:
 
 
 def _replaced(word: str, endings: dict[str, str], region: int, region_2: int) -> str:
-    """The word with the longest of the endings (which come longest first) replaced where it lies in its region."""
+    """The word with its longest matching ending (they are sorted by length) replaced if that lies in its region."""
     for suffix, replacement in endings.items():
         if not word.endswith(suffix):
             continue

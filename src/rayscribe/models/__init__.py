@@ -1,1 +1,1 @@
-"""Backbones, layers and the report model that the methods plug into."""
+"""Backbones, layers and the report model that methods plug into."""

@@ -1,6 +1,7 @@
-"""Where a decoder looked while it wrote: its attention to the patches, mean over layers and heads.
+"""Where a decoder looks while it writes: its attention to the patches, averaged over layers and heads.
 
-It tells what the model used, not where a lesion is; attention can be moved without moving the words (Jain and Wallace, 2019).
+It shows what the model used, not where a lesion is; attention can change without any change in the words (Jain and Wallace,
+2019).
 
 Shapes: B studies, K reports of a study, T words, H heads, N patches, V views, S patches along a side of an image.
 """
@@ -32,9 +33,9 @@ def attention_during(
     *,
     begin: int,
 ) -> list[list[NDArray[np.float32]]]:
-    """Of every study and report the weights (T, V, S, S) of its words; of one word they sum to 1.
+    """Weights (T, V, S, S) of every study's reports: one map per word and view; the maps of one word sum to 1.
 
-    None of a study's reports where the patches of its images do not lie in squares.
+    A study has no maps if the patches of its images do not form squares.
     """
     found = []
     for place, reports in enumerate(tokens):
@@ -49,7 +50,7 @@ def attention_during(
 
 
 def _only(encoded: Encoded, place: int) -> Encoded:
-    """One study, without the patches of views that it lacks."""
+    """One study, without the patches of its missing views."""
     here = slice(place, place + 1)
     return replace(
         encoded,
@@ -63,13 +64,13 @@ def _only(encoded: Encoded, place: int) -> Encoded:
 def _weights_TN(
     decoder: Decoder | BertDecoder, report: Sequence[int], encoded: Encoded, begin: int
 ) -> NDArray[np.float32]:
-    """The weights at the place from which each word was predicted: that of the word before it."""
+    """The weights at the position that predicted each word, the one before it."""
     tokens_1T = torch.tensor([[begin, *report[:-1]]], device=encoded.features_BND.device)
     layers: list[Tensor] = []
     with _watched(_cross_attentions(decoder), layers):
         decoder(tokens_1T, encoded)
     mean_TN = torch.stack([weights_1HTN.mean(1)[0] for weights_1HTN in layers]).mean(0)
-    # Without the prompt in front of the words.
+    # Drop the prompt in front of the words.
     return mean_TN[len(mean_TN) - len(report) :].float().cpu().numpy()
 
 
@@ -84,7 +85,7 @@ def _watched(attentions: Sequence[nn.Module], weights: list[Tensor]) -> Iterator
     """Collects the weights (B, H, T, N) of these attentions while the block runs."""
 
     def keep(attention: nn.Module, given: tuple[Tensor, ...], returned: Any) -> None:
-        # BERT's returns its weights beside the mixture.
+        # BERT's attention returns its weights next to the mixture.
         weights.append(attention.weighed(*given)[1] if isinstance(attention, Attention) else returned[1])
 
     handles = [attention.register_forward_hook(keep) for attention in attentions]

@@ -1,8 +1,8 @@
-"""A BERT decoder in the place of ours: transformers' `BlipTextLMHeadModel`, as PromptMRG uses it (spec part B).
+"""A BERT decoder in place of ours: transformers' `BlipTextLMHeadModel`, as PromptMRG uses it (spec part B).
 
-Causal self-attention, then attention to the image encoder's own features, then feed-forward; post-norm; words and positions
-learned; the output layer is the word embedding. Words are those of our vocabulary and not word pieces, so that all methods are
-evaluated alike; from a BERT on disk a word starts as the mean of its pieces.
+Causal self-attention, then attention to the image encoder's own features, then feed-forward; post-norm; words and positions are
+learned; the output layer is the word embedding. Words come from our vocabulary instead of word pieces, so that all methods are
+evaluated alike; with a BERT on disk, a word starts as the mean of its pieces.
 
 Shapes: B studies, T positions, O states of the prompt, K beams, N patches, C channels, W vocabulary, D width.
 """
@@ -28,7 +28,7 @@ _INSTALL = "install it: pip install 'rayscribe[bert]'"
 
 @dataclass(slots=True)
 class BertCache:
-    """Keys and values of K beams a study, one after another."""
+    """Keys and values of K beams per study, one after another."""
 
     past: Any
     features_RNC: Tensor
@@ -36,24 +36,24 @@ class BertCache:
     beams: int
 
     def reorder(self, parents_BK: Tensor) -> None:
-        """Beam k goes on from beam parents[k]. What the beams of a study look at is the same."""
+        """Continues beam k from beam parents[k]. The image features are the same for all beams of a study."""
         first_B1 = torch.arange(len(parents_BK), device=parents_BK.device)[:, None] * self.beams
         self.past.self_attention_cache.reorder_cache((first_B1 + parents_BK).flatten())
 
 
 class BertDecoder(nn.Module):
-    """In the form of `Decoder`: words so far and patches to scores of the next word."""
+    """Has the interface of `Decoder`: words so far and patches to scores of the next word."""
 
     def __init__(self, model: ModelConfig, *, vocabulary: int, channels: int, states: int, positions: int) -> None:
         super().__init__()
         self.language: Any = _language_model(model, vocabulary, channels, positions)
         self.states = nn.Embedding(states, model.width) if states else None
         if self.states is not None:
-            nn.init.normal_(self.states.weight, std=0.02)  # as BERT's words
+            nn.init.normal_(self.states.weight, std=0.02)  # as for BERT's words
 
     @property
     def head(self) -> nn.Linear:
-        """Hidden states to scores; its weight is the word embedding."""
+        """Hidden states (..., D) to scores (..., W); its weight is the word embedding."""
         layer: nn.Linear = self.language.cls.predictions.decoder
         return layer
 
@@ -64,14 +64,14 @@ class BertDecoder(nn.Module):
         return self._hidden(x_BTD, encoded.features_BND, encoded.has_patch_BN)[:, prompt_BOD.shape[1] :]
 
     def start(self, encoded: Encoded, *, beams: int, positions: int) -> BertCache:
-        """A cache for K beams a study that holds the prompt. Raises InputError for more words than there are places."""
+        """A cache for K beams per study that holds the prompt. Raises InputError for more words than there are positions."""
         from transformers import DynamicCache, EncoderDecoderCache
 
         past = EncoderDecoderCache(DynamicCache(), DynamicCache())
         prompt_BOD = self._prompt(encoded)
         most = self.language.config.max_position_embeddings - prompt_BOD.shape[1]
         if positions > most:
-            raise InputError(f"--decoding.max-tokens {positions}: this model has places for {most} words")
+            raise InputError(f"--decoding.max-tokens {positions}: this model has positions for at most {most} words")
         if prompt_BOD.shape[1]:
             self._hidden(prompt_BOD, encoded.features_BND, encoded.has_patch_BN, past)
             past.batch_repeat_interleave(beams)
@@ -100,7 +100,7 @@ class BertDecoder(nn.Module):
 
     def _hidden(self, x_BTD: Tensor, features_BNC: Tensor, has_patch_BN: Tensor, past: Any = None) -> Tensor:
         states = self.language.bert(
-            inputs_embeds=x_BTD.clone(),  # it adds the positions in place
+            inputs_embeds=x_BTD.clone(),  # cloned: the model adds the positions in place
             encoder_hidden_states=features_BNC,
             encoder_attention_mask=has_patch_BN.long(),
             cache=past,
@@ -135,7 +135,7 @@ def _language_model(model: ModelConfig, vocabulary: int, channels: int, position
 
 
 def start_from_bert(decoder: BertDecoder, folder: Path, words: Sequence[str], *, first: int) -> None:
-    """Copies a BERT's layers and positions, and for every word the mean of its pieces; `first` is the id of the first word.
+    """Copies a BERT's layers and positions; each word starts as the mean of its pieces. `first`: id of the first word.
 
     The folder holds model.safetensors and a tokenizer, as transformers saves them. Attention to the image is new and stays
     random, as in BLIP. Raises InputError where a part is missing or of another size.
@@ -163,19 +163,19 @@ def start_from_bert(decoder: BertDecoder, folder: Path, words: Sequence[str], *,
                 decoder.language.bert.embeddings.word_embeddings.weight[place] = vector_D
     except (KeyError, RuntimeError) as error:
         raise InputError(
-            f"{folder}: not a BERT of --model.decoder-layers, --model.width and --model.feedforward of this run ({error})"
+            f"{folder}: not a BERT with this run's --model.decoder-layers, --model.width and --model.feedforward ({error})"
         ) from error
 
 
 def word_vectors(folder: Path, words: Sequence[str]) -> dict[str, Tensor]:
-    """For every word the mean of its pieces' embeddings (D) in the BERT on disk."""
+    """The mean embedding (D) of each word's pieces in the BERT on disk. Raises InputError without weights or tokenizer."""
     from transformers import AutoTokenizer
 
     pieces_PD = _bert_state(folder)["embeddings.word_embeddings.weight"]
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError) as error:
-        raise InputError(f"{folder}: no tokenizer of a BERT ({error}); copy the whole folder") from error
+        raise InputError(f"{folder}: no BERT tokenizer ({error}); copy the whole folder") from error
     found = tokenizer(list(words), add_special_tokens=False)["input_ids"]
     return {
         word: pieces_PD[pieces].mean(0) if pieces else pieces_PD.mean(0)
@@ -189,6 +189,6 @@ def _bert_state(folder: Path) -> Mapping[str, Tensor]:
         state = load_file(path)
     except (OSError, SafetensorError) as error:
         raise InputError(
-            f"{path}: no weights of a BERT ({error}); give a folder that transformers' save_pretrained wrote"
+            f"{path}: no BERT weights ({error}); give a folder that transformers' save_pretrained wrote"
         ) from error
     return {name.removeprefix("bert."): tensor for name, tensor in state.items()}

@@ -1,7 +1,7 @@
-"""Image classifiers: any timm backbone, a dropout and one logit a finding; alone or many findings at once.
+"""Image classifiers: any timm backbone, a dropout and one logit per finding; for one finding or many at once.
 
 System: Koehler, Hsieh and Tang, "MIMIC-CXR: Chest X-ray Image Classification and Report Generation", 2024 (spec C2). It trains
-one model a finding on one image. Here a study may have several images; the mean of their features is classified.
+one model per finding on one image. Here a study may have several images; the mean of their features is classified.
 
 Shapes: B studies, V views, I images, N patches, C channels, P pooled features, L findings.
 """
@@ -16,7 +16,7 @@ from rayscribe.study import Batch
 
 
 class Classifier(nn.Module):
-    """Images of a study to one logit a finding."""
+    """Images of a study to one logit per finding."""
 
     def __init__(self, backbone: Backbone, findings: int, dropout: float) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class Classifier(nn.Module):
         return maps_BVNC.to(self.head.weight.dtype)
 
     def classify(self, maps_BVNC: Tensor, has_view_BV: Tensor) -> Tensor:
-        """Logits (B, L) of the mean over a study's images."""
+        """Logits (B, L) from the mean feature over a study's images."""
         pooled_IP = self.backbone.pooled(maps_BVNC[has_view_BV])
         pooled_BVP = pooled_IP.new_zeros(*has_view_BV.shape, pooled_IP.shape[-1])
         pooled_BVP[has_view_BV] = pooled_IP
@@ -42,13 +42,14 @@ class Classifier(nn.Module):
         return logits_BL
 
     def forward(self, batch: Batch) -> Tensor:
+        """Logits (B, L) of the batch's studies."""
         return self.classify(self.maps(batch), batch.has_view_BV)
 
 
 def class_map(model: Classifier, batch: Batch, finding: int) -> Tensor:
-    """Where every image speaks for a finding: Grad-CAM (Selvaraju et al., 2017), equation 2; (B, V, N), at least 0.
+    """Where each image supports a finding: Grad-CAM (Selvaraju et al., 2017), equation 2; (B, V, N), at least 0.
 
-    The channels' weights are the mean gradient of the finding's logit over the patches.
+    A channel's weight is the gradient of the finding's logit, averaged over the patches.
     """
     model.eval()
     with torch.enable_grad():

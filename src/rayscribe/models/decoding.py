@@ -1,6 +1,6 @@
 """Greedy, beam search and sampling over any model whose decoder has `start` and `step`.
 
-The default reproduces R2Gen's search: three beams, plain sums of log-probabilities, nothing blocked, the best finished
+The default reproduces R2Gen's search: three beams, plain sums of log-probabilities, no blocking, the best finished
 hypothesis wins.
 
 Shapes: B studies, K beams, T tokens so far, W vocabulary.
@@ -21,16 +21,17 @@ from rayscribe.errors import InputError
 from rayscribe.models.layers import Encoded
 
 Steps = Callable[[Iterable[int]], Iterable[int]]
-"Wraps the numbers of the words to come: it may tell how far the search is, and end it by raising."
+"Wraps the indices of the words to come; may report how far the search is, and abort it by raising."
 
 
 class SteppingDecoder(Protocol):
-    """What the search needs of a model."""
+    """What the search needs from a model."""
 
     def start(self, encoded: Encoded, *, beams: int, positions: int) -> Any:
-        """What decoding keeps between two words, with `reorder(parents_BK)`."""
+        """The state that decoding keeps between two words, with a method `reorder(parents_BK)`."""
 
-    def step(self, tokens_BK: Tensor, cache: Any) -> Tensor: ...
+    def step(self, tokens_BK: Tensor, cache: Any) -> Tensor:
+        """Feeds one word to each of K beams; returns the scores (B, K, W) of the next one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ class Hypothesis:
     tokens: tuple[int, ...]
     log_probability: float
     score: float
-    "what the search ranks by: the log-probability over the length penalty"
+    "ranking score: the log-probability over the length penalty"
 
 
 @torch.inference_mode()
@@ -63,7 +64,10 @@ def decode(
     best: int = 1,
     steps: Steps = iter,
 ) -> list[list[Hypothesis]]:
-    """The `best` reports of every study, best first. `max_tokens` counts words and the end."""
+    """The `best` reports of every study, best first; `max_tokens` counts the words and the end.
+
+    Raises InputError where the model's scores are not numbers.
+    """
     max_tokens = config.max_tokens or max_tokens
     search = sample if config.strategy == "sample" else beam_search
     found = search(decoder, encoded, vocabulary, config, max_tokens=max_tokens, best=best, steps=steps)
@@ -89,9 +93,9 @@ def beam_search(
     best: int = 1,
     steps: Steps = iter,
 ) -> list[list[Hypothesis]]:
-    """Keeps the K best beams of every study; one that emits the end is set aside and its place goes to a live one.
+    """Keeps the K best beams of every study; a beam that emits the end is set aside and frees its slot.
 
-    A study is finished early only when no live beam can still overtake, so the result is that of the full search.
+    A study finishes early only when no live beam can still overtake, so the result equals that of the full search.
     """
     studies, device = encoded.features_BND.shape[0], encoded.features_BND.device
     beams = max(config.beams, best)
@@ -134,9 +138,9 @@ def sample(
     best: int = 1,
     steps: Steps = iter,
 ) -> list[list[Hypothesis]]:
-    """`best` independent draws a study, most probable first, from the top-k / nucleus part of the distribution.
+    """`best` independent samples per study, most probable first, from the top-k / nucleus part of the distribution.
 
-    The generator is seeded by `config.seed` alone: the same studies in the same batch give the same draws.
+    Only `config.seed` seeds the generator: the same studies in the same batch give the same samples.
     """
     studies, device = encoded.features_BND.shape[0], encoded.features_BND.device
     generator = torch.Generator(device=device).manual_seed(config.seed)
@@ -180,7 +184,7 @@ class _Finished:
 
     def add(self, ranked_BK: Tensor, scores_BK: Tensor, tokens_BKT: Tensor) -> None:
         best = self.ranked_BK.shape[1]
-        # The older one stays in front when two are equal.
+        # On ties the older one stays in front.
         ranked_BC = torch.cat([self.ranked_BK, ranked_BK], dim=1)
         order_BK = ranked_BC.sort(dim=1, descending=True, stable=True).indices[:, :best]
         self.ranked_BK = ranked_BC.gather(1, order_BK)
@@ -209,12 +213,12 @@ def _until_end(tokens: list[int], vocabulary: Vocabulary) -> tuple[int, ...]:
 
 
 def _reachable(scores_B: Tensor, max_tokens: int, alpha: float) -> Tensor:
-    """The best score that a live beam can still end with: log-probabilities only fall, the penalty only grows."""
+    """The best final score a live beam can still reach: log-probabilities only fall, the penalty only grows."""
     return scores_B / _penalty(max_tokens, alpha)
 
 
 def _penalty(length: int, alpha: float) -> float:
-    """Wu et al. (2016), equation 14; 1 for alpha = 0."""
+    """The length penalty of Wu et al. (2016), equation 14; 1 for alpha = 0."""
     return float(((5 + length) / 6) ** alpha)
 
 
@@ -229,7 +233,7 @@ def _forbid_(logits_BKW: Tensor, history_BKT: Tensor, vocabulary: Vocabulary, co
         windows_BKGN = history_BKT.unfold(2, size, 1)
         latest_BK1N = history_BKT[:, :, None, history_BKT.shape[2] - size + 1 :]
         seen_BKG = (windows_BKGN[..., :-1] == latest_BK1N).all(-1)
-        # Where the last n - 1 words stood before, the word that followed them is forbidden.
+        # Where the last n - 1 words occurred before, the word that followed them is forbidden.
         penalty = torch.zeros_like(logits_BKW).masked_fill_(
             torch.zeros_like(logits_BKW, dtype=torch.bool).scatter_reduce_(
                 2, windows_BKGN[..., -1], seen_BKG, reduce="amax"
@@ -238,13 +242,12 @@ def _forbid_(logits_BKW: Tensor, history_BKT: Tensor, vocabulary: Vocabulary, co
         )
         penalty[:, :, vocabulary.end] = 0.0
         logits_BKW += penalty
-        # A report that may neither end nor go on ends.
+        # A report that may neither end nor continue ends.
         logits_BKW[:, :, vocabulary.end].masked_fill_(logits_BKW.isneginf().all(-1), 0.0)
 
 
 def _top(logits_BKW: Tensor, top_k: int, top_p: float, min_p: float) -> Tensor:
-    """At -inf: everything outside the k best, or outside the smallest set that holds probability p, or below min_p times the
-    best one's probability."""
+    """Logits with -inf outside the k best words, outside the smallest set of probability p, and below min_p of the best."""
     if top_k:
         kth = logits_BKW.topk(min(top_k, logits_BKW.shape[-1]), dim=-1).values[..., -1:]
         logits_BKW = logits_BKW.masked_fill(logits_BKW < kth, -torch.inf)
@@ -252,7 +255,7 @@ def _top(logits_BKW: Tensor, top_k: int, top_p: float, min_p: float) -> Tensor:
         ordered, indices = logits_BKW.sort(dim=-1, descending=True)
         probability = ordered.softmax(-1)
         outside = probability.cumsum(-1) - probability >= top_p
-        outside[..., 0] = False  # however small p is
+        outside[..., 0] = False  # keeps the best word, however small p is
         logits_BKW = logits_BKW.masked_fill(outside.gather(-1, indices.argsort(-1)), -torch.inf)
     if min_p:
         least = logits_BKW.amax(-1, keepdim=True) + math.log(min_p)

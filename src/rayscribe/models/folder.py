@@ -1,4 +1,4 @@
-"""What every model folder has, a report model's and a classifier's: weights in safetensors, and facts in model.json."""
+"""What all model folders share, those of report models and of classifiers: weights in safetensors, facts in model.json."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rayscribe.files import sha256_of, whole_file
 
 WEIGHTS = "model.safetensors"
 VISION_LLM = "rayscribe-vision-llm-1"
-"Format of a vision LLM's folder, which is told from the others before transformers is imported."
+"Format of a vision LLM's folder, recognised before transformers is imported."
 FITTED = "rayscribe-fitted-1"
 "Format of the folder of a method that fits without gradient steps."
 REPORT_MODEL = "rayscribe-model-1"
@@ -31,12 +31,12 @@ _KINDS = {
 
 
 def write_weights(path: Path, model: nn.Module, **metadata: str) -> None:
-    """Replaced as a whole, so that an interrupted save leaves a folder that loads."""
+    """Writes safetensors; the file is replaced as a whole, so an interrupted save leaves a folder that loads."""
     write_tensors(path, named_tensors(model), **metadata)
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], **metadata: str) -> None:
-    """The same for tensors by name."""
+    """The same for tensors by name. Raises InputError if the file cannot be written."""
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     try:
         with whole_file(path) as temporary:
@@ -46,7 +46,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], **metadata: str) ->
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors by name, and the file's own notes."""
+    """Tensors by name, and the file's metadata. Raises InputError if the file is missing or damaged."""
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
@@ -56,7 +56,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def load_weights(model: nn.Module, state: dict[str, Tensor], path: Path) -> None:
-    """Raises InputError where a name or a shape differs."""
+    """Loads `state`, read from `path`, into the model. Raises InputError where a name or a shape differs."""
     wanted = named_tensors(model)
     differences = [f"{name} is missing" for name in sorted(wanted.keys() - state.keys())]
     differences += [f"{name} is unknown" for name in sorted(state.keys() - wanted.keys())]
@@ -68,11 +68,11 @@ def load_weights(model: nn.Module, state: dict[str, Tensor], path: Path) -> None
     if differences:
         more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
         raise InputError(f"{path}: the weights do not fit model.json: {'; '.join(differences[:3])}{more}")
-    model.load_state_dict(state, strict=False)  # compared above; what shares a tensor has one name in the file
+    model.load_state_dict(state, strict=False)  # compared above; tied tensors have one name in the file
 
 
 def named_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Weights and buffers by name; one that is used twice, as BERT's words are, under its first name only."""
+    """Weights and buffers by name; tied ones, such as BERT's word embedding, under their first name only."""
     found: dict[str, Tensor] = {}
     known: set[int] = set()
     for name, tensor in model.state_dict(keep_vars=True).items():
@@ -83,7 +83,7 @@ def named_tensors(model: nn.Module) -> dict[str, Tensor]:
 
 
 def origin_of(weights: str) -> list[dict[str, Any]]:
-    """What is known of the data behind `weights` (--backbone.weights): that of a model folder, nothing of other files."""
+    """Provenance of the data behind `weights` (--backbone.weights): a model folder's, empty for other files."""
     path = Path(weights) / "model.json" if weights else Path()
     if not path.is_file():
         return []
@@ -94,7 +94,7 @@ def origin_of(weights: str) -> list[dict[str, Any]]:
 
 
 def read_facts(folder: Path, format: str) -> dict[str, Any]:
-    """model.json of a folder of this format, without loading weights."""
+    """model.json of a folder of this format, without loading weights. Raises InputError for any other format."""
     about, found = facts_of(folder), format_of(folder)
     if found != format:
         raise InputError(
@@ -104,12 +104,12 @@ def read_facts(folder: Path, format: str) -> dict[str, Any]:
 
 
 def format_of(folder: Path) -> str:
-    """Which kind of model the folder holds."""
+    """The folder's format, such as `REPORT_MODEL`. Raises InputError as `facts_of`."""
     return str(facts_of(folder)["format"])
 
 
 def facts_of(folder: Path) -> dict[str, Any]:
-    """model.json of a folder of any kind."""
+    """model.json of a folder of any format. Raises InputError if it is missing or not ours."""
     path = folder / "model.json"
     if not path.is_file():
         raise InputError(
@@ -125,9 +125,9 @@ def facts_of(folder: Path) -> dict[str, Any]:
 
 
 def weights_sha256(folder: Path) -> str:
-    """Of the weights in the folder: a model's, or a vision LLM's adapters, with the digests of their base and of the prompt.
+    """SHA-256 of the folder's weights; for a vision LLM: its adapters, with the digests of its base and of its prompt.
 
-    A base as it comes can be asked in other words, and is another writer then.
+    An untuned base can be prompted differently, which makes it another writer.
     """
     about = facts_of(folder)
     if about["format"] == VISION_LLM:

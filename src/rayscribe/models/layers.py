@@ -23,27 +23,27 @@ _HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn,
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """What the decoder looks at: one feature a patch, and which patches exist.
+    """Input of the decoder: one feature per patch, and which patches exist.
 
-    A stage replaces what it changes and hands on the rest.
+    A stage replaces what it changes and passes on the rest.
     """
 
     features_BND: Tensor
     has_patch_BN: Tensor
     extras: Mapping[str, Tensor] = field(default_factory=dict)
-    "those of the batch, and what the stages of a method hand on"
+    "those of the batch, and what the stages of a method pass on"
     prompt_BO: Tensor | None = None
-    "states that stand in front of the report; a stage fills them in for decoders that read a prompt"
+    "states in front of the report; a stage fills them in for decoders that read a prompt"
 
 
 def pooled(features: Encoded) -> Tensor:
-    """The mean feature (B, C) over what exists."""
+    """The mean feature (B, C) over the patches that exist."""
     exists_BN1 = features.has_patch_BN[:, :, None]
     return (features.features_BND.float() * exists_BN1).sum(1) / exists_BN1.sum(1).clamp(min=1)
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """x W^T + b, by oneDNN where that is faster; the two are equal up to rounding."""
+    """x W^T + b, by oneDNN where that is faster; identical to PyTorch up to rounding."""
     if not is_for_onednn(x, weight):
         return F.linear(x, weight, bias)
     product: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
@@ -51,9 +51,9 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def is_for_onednn(x: Tensor, weight: Tensor) -> bool:
-    """Float32 on a CPU without gradients.
+    """Whether to call oneDNN: float32 on a CPU, without gradients.
 
-    There PyTorch calls MKL, which takes 2 to 3 times as long for the few rows of a decoding step on processors of AMD. The
+    There PyTorch calls MKL, which on AMD processors takes 2 to 3 times as long for the few rows of a decoding step. The
     operator is the one that `torch.compile` emits; it has no gradient.
     """
     if torch.is_grad_enabled() or torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling():
@@ -62,14 +62,15 @@ def is_for_onednn(x: Tensor, weight: Tensor) -> bool:
 
 
 class Linear(nn.Linear):
-    """PyTorch's linear layer by way of `linear`."""
+    """PyTorch's linear layer, computed by `linear`."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """x W^T + b over the last dimension."""
         return linear(x, self.weight, self.bias)
 
 
 class Attention(nn.Module):
-    """Multi-head attention whose keys and values are projected separately, so that they can be cached."""
+    """Multi-head attention that projects keys and values separately, so that they can be cached."""
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -81,14 +82,14 @@ class Attention(nn.Module):
         self.out = Linear(width, width)
 
     def keys_values(self, x_BND: Tensor) -> tuple[Tensor, Tensor]:
-        """Two tensors (B, H, N, E)."""
+        """The projected keys and values, two tensors (B, H, N, E)."""
         keys_BND, values_BND = self.key_value(x_BND).chunk(2, dim=-1)
         return self._split(keys_BND), self._split(values_BND)
 
     def forward(
         self, x_BTD: Tensor, keys_BHNE: Tensor, values_BHNE: Tensor, *, mask: Tensor | None = None, causal: bool = False
     ) -> Tensor:
-        """Mixes the values for every position of x; `mask` is True where a key may be seen, broadcast to (B, H, T, N)."""
+        """The mixed values (B, T, D) for x; `mask`, broadcast to (B, H, T, N), is True where a key is visible."""
         mixed_BHTE = F.scaled_dot_product_attention(
             self._split(self.query(x_BTD)),
             keys_BHNE,
@@ -100,16 +101,16 @@ class Attention(nn.Module):
         return self.out(mixed_BHTE.transpose(1, 2).flatten(2))
 
     def weighed(self, x_BTD: Tensor, keys_BHNE: Tensor, values_BHNE: Tensor) -> tuple[Tensor, Tensor]:
-        """The same where every key may be seen; also the weights (B, H, T, N), before dropout."""
+        """The same with every key visible; also returns the weights (B, H, T, N), before dropout."""
         query_BHTE = self._split(self.query(x_BTD))
         weights_BHTN = (query_BHTE @ keys_BHNE.transpose(-2, -1) * query_BHTE.shape[-1] ** -0.5).softmax(-1)
         mixed_BHTE = F.dropout(weights_BHTN, self.dropout, self.training) @ values_BHNE
         return self.out(mixed_BHTE.transpose(1, 2).flatten(2)), weights_BHTN
 
     def step(self, x_BKD: Tensor, keys_BHNE: Tensor, values_BHNE: Tensor, bias: Tensor) -> Tensor:
-        """The same for the few positions of one decoding step; `bias` is 0 where a key may be seen and -inf elsewhere.
+        """The same for the few positions of one decoding step; `bias` is 0 where a key is visible and -inf elsewhere.
 
-        For three queries plain products take two thirds of the fused kernel's time on a CPU.
+        For three queries, plain products take two thirds of the fused kernel's time on a CPU.
         """
         query_BHKE = self._split(self.query(x_BKD))
         scores_BHKN = (query_BHKE * query_BHKE.shape[-1] ** -0.5) @ keys_BHNE.transpose(-2, -1)
@@ -121,16 +122,17 @@ class Attention(nn.Module):
 
 
 def bias_of(mask: Tensor, like: Tensor) -> Tensor:
-    """0 where the mask is True, -inf elsewhere: what is added to attention scores."""
+    """Additive bias of attention scores: 0 where the mask is True, -inf elsewhere."""
     return torch.zeros_like(mask, dtype=like.dtype).masked_fill_(~mask, -torch.inf)
 
 
 def feed_forward(width: int, hidden: int, dropout: float) -> nn.Sequential:
+    """Linear, ReLU, dropout, linear; from `width` to `hidden` and back."""
     return nn.Sequential(Linear(width, hidden), nn.ReLU(), nn.Dropout(dropout), Linear(hidden, width))
 
 
 class EncoderLayer(nn.Module):
-    """Self-attention over patches, then feed-forward; each behind its norm, each added back."""
+    """Self-attention over patches, then feed-forward; each behind its norm, each with a residual connection."""
 
     def __init__(self, width: int, heads: int, hidden: int, dropout: float) -> None:
         super().__init__()
@@ -141,6 +143,7 @@ class EncoderLayer(nn.Module):
         self.drop = nn.Dropout(dropout)
 
     def forward(self, x_BND: Tensor, mask_B11N: Tensor) -> Tensor:
+        """Encodes the patches (B, N, D); `mask_B11N` is True where a patch exists."""
         normed_BND = self.attention_norm(x_BND)
         x_BND = x_BND + self.drop(
             self.attention(normed_BND, *self.attention.keys_values(normed_BND), mask=mask_B11N),
@@ -149,19 +152,20 @@ class EncoderLayer(nn.Module):
 
 
 class LayerCache:
-    """Keys and values of one decoder layer. Every entry stays where it was written.
+    """Keys and values of one decoder layer. Entries stay where they are written.
 
-    The slots of a prompt come first, one a position for all beams; then slot = prompt + position x beams + beam.
+    The slots of a prompt come first, one per position for all beams; then slot = prompt + position x beams + beam.
     """
 
     def __init__(self, cross: tuple[Tensor, Tensor], has_patch_BN: Tensor, slots: int) -> None:
-        self.cross = cross[0].contiguous(), cross[1].contiguous()  # read at every step
+        self.cross = cross[0].contiguous(), cross[1].contiguous()  # contiguous: read at every step
         self.cross_bias = bias_of(has_patch_BN[:, None, None, :], cross[0])
         studies, heads, _, head_width = cross[0].shape
         self.keys_BHSE = cross[0].new_empty(studies, heads, slots, head_width)
         self.values_BHSE = torch.empty_like(self.keys_BHSE)
 
     def extend(self, keys_BHKE: Tensor, values_BHKE: Tensor, start: int) -> tuple[Tensor, Tensor]:
+        """Writes slots from `start` on; returns the keys and values of all slots so far (B, H, S, E)."""
         end = start + keys_BHKE.shape[2]
         self.keys_BHSE[:, :, start:end] = keys_BHKE
         self.values_BHSE[:, :, start:end] = values_BHKE
@@ -169,7 +173,7 @@ class LayerCache:
 
 
 class DecoderLayer(nn.Module):
-    """Self-attention, attention to the patches, feed-forward. The three norms' gains and biases are handed in."""
+    """Self-attention, attention to the patches, feed-forward. The gains and biases of the three norms are passed in."""
 
     def __init__(self, width: int, heads: int, hidden: int, dropout: float) -> None:
         super().__init__()
@@ -179,7 +183,7 @@ class DecoderLayer(nn.Module):
         self.drop = nn.Dropout(dropout)
 
     def forward(self, x_BTD: Tensor, norms: list[Affine], encoded: Encoded, cache: LayerCache | None = None) -> Tensor:
-        """All positions at once, each seeing itself and those before it; a `cache` keeps them as its first slots."""
+        """All positions at once (B, T, D), each seeing itself and earlier ones; `cache` stores them in its first slots."""
         attend_self, attend_patches, feed = norms
         normed_BTD = attend_self(x_BTD)
         keys_values = self.self_attention.keys_values(normed_BTD)
@@ -192,7 +196,7 @@ class DecoderLayer(nn.Module):
         return x_BTD + self.drop(self.feed_forward(feed(x_BTD)))
 
     def step(self, x_BKD: Tensor, norms: list[Affine], cache: LayerCache, bias_B1KS: Tensor, start: int) -> Tensor:
-        """The newest position of K beams; `bias` lets every beam see the cached slots of its ancestors only."""
+        """The newest position of K beams (B, K, D); `bias` lets each beam see the cached slots of its ancestors only."""
         attend_self, attend_patches, feed = norms
         normed_BKD = attend_self(x_BKD)
         past = cache.extend(*self.self_attention.keys_values(normed_BKD), start)
@@ -203,12 +207,13 @@ class DecoderLayer(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class Affine:
-    """A layer norm whose gain and bias are one for all positions (D) or one for each (B, T, D)."""
+    """A layer norm whose gain and bias are shared by all positions (D) or differ by position (B, T, D)."""
 
     gain: Tensor
     bias: Tensor
 
     def __call__(self, x_BTD: Tensor) -> Tensor:
+        """The normalised x, times the gain, plus the bias; same shape as x."""
         width = (x_BTD.shape[-1],)
         if self.gain.ndim == 1:
             return F.layer_norm(x_BTD, width, self.gain, self.bias, EPS)
@@ -216,12 +221,12 @@ class Affine:
 
 
 class WordEmbedding(nn.Module):
-    """Words scaled by sqrt(D), plus sinusoidal positions (Vaswani et al., 2017); and the states of a prompt likewise."""
+    """Words scaled by sqrt(D), plus sinusoidal positions (Vaswani et al., 2017); a prompt's states are embedded likewise."""
 
     positions_PD: Tensor
 
     def __init__(self, vocabulary: int, width: int, dropout: float, positions: int = 512, states: int = 0) -> None:
-        """`states`: how many different ones a prompt's positions may have; 0 where there is no prompt."""
+        """`states`: number of different states at a prompt's positions; 0: no prompt."""
         super().__init__()
         self.words = nn.Embedding(vocabulary, width)
         self.states = nn.Embedding(states, width) if states else None
@@ -229,10 +234,11 @@ class WordEmbedding(nn.Module):
         self.register_buffer("positions_PD", waves_PD(positions, width), persistent=False)
 
     def forward(self, tokens_BT: Tensor, positions: slice) -> Tensor:
+        """Embedded words (B, T, D) at these positions."""
         return self._placed(self.words(tokens_BT), positions)
 
     def prompt(self, encoded: Encoded) -> Tensor:
-        """The states from position 0 on (B, O, D); none of them where this decoder reads no prompt."""
+        """The states embedded from position 0 on (B, O, D); O is 0 if this decoder reads no prompt."""
         if self.states is None:
             return encoded.features_BND.new_zeros(len(encoded.features_BND), 0, self.words.embedding_dim)
         assert encoded.prompt_BO is not None
@@ -243,20 +249,20 @@ class WordEmbedding(nn.Module):
 
 
 def waves_PD(positions: int, width: int, device: torch.device | None = None) -> Tensor:
-    """Sines and cosines in turn, of wavelengths from 2 pi to 20,000 pi (Vaswani et al., 2017)."""
+    """Alternating sines and cosines, with wavelengths from 2 pi to 20,000 pi (Vaswani et al., 2017)."""
     place_P1 = torch.arange(positions, device=device)[:, None]
     rate = torch.exp(torch.arange(0, width, 2, device=device) * (-math.log(10_000.0) / width))
     return torch.stack([torch.sin(place_P1 * rate), torch.cos(place_P1 * rate)], dim=-1).flatten(1)
 
 
 def xavier_blocks_(weight: Tensor, blocks: int) -> None:
-    """Xavier-uniform over each of `blocks` matrices stacked in one weight, as if they were layers of their own."""
+    """Xavier-uniform over each of `blocks` matrices stacked in one weight, as if they were separate layers."""
     for block in weight.chunk(blocks):
         nn.init.xavier_uniform_(block)
 
 
 def init_transformer_(module: nn.Module) -> None:
-    """Every weight matrix Xavier-uniform, fused projections block by block; biases keep PyTorch's default (R2Gen)."""
+    """Xavier-uniform over every weight matrix, fused projections block by block; biases keep PyTorch's default (R2Gen)."""
     for part in module.modules():
         if isinstance(part, Attention):
             xavier_blocks_(part.query.weight, 1)

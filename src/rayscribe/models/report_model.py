@@ -1,4 +1,4 @@
-"""The model: backbone, stages, decoder. A method is another stage or other norms, never another model.
+"""The report model: backbone, stages, decoder. A method is another stage or other norms, never another model.
 
 Shapes: B studies, V views, N patches of all views, T positions, K beams, W vocabulary, D width, C backbone channels.
 """
@@ -32,24 +32,24 @@ if TYPE_CHECKING:
 
 
 Recall = Callable[[Tensor], Tensor]
-"(B, T, D) to (B, T, D), position by position: what a memory makes of embedded words."
+"(B, T, D) to (B, T, D), position by position: passes embedded words through a memory."
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """A study's images and report as the model sees them, without scores."""
+    """A study's images and report as the model encodes them, before scores."""
 
     seen: Encoded
     "the backbone's features (B, N, C)"
     encoded: Encoded
     "after all stages (B, N, D)"
     hidden_BTD: Tensor
-    "the decoder's last states, after its norm"
+    "last states of the decoder, after its norm"
 
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """What a forward pass under teacher forcing returns."""
+    """Result of a forward pass under teacher forcing."""
 
     logits_BTW: Tensor
     reading: Reading
@@ -65,7 +65,7 @@ class ReportModel(nn.Module):
         self.decoder = decoder
 
     def see(self, batch: Batch) -> Encoded:
-        """The backbone's features of all views, one after another (B, N, C)."""
+        """The backbone's features of all views, concatenated (B, N, C)."""
         if batch.maps_BVNC is not None:
             maps_BVNC = batch.maps_BVNC
         else:
@@ -79,21 +79,21 @@ class ReportModel(nn.Module):
         )
 
     def encode(self, batch: Batch) -> Encoded:
-        """What the decoder looks at."""
+        """The decoder's input: features (B, N, D) after all stages."""
         return self._staged(self.see(batch))
 
     def read(self, batch: Batch, seen: Encoded | None = None) -> Reading:
-        """Images and report, up to the states that the scores are made from; `seen` where the images are seen already."""
+        """Images and report up to the states that are scored; pass `seen` to reuse the backbone's features."""
         seen = seen or self.see(batch)
         encoded = self._staged(seen)
         return Reading(seen, encoded, self.decoder(batch.tokens_BT[:, :-1], encoded))
 
     def forward(self, batch: Batch) -> Output:
-        """Scores of the token after each of the given ones: position t of the output predicts token t + 1."""
+        """Scores under teacher forcing: position t of the output predicts token t + 1."""
         return self.score(self.read(batch))
 
     def score(self, reading: Reading) -> Output:
-        """Scores of every word at every position."""
+        """Scores (B, T, W) of every word at every position."""
         return Output(self.decoder.head(reading.hidden_BTD), reading)
 
     def _staged(self, encoded: Encoded) -> Encoded:
@@ -103,7 +103,7 @@ class ReportModel(nn.Module):
 
 
 class PatchEmbedding(nn.Module):
-    """Backbone channels to model width."""
+    """Projects backbone channels to the model's width."""
 
     def __init__(self, channels: int, width: int, dropout: float) -> None:
         super().__init__()
@@ -111,6 +111,7 @@ class PatchEmbedding(nn.Module):
         self.drop = nn.Dropout(dropout)
 
     def forward(self, encoded: Encoded) -> Encoded:
+        """Features (B, N, C) to (B, N, D)."""
         return replace(encoded, features_BND=self.drop(torch.relu(self.project(encoded.features_BND))))
 
 
@@ -124,6 +125,7 @@ class PatchEncoder(nn.Module):
         init_transformer_(self)
 
     def forward(self, encoded: Encoded) -> Encoded:
+        """Features (B, N, D) to the same shape."""
         features_BND, mask_B11N = encoded.features_BND, encoded.has_patch_BN[:, None, None, :]
         for layer in self.layers:
             features_BND = layer(features_BND, mask_B11N)
@@ -131,20 +133,20 @@ class PatchEncoder(nn.Module):
 
 
 class WordMemory(nn.Module):
-    """A stage whose memory embedded words pass through as well: `recall` projects it and returns what it makes of words."""
+    """A stage whose memory also serves embedded words: `recall` projects the memory and returns the function for words."""
 
     recall: Callable[[], Recall] | None
-    "None where the memory is for the patches alone"
+    "None if the memory serves the patches alone"
 
 
 class Norms(Protocol):
-    """Where the decoder's layer norms get their gains and biases: fixed, or driven by a memory of the words so far."""
+    """Source of the gains and biases of the decoder's norms: fixed, or driven by a memory of the words so far."""
 
     def __call__(self, words_BTD: Tensor) -> tuple[list[Affine], Tensor]:
-        """Three a layer, for all positions at once; and the state after the last one (B, 1, anything)."""
+        """Three norms per layer, for all positions at once; and the state after the last position (B, 1, any width)."""
 
     def start(self, studies: int, beams: int) -> Tensor:
-        """The state before the first word: (B, K, anything)."""
+        """The state before the first word (B, K, any width)."""
 
     def step(self, words_BKD: Tensor, state_BKM: Tensor) -> tuple[list[Affine], Tensor]:
         """The norms of the newest position, and the state after it."""
@@ -159,34 +161,37 @@ class FixedNorms(nn.Module):
         self.biases_SD = nn.Parameter(torch.zeros(sublayers, width))
 
     def forward(self, words_BTD: Tensor) -> tuple[list[Affine], Tensor]:
+        """The same norms at every position, and an empty state (B, 1, 0)."""
         norms = [Affine(gain, bias) for gain, bias in zip(self.gains_SD, self.biases_SD, strict=True)]
         return norms, self.start(words_BTD.shape[0], 1)
 
     def start(self, studies: int, beams: int) -> Tensor:
+        """An empty state (B, K, 0)."""
         return self.gains_SD.new_zeros(studies, beams, 0)
 
     def step(self, words_BKD: Tensor, state_BKM: Tensor) -> tuple[list[Affine], Tensor]:
+        """The same norms as at every position; the state stays empty."""
         return self(words_BKD)[0], state_BKM
 
 
 @dataclass(slots=True)
 class Cache:
-    """Everything decoding keeps between two positions of K beams a study."""
+    """Everything that decoding keeps between two positions of K beams per study."""
 
     layers: list[LayerCache]
     visible_BKS: Tensor
     "which cached slots are ancestors of which beam"
     state_BKM: Tensor
-    "of the norms"
+    "state of the norms"
     recall: Recall | None
-    "of a memory whose keys and values are projected already"
+    "of a memory whose keys and values are already projected"
     prompt: int
     "positions in front of the words"
     position: int = field(default=0)
-    "of the newest word"
+    "position of the newest word"
 
     def reorder(self, parents_BK: Tensor) -> None:
-        """Beam k goes on from beam parents[k]. Keys and values stay in place; only the ancestry moves."""
+        """Continues beam k from beam parents[k]. Keys and values stay in place; only the ancestry changes."""
         self.visible_BKS = self.visible_BKS.gather(1, parents_BK[:, :, None].expand_as(self.visible_BKS))
         self.state_BKM = self.state_BKM.gather(1, parents_BK[:, :, None].expand_as(self.state_BKM))
 
@@ -194,10 +199,10 @@ class Cache:
 class Decoder(nn.Module):
     """Words so far and patches to scores of the next word.
 
-    A prompt, the states of a diagnosis, stands in front of the words. It is read, never predicted: no word of the vocabulary
-    names a state, and hidden states are those of the words alone.
+    A prompt, the states of a diagnosis, precedes the words. It is read, never predicted: no word of the vocabulary names a
+    state, and hidden states cover the words alone.
 
-    With a `memory`, embedded words pass through what it returns: a `Recall`, asked for once a pass and once a decoded batch. It
+    With a `memory`, embedded words pass through its `Recall`, which is requested once per pass and once per decoded batch. It
     is a function and not a module, because its weights belong to a stage and have one name there.
     """
 
@@ -214,7 +219,7 @@ class Decoder(nn.Module):
         super().__init__()
         self.embedding = embedding
         self.layers = nn.ModuleList(layers)
-        self.norms: Any = norms  # a module in the form of `Norms`
+        self.norms: Any = norms  # a module that implements `Norms`
         self.norm = nn.LayerNorm(width, EPS)
         self.head = Linear(width, vocabulary)
         self.memory = memory
@@ -238,7 +243,7 @@ class Decoder(nn.Module):
         return self.norm(x_BTD[:, before:])
 
     def start(self, encoded: Encoded, *, beams: int, positions: int) -> Cache:
-        """A cache for K beams a study that holds the prompt; patches, memory and prompt are projected once, here."""
+        """A cache for K beams per study that holds the prompt; patches, memory and prompt are projected once, here."""
         studies = encoded.features_BND.shape[0]
         x_BOD = self.embedding.prompt(encoded)
         before = x_BOD.shape[1]
@@ -262,7 +267,7 @@ class Decoder(nn.Module):
     def step(self, tokens_BK: Tensor, cache: Cache) -> Tensor:
         """Feeds one word to each of K beams; returns the scores (B, K, W) of the next one.
 
-        The beams of a study stand where positions stand in training, so all layers see (B, K, D).
+        The beams of a study take the place of positions in training, so all layers see (B, K, D).
         """
         beams = tokens_BK.shape[1]
         start = cache.prompt + cache.position * beams

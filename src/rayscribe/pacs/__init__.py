@@ -1,1 +1,1 @@
-"""The loop beside an archive (PACS): images come in, a draft report goes back as a DICOM SR, and a kill loses nothing."""
+"""The loop next to an archive (PACS): images come in, a draft report goes back as a DICOM SR; a kill loses nothing."""

@@ -1,4 +1,4 @@
-"""Images from a DICOMweb service, for archives that do not send: recent CR and DX images by QIDO-RS, each by WADO-RS."""
+"""Fetches images from a DICOMweb service, for archives that do not send: recent CR and DX images by QIDO-RS and WADO-RS."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from rayscribe.pacs.send import Unreachable, web_client
 from rayscribe.pacs.spool import Spool
 
 AT_ONCE = 50
-"Images that are fetched before studies are drafted again."
+"Most images to fetch before drafting continues."
 _MODALITIES = ("CR", "DX")
 _STUDY, _SERIES, _INSTANCE = "0020000D", "0020000E", "00080018"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fetcher:
-    """A DICOMweb service to query for new studies."""
+    """A DICOMweb service that is queried for new studies."""
 
     url: str
     days: int
-    "how many days before today a study may be dated"
+    "maximum age of a study, in days before today"
 
     def fetch(self, spool: Spool, notify: Callable[[str], None]) -> int:
-        """Puts new images into the spool and returns how many. Raises Unreachable; the next call resumes."""
+        """Puts new images into the spool and returns their number. Raises Unreachable; the next call resumes."""
         import requests
 
         broken: tuple[type[Exception], ...] = (requests.RequestException, *damage())
@@ -61,7 +61,7 @@ class Fetcher:
 
 
 def _taken(client: Any, spool: Spool, notify: Callable[[str], None], *uids: str) -> int:
-    """As `kept`. An image that the service cannot give, or gives damaged, keeps no other from coming."""
+    """Same result as `kept`. An image that is missing or damaged does not stop the others."""
     import requests
 
     try:
@@ -69,14 +69,14 @@ def _taken(client: Any, spool: Spool, notify: Callable[[str], None], *uids: str)
     except requests.HTTPError:
         return NOT_UNDERSTOOD
     except requests.RequestException:
-        raise  # the service is away
+        raise  # the service is unreachable
     except damage():
         return NOT_UNDERSTOOD
     return kept(spool, notify, uids[-1], content)
 
 
 def _pages(search: Callable[..., list[dict[str, Any]]], tag: str, wanted: dict[str, str]) -> list[str]:
-    """All UIDs that a search finds. A server may answer with fewer at once than there are, or repeat a page endlessly."""
+    """All UIDs that a search finds. A server may return fewer per page than exist, or repeat a page endlessly."""
     found: dict[str, None] = {}
     offset = 0
     while True:

@@ -1,4 +1,4 @@
-"""Images from the network: a C-STORE SCP that says success when an image is on the disk, and not before."""
+"""Receives images from the network: a C-STORE SCP that reports success only once an image is on disk."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pydicom
 from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, evt
-from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made when the module is loaded
+from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # defined at import time
     ComputedRadiographyImageStorage,
     DigitalXRayImageStorageForPresentation,
     Verification,
@@ -25,7 +25,7 @@ SUCCESS, OUT_OF_RESOURCES, MISMATCH, NOT_UNDERSTOOD = 0x0000, 0xA700, 0xA900, 0x
 def listening(
     spool: Spool, notify: Callable[[str], None], *, address: str, port: int, ae_title: str, callers: Sequence[str]
 ) -> Callable[[], None]:
-    """Listens in threads of its own; returns what ends that. `callers`: the AE titles that may send, all when empty."""
+    """Listens in threads of its own; returns a function that stops it. `callers`: AE titles that may send; empty: all."""
     entity = AE(ae_title=ae_title)
     for kind in IMAGES:
         entity.add_supported_context(kind, ALL_TRANSFER_SYNTAXES)
@@ -39,32 +39,36 @@ def listening(
     try:
         server = entity.start_server((address, port), block=False, evt_handlers=[(evt.EVT_C_STORE, store)])
     except OSError as error:
-        raise InputError(f"--dicom-port {port}: cannot listen there ({error.strerror}); give another") from None
+        raise InputError(
+            f"--dicom-port {port}: cannot listen on this port ({error.strerror}); give another one"
+        ) from None
     assert server is not None
     return server.shutdown
 
 
 def kept(spool: Spool, notify: Callable[[str], None], image_uid: str, content: bytes) -> int:
-    """The status of C-STORE for a DICOM file."""
+    """Stores a DICOM file and returns the C-STORE status."""
     study_uid, found_uid = identity_of(content)
     if not study_uid:
-        notify("an image without a study was refused")
+        notify("rejected an image without a study")
         return NOT_UNDERSTOOD
     if found_uid != image_uid:
-        notify("an image with two identities was refused")
+        notify("rejected an image with two identities")
         return MISMATCH
     try:
         is_new = spool.receive(study_uid, image_uid, content)
     except OSError as error:
-        notify(f"study {digest(study_uid)[:8]}: an image cannot be kept ({error.strerror}); the sender is told so")
+        notify(
+            f"study {digest(study_uid)[:8]}: an image cannot be stored ({error.strerror}); the sender receives an error"
+        )
         return OUT_OF_RESOURCES
     if not is_new:
-        notify(f"study {digest(study_uid)[:8]}: an image came again; its report is sent already")
+        notify(f"study {digest(study_uid)[:8]}: an image arrived again; its report has already been sent")
     return SUCCESS
 
 
 def identity_of(content: bytes) -> tuple[str, str]:
-    """Study and instance UID of a DICOM file; empty where it has none."""
+    """Study and instance UID of a DICOM file; empty if it has none."""
     try:
         data = pydicom.dcmread(
             io.BytesIO(content), specific_tags=["StudyInstanceUID", "SOPInstanceUID"], stop_before_pixels=True

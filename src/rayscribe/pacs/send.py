@@ -1,4 +1,4 @@
-"""Reports to the archive, by C-STORE or by STOW-RS. A report that is sent twice is one report there: its UID is the same."""
+"""Sends reports to the archive, by C-STORE or STOW-RS. A report sent twice is stored once: its UID stays the same."""
 
 from __future__ import annotations
 
@@ -15,24 +15,26 @@ _SECONDS = 10
 
 
 class Unreachable(Exception):
-    """The archive does not answer, or not as an archive does."""
+    """The archive does not answer, or not as an archive would."""
 
 
 class Refused(Exception):
-    """The archive answers and does not take this report."""
+    """The archive answers but rejects this report."""
 
 
 class Sender(Protocol):
-    """The way to an archive."""
+    """A connection to an archive."""
 
     def send(self, content: bytes) -> None:
-        """One DICOM file. Raises Unreachable or Refused; otherwise the archive has it."""
+        """Sends one DICOM file. Raises Unreachable or Refused; otherwise the archive has stored it."""
 
 
 def sender_of(*, send_to: str | None, stow_url: str | None, ae_title: str) -> Sender:
-    """From the worker's flags. Raises InputError unless exactly one of them is given, in its form."""
+    """The sender that the worker's flags describe. Raises InputError unless exactly one of them is given, in its form."""
     if (send_to is None) == (stow_url is None):
-        raise InputError("say where reports go: --send-to AET@host:port, or --stow-url http://host/dicom-web")
+        raise InputError(
+            "give the destination of reports: --send-to AET@host:port, or --stow-url http://host/dicom-web"
+        )
     check_title(ae_title)
     if stow_url is not None:
         return StowSender(url=checked_url(stow_url, "--stow-url"))
@@ -43,13 +45,13 @@ def sender_of(*, send_to: str | None, stow_url: str | None, ae_title: str) -> Se
 
 
 def check_title(title: str) -> None:
-    """Raises InputError for what is no AE title."""
+    """Raises InputError unless this is an AE title."""
     if not _AE_TITLE.fullmatch(title) or not title.strip():
         raise InputError(f"{title!r}: not an AE title, which has 1 to 16 letters and no backslash")
 
 
 def checked_url(url: str, flag: str) -> str:
-    """Raises InputError for what is no URL of a DICOMweb service."""
+    """Raises InputError unless this is the URL of a DICOMweb service."""
     need_packages("pacs", "dicomweb_client")
     if not re.fullmatch(r"https?://[^\s/]+(/\S*)?", url):
         raise InputError(f"{flag} {url}: not of the form http://host:port/dicom-web")
@@ -68,7 +70,7 @@ class StoreSender:
     def send(self, content: bytes) -> None:
         import pydicom
         from pynetdicom import AE
-        from pynetdicom.sop_class import BasicTextSRStorage  # type: ignore[attr-defined]  # made when it is loaded
+        from pynetdicom.sop_class import BasicTextSRStorage  # type: ignore[attr-defined]  # defined at import time
 
         entity = AE(ae_title=self.own_title)
         entity.connection_timeout = entity.acse_timeout = _SECONDS
@@ -81,14 +83,14 @@ class StoreSender:
             )
         try:
             status = association.send_c_store(pydicom.dcmread(io.BytesIO(content)))
-        except (RuntimeError, ValueError):  # the other side went away, or takes no SR
+        except (RuntimeError, ValueError):  # the other side disconnected, or does not accept SR
             is_up = association.is_established
             raise (Refused("no Basic Text SR there") if is_up else Unreachable("association lost")) from None
         finally:
             association.release()
         if "Status" not in status:
             raise Unreachable("no answer")
-        if status.Status != 0x0000 and status.Status & 0xF000 != 0xB000:  # a warning means that it is kept
+        if status.Status != 0x0000 and status.Status & 0xF000 != 0xB000:  # a warning still means that it is stored
             raise Refused(f"status {status.Status:04X}")
 
 
@@ -106,7 +108,7 @@ class StowSender:
             answer = web_client(self.url).store_instances([pydicom.dcmread(io.BytesIO(content))])
         except requests.HTTPError as error:
             status = error.response.status_code if error.response is not None else 0
-            is_alone = 400 <= status <= 500  # 500: of this report, as far as we can know; the others are tried
+            is_alone = 400 <= status <= 500  # 500: possibly due to this report; try the others
             raise (Refused if is_alone else Unreachable)(f"HTTP {status}") from None
         except (requests.RequestException, ValueError, KeyError) as error:
             raise Unreachable(type(error).__name__) from None
@@ -115,9 +117,9 @@ class StowSender:
 
 
 def web_client(url: str) -> Any:
-    """Of dicomweb-client."""
+    """A client of dicomweb-client."""
     from dicomweb_client import DICOMwebClient
 
     client = DICOMwebClient(url, timeout=3 * _SECONDS)
-    client.set_http_retry_params(retry=False)  # the worker does that, and does other things meanwhile
+    client.set_http_retry_params(retry=False)  # the worker retries, and does other work meanwhile
     return client

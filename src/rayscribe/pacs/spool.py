@@ -1,12 +1,12 @@
-"""The folder that holds what the worker has to do, so that a kill at any moment loses nothing.
+"""The folder with the worker's pending work, so that a kill at any moment loses nothing.
 
-incoming/STUDY/IMAGE.dcm   images that came and are in no report yet
-outgoing/REPORT.dcm        a finished SR; REPORT.json names the images it is of, and is written last
-done/STUDY.json            digests of the images that are in a report which the archive has
+incoming/STUDY/IMAGE.dcm   received images that are not part of a report yet
+outgoing/REPORT.dcm        a finished SR; REPORT.json lists its images, and is written last
+done/STUDY.json            digests of the images in reports that the archive has stored
 failed/STUDY.json          why there is no report; the images are in failed/STUDY/
-tries/STUDY.json           how often a report of the study was begun; more than a few times means that it ends the process
-STUDY, IMAGE and REPORT are digests of UIDs. Images and reports are deleted when the archive has the report; what stays of a
-study that went well holds digests alone.
+tries/STUDY.json           number of attempts at a report of the study; more than a few mean that it crashes the process
+STUDY, IMAGE and REPORT are digests of UIDs. Images and reports are deleted once the archive has the report; of a completed
+study only digests remain.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _PARTS = ("incoming", "outgoing", "done", "failed", "tries")
 
 
 def digest(uid: str) -> str:
-    """What a UID is called in the spool and in logs."""
+    """Name of a UID in the spool and in logs."""
     return hashlib.sha256(uid.encode()).hexdigest()[:32]
 
 
@@ -43,28 +43,28 @@ class PendingStudy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outgoing:
-    """A report that the archive does not have yet, or has and nobody noted it."""
+    """A report that the archive does not have yet, or has without a record of it."""
 
     report: str
     study: str
     images: tuple[str, ...]
     refusals: int = 0
     after: float = 0.0
-    "not to be sent before this time"
+    "earliest time of the next attempt"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spool:
-    """The folder, opened by the one worker that has its lock."""
+    """The folder, opened by the only worker that holds its lock."""
 
     folder: Path
     lock: threading.RLock = field(default_factory=threading.RLock)
-    "Images come in threads of their own."
+    "Images arrive in threads of their own."
 
     def receive(self, study_uid: str, image_uid: str, content: bytes) -> bool:
-        """Keeps an image; when this returns, it is on the disk. False where it is in a report already.
+        """Stores an image; it is on disk on return. False if it is already part of a report.
 
-        An image of a failed study that comes again means: try again.
+        Receiving an image of a failed study again triggers a new attempt.
         """
         study, image = digest(study_uid), digest(image_uid)
         with self.lock:
@@ -80,32 +80,32 @@ class Spool:
         return True
 
     def knows(self, study_uid: str, image_uid: str) -> bool:
-        """Whether an image is here, in a report, or failed."""
+        """Whether an image is stored, part of a report, or failed."""
         study, image = digest(study_uid), digest(image_uid)
         is_here = (self.folder / "incoming" / study / f"{image}.dcm").is_file()
         return is_here or image in self._noted("done", study) or image in self._noted("failed", study)
 
     def ready(self, *, before: float) -> Iterator[PendingStudy]:
-        """Studies whose last image came before that time; what a kill left half done is finished on the way."""
+        """Studies whose last image arrived before that time; also completes work that a kill interrupted."""
         sent = {(one.study, image) for one in self.outgoing() for image in one.images}
         for place in sorted((self.folder / "incoming").iterdir()):
             with self.lock:
                 self._clear(place)
                 images = [path for path in sorted(place.glob("*.dcm")) if (place.name, path.stem) not in sent]
                 times = [path.stat().st_mtime for path in images]
-            # A time that lies far ahead is of a clock that was set back since; nothing is waited for until then.
+            # A time far in the future comes from a clock that has since been set back; do not wait for it.
             if images and (max(times) <= before or max(times) > before + _FAR):
                 yield PendingStudy(study=place.name, images=tuple(images))
 
     def begin(self, pending: PendingStudy) -> int:
-        """Notes that a report of the study is begun; how often it was begun without an end, this time included."""
+        """Records the start of an attempt; returns the number of attempts without an end, including this one."""
         path = self.folder / "tries" / f"{pending.study}.json"
         tries = int(_read(path).get("tries", 0)) + 1
         _write_json(path, {"tries": tries})
         return tries
 
     def finish_report(self, pending: PendingStudy, report_uid: str, content: bytes) -> None:
-        """The SR is to be sent from here on."""
+        """Stores the SR; from then on it is due to be sent."""
         report = digest(report_uid)
         images = [path.stem for path in pending.images]
         _write(self.folder / "outgoing" / f"{report}.dcm", content)
@@ -113,7 +113,7 @@ class Spool:
         self.forget_tries(pending.study)
 
     def outgoing(self) -> list[Outgoing]:
-        """What is to be sent, in the order in which it came."""
+        """Reports to send, in order of arrival."""
         found = sorted((self.folder / "outgoing").glob("*.json"), key=lambda path: path.stat().st_mtime)
         return [_outgoing(path) for path in found]
 
@@ -121,12 +121,12 @@ class Spool:
         return (self.folder / "outgoing" / f"{one.report}.dcm").read_bytes()
 
     def postpone(self, one: Outgoing, *, until: float) -> None:
-        """The archive refused it; it is sent again after that time."""
+        """Schedules the next attempt at a report that the archive rejected."""
         note = {"study": one.study, "images": one.images, "refusals": one.refusals + 1, "after": until}
         _write_json(self.folder / "outgoing" / f"{one.report}.json", note)
 
     def finish(self, one: Outgoing) -> None:
-        """The archive has it: first the note, then images and report go."""
+        """Records that the archive has the report, then deletes images and report."""
         with self.lock:
             before = _read(self.folder / "done" / f"{one.study}.json")
             images = sorted({*before.get("images", ()), *one.images})
@@ -138,7 +138,7 @@ class Spool:
             self._clear(self.folder / "incoming" / one.study)
 
     def fail(self, pending: PendingStudy, reason: str) -> None:
-        """No report of these images; the reason names no file and no patient."""
+        """Records why these images have no report; the reason names no file and no patient."""
         with self.lock:
             noted = self._noted("failed", pending.study) | {path.stem for path in pending.images}
             _write_json(self.folder / "failed" / f"{pending.study}.json", {"reason": reason, "images": sorted(noted)})
@@ -146,14 +146,14 @@ class Spool:
             self._clear(self.folder / "incoming" / pending.study)
 
     def forget_tries(self, study: str) -> None:
-        """The next beginning is the first."""
+        """Resets the number of attempts."""
         (self.folder / "tries" / f"{study}.json").unlink(missing_ok=True)
 
     def _noted(self, part: str, study: str) -> set[str]:
         return set(_read(self.folder / part / f"{study}.json").get("images", ()))
 
     def _clear(self, place: Path) -> None:
-        """Deletes images that are done, moves those that failed, and the study's folder when it is empty."""
+        """Deletes completed images, moves failed ones, and removes the study's folder once it is empty."""
         if not place.is_dir():
             return
         done, failed = self._noted("done", place.name), self._noted("failed", place.name)
@@ -168,7 +168,7 @@ class Spool:
             place.rmdir()
 
     def _try_again(self, study: str) -> None:
-        """The note goes last: until then the images count as failed."""
+        """Makes a failed study pending again. The record goes last: until then the images count as failed."""
         moved, place = self.folder / "failed" / study, self.folder / "incoming" / study
         place.mkdir(exist_ok=True)
         for path in moved.glob("*.dcm"):
@@ -180,30 +180,30 @@ class Spool:
 
 @contextmanager
 def opened_spool(folder: Path) -> Iterator[Spool]:
-    """Raises InputError where another worker has it."""
-    import fcntl  # not on Windows, where there is no worker
+    """Raises InputError if another worker holds the lock."""
+    import fcntl  # missing on Windows, where the worker does not run
 
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     for part in _PARTS:
         (folder / part).mkdir(exist_ok=True)
-        (folder / part).chmod(0o700)  # images of patients lie in it, and `folder` may be older than we are
+        (folder / part).chmod(0o700)  # it contains patients' images, and `folder` may already have existed
     with open(folder / "worker.lock", "w", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise InputError(f"{folder}: another worker has this spool; give each its own --spool") from None
-        for left in folder.glob("**/.*.part"):  # by a process that was killed
+            raise InputError(f"{folder}: another worker uses this spool; give each its own --spool") from None
+        for left in folder.glob("**/.*.part"):  # left by a killed process
             left.unlink()
-        for left in (folder / "outgoing").glob("*.dcm"):  # without its note it is made again
+        for left in (folder / "outgoing").glob("*.dcm"):  # without its record it is made again
             if not left.with_suffix(".json").is_file():
                 left.unlink()
         yield Spool(folder=folder)
 
 
 def status_lines(folder: Path) -> list[str]:
-    """Counts, and why studies failed; also while a worker runs."""
+    """Counts, and the reasons of failed studies; also works while a worker runs."""
     if not (folder / "incoming").is_dir():
-        raise InputError(f"{folder}: no spool of `rayscribe worker`; check the path")
+        raise InputError(f"{folder}: not a spool of `rayscribe worker`; check the path")
     sent = sum(len(_read(path).get("reports", ())) for path in (folder / "done").glob("*.json"))
     counts = {part: len(list((folder / part).glob("*.json"))) for part in ("outgoing", "failed")}
     pending = len([place for place in (folder / "incoming").iterdir() if place.is_dir()])
@@ -227,7 +227,7 @@ def _outgoing(path: Path) -> Outgoing:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """Empty where there is no such note. Notes are whole or absent."""
+    """The content of a record; empty if it does not exist. Records are written atomically."""
     try:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -240,14 +240,14 @@ def _write_json(path: Path, plain: dict[str, Any]) -> None:
 
 
 def _write(path: Path, content: bytes) -> None:
-    """When this returns, the file is on the disk under its name."""
+    """Writes a file; it is on disk under its name on return."""
     with whole_file(path) as temporary:
         temporary.write_bytes(content)
     _settle(path.parent)
 
 
 def _settle(folder: Path) -> None:
-    """What a folder lists is on the disk."""
+    """Syncs a folder's entries to disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

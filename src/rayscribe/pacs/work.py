@@ -1,4 +1,4 @@
-"""The worker's steps: a quiet study to a draft, a draft to an SR in the spool, an SR to the archive. Each can be repeated."""
+"""The worker's steps: from a complete study to a draft, to an SR in the spool, to the archive. Every step is repeatable."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ from rayscribe.reports.source_images import read_source_images
 from rayscribe.study import is_frontal
 
 MOST_TRIES = 5
-"A study that ended the process so often is not begun again."
+"A study that crashed the process this many times is not attempted again."
 LONGEST = 300.0
-"Seconds between two attempts at most."
+"Longest wait between two attempts, in seconds."
 _IDLE = 0.2
 
 
 @dataclass(slots=True, kw_only=True)
 class Patience:
-    """Waits longer after every failure, twice as long on average, and never the same time as others do."""
+    """Exponential backoff with jitter: the wait doubles on average after every failure."""
 
     failures: int = 0
     after: float = 0.0
@@ -52,13 +52,13 @@ class Patience:
 
 
 def delay(failures: int) -> float:
-    """Seconds to wait after so many failures in a row."""
+    """Seconds to wait after this many failures in a row."""
     return min(LONGEST, 2.0 ** min(failures - 1, 20)) * random.uniform(0.5, 1.0)
 
 
 @dataclass(slots=True, kw_only=True)
 class Worker:
-    """Drafts and sends what is in a spool, one study at a time."""
+    """Drafts and sends the content of a spool, one study at a time."""
 
     spool: Spool
     writer: Writer
@@ -66,7 +66,7 @@ class Worker:
     sender: Sender
     notify: Callable[[str], None]
     quiet: float
-    "seconds without a new image after which a study is whole"
+    "seconds without a new image after which a study counts as complete"
     fetcher: Fetcher | None = None
     poll: float = 30.0
     started: float = field(default_factory=time.monotonic)
@@ -74,7 +74,7 @@ class Worker:
     web: Patience = field(default_factory=Patience)
 
     def run(self, stop: threading.Event) -> None:
-        """Until `stop`; the study in hand is finished first."""
+        """Works until `stop`; finishes the current study first."""
         disk = Patience()
         while not stop.is_set():
             try:
@@ -82,17 +82,17 @@ class Worker:
                 disk.succeed()
             except OSError as error:
                 wait = disk.fail()
-                self.notify(f"the spool cannot be used ({error.strerror}); again in {wait:.0f} s")
+                self.notify(f"the spool cannot be used ({error.strerror}); retrying in {wait:.0f} s")
                 stop.wait(wait)
                 continue
             if not is_busy:
                 stop.wait(_IDLE)
 
     def step(self, stop: threading.Event) -> bool:
-        """Sends what is due, fetches what is new, drafts one study. Whether there was anything to draft."""
+        """Sends what is due, fetches new images, drafts one study. Returns whether there was a study to draft."""
         self.send_due(stop)
         self._fetch_due()
-        # After a start, senders get the time to repeat what they could not send meanwhile.
+        # After a start, give senders time to repeat what they could not send while the worker was down.
         is_early = time.monotonic() < self.started + self.quiet
         if is_early or stop.is_set():
             return False
@@ -104,19 +104,19 @@ class Worker:
         return True
 
     def draft(self, pending: PendingStudy) -> None:
-        """One SR into the spool, or a note why there is none."""
+        """Puts one SR into the spool, or a record of why there is none."""
         broken: tuple[type[Exception], ...] = (ArithmeticError, *damage())
         short, tries = pending.study[:8], self.spool.begin(pending)
         if tries > MOST_TRIES:
-            self._fail(pending, f"the worker ended {MOST_TRIES} times while it worked on the study")
+            self._fail(pending, f"the worker crashed {MOST_TRIES} times while working on the study")
             return
         try:
             report = self._report(pending)
         except InputError as error:
             self._fail(pending, _nameless(str(error), pending.images))
         except broken as error:
-            # Whatever a study's bytes do to decoders and model must not stop the others; the text may quote values.
-            self._fail(pending, f"cannot be drafted ({type(error).__name__})")
+            # Whatever a study's bytes do to decoders and model must not stop the others; exception texts may quote values.
+            self._fail(pending, f"drafting failed ({type(error).__name__})")
         else:
             _, uid = identity_of(report)
             try:
@@ -127,24 +127,24 @@ class Worker:
             self.notify(f"study {short}: a draft of {len(pending.images)} images")
 
     def send_due(self, stop: threading.Event) -> None:
-        """Every SR whose time has come, until `stop`, or until the archive does not answer."""
+        """Sends every SR that is due, until `stop` or until the archive does not answer."""
         if time.monotonic() < self.archive.after:
             return
         for one in self.spool.outgoing():
             if stop.is_set():
                 return
-            if 0 < one.after - time.time() <= LONGEST:  # one that is further ahead is of a clock that was set back
+            if 0 < one.after - time.time() <= LONGEST:  # a later time comes from a clock that was set back
                 continue
             try:
                 self.sender.send(self.spool.content(one))
             except Unreachable as error:
                 wait = self.archive.fail()
-                self.notify(f"the archive cannot be reached ({error}); again in {wait:.0f} s")
+                self.notify(f"the archive cannot be reached ({error}); retrying in {wait:.0f} s")
                 return
             except Refused as error:
                 wait = delay(one.refusals + 1)
                 self.spool.postpone(one, until=time.time() + wait)
-                self.notify(f"study {one.study[:8]}: the archive refused the draft ({error}); again in {wait:.0f} s")
+                self.notify(f"study {one.study[:8]}: the archive refused the draft ({error}); retrying in {wait:.0f} s")
             else:
                 self.spool.finish(one)
                 self.notify(f"study {one.study[:8]}: the draft is in the archive")
@@ -170,14 +170,14 @@ class Worker:
             if found:
                 self.notify(f"{found} new images by DICOMweb")
         except Unreachable as error:
-            self.notify(f"the DICOMweb service cannot be asked ({error}); again in {self.web.fail():.0f} s")
+            self.notify(f"the DICOMweb service cannot be reached ({error}); retrying in {self.web.fail():.0f} s")
         else:
             self.web.succeed()
             self.web.after = time.monotonic() + (self.poll if found < AT_ONCE else 0)
 
 
 def _frontal_first(paths: Sequence[Path]) -> list[Path]:
-    """As models are shown a study in training; otherwise in the order of their names, which does not change."""
+    """Frontal images first, as models see a study in training; otherwise sorted by name, which is stable."""
     return sorted(paths, key=lambda path: (not _is_frontal(path), path.name))
 
 

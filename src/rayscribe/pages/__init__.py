@@ -1,1 +1,1 @@
-"""Self-contained HTML pages: no script, no network, readable on a phone and in the dark."""
+"""Self-contained HTML pages: no scripts, no network, readable on a phone and in dark mode."""

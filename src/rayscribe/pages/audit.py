@@ -1,4 +1,4 @@
-"""The audit of a manifest's split on one page."""
+"""The audit of a manifest's splits as one page."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _KINDS = {
 
 
 def audit_page(result: Mapping[str, Any]) -> str:
-    """Counts only; no text and no image of the data."""
+    """The page, with counts only; no text and no image of the data."""
     body = "\n".join(
         [
             bullets(result["warnings"], kind="alarms") or '<p class="fine">Nothing to warn of.</p>',
@@ -38,7 +38,7 @@ def audit_page(result: Mapping[str, Any]) -> str:
 
 
 def audit_text(result: Mapping[str, Any]) -> str:
-    """The same for a terminal: warnings, then a line a split."""
+    """The same for a terminal: warnings, then one line per split."""
     lines = [f"WARNING  {warning}" for warning in result["warnings"]] or ["nothing to warn of"]
     for name, facts in result["splits"].items():
         lines.append(

@@ -1,4 +1,4 @@
-"""Drawings of a classifier's scores: ROC, precision and recall, calibration; a panel a finding."""
+"""Plots of a classifier's scores: ROC, precision and recall, calibration; one panel per finding."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LINE, _FLOOR = "#1f5fa8", "#9a9a9a"
 
 
 def write_curves(result: Mapping[str, Any], folder: Path) -> list[Path]:
-    """roc, precision_recall and calibration as SVG and PNG; returns the files."""
+    """Writes roc, precision_recall and calibration as SVG and PNG; returns the files."""
     kinds: dict[str, Callable[[Axes, Mapping[str, Any]], None]] = {
         "roc": _roc,
         "precision_recall": _precision_recall,

@@ -1,4 +1,4 @@
-"""A classifier's scores for a terminal or a document, in the form of the system's table: accuracy, F1, AUC by finding."""
+"""A classifier's scores for a terminal or a document, laid out as the system's table: accuracy, F1, AUC by finding."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _COLUMNS = {
 
 
 def score_table(result: Mapping[str, Any]) -> str:
-    """Markdown; every score with its 95 % interval, and what needs no image in brackets."""
+    """Markdown; every score with its 95 % interval, and its floor without images in brackets."""
     header = ["finding", "n", "present", *_COLUMNS.values()]
     lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
     for name, one in result["findings"].items():

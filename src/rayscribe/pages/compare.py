@@ -13,7 +13,7 @@ _LEVEL = 0.05
 
 
 def compare_text(result: Mapping[str, Any]) -> str:
-    """A block a score: every system with its interval, its difference from the first and p."""
+    """One block per score: every system with its interval, its difference from the first, and p."""
     lines = [f"ALARM  {name}: {alarm}" for name, system in result["systems"].items() for alarm in system["alarms"]]
     width = max(len(name) for name in [*result["systems"], "constant report"]) + 2
     for name in result["names"]:

@@ -1,4 +1,4 @@
-"""The demonstration's page: scores beside their floor, then drawn X-rays with reference and draft."""
+"""The demo's page: scores next to their floor, then drawn X-rays with reference and draft."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def demo_page(
     result: Mapping[str, Any],
     seconds: float,
 ) -> str:
-    """One self-contained page: no script, no network, readable on a phone."""
+    """One self-contained page: no scripts, no network, readable on a phone."""
     floor = result["floors"]["constant"]
     rows = [
         [

@@ -1,4 +1,4 @@
-"""The evaluation of one system on one page: alarms, scores beside their floors, imbalance, observations, cases."""
+"""The evaluation of one system as one page: alarms, scores next to their floors, imbalance, observations, cases."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from rayscribe.study import Study
 
 _WITHHELD = "<p>Not shown: the data are restricted, so no report is quoted.</p>"
 CASES = 3
-"Of the worst, of the median and of the best."
+"Number of worst, median and best cases each."
 
 
 def evaluation_page(
     result: Mapping[str, Any], manifest: Manifest, reports: Sequence[str], references: Mapping[str, str]
 ) -> str:
-    """The page of a score file. `reports`: in the order of `references`. Images only where the data's terms allow them."""
+    """The page of a score file; `reports`: in the order of `references`. Embeds images only if the data's terms allow it."""
     signature = result["signature"]
     terms, restricted = terms_of(manifest.provenance), is_restricted(manifest.provenance)
     cases = {study.id: study for study in manifest.studies}
@@ -94,7 +94,7 @@ def _floor_texts(result: Mapping[str, Any]) -> str:
 
 
 def _words(result: Mapping[str, Any]) -> str:
-    """Frequent against rare words, ours and the published variant, which is another scale."""
+    """Frequent versus rare words, ours and the published variant, which uses another scale."""
     if not result["imbalance"]:
         return ""
     clean, published = result["imbalance"]["scores"], result["imbalance"]["published"]
@@ -199,13 +199,13 @@ def _card(study: Study, rouge: float, report: str, reference: str, shown: bool) 
 
 
 def _marked(text: str, other: str) -> str:
-    """The text with every mention coloured by what the other text says of its observation."""
+    """The text, with every mention coloured by what the other text says about its observation."""
     elsewhere = dict(zip(OBSERVATIONS, states(other), strict=True))
     names = {1: "positive", 2: "negative", 3: "uncertain"}
     parts, at = [], 0
     for mention in sorted(mentions(text), key=lambda one: (one.start, -one.end)):
         if mention.start < at:
-            continue  # inside a mention that is marked already
+            continue  # inside a mention that is already marked
         there = elsewhere[mention.observation]
         kind = "good" if there == mention.state else "" if there == NOT_MENTIONED else "bad"
         said = "not mentioned" if there == NOT_MENTIONED else names[there]

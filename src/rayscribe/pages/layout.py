@@ -1,4 +1,4 @@
-"""What every page shares: the frame with its warning, tables that scroll on a phone, embedded radiographs."""
+"""What all pages share: the frame with its warning, tables that scroll on a phone, embedded radiographs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def page(title: str, body: str, *, warning: str = "") -> str:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, caption: str = "") -> str:
-    """Cells are HTML already; the first column names the row."""
+    """A table; cells are HTML already, and the first column names the row."""
     head = "".join(f'<th scope="col">{cell}</th>' for cell in header)
     lines = "".join(
         f'<tr><th scope="row">{row[0]}</th>{"".join(f"<td>{cell}</td>" for cell in row[1:])}</tr>\n' for row in rows
@@ -43,18 +43,18 @@ def bullets(texts: Sequence[str], *, kind: str = "") -> str:
 
 
 def definitions(facts: Mapping[str, Any]) -> str:
-    """Names with what they are; plain texts."""
+    """A list of names with their values; plain texts."""
     lines = "".join(f"<dt>{html.escape(name)}</dt><dd>{html.escape(str(value))}</dd>" for name, value in facts.items())
     return f"<dl>{lines}</dl>"
 
 
 def figure(svg: str, caption: str) -> str:
-    """An SVG drawing with a sentence that says what it shows; scrolls sideways where the page is too narrow."""
+    """An SVG drawing with a caption; scrolls sideways if the page is too narrow."""
     return f'<figure><div class="wide" tabindex="0">{svg}</div><figcaption>{html.escape(caption)}</figcaption></figure>'
 
 
 def radiograph(path: Path, label: str, *, side: int = 512) -> str:
-    """The image itself, embedded, at most `side` pixels long. Only for data whose terms allow it."""
+    """The embedded image, its longer side at most `side` pixels. Only for data whose terms allow it."""
     picture = Image.fromarray(read_image(path, at_least=side))
     picture.thumbnail((side, side))
     buffer = io.BytesIO()

@@ -1,4 +1,4 @@
-"""Drawings of a score file: floors, words, prevalence, subsets, sentences. As SVG in the page, as files for a paper."""
+"""Plots of a score file: floors, words, prevalence, subsets, sentences. SVG on the page, files for a paper."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _FLOOR_STYLES = {
 
 
 def plots(result: Mapping[str, Any]) -> dict[str, tuple[Figure, str]]:
-    """Every drawing by name, with the sentence that says what it shows."""
+    """Every plot by name, with its caption."""
     found = {"floors": (_floors(result), "Scores with 95 % intervals, and what each floor reaches")}
     if result["imbalance"]:
         found["frequency"] = (
@@ -54,7 +54,7 @@ def plots(result: Mapping[str, Any]) -> dict[str, tuple[Figure, str]]:
 
 
 def svg(figure: Figure) -> str:
-    """The drawing as an SVG element to embed in a page."""
+    """The plot as an SVG element to embed in a page."""
     target = io.StringIO()
     figure.savefig(target, format="svg", bbox_inches="tight", metadata={"Date": None})
     text = target.getvalue()
@@ -62,7 +62,7 @@ def svg(figure: Figure) -> str:
 
 
 def write_plots(result: Mapping[str, Any], folder: Path) -> list[Path]:
-    """Every drawing as SVG and PNG; returns the files."""
+    """Writes every plot as SVG and PNG; returns the files."""
     written = []
     for name, (figure, _) in plots(result).items():
         written += save_figure(figure, folder, name)
@@ -70,7 +70,7 @@ def write_plots(result: Mapping[str, Any], folder: Path) -> list[Path]:
 
 
 def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
-    """As SVG and PNG; returns the files."""
+    """Writes SVG and PNG; returns the files."""
     written = []
     for suffix in ("svg", "png"):
         path = folder / f"{name}.{suffix}"
@@ -81,7 +81,7 @@ def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
 
 
 def axes_of(width: float, height: float, columns: int = 1, rows: int = 1) -> tuple[Figure, list[Axes]]:
-    """An empty drawing of so many inches, and its panels row by row."""
+    """An empty figure of this size in inches, and its panels row by row. Raises InputError without matplotlib."""
     try:
         import matplotlib  # half a second to import; only needed where something is drawn
         from matplotlib.figure import Figure
@@ -97,7 +97,7 @@ def axes_of(width: float, height: float, columns: int = 1, rows: int = 1) -> tup
 
 
 def _floors(result: Mapping[str, Any]) -> Figure:
-    """One line a score, on a common scale of 0 to 1; CIDEr is divided by its own maximum here."""
+    """One line per score, on a common scale of 0 to 1; CIDEr is divided by its maximum here."""
     names = headline_names(result["scores"])[::-1]
     figure, (axes,) = axes_of(8, 0.34 * len(names) + 1)
     scale = dict.fromkeys(names, 1.0)
@@ -133,7 +133,7 @@ def _frequency(result: Mapping[str, Any]) -> Figure:
 
 
 def _prevalence(result: Mapping[str, Any]) -> Figure:
-    """One line an observation, the most frequent on top."""
+    """One line per observation, the most frequent on top."""
     table = {name: one for name, one in result["observations"]["uncertain_negative"].items() if one["positives"]}
     order = sorted(table, key=lambda name: table[name]["prevalence"])
     figure, (axes,) = axes_of(8, 0.32 * len(order) + 0.8)
@@ -161,7 +161,7 @@ def _subsets(result: Mapping[str, Any]) -> Figure:
 
 
 def _similarity(found: Mapping[str, Any]) -> Figure:
-    """The model's distribution as bars, those of three floors as lines; dashes are medians."""
+    """The model's distribution as bars, three floors as lines; dashes are medians."""
     figure, (axes,) = axes_of(8, 3)
     edges = [place / SIMILARITY_BINS for place in range(SIMILARITY_BINS + 1)]
     axes.stairs(found["model"]["bins"], edges, fill=True, color=_MODEL, alpha=0.5, label="model")

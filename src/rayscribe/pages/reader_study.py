@@ -1,4 +1,4 @@
-"""The page on which readers of a blind study vote, and the text of what their votes show."""
+"""The page on which readers of a blind study vote, and the text that summarises their votes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _CHOICES = (("A", "A is better", "1"), ("same", "About the same", "2"), ("B", "B
 
 
 def reader_study_page(study: ReaderStudy, manifest: Manifest) -> str:
-    """One self-contained page that loads and sends nothing. It holds no study id, no system's name and no assignment."""
+    """One self-contained page without network access. It contains no study id, no system name and no assignment."""
     images = bool(study.key["settings"]["images"])
     pairs = "\n".join(_pair(item, len(study.items), images) for item in study.items)
     body = f"""{_start(images=images, reference=bool(study.items[0].reference))}
@@ -50,7 +50,7 @@ may change what they save. <b id="unsaved"></b></p>
 
 
 def _sealed(document: str) -> str:
-    """With the style and the script, and with a policy under which the page can load and send nothing."""
+    """Adds the style, the script, and a content policy under which the page can load and send nothing."""
     parts = files("rayscribe.pages")
     script = parts.joinpath("reader_study.js").read_text(encoding="utf-8")
     style = parts.joinpath("reader_study.css").read_text(encoding="utf-8")
@@ -120,7 +120,7 @@ def _pair(item: ReportPair, pairs: int, images: bool) -> str:
 
 
 def reader_study_text(result: Mapping[str, Any]) -> str:
-    """What the votes show, for a terminal: counts, shares, tests, agreement."""
+    """The results of the votes, for a terminal: counts, shares, tests, agreement."""
     (first, second), drawn_from = result["names"], result["drawn_from"]
     lines = [
         f"study {result['study']}: {result['items']} pairs of split {result['settings']['split']}; "

@@ -1,4 +1,4 @@
-"""A score file as lines for a terminal: alarms first, then every headline score with its interval beside its floors."""
+"""A score file as lines for a terminal: alarms first, then every headline score with its interval and its floors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SHOWN_FLOORS = (
 
 
 def summary(result: Mapping[str, Any]) -> str:
-    """What `rayscribe evaluate` prints."""
+    """The text that `rayscribe evaluate` prints."""
     signature = result["signature"]
     lines = [f"ALARM  {alarm}" for alarm in result["alarms"]]
     lines += [

@@ -1,4 +1,4 @@
-"""A blind reader study of two systems: which studies, in which order, with which report on which side; and its key."""
+"""A blind reader study of two systems: the studies, their order, the side of each report; and the key."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ KEY_FORMAT = "rayscribe-reader-study-1"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportPair:
-    """One pair as readers see it, with what they must not see: the study and whose report is A."""
+    """One pair as readers see it, with what they must not see: the study id and which system wrote A."""
 
     token: str
-    "opaque; votes name it"
+    "opaque name used in votes"
     number: int
     study: Study
     reference: str
-    "empty where readers are not shown it"
+    "empty if readers do not see it"
     a: str
     b: str
     first_is_a: bool
@@ -38,7 +38,7 @@ class ReportPair:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReaderStudy:
-    """A drawn study: the pairs for the page, the key for whoever counts the votes, and notes on the draw."""
+    """A drawn study: the pairs for the page, the key for counting the votes, and notes on the draw."""
 
     items: tuple[ReportPair, ...]
     key: dict[str, Any]
@@ -46,25 +46,28 @@ class ReaderStudy:
 
 
 def drawn_study(manifest: Manifest, systems: Sequence[ComparedSystem], config: ReaderStudyConfig) -> ReaderStudy:
-    """Draws studies, sides and order. The same files and settings give the same study; other files another one.
+    """Draws studies, sides and order; the same files and settings give the same study, other files a different one.
 
-    The first system is A in half of the normal and in half of the abnormal studies, up to one.
+    The first system is A in half of the normal and half of the abnormal studies, give or take one. Raises InputError if the
+    data's terms forbid the page or no study can be compared.
     """
     if config.images and not manifest.provenance.get("images_may_be_shown"):
         raise InputError(
             f"the terms of the data ({manifest.provenance.get('terms', 'not stated')}) do not allow copies of its images: "
-            "leave out --images, and let readers open the studies in their own viewer by the list of --worklist"
+            "leave out --images, and let readers open the studies in their own viewer with the list from --worklist"
         )
     if is_restricted(manifest.provenance) and not config.restricted_text:
         raise InputError(
-            f"the data are restricted ({manifest.provenance.get('terms', 'terms not stated')}), and the page holds report "
-            "text: give --restricted-text if the readers are among those who may see it"
+            f"the data are restricted ({manifest.provenance.get('terms', 'terms not stated')}), and the page contains report "
+            "text: give --restricted-text if all readers are allowed to see it"
         )
     if config.studies < 1 or config.seed < 0:
-        raise InputError(f"--studies {config.studies} --seed {config.seed}: at least 1 study, and no negative seed")
+        raise InputError(
+            f"--studies {config.studies} --seed {config.seed}: give at least 1 study and a seed of 0 or more"
+        )
     usable, texts, notes, held = _usable(manifest, systems, config)
-    # The files' hashes go into the seed, so that the sides cannot be worked out from the page and a guessed seed. The tokens,
-    # which are on the page, are drawn from a stream of their own.
+    # The files' hashes enter the seed, so that the sides cannot be derived from the page and a guessed seed. The tokens,
+    # which are on the page, come from a separate stream.
     seeds = np.random.SeedSequence([config.seed, *(int(system.sha256[:16], 16) for system in systems)])
     random, naming = (np.random.default_rng(seed) for seed in seeds.spawn(2))
     order = _one_a_patient(usable, random)
@@ -77,7 +80,7 @@ def drawn_study(manifest: Manifest, systems: Sequence[ComparedSystem], config: R
         first, second = texts[study.id]
         items.append(
             ReportPair(
-                token=f"i{int(tokens[number - 1]):08x}",  # the letter keeps spreadsheets from reading a number
+                token=f"i{int(tokens[number - 1]):08x}",  # the letter prevents spreadsheets from reading a number
                 number=number,
                 study=study,
                 reference=reference_text(study, config) if config.reference else "",
@@ -91,32 +94,30 @@ def drawn_study(manifest: Manifest, systems: Sequence[ComparedSystem], config: R
 
 
 def read_key(path: Path) -> dict[str, Any]:
-    """A key as it was written: it holds a digest over everything else in it."""
+    """A key as written; it contains a digest of everything else in it. Raises InputError if it was changed."""
     if not path.is_file():
-        raise InputError(f"{path}: no such key; `rayscribe reader-study ... --key {path}` writes it beside the page")
+        raise InputError(f"{path}: no such key; `rayscribe reader-study ... --key {path}` writes it next to the page")
     try:
         key = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not JSON ({error}); copy the key again") from error
     if not isinstance(key, dict) or key.get("format") != KEY_FORMAT:
-        raise InputError(
-            f"{path}: not the key of a reader study; the first file of `score` is the key, then come votes"
-        )
+        raise InputError(f"{path}: not the key of a reader study; give `score` the key first, then the votes")
     if key.get("digest") != _digest(key):
-        raise InputError(f"{path}: was changed after it was written; copy the original key again")
+        raise InputError(f"{path}: was modified after it was written; copy the original key again")
     return key
 
 
 def _usable(
     manifest: Manifest, systems: Sequence[ComparedSystem], config: ReaderStudyConfig
 ) -> tuple[list[Study], dict[str, tuple[str, str]], list[str], dict[str, int]]:
-    """Studies that can be compared, in the order of their ids; their two texts; what was left out, in words and counted."""
+    """Studies that can be compared, by id; their two texts; and what was excluded, in words and counted."""
     split = sorted(manifest.split(config.split), key=lambda study: study.id)
     held = [study for study in split if all(study.id in system.reports for system in systems)]
     if not held:
         raise InputError(
-            f"no study of split {config.split} has a report in both files; the split's ids look like {split[0].id}, "
-            f"the files' like {', '.join(next(iter(system.reports)) for system in systems)}. Name the right --split or --data"
+            f"no study of split {config.split} has reports in both files; the split's ids look like {split[0].id}, "
+            f"the files' like {', '.join(next(iter(system.reports)) for system in systems)}. Give the right --split or --data"
         )
     notes = [f"{len(held)} of {len(split)} studies of split {config.split} have a report of both systems"]
     both = len(held)
@@ -146,7 +147,7 @@ def _usable(
 
 
 def _one_a_patient(usable: Sequence[Study], random: np.random.Generator) -> list[Study]:
-    """In random order; a study whose patient is not known stands for a patient of its own."""
+    """One study per patient, in random order; a study with an unknown patient counts as a patient of its own."""
     patients: dict[tuple[str, str], Study] = {}
     for place in random.permutation(len(usable)).tolist():
         study = usable[place]
@@ -155,7 +156,7 @@ def _one_a_patient(usable: Sequence[Study], random: np.random.Generator) -> list
 
 
 def _chosen(order: list[Study], wanted: int) -> tuple[list[Study], bool]:
-    """Normal studies first where every study is coded, half of the whole; whether it was so."""
+    """The chosen studies, normal ones first and half of the total if every study is coded; and whether that was possible."""
     if len(order) < wanted:
         raise InputError(
             f"{len(order)} studies can be compared, but {wanted} were requested; give --studies {len(order)} or fewer"
@@ -203,7 +204,7 @@ def _key(
     ]
     sides = [(names[not item.first_is_a], names[item.first_is_a]) for item in items]
     digest = manifest.digest()
-    # Without names and versions, so that a lost key can be made again for votes that were given.
+    # Without names and versions, so that a lost key can be regenerated for existing votes.
     drawn = [[system.sha256 for system in systems], digest, asdict(config), shown, [item.first_is_a for item in items]]
     key: dict[str, Any] = {
         "format": KEY_FORMAT,

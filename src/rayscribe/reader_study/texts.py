@@ -1,4 +1,4 @@
-"""What readers of a blind study are shown: the settings, two systems' texts and the reference, and what would name a system."""
+"""The texts of a blind study: settings, two systems' reports and the reference, and checks for what reveals a system."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rayscribe.files import sha256_of
 from rayscribe.study import Study
 
 APART = 0.2
-"Shares of reports with a habit that differ by more than this are warned of."
+"Warn of a habit if the shares of reports that have it differ by more than this."
 
 _HABITS: dict[str, Callable[[str], bool]] = {
     "with a capital letter": lambda text: text != text.lower(),
@@ -31,31 +31,31 @@ _HABITS: dict[str, Callable[[str], bool]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReaderStudyConfig:
-    """What readers are shown."""
+    """What readers see."""
 
     split: str = "test"
     "train, val or test"
     studies: int = 50
-    "how many; half of them coded normal where the manifest codes every study"
+    "number of studies; half of them normal if the manifest codes every study"
     seed: int = 0
-    "of the draw, the sides and the order"
+    "seed of the draw, the sides and the order"
     section: Literal["findings", "impression", "findings+impression"] = "findings"
-    "of the reference, and of reports that are cleaned"
+    "section of the reference, and of reports that are cleaned"
     cleaning: Literal["as-written", "r2gen-iu", "r2gen-mimic"] = "as-written"
-    "as-written, or reference and both reports under one cleaning, so that capitals and spacing tell no system apart"
+    "as-written, or one cleaning for the reference and both reports, so that capitals and spacing reveal no system"
     reference: bool = True
-    "show what the radiologist wrote; studies without the section are then left out"
+    "show the radiologist's text; excludes studies without the section"
     images: bool = False
-    "embed the images; only where the data's terms allow copies. Studies without images are then left out"
+    "embed the images; only if the data's terms allow copies. Excludes studies without images"
     restricted_text: bool = False
-    "the data are restricted, and the readers are among those who may see their reports"
+    "confirm that the readers may see the reports of restricted data"
     keep_identical: bool = False
-    "keep studies where both systems wrote the same text; a vote on them says nothing"
+    "keep studies for which both systems wrote the same text; votes on them are uninformative"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComparedSystem:
-    """One side of the comparison: its reports by study id, and the file that they come from."""
+    """One side of the comparison: reports by study id, and their file."""
 
     name: str
     file: str
@@ -66,7 +66,7 @@ class ComparedSystem:
 def read_systems(
     paths: tuple[Path, Path], names: tuple[str, str] | None, config: ReaderStudyConfig
 ) -> list[ComparedSystem]:
-    """Both prediction files; without `names` a system is called as its file."""
+    """Reads both prediction files; without `names`, a system is named after its file. Raises InputError."""
     wanted = [name.strip() for name in names or (paths[0].stem, paths[1].stem)]
     if not all(wanted) or wanted[0] == wanted[1]:
         raise InputError(
@@ -88,15 +88,15 @@ def read_systems(
 
 
 def reference_text(study: Study, config: ReaderStudyConfig) -> str:
-    """What the radiologist wrote, as readers see it; empty where the report lacks the section."""
+    """The radiologist's text, as readers see it; empty if the report lacks the section."""
     text = section_text(study.findings, study.impression, config.section)
     return text if config.cleaning == "as-written" or not text else CLEANINGS[config.cleaning](text)
 
 
 def shown_texts(system: ComparedSystem, studies: Sequence[Study], config: ReaderStudyConfig) -> dict[str, str]:
-    """A system's reports by study id, as readers see them."""
+    """A system's reports by study id, as readers see them. Raises InputError for text that cannot be written."""
     for study in studies:
-        _check_writable(f"{system.file}, study {study.id}", system.reports[study.id], "mend this report")
+        _check_writable(f"{system.file}, study {study.id}", system.reports[study.id], "fix this report")
     if config.cleaning == "as-written":
         return {study.id: system.reports[study.id].strip() for study in studies}
     wanted = {study.id: "" for study in studies}
@@ -105,7 +105,7 @@ def shown_texts(system: ComparedSystem, studies: Sequence[Study], config: Reader
 
 
 def name_tags(texts: Mapping[str, Sequence[str]], config: ReaderStudyConfig) -> list[str]:
-    """Warnings of habits by which readers could tell the two systems (name: its texts) apart whatever they say."""
+    """Warnings about habits that let readers tell the two systems apart (`texts`: reports by name), whatever they say."""
     (first, ones), (second, others) = texts.items()
     found = []
     for words, has in _HABITS.items():
@@ -122,7 +122,7 @@ def name_tags(texts: Mapping[str, Sequence[str]], config: ReaderStudyConfig) -> 
 
 
 def _check_section(path: Path, config: ReaderStudyConfig) -> None:
-    """`check_protocol` compares the cleaning, too, which reports as they were written need not share."""
+    """Checks only the section: `check_protocol` also compares the cleaning, which reports shown as written need not share."""
     meta = path.with_name(path.name + ".meta.json")
     made = json.loads(meta.read_text()).get("section", config.section) if meta.exists() else config.section
     if made != config.section:
@@ -137,5 +137,5 @@ def _check_writable(place: str, text: str, way_out: str) -> None:
         text.encode()
     except UnicodeEncodeError as error:
         raise InputError(
-            f"{place}: character {error.start + 1} is half of a surrogate pair, which no UTF-8 file can hold; {way_out}"
+            f"{place}: character {error.start + 1} is half of a surrogate pair, which UTF-8 cannot encode; {way_out}"
         ) from error

@@ -1,4 +1,4 @@
-"""The votes of a blind reader study: read as the page exports them, un-blinded with the key, counted and tested.
+"""The votes of a blind reader study: read as the page exports them, unblinded with the key, counted and tested.
 
 Shapes: I items, C choices (first system, same, second system).
 """
@@ -24,18 +24,18 @@ from rayscribe.metrics.statistics import holm
 
 VOTES_FORMAT = "rayscribe-votes-1"
 CHOICES = ("first", "same", "second")
-"What a vote is for once it is un-blinded, in this order on a scale."
+"Meaning of an unblinded vote, in this order on a scale."
 
 _VOTES = {"a": "A", "same": "same", "b": "B"}
 _COLUMNS = ("study", "reader", "item", "vote", "comment")
-_UNSEEN = ("Cf", "Zs")  # joiners and spaces belong in a name, but are none
+_UNSEEN = ("Cf", "Zs")  # joiners and spaces may occur in a name, but do not make one
 _GUARD = re.compile(r"^'(?=[ \t\r\n]*['=+\-@＝＋－＠]|[\t\r\n])")
-"The page (`guarded`, with the same characters) puts an apostrophe before a cell that a spreadsheet would take for a formula."
+"The page (`guarded`, with the same characters) prefixes an apostrophe to cells that a spreadsheet would read as a formula."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ballot:
-    """One reader's votes, still blind: A, same or B by item."""
+    """One reader's votes, still blinded: A, same or B by item."""
 
     path: Path
     reader: str
@@ -44,7 +44,7 @@ class Ballot:
 
 
 def read_ballot(path: Path, key: Mapping[str, Any]) -> Ballot:
-    """A file that the page exported (.json or .csv). Every fault names its vote."""
+    """Reads a file that the page exported (.json or .csv). Raises InputError that names the vote."""
     if not path.is_file():
         raise InputError(f"{path}: no such votes file; readers export it from the page")
     votes: dict[str, str] = {}
@@ -58,26 +58,29 @@ def read_ballot(path: Path, key: Mapping[str, Any]) -> Ballot:
         comments |= {item: comment} if comment.strip() else {}
         readers.add(reader)
     if not votes:
-        raise InputError(f"{path}: holds no vote; the reader has to vote before the export")
+        raise InputError(f"{path}: contains no vote; the reader must vote before exporting")
     if len(readers) > 1:
         some = " and ".join(_quoted(name) for name in sorted(readers)[:2])
-        raise InputError(f"{path}: holds votes of {len(readers)} readers, {some}; give every reader a file")
+        raise InputError(f"{path}: contains votes of {len(readers)} readers, {some}; give one file per reader")
     reader = readers.pop()
     if all(unicodedata.category(letter) in _UNSEEN for letter in reader):
-        raise InputError(f"{path}: its reader has no name that can be seen; write one into `reader` of the file")
+        raise InputError(f"{path}: the reader's name is empty or invisible; write one in `reader` of the file")
     return Ballot(path=path, reader=reader, votes=votes, comments=comments)
 
 
 def score_votes(key: Mapping[str, Any], ballots: Sequence[Ballot]) -> dict[str, Any]:
-    """Counts, shares, tests and agreement; for all items, and for normal and abnormal ones where they are coded."""
+    """Counts, shares, tests and agreement; for all items, and for normal and abnormal ones if they are coded.
+
+    Raises InputError for no ballots, or two ballots of one reader.
+    """
     if not ballots:
-        raise InputError("name the readers' votes: rayscribe reader-study score key.json votes.json votes.csv ...")
+        raise InputError("give the readers' votes: rayscribe reader-study score key.json votes.json votes.csv ...")
     ordered = sorted(ballots, key=lambda ballot: ballot.reader.casefold())
     for one, two in pairwise(ordered):
         if one.reader.casefold() == two.reader.casefold():
             raise InputError(
-                f"{one.path} and {two.path} are both of reader {_quoted(one.reader)}; give one file a reader. If they are two "
-                "people, change `reader` in one of the files"
+                f"{one.path} and {two.path} are both from reader {_quoted(one.reader)}; give one file per reader. If they are "
+                "two people, change `reader` in one of the files"
             )
     items = key["items"]
     choices = {ballot.reader: _unblinded(ballot, key) for ballot in ballots}
@@ -86,7 +89,7 @@ def score_votes(key: Mapping[str, Any], ballots: Sequence[Ballot]) -> dict[str, 
         parts["normal"] = [item for item in items if item["normal"]]
         parts["abnormal"] = [item for item in items if not item["normal"]]
     found = {name: _part(choices, [item["item"] for item in some]) for name, some in parts.items() if some}
-    # One question is asked of every reader: all pairs. The parts are looked at, not tested for.
+    # Every reader answers one question about all pairs. Subsets are described, not tested.
     tested = [reader for reader in found["all"]["readers"].values() if reader["p"] is not None]
     for reader, corrected in zip(tested, holm([reader["p"] for reader in tested])):
         reader["p_holm"] = corrected
@@ -111,17 +114,19 @@ def _checked(place: str, row: Mapping[str, Any], key: Mapping[str, Any]) -> tupl
         raise InputError(f"{place}: {', '.join(_COLUMNS)} must be texts; export the votes again")
     study, item, vote = (" ".join(fields[place].split()) for place in (0, 2, 3))
     if study != key["study"]:
-        raise InputError(f"{place}: of study {_quoted(study)}, the key is of {key['study']}; give the key of that page")
+        raise InputError(
+            f"{place}: from study {_quoted(study)}, but the key is for {key['study']}; give the key of that page"
+        )
     if all(item != known["item"] for known in key["items"]):
         raise InputError(f"{place}: the study has no item {_quoted(item)}; export the votes again")
     if vote.lower() not in _VOTES:
-        raise InputError(f"{place}: the vote {_quoted(vote)} is none of {', '.join(_VOTES.values())}")
-    # Half a surrogate pair, which JSON can hold and no file, becomes a question mark.
+        raise InputError(f"{place}: the vote {_quoted(vote)} is not one of {', '.join(_VOTES.values())}")
+    # Half a surrogate pair, which JSON allows and files do not, becomes a question mark.
     return _name(fields[1]), item, _VOTES[vote.lower()], fields[4].encode(errors="replace").decode()
 
 
 def _name(text: str) -> str:
-    """A reader's name as the page keeps it: one spelling of every letter, single spaces, no control characters."""
+    """A reader's name, normalised as on the page: one form of every letter, single spaces, no control characters."""
     kept = ("".join(one for one in word if unicodedata.category(one) not in ("Cc", "Cs")) for word in text.split())
     return unicodedata.normalize("NFC", " ".join(filter(None, kept)))
 
@@ -131,9 +136,9 @@ def _quoted(text: str) -> str:
 
 
 def _part(choices: Mapping[str, Mapping[str, int]], items: Sequence[str]) -> dict[str, Any]:
-    """Of some items: every reader, all votes together, and the majority of every item that all readers answered.
+    """Results for some items: every reader, all votes together, and the majority on each item that all readers answered.
 
-    Votes of several readers on one item are not independent, so that all votes together have no interval and no test.
+    Votes of several readers on one item are not independent, so all votes together have no interval and no test.
     """
     readers = {}
     for reader, votes in choices.items():
@@ -156,12 +161,12 @@ def _answered_by_all(choices: Mapping[str, Mapping[str, int]], items: Sequence[s
 
 
 def _majority(votes: Sequence[int]) -> int | None:
-    """What more than half of an item's votes are for; None where nothing is."""
+    """The choice of more than half of an item's votes; None if there is none."""
     return next((choice for choice in range(3) if 2 * votes.count(choice) > len(votes)), None)
 
 
 def _agreement(choices: Mapping[str, Mapping[str, int]], items: Sequence[str]) -> dict[str, Any]:
-    """On the items that all readers answered; a kappa is None where it is not defined."""
+    """Agreement on the items that all readers answered; a kappa is None where it is undefined."""
     shared = _answered_by_all(choices, items)
     found: dict[str, Any] = {"readers": len(choices), "items": len(shared)}
     if len(choices) < 2 or not shared:
@@ -178,7 +183,7 @@ def _agreement(choices: Mapping[str, Mapping[str, int]], items: Sequence[str]) -
 
 
 def _unblinded(ballot: Ballot, key: Mapping[str, Any]) -> dict[str, int]:
-    """Places in `CHOICES` by item."""
+    """Index in `CHOICES` by item."""
     sides = {item["item"]: item for item in key["items"]}
     return {
         item: 1 if vote == "same" else 2 * (sides[item][vote] != key["names"][0]) for item, vote in ballot.votes.items()
@@ -206,7 +211,7 @@ def _vote(
 
 
 def _rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Votes with the study and the reader in each, and where they stand."""
+    """Votes with study and reader, and their place in the file."""
     try:
         text = path.read_text(encoding="utf-8-sig")
         yield from _json(path, text) if text.lstrip().startswith(("{", "[")) else _csv(path, text)
@@ -224,10 +229,10 @@ def _json(path: Path, text: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not JSON ({error}); export the votes again") from error
     if not isinstance(content, dict) or content.get("format") != VOTES_FORMAT:
-        raise InputError(f"{path}: not votes of a reader study; readers export them from the page")
+        raise InputError(f"{path}: not the votes of a reader study; readers export them from the page")
     votes = content.get("votes")
     if not isinstance(votes, list):
-        raise InputError(f"{path}: holds no list of votes; export the votes again")
+        raise InputError(f"{path}: contains no list of votes; export the votes again")
     for number, vote in enumerate(votes, start=1):
         if not isinstance(vote, dict):
             raise InputError(f'{path}, vote {number}: not {{"item": ..., "vote": ...}}; export the votes again')
@@ -235,17 +240,17 @@ def _json(path: Path, text: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def _csv(path: Path, text: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Also as spreadsheets of some countries save it, with semicolons."""
+    """Also reads files with semicolons, which spreadsheets write in some locales."""
     header = text.partition("\n")[0]
     delimiter = ";" if header.count(";") > header.count(",") else ","
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     if lacking := [name for name in _COLUMNS[:4] if name not in (reader.fieldnames or [])]:
         raise InputError(
-            f"{path}: not votes of a reader study, it lacks the column {lacking[0]}; export the votes again"
+            f"{path}: not the votes of a reader study, as column {lacking[0]} is missing; export the votes again"
         )
     for row in reader:
         if not any("".join(cells or "").strip() for cells in row.values()):
-            continue  # spreadsheets save rows that were emptied
+            continue  # spreadsheets keep emptied rows
         if None in row or None in row.values():
-            raise InputError(f"{path}, line {reader.line_num}: not as many fields as the header has")
+            raise InputError(f"{path}, line {reader.line_num}: the number of fields differs from the header's")
         yield f"line {reader.line_num}", {name: _GUARD.sub("", value) for name, value in row.items()}

@@ -1,1 +1,1 @@
-"""A draft in the formats of hospitals: text, PDF, DICOM SR and Encapsulated PDF, FHIR. Nothing here is ever called final."""
+"""A draft in hospital formats: text, PDF, DICOM SR and Encapsulated PDF, FHIR. No output is ever marked final."""

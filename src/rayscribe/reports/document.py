@@ -1,6 +1,6 @@
-"""A draft report as it leaves the model: what the service answers, what a page edits, what `export` turns into other formats.
+"""A draft report as data: the service returns it, a page edits it, `export` converts it to other formats.
 
-It holds no pixel, no file name and no attribute of a patient; those stay with the images.
+It contains no pixels, no file name and no patient attribute; those stay with the images.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ DRAFT_FORMAT: Final = "rayscribe-draft-1"
 
 FindingState = Literal["positive", "negative", "uncertain"]
 Grid = tuple[tuple[float, ...], ...]
-"Rows of an image from top to bottom, each at least 0 and at most 1; the highest of all images of a sentence is 1."
+"Rows of an image from top to bottom, each value in [0, 1]; the maximum over all images of a sentence is 1."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FindingMention:
-    """Words of a sentence that speak of one of the 14 observations, as the rule labeler reads them."""
+    """Words of a sentence that name one of the 14 observations, as the rule labeler reads them."""
 
     observation: str
     state: FindingState
@@ -39,12 +39,12 @@ class Sentence:
     text: str
     mentions: tuple[FindingMention, ...] = ()
     evidence: tuple[Grid, ...] = ()
-    "where the decoder looked while it wrote this, a grid an image; empty where the model does not tell"
+    "where the decoder looked while it wrote this, one grid per image; empty if the model does not provide it"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """One of the n-best."""
+    """One of the n-best reports."""
 
     sentences: tuple[Sentence, ...]
     log_probability: float | None = None
@@ -56,13 +56,13 @@ class Report:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """What a model says of one finding, apart from the text of the report."""
+    """A model's statement about one finding, separate from the report's text."""
 
     name: str
     state: FindingState
     source: Literal["classifier", "disease head"]
     probability: float | None = None
-    "calibrated; a disease head gives none"
+    "calibrated; None for a disease head"
     wording: str = ""
     "the probability in words, see `rayscribe.reports.likelihood`"
 
@@ -72,27 +72,27 @@ class Author:
     """The model that wrote a draft."""
 
     name: str
-    "of its folder"
+    "name of its folder"
     system: str
     "the method"
     weights_sha256: str
     rayscribe: str
     "version of the software"
     section: str
-    "findings, impression or findings+impression: what the report is a draft of"
+    "findings, impression or findings+impression: the section that the report drafts"
     terms: str = ""
-    "of the data that it learned from"
+    "terms of its training data"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Document:
-    """A draft. Its status is preliminary, always."""
+    """A draft. Its status is always preliminary."""
 
     model: Author
     created: str
     "ISO 8601, UTC"
     reports: tuple[Report, ...]
-    "n-best, best first; the first one is the draft, which a reader may have edited"
+    "n-best, best first; the first one is the draft, and a reader may have edited it"
     images: int
     findings: tuple[Finding, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -119,7 +119,7 @@ class Document:
         return tuple(report.text for report in self.reports[1:])
 
     def plain(self) -> dict[str, Any]:
-        """For JSON."""
+        """As a JSON-able dictionary."""
         head = {"format": DRAFT_FORMAT, "disclaimer": DISCLAIMER, "status": "preliminary"}
         return head | dataclasses.asdict(self)
 
@@ -129,7 +129,7 @@ def document_json(document: Document) -> str:
 
 
 def read_document(content: bytes | str, source: str) -> Document:
-    """The inverse of `document_json`. Raises InputError that names the `source` for whatever is not a draft."""
+    """The inverse of `document_json`. Raises InputError that names `source` if the content is not a draft."""
     try:
         plain = json.loads(content)
         if plain.pop("format") != DRAFT_FORMAT:
@@ -151,7 +151,7 @@ def read_document(content: bytes | str, source: str) -> Document:
 
 
 def _finding(plain: dict[str, Any]) -> Finding:
-    """In the words that its probability has, whatever the draft says; a number that is none is refused later."""
+    """Takes the wording from the probability, whatever the draft states; non-numbers are rejected later."""
     finding, probability = Finding(**plain), plain.get("probability")
     said = likelihood_phrase(probability) if isinstance(probability, int | float) and 0 <= probability <= 1 else ""
     return dataclasses.replace(finding, wording=said)
@@ -177,7 +177,7 @@ def _text(value: Any) -> str:
 
 
 def _finite(value: Any) -> float:
-    """What is no number would be no JSON either."""
+    """Rejects NaN and infinity, which JSON cannot represent."""
     if not isinstance(value, int | float) or not math.isfinite(value):
         raise ValueError("evidence and log-probabilities are numbers")
     return float(value)

@@ -1,4 +1,4 @@
-"""What a model wrote, as the document that every output is made from: sentences, what they speak of, and who wrote them.
+"""A model's output as the document behind every export: sentences, the observations they name, and the author.
 
 Shapes: T words, V views, S patches along a side of an image.
 """
@@ -37,7 +37,7 @@ _AFTER_MARK = re.compile(r"(?<!\S)(\()\s+")
 def document_of(
     draft: Draft, author: Author, *, images: int, created: datetime, findings: Sequence[Finding] = ()
 ) -> Document:
-    """The n-best as reports of sentences, with the disease head's states before the `findings` of a classifier.
+    """The n-best as reports of sentences; the disease head's states come before the classifier's `findings`.
 
     Raises InputError for an empty report.
     """
@@ -76,7 +76,7 @@ def findings_of(found: Classified) -> tuple[Finding, ...]:
 
 
 def without_names(draft: Draft, paths: Sequence[Path]) -> Draft:
-    """Warnings that speak of image 1, 2, ...: a file's name may be a patient's, and a document holds none."""
+    """Replaces file names in warnings with image 1, 2, ...: a file name may contain a patient's name."""
     warnings = draft.warnings
     for number, path in enumerate(paths, start=1):
         warnings = [
@@ -87,17 +87,17 @@ def without_names(draft: Draft, paths: Sequence[Path]) -> Draft:
 
 
 def sentences_of(report: str) -> tuple[Sentence, ...]:
-    """Every sentence with its end mark and what it speaks of.
+    """The report's sentences, each with its end mark and the observations it names.
 
-    Joined with single blanks they are the report with its white space normalised; so a report is cut at white space alone, and
+    Joined by single spaces they give the report with normalised white space; so the report is split at white space only, and
     "normal.The" stays whole.
     """
     return tuple(_sentence(text) for text in _pieces(report))
 
 
 def readable(sentence: str) -> str:
-    """Marks close to their words, and a capital at the start of a sentence that has none: models that learn cleaned reports
-    write "the lungs are clear ." The words stay as they are."""
+    """Attaches marks to their words and capitalises the start of a sentence that lacks a capital: models trained on cleaned
+    reports write "the lungs are clear ." The words stay unchanged."""
     text = _BEFORE_MARK.sub(r"\1", _AFTER_MARK.sub(r"\1", sentence))
     return text[:1].upper() + text[1:] if text == text.lower() else text
 
@@ -108,19 +108,19 @@ def readable_report(report: str) -> str:
 
 
 def grids_of(map_VSS: NDArray[np.float32]) -> tuple[Grid, ...]:
-    """The highest of all images is 1; three digits are more than a picture shows."""
+    """Scales the maximum over all images to 1; three digits are more than a picture can show."""
     scaled_VSS = map_VSS / max(1e-12, float(map_VSS.max()))
     return tuple(tuple(tuple(round(float(value), 3) for value in row) for row in image_SS) for image_SS in scaled_VSS)
 
 
 def author_of(folder: Path) -> Author:
-    """Of a report model's folder, or a vision LLM's; no weights are loaded."""
+    """The author from the folder of a report model or a vision LLM; loads no weights."""
     about = facts_of(folder)
     try:
         data, is_llm = dict(about["data"]), about["format"] == VISION_LLM
         section = str(about["config"]["text"]["section"])
     except (KeyError, TypeError) as error:
-        raise InputError(f"{folder / 'model.json'}: {error!r}; this model writes no reports") from error
+        raise InputError(f"{folder / 'model.json'}: {error!r}; this model does not write reports") from error
     return Author(
         name=folder.resolve().name,
         system="vision LLM" if is_llm else _system(folder),
@@ -149,7 +149,7 @@ def _report(draft: Draft, place: int) -> Report:
 
 
 def _system(folder: Path) -> str:
-    from rayscribe.checkpoint import read_config  # not needed for vision LLMs, whose settings are others
+    from rayscribe.checkpoint import read_config  # not needed for vision LLMs, which have other settings
 
     return read_config(folder).system
 

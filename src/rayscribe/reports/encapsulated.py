@@ -1,4 +1,4 @@
-"""A draft as a PDF in a DICOM object, for viewers that show no SR."""
+"""A draft as a PDF inside a DICOM object, for viewers that do not show SR."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rayscribe.reports.pdf import pdf_of
 
 
 def encapsulated_pdf(document: Document, source_images: Sequence[Dataset]) -> bytes:
-    """The DICOM file (Encapsulated PDF Storage) in the study of the originals."""
+    """The DICOM file (Encapsulated PDF Storage), in the study of the originals."""
     content = pdf_of(document)
     with quiet_pydicom():
         data = new_instance(document, source_images, sop_class=EncapsulatedPDFStorage, modality="DOC", number=9002)

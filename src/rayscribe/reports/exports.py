@@ -1,4 +1,4 @@
-"""A draft as a file of any kind."""
+"""A draft as a file of any supported kind."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 _STATES = ("positive", "negative", "uncertain")
 _SECTIONS = ("findings", "impression", "findings+impression")
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
-"Characters that XML, DICOM or UTF-8 have no place for; line feed and tab are good."
+"Characters that XML, DICOM or UTF-8 cannot contain; line feed and tab are allowed."
 _LONGEST, _LONGEST_NAME = 50_000, 255
-"Characters of a draft and of a name in it. Reports have hundreds; ten times as many words take a PDF a hundred times as long."
+"Most characters in a draft and in a name. Reports have hundreds; a PDF of 10 times as many words takes 100 times as long."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exported:
-    """A whole file."""
+    """A complete file."""
 
     content: bytes
     media_type: str
@@ -32,13 +32,13 @@ class Exported:
 
 
 Originals = Sequence["Dataset"]
-"The study's DICOM headers as `rayscribe.reports.source_images` reads them; empty where the images are no DICOM files."
+"The study's DICOM headers from `rayscribe.reports.source_images`; empty if the images are not DICOM files."
 
 
 def exported(kind: str, document: Document, source_images: Originals = ()) -> Exported:
-    """`document` as a file of the kind. Raises InputError for what the kind needs and does not get."""
+    """`document` as a file of this kind. Raises InputError if something that the kind needs is missing."""
     if kind not in KINDS:
-        raise InputError(f"no export {kind!r}; there are {', '.join(KINDS)}")
+        raise InputError(f"unknown export {kind!r}; choose one of {', '.join(KINDS)}")
     _check(document)
     return KINDS[kind](document, source_images)
 
@@ -106,9 +106,9 @@ def _linked(source_images: Originals, what: str) -> Originals:
 
 
 def _check(document: Document) -> None:
-    """A draft may come from anywhere, so what `read_document` lets pass is looked at before it enters a format."""
+    """Checks content that `read_document` accepts but a format might not: a draft may come from anywhere."""
     if created_at(document).year < 1900:
-        raise InputError("the draft says that it was made before 1900; write it again")
+        raise InputError("the draft is dated before 1900; write it again")
     sentences = [sentence for report in document.reports for sentence in report.sentences]
     mentions = [one for sentence in sentences for one in sentence.mentions]
     told = asdict(document.model)
@@ -116,35 +116,37 @@ def _check(document: Document) -> None:
     names: list[Any] = [*told.values(), *(one.observation for one in mentions)]
     names += [text for one in document.findings for text in (one.name, one.source, one.wording)]
     if not all(isinstance(word, str) for word in (*names, terms, *document.warnings)):
-        raise InputError("the draft holds something else where a text belongs; write the draft again")
+        raise InputError("the draft has a non-text value where text belongs; write the draft again")
     if not isinstance(document.images, int) or not isinstance(document.is_edited, bool):
-        raise InputError("the draft holds no number of images, or not whether it was edited; write the draft again")
+        raise InputError(
+            "the draft does not state its number of images or whether it was edited; write the draft again"
+        )
     _check_lengths(document, names)
     if document.model.section not in _SECTIONS:
-        raise InputError(f"the draft is of no known section; its model's section is one of {', '.join(_SECTIONS)}")
+        raise InputError(f"the draft has an unknown section; it must be one of {', '.join(_SECTIONS)}")
     if any(one.state not in _STATES for one in mentions) or any(one.state not in _STATES for one in document.findings):
-        raise InputError(f"the draft holds an unknown state; a finding is {', '.join(_STATES)}")
+        raise InputError(f"the draft has an unknown state; a finding is {', '.join(_STATES)}")
     for finding in document.findings:
         probability = finding.probability
         if probability is not None and not (isinstance(probability, int | float) and 0 <= probability <= 1):
-            raise InputError("the draft holds a probability that is no number from 0 to 1; write the draft again")
+            raise InputError("the draft has a probability that is not a number from 0 to 1; write the draft again")
     texts = list(_texts(document.plain()))
     if any(_UNPRINTABLE.search(text) for text in texts):
-        raise InputError("the draft holds a control character, which no format has a place for; delete it")
+        raise InputError("the draft contains a control character, which the formats do not allow; delete it")
 
 
 def _check_lengths(document: Document, names: Sequence[str]) -> None:
-    """Nothing is empty where a format wants a value, and nothing takes minutes or leaves the page."""
+    """Rejects values that a format requires but are empty, and lengths that take minutes or overflow the page."""
     model = document.model
     needed = [model.name, model.system, model.weights_sha256, model.rayscribe]
     needed += [finding.name for finding in document.findings]
     needed += [one.observation for sentence in document.reports[0].sentences for one in sentence.mentions]
     if not all(text.strip() for text in (*needed, *(one.text for one in document.reports[0].sentences))):
-        raise InputError("the draft holds an empty sentence or an empty name; delete it")
+        raise InputError("the draft has an empty sentence or an empty name; delete it")
     if any(len(name) > _LONGEST_NAME for name in names):
-        raise InputError(f"the draft holds a name of more than {_LONGEST_NAME} characters; shorten it")
+        raise InputError(f"the draft has a name of more than {_LONGEST_NAME} characters; shorten it")
     if len(document.text) + sum(map(len, (*names, *document.warnings))) > _LONGEST:
-        raise InputError(f"the draft has more than {_LONGEST} characters; no report is that long")
+        raise InputError(f"the draft has more than {_LONGEST} characters; shorten it")
 
 
 def _texts(plain: Any) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """A draft as a FHIR R4 bundle: DiagnosticReport and Observations (preliminary), the model as Device, and a Provenance.
 
-Made and checked with fhir.resources' R4B models; R4B changed none of the elements used here, and no R4 element is missing.
-A report's performer can be no device, so the Provenance says that the model is the author.
+Built and validated with fhir.resources' R4B models; R4B changed none of the elements used here, and no R4 element is missing. A
+report's performer cannot be a device, so the Provenance names the model as the author.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ _INTERPRETATION: dict[FindingState, tuple[str, str]] = {
     "uncertain": ("IND", "Indeterminate"),
 }
 _RANK: tuple[FindingState, ...] = ("negative", "uncertain", "positive")
-"Where a report speaks twice of one observation, the last one counts."
+"If a report mentions an observation twice, the state that comes later here wins."
 
 
 def bundle_of(document: Document, source_images: Sequence[Dataset]) -> bytes:
-    """JSON of a Bundle of type collection. Ids follow from images, weights and words."""
+    """JSON of a Bundle of type collection. Its ids are derived from images, weights and words."""
     links = _links(source_images)
     device = _urn(document, source_images, "device")
     observations = [
@@ -65,7 +65,7 @@ def _urn(document: Document, source_images: Sequence[Dataset], *roles: str) -> s
 
 
 def _links(source_images: Sequence[Dataset]) -> Plain:
-    """The patient by the id in the images, as a logical reference; without one there is no subject."""
+    """The patient, as a logical reference by the id in the images; without an id there is no subject."""
     if not source_images or not source_images[0].PatientID:
         return {}
     return {"subject": {"type": "Patient", "identifier": {"value": str(source_images[0].PatientID)}}}
@@ -99,7 +99,7 @@ def _report(document: Document, observations: list[str]) -> Plain:
 
 
 def _observations(document: Document) -> Iterator[Plain]:
-    """What the report says, by the rule labeler, and then what a model found beside it."""
+    """The report's findings by the rule labeler, then the findings of a model in addition to it."""
     said: dict[str, FindingState] = {}
     for sentence in document.reports[0].sentences:
         for one in sentence.mentions:

@@ -1,6 +1,6 @@
-"""What every DICOM object of a draft has: the study's patient and study, the software, and identities that repeat.
+"""What all DICOM objects of a draft share: patient and study, the software, and reproducible identities.
 
-The same draft of the same images has the same UIDs, so an object that is sent twice is one object in the archive.
+The same draft of the same images has the same UIDs, so an object that is sent twice is stored once in the archive.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _SERIES = "Machine-learning draft, not for clinical use"
 
 
 def part_uuid(document: Document, source_images: Sequence[Dataset], *roles: str) -> uuid.UUID:
-    """Of one part of a draft's output: from the images' UIDs, the weights, the words, and the part's roles."""
+    """The UUID of one part of a draft's output, from the images' UIDs, the weights, the words, and the part's roles."""
     images = sorted(str(original.SOPInstanceUID) for original in source_images)
     said = [document.text, *map(finding_line, document.findings), str(document.is_edited)]
     parts = [*roles, *images, document.model.weights_sha256, document.model.section, *said]
@@ -32,14 +32,14 @@ def part_uuid(document: Document, source_images: Sequence[Dataset], *roles: str)
 
 
 def device_uid(document: Document) -> str:
-    """Of the model as a device: the same for the same weights."""
+    """The UID of the model as a device: equal weights have equal UIDs."""
     return _uid(uuid.uuid5(_NAMESPACE, f"device {document.model.weights_sha256}"))
 
 
 def new_instance(
     document: Document, source_images: Sequence[Dataset], *, sop_class: str, modality: str, number: int
 ) -> FileDataset:
-    """A DICOM object in a series of its own in the originals' study, without content yet."""
+    """An empty DICOM object in a series of its own, in the originals' study."""
     from pydicom.dataset import FileDataset, FileMetaDataset
     from pydicom.uid import UID, ExplicitVRLittleEndian
 
@@ -65,7 +65,7 @@ def new_instance(
 
 
 def whole_bytes(data: FileDataset) -> bytes:
-    """A DICOM file."""
+    """The bytes of a DICOM file."""
     buffer = io.BytesIO()
     data.save_as(buffer, enforce_file_format=True)
     return buffer.getvalue()
@@ -76,12 +76,12 @@ def _uid(value: uuid.UUID) -> str:
 
 
 def _short(text: str) -> str:
-    """As an LO value, which has 64 characters and no backslash."""
+    """Shortened to an LO value: 64 characters, without backslash."""
     return text.replace("\\", "/").replace("\n", " ")[:64]
 
 
 def reference_to(original: Dataset) -> Dataset:
-    """The class and the UID of an image: what a reference to it names."""
+    """A reference to an image: its class and UID."""
     import pydicom  # only needed for DICOM
 
     reference = pydicom.Dataset()

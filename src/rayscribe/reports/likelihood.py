@@ -1,6 +1,6 @@
 """Probabilities in words, on the calibrated scale of the IPCC (Mastrandrea et al., 2010, table 1).
 
-Its terms overlap (likely is 66 to 100 %); here every probability has the narrowest term that holds it.
+Its terms overlap (likely is 66 to 100 %); here every probability gets the narrowest term that contains it.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ SCALE: tuple[tuple[float, str], ...] = (
     (0.01, "very unlikely"),
     (0.0, "exceptionally unlikely"),
 )
-"Least probability, and the term from there on."
+"Lowest probability of each term, and the term."
 
 
 def likelihood_phrase(probability: float) -> str:
-    """The term for a calibrated probability between 0 and 1."""
+    """The term for a calibrated probability in [0, 1]."""
     return next(term for least, term in SCALE if probability >= least)

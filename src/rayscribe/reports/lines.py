@@ -1,4 +1,4 @@
-"""The words that all formats share: headings, who wrote it, a finding in a line; and the draft as plain text."""
+"""Phrases that all formats share: headings, author, one line per finding; and the draft as plain text."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SECTION_HEADINGS: dict[str, str] = {
     "impression": "Impression",
     "findings+impression": "Findings and impression",
 }
-"By what the report is a draft of."
+"By the section that the report drafts."
 
 
 def heading(document: Document) -> str:
@@ -23,11 +23,11 @@ def heading(document: Document) -> str:
 
 
 def created_at(document: Document) -> datetime:
-    """In UTC. Raises InputError where the draft does not say."""
+    """Creation time in UTC. Raises InputError if the draft does not state it."""
     try:
         return datetime.fromisoformat(document.created).astimezone(UTC)
     except (ValueError, TypeError, OverflowError):
-        raise InputError("the draft does not say when it was made (ISO 8601 in `created`); write it again") from None
+        raise InputError("the draft does not state its creation time (ISO 8601 in `created`); write it again") from None
 
 
 def author_line(document: Document) -> str:
@@ -37,24 +37,24 @@ def author_line(document: Document) -> str:
 
 
 def edited_line(document: Document) -> str:
-    """Whether a person changed the words."""
+    """Whether a person edited the words."""
     return "A reader has edited it." if document.is_edited else "As the model wrote it."
 
 
 def finding_line(finding: Finding) -> str:
-    """One finding with its state; the probability in words and as a number."""
+    """One finding with its state, and its probability in words and as a number."""
     if finding.probability is None:
         return f"{finding.name}: {finding.state} ({finding.source})"
     return f"{finding.name}: {finding_words(finding)} ({finding.probability:.2f}, {finding.source})"
 
 
 def finding_words(finding: Finding) -> str:
-    """The probability in calibrated words, or the state where there is none."""
+    """The probability in calibrated words, or the state if there is no probability."""
     return finding.state if finding.probability is None else finding.wording or likelihood_phrase(finding.probability)
 
 
 def plain_text(document: Document) -> str:
-    """The draft with its disclaimer, in lines."""
+    """The draft with its disclaimer, as lines."""
     made = created_at(document).isoformat(timespec="minutes")
     lines = [DISCLAIMER, f"{STATUS} {edited_line(document)}", f"{author_line(document)}. {made}", ""]
     lines += [heading(document).upper(), "", document.text]

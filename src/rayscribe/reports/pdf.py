@@ -1,4 +1,4 @@
-"""A draft as a PDF: the disclaimer on every page, the report, the findings beside it. It names no patient."""
+"""A draft as a PDF: the disclaimer on every page, the report, then the findings. It names no patient."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from rayscribe.reports.document import Document
 from rayscribe.reports.lines import STATUS, author_line, created_at, edited_line, finding_words, heading
 
 _FONT, _BOLD = "Vera", "VeraBd"
-"reportlab brings them; Latin letters."
+"Shipped with reportlab; Latin letters only."
 _SPELLED = {"≥": ">=", "≤": "<=", "→": "->", "←": "<-", "−": "-", "‐": "-", "‑": "-", "′": "'", "″": '"', "≈": "~"}
 _MARGIN, _BANNER = 20 * mm, 20 * mm
 _RED = colors.HexColor("#a40000")
@@ -41,7 +41,7 @@ _WARNING = ParagraphStyle("banner", parent=_BODY, fontName=_BOLD, fontSize=11, l
 
 
 def pdf_of(document: Document) -> bytes:
-    """The file; the same draft gives the same bytes."""
+    """The PDF file; the same draft gives the same bytes."""
     _load_fonts()
     buffer = io.BytesIO()
     template = SimpleDocTemplate(
@@ -61,7 +61,7 @@ def pdf_of(document: Document) -> bytes:
 
 
 def printable(text: str, has_glyph: Callable[[str], bool]) -> str:
-    """What the font can show; a character that it lacks is spelled, or stands as its number. None vanishes."""
+    """Text that the font can show; missing characters are transliterated or replaced by their number, never dropped."""
     return "".join(_printable(character, has_glyph) for character in text)
 
 
@@ -127,7 +127,7 @@ def _table(document: Document) -> Table:
 
 
 def _frame(canvas: Canvas, template: SimpleDocTemplate) -> None:
-    """The banner over every page, its number under it."""
+    """The banner on every page, and the page number below it."""
     width, height = A4
     canvas.saveState()
     canvas.setFillColor(_RED)

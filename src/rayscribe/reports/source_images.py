@@ -1,6 +1,6 @@
-"""The DICOM files that a draft was made from: what an export takes from their headers, and nothing else.
+"""The DICOM files that a draft was made from: which header fields an export reads, and nothing else.
 
-Of a patient and a study these tags alone are read. pydicom's errors may quote values, so none reaches a message.
+Of a patient and a study only these tags are read. pydicom's errors may quote values, so none reaches a message.
 """
 
 from __future__ import annotations
@@ -19,21 +19,23 @@ if TYPE_CHECKING:
 REFERENCE = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
 PATIENT = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex")
 STUDY = ("StudyDate", "StudyTime", "StudyID", "AccessionNumber", "ReferringPhysicianName")
-"Type 2 of the Patient and General Study modules: always there, and empty where nobody knows."
+"Type 2 of the Patient and General Study modules: always present, and empty if unknown."
 
 
 def read_source_images(contents: Sequence[tuple[str, bytes]]) -> list[Dataset]:
-    """Headers of one study's files, in their order; `contents`: what messages call a file, and its bytes.
+    """Headers of one study's files, in order; `contents`: name in messages and bytes of each file.
 
-    Raises InputError for a file that is no DICOM file or has no identity, and for files of several studies or patients.
+    Raises InputError for a file that is not DICOM or has no identity, and for files of several studies or patients.
     """
     found = [_header(name, content) for name, content in contents]
     for (name, _), header in zip(contents[1:], found[1:], strict=True):
         if header.StudyInstanceUID != found[0].StudyInstanceUID:
-            raise InputError(f"{name}: is of another DICOM study than {contents[0][0]}; export one study at a time")
+            raise InputError(
+                f"{name}: belongs to another DICOM study than {contents[0][0]}; export one study at a time"
+            )
         if header.PatientID != found[0].PatientID:
             raise InputError(
-                f"{name}: has the study of {contents[0][0]} and another patient's id; one of them is mislabelled"
+                f"{name}: has the study of {contents[0][0]} but another patient id; one of them is mislabelled"
             )
     if len({header.SOPInstanceUID for header in found}) < len(found):
         raise InputError(f"{contents[0][0]}: duplicate image (same SOPInstanceUID); give each once")
@@ -52,13 +54,13 @@ def _header(name: str, content: bytes) -> Dataset:
             )
         except damage():
             raise InputError(
-                f"{name}: no DICOM file, and SR and encapsulated PDF are linked to a DICOM study; "
+                f"{name}: not a DICOM file, but SR and encapsulated PDF are linked to a DICOM study; "
                 "export text, pdf or fhir without it"
             ) from None
         header = pydicom.Dataset()
         for keyword in REFERENCE:
             if not _copied(header, data, keyword) or not pydicom.uid.UID(header[keyword].value).is_valid:
-                raise InputError(f"{name}: the DICOM file has no {keyword}, or a faulty one; export it again")
+                raise InputError(f"{name}: the DICOM file has no {keyword}, or an invalid one; export it again")
         for keyword in (*PATIENT, *STUDY):
             if not _copied(header, data, keyword):
                 setattr(header, keyword, "")
@@ -66,7 +68,7 @@ def _header(name: str, content: bytes) -> Dataset:
 
 
 def _copied(header: Dataset, data: Dataset, keyword: str) -> bool:
-    """Whether `data` has a value that keeps DICOM's rules; it then stands in `header`."""
+    """Copies a value that follows DICOM's rules to `header`; returns whether `data` has one."""
     from pydicom.config import RAISE
     from pydicom.valuerep import validate_value
 

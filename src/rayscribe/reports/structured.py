@@ -1,6 +1,6 @@
-"""A draft as a DICOM Basic Text SR after TID 2000: sections of sentences, observed by a device, partial and unverified.
+"""A draft as a DICOM Basic Text SR under TID 2000: sections of sentences, observed by a device, partial and unverified.
 
-highdicom makes the content tree and checks its relations. The header is ours: highdicom has no Basic Text SR.
+highdicom builds the content tree and checks its relations. The header is ours: highdicom has no Basic Text SR.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ _SECTIONS: dict[str, tuple[Code, Code]] = {
     "impression": (Code("19005-8", "LN", "Impression"), Code("121073", "DCM", "Impression")),
     "findings+impression": (Code("55112-7", "LN", "Document summary"), _FINDING),
 }
-"Heading (CID 7001) and the name of each sentence (CID 7002), by what the report is a draft of."
+"Heading (CID 7001) and the name of each sentence (CID 7002), by the section that the report drafts."
 
 
 def structured_report(document: Document, source_images: Sequence[Dataset]) -> bytes:
-    """The DICOM file. Its UIDs follow from images, weights and words."""
+    """The DICOM file. Its UIDs are derived from images, weights and words."""
     with quiet_pydicom():
         data = new_instance(document, source_images, sop_class=BasicTextSRStorage, modality="SR", number=9001)
         data.CompletionFlag, data.VerificationFlag = "PARTIAL", "UNVERIFIED"
@@ -70,7 +70,7 @@ def _add_content(data: FileDataset, document: Document, source_images: Sequence[
 
 
 def _observer(document: Document) -> sr.ObserverContext:
-    """The model, which is a device; there is no person."""
+    """The model, observing as a device; no person is involved."""
     model = document.model
     return sr.ObserverContext(
         observer_type=sr.CodedConcept.from_code(_DEVICE),

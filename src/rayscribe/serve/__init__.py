@@ -1,1 +1,1 @@
-"""The service: one study in, a draft report out, over HTTP. `app.create_app` puts the parts together; read it first."""
+"""The service: one study in, a draft report out, over HTTP. Start reading at `app.create_app`, which assembles the parts."""

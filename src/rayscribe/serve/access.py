@@ -63,7 +63,7 @@ class AccessGuard:
         try:
             await self._admitted(scope, receive, answered)
         finally:
-            # An address that matches no route may hold anything.
+            # An unmatched address may contain anything.
             route = scope["route"].path if "route" in scope else "other"
             self._note(route, str(scope["method"]), status, time.monotonic() - begin, request)
 
@@ -78,7 +78,7 @@ class AccessGuard:
         self._at_work += 1
         self._measures.at_work.set(self._at_work)
         try:
-            # Twice the limit: for a slow body, and for the work. A client that still sends or reads after that is dropped.
+            # Twice the limit: once for a slow body, once for the work. A client still sending or reading after that is dropped.
             async with asyncio.timeout(2 * self._config.max_seconds + 10):
                 await self._app(scope, self._bounded(scope, receive), send)
         except TimeoutError:
@@ -94,10 +94,10 @@ class AccessGuard:
         host = headers.get("host", "")
         if not self._keys and _name(f"//{host}") not in LOOPBACK:
             # DNS rebinding: a foreign page whose name resolves to this machine could act for the user.
-            return Problem(421, "this service answers to localhost only")
+            return Problem(421, "this service accepts requests to localhost only")
         origin = headers.get("origin")
         if origin is not None and origin.partition("://")[2] != host:
-            return Problem(403, "requests of other pages are not answered")
+            return Problem(403, "requests from other pages are rejected")
         scope["state"]["owner"] = ""
         if self._keys and (path.startswith("/v1/") or path == "/metrics"):
             kind, _, key = headers.get("authorization", "").partition(" ")
@@ -106,19 +106,19 @@ class AccessGuard:
                 return Problem(401, "send an API key: `Authorization: Bearer KEY`")
             scope["state"]["owner"] = owner
         if scope["method"] == "POST" and self._at_work >= self._config.queue:
-            return Problem(429, f"{self._at_work} requests are being worked on; try again later", retry_after=1)
+            return Problem(429, f"{self._at_work} requests are in progress; try again later", retry_after=1)
         length = headers.get("content-length", "0")
         if not length.isdigit() or int(length) > self._most(scope) * 1_000_000:
             return self._too_large(scope)
         return None
 
     def _most(self, scope: Scope) -> int:
-        """Megabytes of the body; 1 where it holds no images."""
+        """Largest body in megabytes; 1 for routes without images."""
         is_form = Headers(scope=scope).get("content-type", "").startswith("multipart/")
         return self._config.max_megabytes if is_form else 1
 
     def _too_large(self, scope: Scope) -> Problem:
-        return Problem(413, f"at most {self._most(scope)} MB in one request of this sort")
+        return Problem(413, f"at most {self._most(scope)} MB per request of this kind")
 
     def _bounded(self, scope: Scope, receive: Receive) -> Receive:
         """Cuts off a body that states no length, or a wrong one."""

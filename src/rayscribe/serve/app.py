@@ -1,4 +1,4 @@
-"""`create_app` puts the parts of the service together. OpenAPI at /openapi.json.
+"""`create_app` assembles the service. OpenAPI at /openapi.json.
 
 A request: AccessGuard (guard.py) -> form (uploads.py) -> DraftService (service.py) -> Batcher (batching.py) -> model -> draft.
 An asynchronous study: the same form -> Jobs (jobs.py) -> Runner (runner.py) -> DraftService.
@@ -35,7 +35,7 @@ _LOG = logging.getLogger("rayscribe.serve")
 
 
 def create_app(config: ServeConfig) -> ASGIApp:
-    """Raises InputError for models, keys or a database that cannot be used."""
+    """The application. Raises InputError for models, keys or a database that cannot be used."""
     metrics = ServiceMetrics()
     store = ModelStore(config.models, memory=config.memory_gib * 2**30, note=_note)
     service = DraftService(store, batch=config.batch, note=metrics.batches.observe)
@@ -47,7 +47,7 @@ def create_app(config: ServeConfig) -> ASGIApp:
         service.start()
         runner.start()
         yield
-        runner.stop()  # first: the draft service writes what the runner has begun
+        runner.stop()  # first, so that the draft service finishes what the runner has begun
         service.stop()
         jobs.close()
 
@@ -71,12 +71,12 @@ def create_app(config: ServeConfig) -> ASGIApp:
 async def _told(request: Request, error: Exception) -> Response:
     headers: Mapping[str, str] = {}
     if isinstance(error, HTTPException):
-        headers = error.headers or {}  # which methods there are
+        headers = error.headers or {}  # the allowed methods
         error = Problem(
             error.status_code, "there is nothing at this address" if error.status_code == 404 else error.detail
         )
     elif isinstance(error, RequestValidationError):
-        error = Problem(422, "the request does not have the form that /openapi.json describes")
+        error = Problem(422, "the request does not match /openapi.json")
     problem = problem_of(error)
     if problem.status == 500:
         _LOG.error("request %s failed", request.state.request, exc_info=error)

@@ -1,6 +1,6 @@
 """Drafts waiting studies in batches: one thread takes the longest-waiting study and others with the same batch key.
 
-No study waits for a batch to fill. While one batch is drafted others arrive, so batches grow with the load by themselves.
+No study waits for a batch to fill. While one batch is drafted others arrive, so batches grow with the load.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class DraftRequest:
     stop: threading.Event
     "set when the draft is no longer wanted"
     on_progress: Callable[[float], None]
-    "receives the share of the decoding steps that are done"
+    "receives the completed share of the decoding steps"
     draft: Future[Draft] = field(default_factory=Future)
 
 
@@ -64,16 +64,16 @@ class Batcher:
         self._thread.start()
 
     def stop(self) -> None:
-        """Returns when all waiting studies are drafted."""
+        """Returns once all waiting studies are drafted."""
         with self._changed:
             self._is_ending = True
             self._changed.notify()
         self._thread.join()
 
     def submit(self, request: DraftRequest) -> Draft:
-        """Returns the draft or raises what drafting raised; raises Cancelled after `stop`."""
+        """Returns the draft or re-raises the error of drafting; raises Cancelled after `stop`."""
         with self._changed:
-            if self._is_ending:  # no caller waits: requests and studies end first
+            if self._is_ending:  # no caller waits any more: requests and studies end first
                 raise Cancelled
             self._queue.append(request)
             self._changed.notify()
@@ -86,13 +86,13 @@ class Batcher:
                 self._serve(batch)
 
     def _next(self) -> list[DraftRequest]:
-        """Empty at the end."""
+        """The next batch; empty after `stop`."""
         with self._changed:
             self._changed.wait_for(lambda: self._queue or self._is_ending)
             if not self._queue:
                 return []
             first = self._queue[0]
-            # The draws of a sampled batch depend on all of its studies, and a draft must not depend on other requests.
+            # The samples of a batch depend on all its studies, and a draft must not depend on other requests.
             most = 1 if first.key.decoding.strategy == "sample" else self._size
             batch = [request for request in self._queue if request.key == first.key][:most]
             for request in batch:
@@ -105,7 +105,7 @@ class Batcher:
         except InputError:
             if len(batch) == 1:
                 raise
-            for request in batch:  # one study's fault must not fail the others
+            for request in batch:  # one study's error must not fail the others
                 with _ErrorsForwarded([request]):
                     self._serve([request])
             return
@@ -127,7 +127,7 @@ def _watched(batch: Sequence[DraftRequest]) -> Steps:
 
 
 class _ErrorsForwarded:
-    """Forwards exceptions of the block to the waiting callers, so that the thread goes on."""
+    """Forwards exceptions of the block to the waiting callers, so that the thread continues."""
 
     def __init__(self, requests: Sequence[DraftRequest]) -> None:
         self._tickets = requests

@@ -19,7 +19,7 @@ _T = TypeVar("_T")
 async def run_while_connected(
     request: Request, threads: ThreadPoolExecutor, work: Callable[[threading.Event], _T], *, seconds: float
 ) -> _T:
-    """Returns what `work` returns. When the client leaves or time runs out, sets its event and raises Problem."""
+    """Returns the result of `work`. If the client disconnects or time runs out, sets its event and raises Problem."""
     stop, end = threading.Event(), time.monotonic() + seconds
     done = asyncio.get_running_loop().run_in_executor(threads, work, stop)
     try:
@@ -31,8 +31,8 @@ async def run_while_connected(
                 told = f"not done within {seconds:g} seconds; send it to /v1/studies instead"
                 raise Problem(503, told, retry_after=10)
             if await request.is_disconnected():
-                raise Problem(503, "the client is gone")
-    finally:  # also when the service ends before the request
+                raise Problem(503, "the client disconnected")
+    finally:  # also if the service stops before the request ends
         stop.set()
         done.add_done_callback(_dropped)
 

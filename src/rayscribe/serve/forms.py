@@ -1,4 +1,4 @@
-"""The forms that the service takes, as /openapi.json describes them."""
+"""The forms that the service accepts, as /openapi.json describes them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 
 def form(images: str, options: type[BaseModel] | None = None, **texts: str) -> dict[str, Any]:
-    """For `openapi_extra`: a multipart form of image files and texts."""
+    """For `openapi_extra`: a multipart form of image files and text fields."""
     files = {"type": "array", "items": {"type": "string", "format": "binary"}}
     if images == "image":
         files = files["items"]  # type: ignore[assignment]

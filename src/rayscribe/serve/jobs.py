@@ -1,8 +1,8 @@
 """Asynchronous studies in a database: an accepted study is stored, and a stored study is drafted exactly once.
 
 SQLite or PostgreSQL through SQLAlchemy. A service claims a job for a few seconds at a time and renews the claim while it works;
-when it is killed, the claim expires and the job is claimed again. A draft is kept only by the service that holds the claim, in
-the same transaction that ends the job, so a job has one result whatever happens in between.
+if it is killed, the claim expires and another service claims the job. Only the holder of the claim can store a draft, in the
+transaction that ends the job, so a job has exactly one result.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from rayscribe.errors import InputError
 
 JobState = Literal["queued", "running", "done", "failed", "cancelled"]
 AWAY = (DBAPIError, TimeoutError)
-"Errors of a database that does not answer: locked, full, gone, damaged, or out of connections."
+"Errors of an unavailable database: locked, full, gone, damaged, or out of connections."
 CLAIM_SECONDS = 10.0
 MOST_ATTEMPTS = 5
 
@@ -60,7 +60,7 @@ _WAITS = ("queued", "running")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One asynchronous study as stored."""
+    """One asynchronous study, as stored."""
 
     id: str
     state: JobState
@@ -68,12 +68,12 @@ class Job:
     progress: float
     stage: str
     position: int | None
-    "how many wait ahead of it"
+    "number of studies ahead of it in the queue"
     draft: dict[str, Any] | None
     problem: dict[str, Any] | None
 
     def plain(self) -> dict[str, Any]:
-        """For JSON."""
+        """As a JSON-able dictionary."""
         names = ("id", "state", "progress", "stage", "position", "draft", "problem")
         return dict(zip(names, self._values(), strict=True))
 
@@ -82,7 +82,7 @@ class Job:
 
 
 class Repeated(Exception):
-    """An Idempotency-Key that an earlier, different request used."""
+    """The Idempotency-Key was used by an earlier, different request."""
 
 
 class Jobs:
@@ -99,18 +99,18 @@ class Jobs:
             raise InputError(f"--database: not a database that SQLAlchemy can open ({type(error).__name__})") from None
         except AWAY:
             raise InputError(
-                "--database: does not answer, or cannot be written; check its place and its rights"
+                "--database: does not answer, or is not writable; check its address and permissions"
             ) from None
         if self._engine.dialect.name == "sqlite":
             path = self._engine.url.database
-            if not path or path == ":memory:":  # every thread would get its own
+            if not path or path == ":memory:":  # every thread would get its own database
                 raise InputError("--database: SQLite needs a file, sqlite:///FILE")
             Path(path).chmod(0o600)
 
     def add(self, images: Sequence[Upload], options: str, *, owner: str, repeat_key: str | None, digest: str) -> str:
-        """The id of the new job, or of the same request's earlier one. Returns when the job is on disk.
+        """Returns the id of the new job, or of an earlier identical request, once the job is on disk.
 
-        Raises Repeated when a different request used the key.
+        Raises Repeated if a different request used the key.
         """
         id_ = uuid.uuid4().hex
         row = {"id": id_, "owner": owner, "repeat_key": repeat_key, "sent_sha256": digest, "options": options}
@@ -124,14 +124,14 @@ class Jobs:
             with self._engine.begin() as connection:
                 same = sql.and_(_JOBS.c.owner == owner, _JOBS.c.repeat_key == repeat_key)
                 before = connection.execute(sql.select(_JOBS.c.id, _JOBS.c.sent_sha256).where(same)).one_or_none()
-            if before is None:  # forgotten in this moment
+            if before is None:  # deleted in the meantime
                 return self.add(images, options, owner=owner, repeat_key=repeat_key, digest=digest)
             if before.sent_sha256 != digest:
                 raise Repeated from None
             return str(before.id)
 
     def find(self, id_: str, *, owner: str) -> Job | None:
-        """The owner's job; None for any other owner."""
+        """The owner's job; None for other owners' jobs."""
         with self._engine.begin() as connection:
             row = connection.execute(sql.select(_JOBS).where(_of(id_, owner))).one_or_none()
             if row is None:
@@ -146,7 +146,7 @@ class Jobs:
             return int(connection.execute(waits).scalar_one())
 
     def claim(self, holder: str) -> Job | None:
-        """Claims the longest-waiting job for this holder; a job whose holder is gone counts as waiting."""
+        """Claims the longest-waiting job for this holder; a job with an expired claim counts as waiting."""
         now = time.time()
         is_free = sql.or_(_JOBS.c.state == "queued", sql.and_(_JOBS.c.state == "running", _JOBS.c.held_until < now))
         first = sql.select(_JOBS.c.id).where(is_free).order_by(_JOBS.c.created, _JOBS.c.id).limit(1).scalar_subquery()
@@ -165,13 +165,13 @@ class Jobs:
             )
 
     def images(self, id_: str) -> list[Upload]:
-        """What was sent."""
+        """The uploaded images."""
         with self._engine.begin() as connection:
             rows = connection.execute(sql.select(_IMAGES).where(_IMAGES.c.job == id_).order_by(_IMAGES.c.place)).all()
         return [Upload(name=f"image {row.place}", content=bytes(row.content)) for row in rows]
 
     def renew(self, holder: str, progress: dict[str, tuple[float, str]]) -> set[str]:
-        """Renews the claims on these jobs and stores their progress. Returns those that are still the holder's."""
+        """Renews the claims on these jobs and stores their progress. Returns the jobs still held by `holder`."""
         mine = sql.and_(_JOBS.c.id.in_(progress), _JOBS.c.holder == holder, _JOBS.c.state == "running")
         with self._engine.begin() as connection:
             until = {"held_until": time.time() + CLAIM_SECONDS}
@@ -203,7 +203,7 @@ class Jobs:
         return is_mine
 
     def cancel(self, id_: str, *, owner: str) -> Job | None:
-        """Ends a waiting or running job; deletes one that has ended. None when the owner has no such job."""
+        """Ends a waiting or running job; deletes one that has ended. None if the owner has no such job."""
         waits = sql.and_(_of(id_, owner), _JOBS.c.state.in_(_WAITS))
         gone = {"state": "cancelled", "ended": time.time(), "stage": "cancelled", "holder": None}
         with self._engine.begin() as connection:
@@ -216,7 +216,7 @@ class Jobs:
         return None if row is None else _job(row, 0)
 
     def forget(self, *, before: float) -> int:
-        """Deletes jobs that ended before this time; returns how many."""
+        """Deletes jobs that ended before this time; returns their number."""
         with self._engine.begin() as connection:
             return connection.execute(_JOBS.delete().where(_JOBS.c.ended < before)).rowcount
 
@@ -242,7 +242,7 @@ def _job(row: Any, ahead: int) -> Job:
 
 
 def _settle_sqlite(connection: Any, _: Any) -> None:
-    """Settings to survive a power loss, wait for another writer and overwrite deleted data."""
+    """Settings to survive a power loss, wait for another writer, and overwrite deleted data."""
     connection.execute("PRAGMA journal_mode = DELETE")  # a write-ahead log would keep deleted pixels for a while
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA secure_delete = ON")

@@ -1,7 +1,7 @@
-"""Logs without anything of a patient: no exception's message is written, only its type and where it was raised.
+"""Logs without patient data: of an exception, only its type and location are logged, never its message.
 
-Messages of libraries may quote what they read: a DICOM value, a word of a report, a file's name. So of what they log or warn of
-only the place is written.
+Messages of libraries may quote their input: a DICOM value, a word of a report, a file name. So only the location of their log
+records and warnings is written.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _Raised = tuple[type[BaseException], BaseException, TracebackType | None] | tupl
 
 
 class QuietFormatter(logging.Formatter):
-    """Types and places of a chain of exceptions, without their messages and without lines of source."""
+    """Types and locations in a chain of exceptions, without messages and without source lines."""
 
     def formatException(self, ei: _Raised) -> str:  # logging's own name
         lines, error = [], ei[1]
@@ -28,7 +28,7 @@ class QuietFormatter(logging.Formatter):
 
 
 def log_settings(level: str = "INFO") -> dict[str, Any]:
-    """For `logging.config.dictConfig`: ours and uvicorn's to stderr, through the formatter above."""
+    """For `logging.config.dictConfig`: our logs and uvicorn's to stderr, through the formatter above."""
     handlers = {
         name: {"class": "logging.StreamHandler", "formatter": name, "stream": "ext://sys.stderr"}
         for name in ("ours", "others")

@@ -1,6 +1,6 @@
-"""What a client is told when something is wrong: RFC 9457, application/problem+json.
+"""Error responses: RFC 9457, application/problem+json.
 
-A problem's text never holds a pixel, a report, a file's name on this machine or an attribute of a patient.
+A problem's text never contains a pixel, a report, a file name on this machine or a patient attribute.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ _IMAGE = re.compile(r"image (\d+): ")
 
 
 class Problem(Exception):
-    """An answer that is not the one that was asked for."""
+    """An error response, raised by a handler."""
 
     def __init__(self, status: int, detail: str, *, image: int | None = None, retry_after: int | None = None) -> None:
         super().__init__(detail)
         self.status, self.detail, self.image, self.retry_after = status, detail, image, retry_after
 
     def plain(self, request: str = "") -> dict[str, Any]:
-        """For JSON. `request`: its id, which the log has too."""
+        """As a JSON-able dictionary. `request`: its id, which is also in the log."""
         told: dict[str, Any] = {
             "type": f"urn:rayscribe:problem:{self.status}",
             "title": HTTPStatus(self.status).phrase,
@@ -46,10 +46,10 @@ class Problem(Exception):
 
 
 def problem_of(error: BaseException) -> Problem:
-    """What a user can mend is told; anything else is ours, and is told to nobody but the log."""
+    """Describes errors that the client can fix; all others become 500, with details in the log only."""
     if isinstance(error, Problem):
         return error
     if isinstance(error, InputError):
         found = _IMAGE.match(str(error))
         return Problem(422, str(error), image=int(found[1]) if found else None)
-    return Problem(500, "the service failed over this request; its log has the request's id")
+    return Problem(500, "the service failed to handle this request; find its id in the service's log")

@@ -1,4 +1,4 @@
-"""What the service answers, as /openapi.json describes it. A test holds real answers against these."""
+"""The service's responses, as /openapi.json describes them. A test validates real responses against these."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rayscribe.serve.jobs import JobState
 
 @dataclass(frozen=True, kw_only=True)
 class DraftResponse(Document):
-    """A draft report. Its status is preliminary, always."""
+    """A draft report. Its status is always preliminary."""
 
     format: Literal["rayscribe-draft-1"] = DRAFT_FORMAT
     status: Literal["preliminary"] = "preliminary"
@@ -21,7 +21,7 @@ class DraftResponse(Document):
 
 
 class ProblemResponse(BaseModel):
-    """What is wrong, and what to do about it (RFC 9457)."""
+    """What is wrong, and how to fix it (RFC 9457)."""
 
     type: str
     title: str
@@ -30,7 +30,7 @@ class ProblemResponse(BaseModel):
     request: str | None = None
     "also in the log and in X-Request-ID"
     image: int | None = None
-    "the place of the image that is at fault, from 1 on"
+    "position of the faulty image, counted from 1"
 
 
 class StudyResponse(BaseModel):
@@ -42,20 +42,20 @@ class StudyResponse(BaseModel):
     "between 0 and 1"
     stage: str
     position: int | None
-    "how many studies wait in front of it"
+    "number of studies ahead of it in the queue"
     draft: DraftResponse | None
     problem: ProblemResponse | None
 
 
 class Evidence(BaseModel):
-    """Where images speak for a finding (Grad-CAM): a grid an image, rows from top to bottom, the highest of all is 1."""
+    """Where images support a finding (Grad-CAM): one grid per image, rows from top to bottom, maximum over all grids 1."""
 
     finding: str
     grids: list[Grid]
 
 
 class FindingsResponse(BaseModel):
-    """What a classifier finds, likeliest first."""
+    """A classifier's findings, the most probable first."""
 
     format: Literal["rayscribe-findings-1"]
     disclaimer: str
@@ -66,7 +66,7 @@ class FindingsResponse(BaseModel):
 
 
 class LabelsResponse(BaseModel):
-    """What a text says of the 14 observations, by the built-in rules."""
+    """What a text says about the 14 observations, by the built-in rules."""
 
     sentences: list[Sentence]
     states: dict[str, Literal["positive", "negative", "uncertain"]]
@@ -83,5 +83,5 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
 
 
 def responses(model: Any, status: int = 200) -> dict[int | str, dict[str, Any]]:
-    """For `responses`: this model when all is well, a problem otherwise."""
+    """For `responses`: this model on success, a problem otherwise."""
     return {status: {"model": model}} | PROBLEMS

@@ -35,11 +35,11 @@ from rayscribe.serve.settings import ServeConfig
 from rayscribe.serve.uploads import DraftOptions, FindingOptions, options_of, read_form
 
 _LONGEST = 2048
-"Side of an image that the page shows, in pixels."
+"Longest side of an image on the page, in pixels."
 
 
 class LabelRequest(BaseModel):
-    """A text to be read by the labeler."""
+    """A text for the labeler."""
 
     text: str = Field(max_length=20_000)
 
@@ -53,7 +53,7 @@ def add_routes(app: FastAPI, service: DraftService, jobs: Jobs, metrics: Service
 
 
 def _add_model_routes(app: FastAPI, service: DraftService, threads: ThreadPoolExecutor, config: ServeConfig) -> None:
-    """Routes that ask a model: drafts and findings."""
+    """Routes that run a model: drafts and findings."""
 
     @app.post("/v1/reports", responses=responses(DraftResponse), openapi_extra=form("images", DraftOptions))
     async def report(request: Request) -> Response:
@@ -70,7 +70,7 @@ def _add_model_routes(app: FastAPI, service: DraftService, threads: ThreadPoolEx
 
     @app.post("/v1/classify", responses=responses(FindingsResponse), openapi_extra=form("images", FindingOptions))
     async def classify(request: Request) -> Response:
-        """Probabilities of a classifier's findings, and where the images speak for one of them."""
+        """Probabilities of a classifier's findings, and where the images support one of them."""
         sent = await read_form(request, config)
         options: FindingOptions = options_of(FindingOptions, sent.texts.get("options", ""))
         found = await run_while_connected(
@@ -81,14 +81,14 @@ def _add_model_routes(app: FastAPI, service: DraftService, threads: ThreadPoolEx
 
 
 def _add_file_routes(app: FastAPI, threads: ThreadPoolExecutor, config: ServeConfig) -> None:
-    """Routes that need no model: an image as models read it, the labels of a text, a draft in another format."""
+    """Routes without a model: an image as models read it, the labels of a text, a draft in another format."""
 
     @app.post("/v1/images", responses={200: {"content": {"image/png": {}}}, **PROBLEMS}, openapi_extra=form("image"))
     async def image(request: Request) -> Response:
-        """One image as the model reads it: 8-bit grey, black where least is attenuated."""
+        """One image as the model reads it: 8-bit grey, black = least attenuation."""
         sent = await read_form(request, config, images="image")
         if len(sent.images) != 1:
-            raise Problem(400, "one image at a time")
+            raise Problem(400, "send one image at a time")
         shown = await run_while_connected(
             request, threads, lambda stop: _png(sent.images[0]), seconds=config.max_seconds
         )
@@ -96,7 +96,7 @@ def _add_file_routes(app: FastAPI, threads: ThreadPoolExecutor, config: ServeCon
 
     @app.post("/v1/labels", responses=responses(LabelsResponse))
     def labels(asked: LabelRequest) -> dict[str, Any]:
-        """What a text says of the 14 observations, sentence by sentence, by the built-in rules."""
+        """What a text says about the 14 observations, sentence by sentence, by the built-in rules."""
         found = [dataclasses.asdict(sentence) for sentence in sentences_of(asked.text)]
         named = zip(OBSERVATIONS, states(asked.text), strict=True)
         said = {name: STATE_NAMES[state] for name, state in named if state != NOT_MENTIONED}
@@ -110,7 +110,7 @@ def _add_file_routes(app: FastAPI, threads: ThreadPoolExecutor, config: ServeCon
     async def export(request: Request, kind: str) -> Response:
         """A draft in another format: text, json, pdf, fhir, sr or dicom-pdf (the last two with the DICOM originals)."""
         if kind not in KINDS:
-            raise Problem(404, f"no such format; there are: {', '.join(KINDS)}")
+            raise Problem(404, f"no such format; choose one of: {', '.join(KINDS)}")
         sent = await read_form(request, config, least=0)
         document = read_document(sent.texts.get("draft", ""), "draft")
         made = await run_while_connected(
@@ -135,18 +135,18 @@ def _add_operator_routes(
 
     @app.get("/healthz")
     async def alive() -> dict[str, str]:
-        """The process answers, also while every thread waits for the database."""
+        """The process responds, even while every thread waits for the database."""
         return {"status": "alive"}
 
     @app.get("/readyz", responses=PROBLEMS)
     def ready() -> dict[str, str]:
-        """Requests can be served: the database answers."""
+        """The service can handle requests: the database responds."""
         _waiting(jobs)
         return {"status": "ready"}
 
     @app.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
     def measured() -> Response:
-        """For Prometheus."""
+        """Metrics for Prometheus."""
         metrics.waiting.set(_waiting(jobs))
         metrics.loaded.set(len(service.store.loaded()))
         return Response(metrics.text(), media_type=CONTENT_TYPE)
@@ -183,7 +183,7 @@ def _waiting(jobs: Jobs) -> int:
 
 
 def _source_images(kind: str, images: Sequence[Upload]) -> list[Dataset]:
-    """DICOM headers for the kinds that name the study: an SR must, FHIR does when the images are DICOM files."""
+    """DICOM headers for the kinds that name the study: required for an SR, used for FHIR if the images are DICOM files."""
     is_linked = kind in ("sr", "dicom-pdf") or (
         kind == "fhir" and images and all(image.content[128:132] == b"DICM" for image in images)
     )

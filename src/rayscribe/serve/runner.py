@@ -45,7 +45,7 @@ class Runner:
         self._thread.start()
 
     def wake(self) -> None:
-        """A job was added."""
+        """Signals that a job was added."""
         self._arrived.release()
 
     def stop(self) -> None:
@@ -60,7 +60,7 @@ class Runner:
             try:
                 self._look_after()
                 job = None if self._ending.is_set() else self._next()
-            except AWAY as error:  # nothing is lost, the claims expire
+            except AWAY as error:  # nothing is lost: the claims expire
                 self._wait(error)
                 continue
             if job is not None:
@@ -115,9 +115,9 @@ class Runner:
             self._jobs.end(job.id, self._me, "failed", problem=Problem(503, told).plain())
 
     def _asked(self, ask: Callable[[], _T]) -> _T:
-        """The database's answer, retried for as long as it is away, so that no draft is lost or written twice.
+        """The database's result, retried until it responds, so that no draft is lost or written twice.
 
-        Raises Cancelled when the service ends first; the claim then expires.
+        Raises Cancelled if the service stops first; the claim then expires.
         """
         while True:
             try:

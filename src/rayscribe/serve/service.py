@@ -23,7 +23,7 @@ from rayscribe.serve.store import ModelEntry, ModelStore
 from rayscribe.serve.uploads import DraftOptions, FindingOptions
 
 ProgressCallback = Callable[[float, str], None]
-"Receives the share of the work that is done, and the current stage."
+"Receives the completed share of the work, and the current stage."
 
 
 class DraftService:
@@ -33,18 +33,18 @@ class DraftService:
         """`note` receives the number of studies in every batch."""
         self.store = store
         self._batcher = Batcher(self._write, size=batch, note=note)
-        # Decoding an image takes many times its file's memory; more in parallel than there are cores gains nothing.
+        # Decoding an image takes many times its file's memory; decoding more in parallel than there are cores gains nothing.
         self._reading = threading.Semaphore(os.cpu_count() or 1)
 
     def start(self) -> None:
         self._batcher.start()
 
     def stop(self) -> None:
-        """Returns when all submitted studies are drafted."""
+        """Returns once all submitted studies are drafted."""
         self._batcher.stop()
 
     def check(self, options: DraftOptions) -> None:
-        """Raises Problem for wrong options, before any image is read."""
+        """Raises Problem for invalid options, before any image is read."""
         options.decoded()
         self.store.chosen(options.model)
         self.store.chosen(options.classifier, classifier=True)
@@ -52,10 +52,10 @@ class DraftService:
     def draft(
         self, images: Sequence[Upload], options: DraftOptions, stop: threading.Event, on_progress: ProgressCallback
     ) -> Document:
-        """Raises Problem or InputError for what the client can fix, Cancelled when `stop` is set."""
+        """The draft. Raises Problem or InputError for what the client can fix, Cancelled once `stop` is set."""
         decoding, model = options.decoded(), self.store.chosen(options.model)
         if model is None:
-            raise Problem(422, "this service has no model that writes reports; it classifies: POST /v1/classify")
+            raise Problem(422, "this service has no report model, only classifiers: POST /v1/classify")
         on_progress(0.02, "reading the images")
         study, found = self._read(images, model, options.classifier, stop)
         on_progress(0.1, "waiting for the model")
@@ -78,7 +78,7 @@ class DraftService:
         )
 
     def findings(self, images: Sequence[Upload], options: FindingOptions) -> dict[str, Any]:
-        """A classifier's findings, and the evidence in the images for one of them, ready for JSON."""
+        """A classifier's findings, and the images' evidence for one of them, ready for JSON."""
         entry = self._classifier(options.classifier)
         trained = self.store.classifier(entry)
         with self._reading:
@@ -96,7 +96,7 @@ class DraftService:
     def _read(
         self, images: Sequence[Upload], model: ModelEntry, classifier: str | None, stop: threading.Event
     ) -> tuple[ImageStudy, Classified | None]:
-        """Holds no model beyond this call: while a study waits for its batch, the store may drop the model for another."""
+        """Holds no model beyond this call: while a study waits for its batch, the store may unload the model."""
         with self._reading:
             if stop.is_set():
                 raise Cancelled
@@ -117,7 +117,9 @@ class DraftService:
 
     def _evidence(self, trained: TrainedClassifier, found: Classified, finding: str) -> dict[str, Any]:
         if finding not in trained.findings:
-            raise Problem(422, f"options: evidence: the classifier knows {', '.join(trained.findings)}")
+            raise Problem(
+                422, f"options: evidence: unknown finding; the classifier knows {', '.join(trained.findings)}"
+            )
         name, map_VSS = evidence(trained, found, finding)
         return {"finding": name, "grids": grids_of(map_VSS)}
 

@@ -1,4 +1,4 @@
-"""What a service is started with. Limits are for one process."""
+"""The settings of a service. Limits apply to one process."""
 
 from __future__ import annotations
 
@@ -19,37 +19,37 @@ class ServeConfig:
     """Serves models over HTTP: a page at /, the interface at /openapi.json."""
 
     models: Annotated[tuple[Path, ...], tyro.conf.UseAppendAction, tyro.conf.arg(name="model")]
-    "a folder of a report model, a vision LLM or a classifier; may be given several times"
+    "folder of a report model, a vision LLM or a classifier; may be given several times"
     host: str = "127.0.0.1"
-    "anything but the loopback needs --keys"
+    "address to listen on; other addresses than the loopback need --keys"
     port: int = 8000
-    "0 takes a free one"
+    "port to listen on; 0: any free one"
     keys: Path | None = None
-    "a file that `rayscribe api-key` writes; it holds hashes only"
+    "file of API keys that `rayscribe api-key` writes; it contains hashes only"
     database: str = ""
-    "where asynchronous jobs are kept: a URL as SQLAlchemy reads it; SQLite in the user's state folder when empty"
+    "database of asynchronous jobs: a SQLAlchemy URL; empty: SQLite in the user's state folder"
     memory_gib: float = 8.0
-    "for the weights of all loaded models; the least recently used one makes room"
+    "limit for the weights of all loaded models; the least recently used one is unloaded"
     queue: int = 32
-    "requests in progress or waiting; more get status 429"
+    "requests in progress or waiting; further ones get status 429"
     jobs: int = 1000
-    "waiting asynchronous studies; more get status 429"
+    "waiting asynchronous studies; further ones get status 429"
     batch: int = 8
     "studies drafted at a time"
     max_images: int = 8
-    "of one study"
+    "images per study"
     max_megabytes: int = 128
-    "of one request"
+    "megabytes per request"
     max_megapixels: int = 64
-    "of one image"
+    "megapixels per image"
     max_seconds: float = 300.0
-    "of one request, or of one asynchronous study from its start"
+    "seconds per request, or per asynchronous study once it starts"
     keep_minutes: float = 60.0
-    "how long the draft of an asynchronous study can be fetched; its images are deleted when it is done"
+    "minutes to keep the draft of an asynchronous study; its images are deleted as soon as it is done"
 
     def __post_init__(self) -> None:
         if not self.models:
-            raise InputError("name at least one model folder: rayscribe serve --model DIR")
+            raise InputError("give at least one model folder: rayscribe serve --model DIR")
         bounds = {
             "queue": self.queue,
             "jobs": self.jobs,
@@ -64,7 +64,7 @@ class ServeConfig:
                 raise InputError(f"--{name} {bound}: at least 1")
         if self.host not in LOOPBACK and self.keys is None:
             raise InputError(
-                f"--host {self.host}: others could send images there; make a key with `rayscribe api-key NAME --keys FILE` "
+                f"--host {self.host}: other machines could send images; create a key with `rayscribe api-key NAME --keys FILE` "
                 "and give --keys FILE, or stay on 127.0.0.1"
             )
 
@@ -74,7 +74,7 @@ class ServeConfig:
 
 
 def _state_folder() -> Path:
-    """Only its owner may look in."""
+    """The folder, accessible to its owner only."""
     base = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
     folder = base / "rayscribe"
     folder.mkdir(parents=True, exist_ok=True)

@@ -17,7 +17,7 @@ from rayscribe.serve.settings import ServeConfig
 
 
 def start(config: ServeConfig, *, notify: Callable[[str], None]) -> None:
-    """Serves until SIGINT or SIGTERM, then finishes what was accepted. `notify` is told the address when it listens."""
+    """Serves until SIGINT or SIGTERM, then finishes all accepted work. `notify` receives the address once it listens."""
     logging.config.dictConfig(log_settings())
     logging.captureWarnings(True)
     app = create_app(config)
@@ -38,11 +38,11 @@ def start(config: ServeConfig, *, notify: Callable[[str], None]) -> None:
             proxy_headers=False,
             backlog=config.queue,
             timeout_keep_alive=15,
-            # What was accepted is finished; a client that never reads its answer does not block the shutdown.
+            # Accepted work is finished; a client that never reads its response does not block the shutdown.
             timeout_graceful_shutdown=int(config.max_seconds) + 5,
         )
         for ending in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(ending, _ended)  # uvicorn raises the signal again when it has ended as it was asked to
+            signal.signal(ending, _ended)  # uvicorn re-raises the signal after a clean shutdown
         uvicorn.Server(settings).run(sockets=[listening])
 
 

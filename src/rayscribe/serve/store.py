@@ -32,23 +32,25 @@ class ModelEntry:
     kind: Kind
     system: str
     findings: tuple[str, ...]
-    "of a classifier"
+    "of a classifier; empty otherwise"
     weights: int
     "bytes on disk, about the same in memory"
     author: Author | None
-    "of its drafts; None for a classifier"
+    "author of its drafts; None for a classifier"
     has_evidence: bool
-    "whether it says where it looked"
+    "whether its drafts tell where it looked"
 
 
 class ModelStore:
-    """Model folders by name, loaded one at a time; the least recently used ones make room."""
+    """Model folders by name, loaded one at a time; the least recently used ones are unloaded."""
 
     def __init__(self, folders: Sequence[Path], *, memory: float, note: Callable[[str, str], None]) -> None:
         """`memory` in bytes; `note` receives a model's name and what happens to it."""
         self.entries = {one.name: one for one in map(_entry_of, folders)}
         if len(self.entries) < len(folders):
-            raise InputError("two model folders have the same name; rename one of them, requests name models by it")
+            raise InputError(
+                "two model folders have the same name; rename one of them, because requests choose models by name"
+            )
         for one in self.entries.values():
             if one.weights > memory:
                 raise InputError(
@@ -59,13 +61,15 @@ class ModelStore:
         self._books, self._loading = threading.Lock(), threading.Lock()
 
     def chosen(self, name: str | None, *, classifier: bool = False) -> ModelEntry | None:
-        """The named model, or without a name the first of its kind; None when the service has none of the kind."""
+        """The named model, or without a name the first of its kind; None if the service has none of that kind."""
         fitting = [one for one in self.entries.values() if (one.kind == "classifier") == classifier]
         if name is None:
             return fitting[0] if fitting else None
         if name not in [one.name for one in fitting]:
             known = ", ".join(one.name for one in fitting) or "none"
-            raise Problem(422, f"no such {'classifier' if classifier else 'model'} here; there are: {known}")
+            raise Problem(
+                422, f"no such {'classifier' if classifier else 'model'} in this service; choose one of: {known}"
+            )
         return self.entries[name]
 
     def writer(self, model: ModelEntry) -> Writer:
@@ -111,7 +115,7 @@ class ModelStore:
 
 
 def _entry_of(folder: Path) -> ModelEntry:
-    """Raises InputError where the folder holds no model."""
+    """Raises InputError unless the folder contains a model."""
     facts = facts_of(folder)
     kinds: dict[str, Kind] = {CLASSIFIER_FORMAT: "classifier", VISION_LLM: "vision-llm"}
     kind = kinds.get(facts["format"], "report")

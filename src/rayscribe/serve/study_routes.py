@@ -35,7 +35,7 @@ def add_study_routes(app: FastAPI, service: DraftService, jobs: Jobs, runner: Ru
         openapi_extra=form("images", DraftOptions) | {"parameters": [_REPEAT]},
     )
     async def accept(request: Request) -> Response:
-        """Accepts one study; it is on the disk when this answers, and is drafted whatever happens to the service."""
+        """Accepts one study; it is on disk when this returns, and is drafted whatever happens to the service."""
         sent = await read_form(request, config)
         options: DraftOptions = options_of(DraftOptions, sent.texts.get("options", ""))
         service.check(options)
@@ -49,12 +49,12 @@ def add_study_routes(app: FastAPI, service: DraftService, jobs: Jobs, runner: Ru
 
     @app.get("/v1/studies/{id}", responses=responses(StudyResponse))
     def look(request: Request, id: str) -> dict[str, Any]:
-        """How far a study is, and its draft when it is done."""
+        """The progress of a study, and its draft once it is done."""
         return _found(jobs, id, request.state.owner)
 
     @app.delete("/v1/studies/{id}", responses=responses(StudyResponse))
     def cancel(request: Request, id: str) -> dict[str, Any]:
-        """Cancels a study that waits or is written; forgets one that has ended."""
+        """Cancels a waiting or running study; deletes one that has ended."""
         _check_id(id)
         try:
             job = jobs.cancel(id, owner=request.state.owner)
@@ -81,7 +81,7 @@ def _add(jobs: Jobs, config: ServeConfig, sent: Sent, options: DraftOptions, own
             digest=digest.hexdigest(),
         )
     except Repeated:
-        raise Problem(409, "Idempotency-Key: came with another request before; take a new key") from None
+        raise Problem(409, "Idempotency-Key: already used by another request; use a new key") from None
     except AWAY:
         raise _away() from None
 

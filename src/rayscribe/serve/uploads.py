@@ -1,4 +1,4 @@
-"""What a client sends, within the service's bounds: image bytes that stay in memory, and options."""
+"""A client's request, within the service's limits: image bytes that stay in memory, and options."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from rayscribe.serve.problems import Problem
 from rayscribe.serve.settings import ServeConfig
 
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
-"Transfer syntax of a file whose data set is compressed."
+"Transfer syntax of a file with a compressed data set."
 _MOST_TEXT = 4 * 2**20  # a draft with its evidence
 
 
@@ -35,19 +35,19 @@ class DraftOptions(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     model: str | None = None
-    "name of a report model; the first one when empty"
+    "name of a report model; empty: the first one"
     classifier: str | None = None
-    "name of a classifier, whose findings stand beside the draft; the first one when empty"
+    "name of a classifier whose findings go with the draft; empty: the first one"
     best: int = Field(default=1, ge=1, le=16)
-    "how many alternatives, best first"
+    "number of alternatives, best first"
     decoding: dict[str, Any] = Field(default_factory=dict)
     "fields of DecodingConfig"
 
     def decoded(self) -> DecodingConfig:
-        """Raises Problem for an unknown or a wrong setting."""
+        """The decoding settings. Raises Problem for an unknown or an invalid one."""
         known = [field.name for field in fields(DecodingConfig)]
         if set(self.decoding) - set(known):
-            raise Problem(422, f"decoding: an unknown setting; there are: {', '.join(known)}")
+            raise Problem(422, f"decoding: unknown setting; choose from: {', '.join(known)}")
         wanted = {"beams": max(3, self.best)} | self.decoding
         try:
             decoding = TypeAdapter(DecodingConfig).validate_python(wanted)
@@ -56,7 +56,7 @@ class DraftOptions(BaseModel):
         if decoding.beams > 16:
             raise Problem(422, "decoding: beams: at most 16")
         if decoding.strategy == "beam" and self.best > decoding.beams:
-            raise Problem(422, f"best: at most decoding.beams, {decoding.beams}, which it is chosen from")
+            raise Problem(422, f"best: at most decoding.beams, {decoding.beams}")
         return decoding
 
 
@@ -66,44 +66,44 @@ class FindingOptions(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     classifier: str | None = None
-    "name of a classifier; the first one when empty"
+    "name of a classifier; empty: the first one"
     evidence: str | None = None
-    "a finding: where the images speak for it (Grad-CAM)"
+    "a finding for which to return the evidence in the images (Grad-CAM)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sent:
-    """A form, read."""
+    """A parsed form."""
 
     images: list[Upload]
     texts: dict[str, str]
 
 
 async def read_form(request: Request, config: ServeConfig, *, images: str = "images", least: int = 1) -> Sent:
-    """The files of the field `images` and the texts of the others. Raises Problem for whatever is out of bounds."""
+    """The files of the field `images` and the texts of the others. Raises Problem for whatever exceeds the limits."""
     if not request.headers.get("content-type", "").startswith("multipart/form-data"):
         raise Problem(415, f"send multipart/form-data with a field `{images}` for every image")
     parser = MultiPartParser(
         request.headers, request.stream(), max_files=config.max_images, max_fields=4, max_part_size=_MOST_TEXT
     )
-    parser.spool_max_size = config.max_megabytes * 1_000_000 + 1  # nothing of an image is written to the disk
+    parser.spool_max_size = config.max_megabytes * 1_000_000 + 1  # no part of an image is written to disk
     try:
         async with asyncio.timeout(config.max_seconds):
             form = await parser.parse()
     except TimeoutError:
         raise Problem(408, f"the request did not arrive within {config.max_seconds:g} seconds") from None
     except ClientDisconnect:
-        raise Problem(400, "the client is gone") from None
+        raise Problem(400, "the client disconnected") from None
     except MultiPartException as error:
         limit = f"; at most {config.max_images} images of one study" if "Too many files" in error.message else ""
         raise Problem(400, f"the form cannot be read{limit}") from None
-    except UnicodeError:  # of a character set that cannot be decoded
+    except UnicodeError:  # undecodable character set
         raise Problem(400, "the form cannot be read; send its texts as UTF-8") from None
     try:
         sent = await _sent(form, images, least)
     finally:
         await form.close()
-    for file in sent.images:  # in a thread, because the header of a DICOM file may be long
+    for file in sent.images:  # in a thread, because parsing a DICOM header may take long
         await run_in_threadpool(check_pixels, file, config.max_megapixels)
     return sent
 
@@ -113,14 +113,14 @@ async def _sent(form: FormData, images: str, least: int) -> Sent:
     texts: dict[str, str] = {}
     for name, value in form.multi_items():
         if isinstance(value, UploadFile) and name == images:
-            # What the client calls the file may be a patient's name, and is never looked at.
+            # The client's file name may be a patient's name and is ignored.
             files.append(Upload(name=f"image {len(files) + 1}", content=await value.read()))
         elif isinstance(value, str):
             texts[name] = value
-        elif name in ("draft", "options"):  # sent as a file, as `curl -F draft=@draft.json` does
+        elif name in ("draft", "options"):  # sent as a file, for example by `curl -F draft=@draft.json` does
             texts[name] = _text(name, await value.read())
         else:
-            raise Problem(400, f"files belong into the field `{images}`")
+            raise Problem(400, f"files belong in the field `{images}`")
     if len(files) < least:
         raise Problem(400, f"no image; send each in a field `{images}`")
     return Sent(images=files, texts=texts)
@@ -136,13 +136,11 @@ def _text(name: str, content: bytes) -> str:
 
 
 def check_pixels(file: Upload, max_megapixels: int) -> None:
-    """Raises Problem where the header promises too many pixels, before any of them is decoded."""
+    """Raises Problem if the header announces too many pixels, before any of them is decoded."""
     place = int(file.name.split()[-1])
     if file.content[128:132] == b"DICM":
-        if _DEFLATED in file.content:  # a few bytes may become any number
-            raise Problem(
-                422, f"{file.name}: a DICOM file that is deflated as a whole; export it as it is", image=place
-            )
+        if _DEFLATED in file.content:  # a few bytes may inflate to any number
+            raise Problem(422, f"{file.name}: a deflated DICOM file; export it uncompressed", image=place)
         pixels = dicom_pixels(file.content)
     else:
         try:
@@ -153,31 +151,31 @@ def check_pixels(file: Upload, max_megapixels: int) -> None:
                     if picture.format == "JPEG" and has_many_scans(file.content):
                         raise Problem(
                             422,
-                            f"{file.name}: a JPEG of more scans than any writer makes; export it again",
+                            f"{file.name}: a JPEG with more scans than any encoder writes; export it again",
                             image=place,
                         )
         except Image.DecompressionBombError:
             pixels = Image.MAX_IMAGE_PIXELS or 0
         except DAMAGE:
-            return  # what is wrong with it is said when it is read
+            return  # its faults are reported when it is read
     if pixels > max_megapixels * 1_000_000:
         raise Problem(413, f"{file.name}: more than {max_megapixels} million pixels; check the file", image=place)
 
 
 def options_of(kind: type[BaseModel], text: str) -> Any:
-    """Raises Problem that names the field, without its value."""
+    """The parsed options. Raises Problem that names the field, without its value."""
     try:
         return kind.model_validate(json.loads(text or "{}"))
     except ValidationError as error:
         if any(fault["type"] == "extra_forbidden" for fault in error.errors()):
-            raise Problem(422, f"options: an unknown one; there are: {', '.join(kind.model_fields)}") from None
+            raise Problem(422, f"options: unknown option; choose from: {', '.join(kind.model_fields)}") from None
         raise Problem(422, f"options: {_first(error)}") from None
     except (ValueError, RecursionError):
         raise Problem(422, "options: not JSON, or too deep") from None
 
 
 def _first(error: ValidationError) -> str:
-    """The first fault, without the value that was sent."""
+    """The first error, without the value that was sent."""
     fault = error.errors(include_input=False, include_url=False)[0]
     cause = fault.get("ctx", {}).get("error")
     said = str(cause) if isinstance(cause, InputError) else fault["msg"]

@@ -24,9 +24,9 @@ from rayscribe.training.started import Started
 
 
 def fit_in_closed_form(config: RunConfig[Any], place: Place, group: Processes) -> Progress:
-    """One fit into the folder of `place`, which then is a model folder. What was interrupted starts again; features are kept.
+    """One fit into the folder of `place`, which becomes a model folder. An interrupted fit restarts; cached features are kept.
 
-    Raises InputError for a trained image encoder and for several processes.
+    Raises InputError for a trainable image encoder, or for several processes.
     """
     method = find_method(config.system)
     assert method.fit is not None

@@ -1,13 +1,13 @@
 """The folder of one run: configuration, logs, training state. It never overwrites another run.
 
-config.yaml      what the run was started with
-data.sha256      digest of the manifest it was started on
-log.csv          every step: epoch, step, losses, gradient norm, rate, seconds
+config.yaml      settings that the run was started with
+data.sha256      digest of the manifest that it was started on
+log.csv          every step: epoch, step, losses, gradient norm, learning rate, seconds
 validation.csv   every epoch: validation scores
 training-images.txt  see `provenance.py`
 started.json     where the manifest lies, see `started.py`
-tensorboard/     the same, where TensorBoard is installed
-state.pt         what `--resume` goes on from (read with weights_only)
+tensorboard/     the same, if TensorBoard is installed
+state.pt         state that `--resume` continues from (read with weights_only)
 model.*          the best model so far; see `checkpoint.py`
 """
 
@@ -29,9 +29,9 @@ from rayscribe.provenance import SEEN
 from rayscribe.settings import settings_from_yaml, to_yaml
 from rayscribe.training.started import STARTED
 
-# What a start that failed before its first step leaves behind.
+# What a run that failed before its first step leaves behind.
 _BEFORE_TRAINING = {"config.yaml", "data.sha256", "tensorboard", SEEN, STARTED}
-_OF_VERSION_0_3 = {"retrieval", "graph.json"}  # it copied what a method looks up before the first step
+_OF_VERSION_0_3 = {"retrieval", "graph.json"}  # copied before the first step
 
 Parse = Callable[[str, Path], Any]
 
@@ -80,7 +80,7 @@ class RunFolder:
         try:
             with whole_file(path) as temporary:
                 torch.save(state, temporary)
-        except RuntimeError as error:  # torch's writer reports a full disk as one
+        except RuntimeError as error:  # torch reports a full disk as a RuntimeError
             raise InputError(
                 f"{path}: cannot be written ({error}); free some disk space and continue with --resume"
             ) from error
@@ -98,7 +98,7 @@ class RunFolder:
         return state
 
     def forget_after(self, step: int) -> None:
-        """Drops log lines of steps that will be taken again."""
+        """Drops the log lines of steps that will be repeated."""
         for name in ("log.csv", "validation.csv"):
             path = self.path / name
             if path.exists():
@@ -137,7 +137,7 @@ class RunFolder:
 def check_same_run(path: Path, config: Any, data_digest: str, parse: Parse | None = None) -> None:
     """Raises InputError unless the folder's run was started with these settings and on these data.
 
-    `parse` reads config.yaml: its text and path to settings; None: settings of the same class.
+    `parse` turns the text and path of config.yaml into settings; None: settings of the same class.
     """
     stored, data = path / "config.yaml", path / "data.sha256"
     if not stored.exists():
@@ -150,7 +150,7 @@ def check_same_run(path: Path, config: Any, data_digest: str, parse: Parse | Non
         )
     if data.exists() and data.read_text().strip() != data_digest:
         raise InputError(
-            f"{path}: the run was started on other data; resume it with the same manifest and the same files beside it"
+            f"{path}: the run was started on other data; resume it with the same manifest and the same files next to it"
         )
 
 

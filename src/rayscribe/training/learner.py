@@ -1,4 +1,4 @@
-"""The one order of a run, whatever it trains: folder, splits, model, features, loop."""
+"""The sequence of every run, whatever it trains: folder, splits, model, features, loop."""
 
 from __future__ import annotations
 
@@ -31,25 +31,25 @@ from rayscribe.training.started import Started
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where a run reads and writes, and whom it tells."""
+    """Where a run reads and writes, and who receives its messages."""
 
     data: Path
     "the manifest"
     run: Path
     resume: bool = False
     features: Path | None = None
-    "folder of the feature cache; the user's cache folder when None"
+    "folder of the feature cache; None: the user's cache folder"
     notify: Callable[[str], None] = print
     device: str | None = None
     "cpu, cuda or cuda:N; None: a GPU where there is one"
 
     def of(self, group: Processes) -> Place:
-        """The same, silent in all processes but the first."""
+        """The same place, but silent in all processes except the first."""
         return self if group.rank == 0 else replace(self, notify=_silent)
 
 
 class LearnerConfig(Protocol):
-    """What the settings of every run have."""
+    """Settings that every run has."""
 
     @property
     def images(self) -> ImageConfig: ...
@@ -62,7 +62,7 @@ class LearnerConfig(Protocol):
 
 
 class ImageModel(Protocol):
-    """A model that looks through an image encoder."""
+    """A model with an image encoder."""
 
     @property
     def backbone(self) -> Backbone: ...
@@ -77,40 +77,40 @@ class Splits:
     training: Sequence[Study]
     validation: Sequence[Study]
     kept_apart: Sequence[Study]
-    "no model that this one starts from may have learned from them"
+    "studies that no model this one starts from may have been trained on"
     apart: str
-    "their splits, for messages"
+    "names of their splits, for messages"
 
 
 class Learner(ABC):
-    """What differs between report models and classifiers. `run_learner` asks in the order of these methods."""
+    """What differs between report models and classifiers. `run_learner` calls the methods in this order."""
 
     config: Any
-    "in the form of `LearnerConfig`"
+    "implements `LearnerConfig`"
 
     @abstractmethod
     def digest(self) -> str:
-        """Of all data that the training reads."""
+        """Digest of all data that training reads."""
 
     @abstractmethod
     def parse(self, text: str, source: Path) -> Any:
-        """The settings in a run folder's config.yaml."""
+        """Parses the settings in a run folder's config.yaml."""
 
     @abstractmethod
     def splits(self) -> Splits:
-        """Raises InputError where one is empty."""
+        """Raises InputError if a split is empty."""
 
     @abstractmethod
     def model(self) -> ImageModel:
-        """With the weights that it starts from."""
+        """The model with its initial weights."""
 
     @abstractmethod
     def fitting(self, cache: FeatureCache | None, progress: ProgressBar) -> Fitting:
-        """Task, data and order; `cache` holds the features of a frozen image encoder."""
+        """Task, data and order; `cache` contains the features of a frozen image encoder."""
 
 
 def run_learner(learner: Learner, place: Place, group: Processes) -> Progress:
-    """Trains into the folder of `place`, which then is a model folder as well. The test split is never read."""
+    """Trains into the folder of `place`, which also becomes a model folder. Never reads the test split."""
     config, is_first = learner.config, group.rank == 0
     folder = RunFolder(
         place.run,
@@ -160,7 +160,7 @@ def prepared_source(
 
 
 def begin(splits: Splits, config: LearnerConfig, run: Path, *, writes: bool) -> None:
-    """Refuses weights that have seen what is kept apart, notes the training images, and seeds what is random."""
+    """Rejects weights trained on held-out studies, records the training images, and seeds all random generators."""
     if config.backbone.weights:
         check_unseen(Path(config.backbone.weights), splits.kept_apart, splits.apart)
     if writes:
@@ -169,7 +169,7 @@ def begin(splits: Splits, config: LearnerConfig, run: Path, *, writes: bool) -> 
 
 
 def report_splits(manifest: Manifest, training: SplitReports, validation: SplitReports) -> Splits:
-    """Those of a model that writes reports: val and test are kept apart, with the section or without."""
+    """The splits of a report model: val and test are held out entirely, even studies without the section."""
     return Splits(
         training=training.studies,
         validation=validation.studies,
@@ -179,7 +179,7 @@ def report_splits(manifest: Manifest, training: SplitReports, validation: SplitR
 
 
 def note_random_weights(config: LearnerConfig, notify: Callable[[str], None]) -> None:
-    """What the user may not have meant: an image encoder that starts from nothing."""
+    """Warns that the image encoder starts from random weights, which the user may not intend."""
     if not config.backbone.weights:
         notify(
             f"note: {config.backbone.name} starts from random weights; --backbone.weights takes a file or `pretrained`"
@@ -187,7 +187,7 @@ def note_random_weights(config: LearnerConfig, notify: Callable[[str], None]) ->
 
 
 def model_data(provenance: dict[str, Any], config: LearnerConfig, others: Sequence[Any], digest: str) -> dict[str, Any]:
-    """What a model folder says of the data behind it, those of the models that it starts or learns from included."""
+    """What a model folder states about its data, including that of the models it starts or learns from."""
     return inherited(provenance, [*origin_of(config.backbone.weights), *others]) | {"digest": digest}
 
 

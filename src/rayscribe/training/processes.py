@@ -1,4 +1,4 @@
-"""The processes of one run: one, or those that `torchrun` started (gloo on CPU, nccl on GPU, on one or several machines)."""
+"""The processes of one run: one, or those of `torchrun` (gloo on CPU, nccl on GPU, on one or several machines)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rayscribe.models.device import chosen_device
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Processes:
-    """This process among its peers."""
+    """This process within its group."""
 
     rank: int = 0
     count: int = 1
@@ -27,7 +27,7 @@ class Processes:
             distributed.barrier()
 
     def mean(self, own: float) -> float:
-        """The mean of what every process gave."""
+        """The mean of the values of all processes."""
         if self.count == 1:
             return own
         total = torch.tensor(
@@ -37,7 +37,7 @@ class Processes:
         return float(total) / self.count
 
     def gather(self, own: Any) -> list[Any]:
-        """What every process gave, in the order of ranks, to all of them."""
+        """The values of all processes, by rank; every process receives them."""
         if self.count == 1:
             return [own]
         everyone: list[Any] = [None] * self.count
@@ -47,7 +47,7 @@ class Processes:
 
 @contextmanager
 def processes(device_name: str | None = None) -> Iterator[Processes]:
-    """Joins the group that torchrun announces in the environment, if any.
+    """Joins the process group that torchrun describes in the environment, if any.
 
     `device_name`: cpu, cuda or cuda:N; None takes the GPU of this process's local rank where there is one. Raises InputError
     for a device that is not there.

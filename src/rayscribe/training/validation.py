@@ -1,4 +1,4 @@
-"""A model on the validation split, as training goes on: what selects the checkpoint."""
+"""Evaluates a model on the validation split during training, to select the checkpoint."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _CLINICAL = "ce_f1_example_14_uncertain_negative"
 
 
 def read_once(data: StudyDataset, own: range, *, workers: int) -> Iterator[Any]:
-    """Batches of the studies `own`, in their order."""
+    """Batches of the studies `own`, in order."""
     rows = [[Row(row, 0) for row in own[start : start + BATCH]] for start in range(0, len(own), BATCH)]
     return load_batches(data, rows, workers=workers)
 
@@ -41,7 +41,7 @@ def validate(
     group: Processes,
     notify: Callable[[str], None],
 ) -> dict[str, float]:
-    """Scores of generated validation reports against their full references; every process writes its share.
+    """Scores of generated validation reports against their full references; every process generates its share.
 
     `ce_f1` is example-based, over the 14 observations, uncertain as negative, by the built-in rules.
     """

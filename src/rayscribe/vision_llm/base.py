@@ -1,4 +1,4 @@
-"""The base model of a vision LLM: from a folder, or from the Hugging Face hub where the user asks for it."""
+"""The base model of a vision LLM: from a folder, or from the Hugging Face hub if the user asks for it."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, BitsAndBytesConfig
 
 from rayscribe.errors import InputError
-from rayscribe.vision_llm import tower  # noqa: F401  # transformers then knows the composed models
+from rayscribe.vision_llm import tower  # noqa: F401  # registers the composed models with transformers
 from rayscribe.vision_llm.config import LlmConfig
 from rayscribe.vision_llm.conversation import Conversation
 from rayscribe.vision_llm.costs import meta_model
 from rayscribe.vision_llm.lora import kept_whole
 
-# peft asks transformers 5.24 by an old name.
+# peft calls transformers 5.24 by a deprecated name.
 warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 _FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt", "tokenizer.model"]  # not the folder original/ of Llama's
-_SAMPLE = 1 << 12  # bytes at the beginning and at the end of every tensor that a base's digest reads
+_SAMPLE = 1 << 12  # bytes at either end of every tensor that enter a base's digest
 
 
 def base_folder(place: str, revision: str = "main", *, download: bool = False) -> Path:
-    """Where the base model lies on this disk. Only with `download` is the hub asked for one that is not; never for pickles."""
+    """The base model's folder on this disk. The hub is contacted only with `download`, and never for pickles."""
     if not place:
-        raise InputError("--base: name the model to tune, a folder or an id of the Hugging Face hub")
+        raise InputError("--base: give the model to tune, a folder or an id on the Hugging Face hub")
     if Path(place).is_dir():
         if not (Path(place) / "config.json").is_file():
             raise InputError(f"{place}: not a transformers model (no config.json)")
@@ -43,8 +43,8 @@ def base_folder(place: str, revision: str = "main", *, download: bool = False) -
         return Path(snapshot_download(place, revision=revision, allow_patterns=_FILES, local_files_only=not download))
     except GatedRepoError as error:
         raise InputError(
-            f"{place}: its licence must be accepted first: sign in at https://huggingface.co/{place}, accept it there, then "
-            "`hf auth login` here and repeat; or give a folder that holds the model"
+            f"{place}: accept its licence first: sign in at https://huggingface.co/{place}, accept it there, then "
+            "`hf auth login` here and repeat; or give a folder that contains the model"
         ) from error
     except (OSError, ValueError) as error:
         if download:
@@ -55,24 +55,24 @@ def base_folder(place: str, revision: str = "main", *, download: bool = False) -
 
 
 def load_conversation(folder: Path, *, image_token: int, order: str) -> Conversation:
-    """Processor and chat template of a folder. `image_token`: the id that stands for a piece of an image."""
+    """Processor and chat template of a folder. `image_token`: the id that represents a piece of an image."""
     try:
         processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError) as error:
-        raise InputError(f"{folder}: has no processor that can be read ({_first(error)})") from error
+        raise InputError(f"{folder}: its processor cannot be read ({_first(error)})") from error
     if not processor.chat_template and "suffix" not in inspect.signature(processor.__call__).parameters:
         raise InputError(
-            f"{folder}: its processor has no chat template; take the instruction-tuned version of the model"
+            f"{folder}: its processor has no chat template; use the instruction-tuned version of the model"
         )
     if not processor.chat_template and order != "images-first":
         raise InputError(f"--prompt.order {order}: {folder} has no chat template, and always sees the images first")
     if processor.tokenizer.pad_token is None:
-        processor.tokenizer.pad_token = processor.tokenizer.eos_token  # masked by attention, so any will do
+        processor.tokenizer.pad_token = processor.tokenizer.eos_token  # masked by attention, so any token will do
     return Conversation(processor=processor, images_first=order == "images-first", image_tokens=(image_token,))
 
 
 def load_base(folder: Path, config: LlmConfig, device: torch.device) -> Any:
-    """The model in evaluation mode, its weights held as `config.weights` says."""
+    """The model in evaluation mode, its weights stored as `config.weights` says. Raises InputError."""
     try:
         quantised = _quantisation(folder, config)
         loaded: Any = AutoModelForImageTextToText.from_pretrained(
@@ -89,10 +89,10 @@ def load_base(folder: Path, config: LlmConfig, device: torch.device) -> Any:
         if isinstance(error, torch.OutOfMemoryError):
             raise
         raise InputError(
-            f"{folder}: not a vision LLM that can be read ({_first(error)}); config, processor and safetensors needed"
+            f"{folder}: not a readable vision LLM ({_first(error)}); it needs config, processor and safetensors"
         ) from error
     model, loading = loaded
-    # transformers would fill these with random numbers and go on.
+    # transformers would silently initialise these at random.
     if missing := sorted(loading["missing_keys"]):
         raise InputError(f"{folder}: its safetensors lack {len(missing)} tensors, e.g. {missing[0]}; copy it again")
     if not quantised:
@@ -101,9 +101,10 @@ def load_base(folder: Path, config: LlmConfig, device: torch.device) -> Any:
 
 
 def base_digest(folder: Path) -> str:
-    """Of the config, and of the weight files their sizes, all names and shapes, and both ends of every tensor.
+    """Digest of the config and of the weight files' sizes, all tensor names and shapes, and both ends of every tensor.
 
-    Of every one, because tuning leaves most as they were: two models tuned on one base can begin with gigabytes that are equal.
+    Every tensor counts, because tuning leaves most unchanged: two models tuned from one base can start with gigabytes of equal
+    weights.
     """
     digest = hashlib.sha256((folder / "config.json").read_bytes())
     for path in sorted(folder.glob("*.safetensors")):
@@ -124,7 +125,7 @@ def base_digest(folder: Path) -> str:
 
 
 def _quantisation(folder: Path, config: LlmConfig) -> BitsAndBytesConfig | None:
-    """The seed system's: nf4 twice quantised; never the word head and the projector."""
+    """The seed system's quantisation: nf4 with double quantisation; never the word head and the projector."""
     if config.weights not in ("nf4", "int8"):
         return None
     whole = kept_whole(meta_model(AutoConfig.from_pretrained(folder, local_files_only=True)))
@@ -140,7 +141,7 @@ def _quantisation(folder: Path, config: LlmConfig) -> BitsAndBytesConfig | None:
 
 
 def _compute(config: LlmConfig) -> torch.dtype:
-    """What a quantised model computes in."""
+    """The data type in which a quantised model computes."""
     return DTYPES[config.train.precision]
 
 

@@ -1,4 +1,4 @@
-"""Layers of both towers that keep their input alone and are computed again in the backward pass, in every family."""
+"""Gradient checkpointing in every family: layers of both towers keep only their input and recompute in the backward pass."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 
 def recompute_layers(model: PreTrainedModel) -> int:
-    """Turns it on and returns the number of layers; for a model with adapters, hand in its `get_base_model()`.
+    """Turns recomputation on and returns the number of layers; for a model with adapters, pass its `get_base_model()`.
 
-    `gradient_checkpointing=True` of transformers' Trainer, to be left off, does less and more than this. Less: it reaches
-    only layers whose class says so, and those of Llama 3.2 Vision's vision tower, where nearly all the memory is, do not.
-    More: it lets gradients flow to the inputs of both towers, so that a tower without adapters is recomputed too.
+    Leave `gradient_checkpointing=True` of transformers' Trainer off: it does both less and more than this. Less: it reaches
+    only layers whose class declares support, and those of Llama 3.2 Vision's vision tower, where nearly all the memory is, do
+    not. More: it lets gradients flow to the inputs of both towers, so that a tower without adapters is recomputed too.
     """
     import torch.utils.checkpoint
     from transformers.modeling_layers import GradientCheckpointingLayer  # seconds to import

@@ -1,6 +1,6 @@
-"""Examples to what a model reads: the chat template, token ids, and which of them the loss counts.
+"""From examples to model inputs: the chat template, token ids, and which tokens count in the loss.
 
-The prompt is made by one function, for training and for use. Shapes: B studies, T tokens.
+One function builds the prompt, for training and for use. Shapes: B studies, T tokens.
 """
 
 from __future__ import annotations
@@ -16,47 +16,47 @@ from rayscribe.errors import InputError
 from rayscribe.vision_llm.pictures import Example
 
 IGNORED = -100
-"Label of a token that the loss leaves out (torch's cross_entropy)."
+"Label of a token that the loss ignores (torch's cross_entropy)."
 
-_DATE = "26 Jul 2024"  # some templates write the day's date into the prompt; ours shall be the same every day
+_DATE = "26 Jul 2024"  # some templates write today's date into the prompt; ours is the same every day
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conversation:
-    """One base model's way of speaking: its processor with the order of image and text."""
+    """One base model's chat format: its processor and the order of image and text."""
 
     processor: Any
     images_first: bool = True
     image_tokens: tuple[int, ...] = ()
-    "ids that stand for pieces of an image; in Mllama they have no row in the output layer"
+    "ids that represent pieces of an image; in Mllama they have no row in the output layer"
 
     @property
     def has_turns(self) -> bool:
-        """Whether the model knows a conversation; PaliGemma knows a prefix that it sees at once, and a suffix."""
+        """Whether the model has conversation turns; PaliGemma has a prefix, which it sees all at once, and a suffix."""
         return bool(self.processor.chat_template)
 
     def prompt(self, example: Example) -> str:
-        """Up to where the assistant begins to write."""
+        """The text up to where the assistant starts to write."""
         if not self.has_turns:
             return f"{self.processor.image_token * len(example.pictures)}{example.instruction}"
         return self._written([self.asked(example)], begins=True)
 
     def whole(self, example: Example) -> str:
-        """The same with the response and its end."""
+        """The same, with the response and its end."""
         answer = {"role": "assistant", "content": [{"type": "text", "text": example.response}]}
-        # What a template writes behind the end of the turn is asked of nobody.
+        # Text that a template adds after the end of the turn is not a target.
         return self._written([self.asked(example), answer], begins=False).rstrip("\n")
 
     def inputs(self, examples: Sequence[Example]) -> dict[str, Tensor]:
-        """What `generate` gets: prompts padded on the left, so that all of them end where writing begins."""
+        """Inputs of `generate`: prompts padded on the left, so that all of them end where writing starts."""
         batch = self._processed([self.prompt(example) for example in examples], examples, side="left")
-        batch.pop("labels", None)  # PaliGemma's processor always makes some
+        batch.pop("labels", None)  # PaliGemma's processor always adds some
         return batch
 
     def lesson(self, examples: Sequence[Example], *, loss_on_all: bool = False) -> dict[str, Tensor]:
-        """What the model learns from: whole conversations, padded on the right, with `labels` (B, T).
+        """Training inputs: whole conversations, padded on the right, with `labels` (B, T).
 
-        Raises InputError where the template does not begin a whole conversation with its prompt.
+        Raises InputError if the template does not begin a whole conversation with its prompt.
         """
         if not self.has_turns:
             return self._continued(examples, loss_on_all=loss_on_all)
@@ -72,23 +72,23 @@ class Conversation:
         return batch | {"labels": labels_BT}
 
     def texts(self, tokens_BT: Tensor, prompt_tokens: int) -> list[str]:
-        """What was written after the prompt, on one line."""
+        """The text after the prompt, on one line."""
         written = self.processor.batch_decode(tokens_BT[:, prompt_tokens:], skip_special_tokens=True)
         return [" ".join(text.split()) for text in written]
 
     @property
     def template_settings(self) -> dict[str, str]:
-        """What the chat template is given beside the turns."""
+        """Arguments of the chat template besides the turns."""
         return {"date_string": _DATE} if "date_string" in str(self.processor.chat_template) else {}
 
     def asked(self, example: Example) -> dict[str, Any]:
-        """The user's turn, with a place for every picture."""
+        """The user's turn, with a placeholder for every picture."""
         images: list[dict[str, str]] = [{"type": "image"} for _ in example.pictures]
         text = [{"type": "text", "text": example.instruction}]
         return {"role": "user", "content": images + text if self.images_first else text + images}
 
     def _continued(self, examples: Sequence[Example], *, loss_on_all: bool) -> dict[str, Tensor]:
-        """A lesson of a model without turns, whose processor puts the suffix behind the prompt and knows which is which."""
+        """Training inputs of a model without turns, whose processor appends the suffix to the prompt and tells them apart."""
         batch = self._processed(
             [self.prompt(example) for example in examples],
             examples,
@@ -112,7 +112,7 @@ class Conversation:
         return text
 
     def _response_ids(self, example: Example) -> list[int]:
-        """Ids of the response with the end of the turn: what the whole conversation has after the prompt."""
+        """Ids of the response with the end of the turn: what follows the prompt in the whole conversation."""
         prompt, whole = (
             self.processor.tokenizer(text, add_special_tokens=False)["input_ids"]
             for text in (self.prompt(example), self.whole(example))
@@ -120,7 +120,7 @@ class Conversation:
         if whole[: len(prompt)] != prompt or len(whole) == len(prompt):
             raise InputError(
                 "the base model's chat template does not begin a conversation with its own prompt, so response and prompt "
-                "cannot be told apart; take another base model, or --train.loss-on all"
+                "cannot be told apart; use another base model, or --train.loss-on all"
             )
         response: list[int] = whole[len(prompt) :]
         return response
@@ -134,7 +134,7 @@ class Conversation:
                 images=[example.pictures for example in examples],
                 padding=True,
                 padding_side=side,
-                add_special_tokens=False,  # the template has written them
+                add_special_tokens=False,  # the template has already added them
                 return_tensors="pt",
                 **more,
             )

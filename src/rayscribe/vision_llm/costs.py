@@ -1,8 +1,8 @@
-"""What a vision language model costs in bytes and FLOPs, counted over its module tree on torch's meta device, no weights.
+"""The cost of a vision language model in bytes and FLOPs, counted over its module tree on torch's meta device, without weights.
 
-Exact: parameters, and bytes of weights in the three precisions as bitsandbytes and torch store them. Counted by a stated
-formula: activations, caches, FLOPs. Rows are what a linear layer is applied to: tokens in the language tower, patches in
-the vision tower, states in the projector and in the keys and values of cross-attention.
+Exact: parameters, and bytes of weights in the three precisions as bitsandbytes and torch store them. Estimated by a stated
+formula: activations, caches, FLOPs. Rows are the inputs of a linear layer: tokens in the language tower, patches in the vision
+tower, states in the projector and in the keys and values of cross-attention.
 """
 
 from __future__ import annotations
@@ -31,44 +31,44 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
 Precision = Literal["nf4", "int8", "bf16"]
-Checkpointing = Literal["none", "model", "all"]  # model: by transformers' Trainer; all: by `recompute_layers`
+Checkpointing = Literal["none", "model", "all"]  # model: with transformers' Trainer; all: with `recompute_layers`
 BF16, FLOAT32 = 2, 4
-NF4_TABLES = 4 * (16 + 256 + 1)  # of each layer: the codes of weights and of their scales, and the scales' mean
-LOGIT = BF16 + 3 * FLOAT32  # the model's, the loss's copy, its log-softmax, its gradient
+NF4_TABLES = 4 * (16 + 256 + 1)  # per layer: the codes of weights and of their scales, and the scales' mean
+LOGIT = BF16 + 3 * FLOAT32  # the model's logit, the loss's copy, its log-softmax, its gradient
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudyRows:
-    """What one study puts through the model."""
+    """Rows that one study passes through the model."""
 
     tokens: int
-    """of the language tower, image tokens among them in families that put them there (all but Llama 3.2 Vision)"""
+    """in the language tower, image tokens included in families that put them there (all but Llama 3.2 Vision)"""
     patches: int
     states: int
     images: int = 1
     """patches attend to those of their own image"""
     mask: int = 0
-    """values of the vision tower's attention mask, where it has one"""
+    """values in the vision tower's attention mask, if it has one"""
 
 
 def meta_model(config: PretrainedConfig) -> PreTrainedModel:
-    """The model of the configuration without weights."""
+    """The model of the configuration, without weights."""
     from transformers import AutoModelForImageTextToText  # seconds to import
 
-    with torch.device("meta"):  # a copy: from_config writes the type into what it is given
+    with torch.device("meta"):  # a copy, because from_config writes the type into its argument
         return AutoModelForImageTextToText.from_config(deepcopy(config), dtype=torch.bfloat16)
 
 
 def rows_of_study(config: PretrainedConfig, *, tokens: int, images: int = 1, patches: int | None = None) -> StudyRows:
-    """Rows of a study with so many images; `patches` of an image are required where the configuration fixes none."""
+    """Rows of a study with this many images; `patches` per image are required if the configuration does not fix them."""
     vision: dict[str, Any] = config.to_dict()["vision_config"]
-    tiles = vision.get("max_num_tiles", 1)  # Llama 3.2 Vision pads every image to this many
+    tiles = vision.get("max_num_tiles", 1)  # Llama 3.2 Vision pads every image to this many tiles
     if patches is None:
         if "image_size" not in vision:
-            raise ValueError(f"{config.model_type}: an image has as many patches as its size asks for; say how many")
+            raise ValueError(f"{config.model_type}: the number of patches depends on the image size; give `patches`")
         patches = (vision["image_size"] // vision["patch_size"]) ** 2
     if "max_num_tiles" in vision:
-        states = tiles * (patches + 1)  # and the class token
+        states = tiles * (patches + 1)  # plus the class token
         seen = tiles * 8 * ceil((patches + 1) / 8)
         return StudyRows(
             tokens=tokens, patches=images * seen, states=images * states, images=images, mask=images * seen**2
@@ -81,17 +81,17 @@ def parameters(model: nn.Module) -> int:
 
 
 def quantised(model: PreTrainedModel) -> dict[str, nn.Linear]:
-    """The linear layers that are kept in 4 or 8 bits: all but the word head and what lies between the towers."""
+    """The linear layers stored in 4 or 8 bits: all but the word head and the modules between the towers."""
     whole = {part for name in kept_whole(model) for part in model.get_submodule(name).modules()}
     layers = ((name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear))
     return {name: module for name, module in layers if module not in whole}
 
 
 def weight_bytes(model: PreTrainedModel, precision: Precision, *, rest: int = BF16) -> int:
-    """Bytes of the stored weights; those that are not quantised take `rest` each. Buffers are left out.
+    """Bytes of the stored weights; those that are not quantised take `rest` each. Buffers are excluded.
 
-    nf4: half a byte a weight, one for the scale of 64, four for the scale of 256 scales, and a layer's tables.
-    int8: one byte a weight and four for the scale of a row.
+    nf4: half a byte per weight, one for the scale of 64, four for the scale of 256 scales, and a layer's tables. int8: one byte
+    per weight and four for the scale of a row.
     """
     layers = quantised(model) if precision != "bf16" else {}
     sizes = [prod(layer.weight.shape) for layer in layers.values()]
@@ -106,7 +106,7 @@ def weight_bytes(model: PreTrainedModel, precision: Precision, *, rest: int = BF
 
 
 def trained_shapes(model: PreTrainedModel, lora: LoraSettings) -> list[tuple[int, ...]]:
-    """Shapes of every trained tensor: two of each adapter, and the projector's where it is trained."""
+    """Shapes of all trained tensors: two per adapter, and the projector's if it is trained."""
     shapes: list[tuple[int, ...]] = []
     for name in targets(model, lora):
         layer = model.get_submodule(name)
@@ -120,7 +120,7 @@ def trained_shapes(model: PreTrainedModel, lora: LoraSettings) -> list[tuple[int
 
 
 def optimiser_bytes(shapes: list[tuple[int, ...]], *, bits: Literal[8, 32]) -> int:
-    """Adam's two states: float32, or bytes with a scale for 256 (bitsandbytes keeps tensors below 4,096 in float32)."""
+    """Adam's two states: float32, or bytes with one scale per 256 (bitsandbytes keeps tensors below 4,096 in float32)."""
     sizes = [prod(shape) for shape in shapes]
     return sum(2 * (FLOAT32 * n if bits == 32 or n < 4096 else n + FLOAT32 * ceil(n / 256)) for n in sizes)
 
@@ -135,10 +135,10 @@ def activation_bytes(
 ) -> tuple[int, int]:
     """Bytes that a study keeps for the backward pass: sum over layers, and the largest recomputed layer's working set.
 
-    A layer that is recomputed keeps its input, of `residual` bytes a value. Another one keeps the input and the output of
-    each linear layer in bfloat16, and states of the residual stream: two where it sees (a LayerNorm keeps its input),
-    three more in float32 where it writes (an RMSNorm keeps more, a gate is kept too). Beside layers: `LOGIT` bytes a logit,
-    the projector's outputs, a mask, and the input of each tower's last norm. Attention keeps no matrix (sdpa, not eager).
+    A recomputed layer keeps its input, of `residual` bytes per value. Any other layer keeps the input and the output of each
+    linear layer in bfloat16, and states of the residual stream: two in the vision tower (a LayerNorm keeps its input), three
+    more in float32 in the language tower (an RMSNorm keeps more, a gate is kept too). In addition: `LOGIT` bytes per logit, the
+    projector's outputs, a mask, and the input of each tower's last norm. Attention keeps no matrix (sdpa, not eager).
     """
     kept = model.get_output_embeddings().out_features * study.tokens * LOGIT + study.mask * residual
     between = [part for name in projector(model) for part in model.get_submodule(name).modules()]
@@ -159,7 +159,7 @@ def activation_bytes(
 
 
 def cache_bytes(model: PreTrainedModel, study: StudyRows, *, new_tokens: int) -> int:
-    """Keys and values of a study in bfloat16 while a report of `new_tokens` is written."""
+    """Bytes of a study's keys and values in bfloat16 while a report of `new_tokens` is written."""
     longest = replace(study, tokens=study.tokens + new_tokens)
     return sum(
         BF16 * linear.out_features * n
@@ -170,7 +170,7 @@ def cache_bytes(model: PreTrainedModel, study: StudyRows, *, new_tokens: int) ->
 
 
 def forward_flops(model: PreTrainedModel, study: StudyRows) -> int:
-    """FLOPs of a study's forward pass: two a weight and row, four a pair of query and key and channel."""
+    """FLOPs of a study's forward pass: two per weight and row, four per pair of query and key and per channel."""
     return sum(product + attention for product, attention, _ in _flops(model, study))
 
 
@@ -179,8 +179,8 @@ def training_flops(
 ) -> int:
     """FLOPs of a study's forward and backward pass with frozen weights.
 
-    Backward costs a product once (for its input alone, the weights being frozen) and attention twice; a recomputed layer
-    costs its forward again; a vision tower without adapters costs its forward alone. Adapters cost four forward passes.
+    Backward costs a product once (for its input only, as the weights are frozen) and attention twice; a recomputed layer costs
+    its forward pass again; a vision tower without adapters costs its forward pass only. Adapters cost four forward passes.
     """
     total = 0
     for product, attention, layer in _flops(model, study):
@@ -204,28 +204,28 @@ class _Layer:
     modules: list[nn.Linear]
     sees: bool
     recomputes: bool
-    """its class recomputes itself when transformers' gradient checkpointing is on"""
+    """whether its class supports transformers' gradient checkpointing"""
     is_read: bool
-    """the model goes on from its output, not from a layer's below it"""
+    """whether the model uses its output, not that of a layer below it"""
 
     @property
     def width(self) -> int:
         return self.modules[0].in_features
 
     def linears(self, study: StudyRows) -> list[tuple[nn.Linear, int]]:
-        """Each linear layer and its rows."""
+        """Each linear layer with its rows."""
         crossed = [name.endswith((".cross_attn.k_proj", ".cross_attn.v_proj")) for name in self.names]
         own = study.patches if self.sees else study.tokens
         return [(module, study.states if cross else own) for module, cross in zip(self.modules, crossed, strict=True)]
 
 
 def _backward(layer: _Layer, lora: LoraSettings, checkpointing: Checkpointing) -> bool:
-    """Whether gradients reach the layer: a frozen vision tower has none, unless transformers' checkpointing asks for them."""
+    """Whether gradients reach the layer: in a frozen vision tower none do, unless transformers' checkpointing requires them."""
     return layer.is_read and (not layer.sees or lora.vision or checkpointing == "model")
 
 
 def _layers(model: PreTrainedModel) -> list[_Layer]:
-    """Every numbered layer, those of the vision tower first."""
+    """All numbered layers, those of the vision tower first."""
     from transformers.modeling_layers import GradientCheckpointingLayer  # seconds to import
 
     vision, language = towers(model)
@@ -253,7 +253,7 @@ def _layers(model: PreTrainedModel) -> list[_Layer]:
 
 
 def _flops(model: PreTrainedModel, study: StudyRows) -> Iterator[tuple[int, int, _Layer | None]]:
-    """FLOPs of products and of attention, layer by layer; then of what is in no layer: head, projector, patches."""
+    """FLOPs of products and of attention, layer by layer; then of modules outside layers: head, projector, patches."""
     for layer in _layers(model):
         pairs = layer.linears(study)
         product = sum(2 * linear.in_features * linear.out_features * n for linear, n in pairs)

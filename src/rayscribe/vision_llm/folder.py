@@ -1,9 +1,9 @@
-"""A vision LLM's folder: adapters, processor, prompt, protocol, and which base model they belong to.
+"""A vision LLM's folder: adapters, processor, prompt, protocol, and the base model they belong to.
 
-adapter_model.safetensors, adapter_config.json   peft's; absent where the base is used as it is
-processor and tokenizer files                    transformers'; a server such as vLLM reads them too
+adapter_model.safetensors, adapter_config.json   peft's; absent if the base is used untuned
+processor and tokenizer files                    transformers'; servers such as vLLM read them too
 model.json                                       settings, the base model's id and digest, data, training
-A merged folder holds the base as well (config.json, model*.safetensors) and needs nothing else.
+A merged folder contains the base as well (config.json, model*.safetensors) and is self-contained.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ from rayscribe.vision_llm.conversation import Conversation
 
 ADAPTERS = "adapter_model.safetensors"
 HERE = "."
-"Base of a folder that holds its own."
+"Base of a folder that contains its own."
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedLlm:
-    """A vision LLM, tuned or as it came, with how it is asked."""
+    """A vision LLM, tuned or untuned, with its prompt."""
 
     model: Any
-    "peft's around transformers' model, or transformers' alone"
+    "peft's wrapper around transformers' model, or transformers' model itself"
     conversation: Conversation
     config: LlmConfig
     data: Mapping[str, Any]
-    "the training manifest's provenance and digest; empty for a base as it came"
+    "the training manifest's provenance and digest; empty for an untuned base"
     training: Mapping[str, Any]
     base_sha256: str
 
@@ -57,18 +57,18 @@ class TrainedLlm:
         return self.config.weights == "float32" or self.config.train.precision == "float32"
 
     def arithmetic(self) -> torch.autocast:
-        """Base weights and float32 adapters meet in the run's precision."""
+        """Autocast to the run's precision, in which base weights and float32 adapters meet."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=not self.is_exact)
 
 
 def save_llm(folder: Path, trained: TrainedLlm) -> None:
-    """Adapters (where there are any), processor, card, and last model.json, which names the adapters by their digest."""
+    """Writes adapters (if any), processor and card, and last model.json, which identifies the adapters by their digest."""
     with beside(folder) as made:
         trained.conversation.processor.save_pretrained(made)
         if isinstance(trained.model, PeftModel):
             for settings in trained.model.peft_config.values():
                 settings.base_model_name_or_path = trained.config.base
-            trained.model.save_pretrained(str(made), save_embedding_layers=False)  # "auto" asks the hub
+            trained.model.save_pretrained(str(made), save_embedding_layers=False)  # "auto" would contact the hub
     write_text(folder / "README.md", _card(trained))
     adapters = folder / ADAPTERS
     about = {
@@ -87,9 +87,9 @@ def save_llm(folder: Path, trained: TrainedLlm) -> None:
 def load_llm(
     folder: Path, device: torch.device, *, base: str | None = None, download: bool = False, whole: bool = False
 ) -> TrainedLlm:
-    """Raises InputError that says what is missing or does not fit.
+    """Loads a vision LLM's folder. Raises InputError that names the missing or mismatched part.
 
-    `base`: where the base model lies now, when it was moved. `whole`: unquantised, whatever the settings say; for merging.
+    `base`: the base model's new folder, if it was moved. `whole`: unquantised, whatever the settings say; for merging.
     """
     about = read_facts(folder, VISION_LLM)
     try:
@@ -104,9 +104,7 @@ def load_llm(
         else base_folder(base or config.base, config.revision, download=download)
     )
     if (digest := base_digest(place)) != base_sha256:
-        raise InputError(
-            f"{place}: is not the model that {folder} was tuned on ({digest[:12]}, not {base_sha256[:12]})"
-        )
+        raise InputError(f"{place}: not the model that {folder} was tuned on ({digest[:12]}, not {base_sha256[:12]})")
     check_adapters(folder)
     unquantised = whole and config.weights in ("nf4", "int8")
     model = load_base(place, replace(config, weights="bfloat16") if unquantised else config, device)
@@ -124,7 +122,7 @@ def load_llm(
 
 
 def wrap_base(config: LlmConfig, out: Path, *, download: bool = False) -> None:
-    """A folder that says how a base model is asked, and no adapters: what a tuned model is compared with."""
+    """Writes a folder with a base model's prompt and no adapters, the untuned control of a tuned model."""
     check_new(out)
     place = base_folder(config.base, config.revision, download=download)
     model = load_base(place, config, torch.device("cpu"))
@@ -138,11 +136,11 @@ def wrap_base(config: LlmConfig, out: Path, *, download: bool = False) -> None:
 
 
 def merge(folder: Path, out: Path, *, base: str | None = None, dtype: str = "bfloat16") -> None:
-    """Writes base and adapters as one plain transformers folder, which needs nothing else. Needs the base in memory once."""
+    """Writes base and adapters as one plain, self-contained transformers folder. Holds the base in memory once."""
     check_new(out)
     trained = load_llm(folder, torch.device("cpu"), base=base, whole=True)
     if not isinstance(trained.model, PeftModel):
-        raise InputError(f"{folder}: holds no adapters, there is nothing to merge")
+        raise InputError(f"{folder}: contains no adapters to merge")
     whole = trained.model.merge_and_unload().to(DTYPES[dtype])
     with beside(out) as made:
         whole.save_pretrained(made)
@@ -166,11 +164,11 @@ def check_adapters(folder: Path) -> None:
 def _with_adapters(model: Any, folder: Path) -> PeftModel:
     try:
         for name in PeftConfig.from_pretrained(str(folder)).modules_to_save or []:
-            model.get_submodule(name).float()  # as it was trained: peft loads into the base's precision
+            model.get_submodule(name).float()  # as in training: peft would load it in the base's precision
         return PeftModel.from_pretrained(model, str(folder))
     except (ValueError, RuntimeError, OSError, SafetensorError) as error:
         first = str(error).strip().split("\n")[0]
-        raise InputError(f"{folder}: the adapters do not fit their base model ({first})") from error
+        raise InputError(f"{folder}: the adapters do not match their base model ({first})") from error
 
 
 def _card(trained: TrainedLlm) -> str:

@@ -1,4 +1,4 @@
-"""A run of a vision LLM, supervised or by reward: its data, its folder, its checkpoints, its log."""
+"""A vision LLM's run, supervised or by reward: its data, its folder, its checkpoints, its log."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from rayscribe.vision_llm.config import PromptConfig
 from rayscribe.vision_llm.pictures import PromptStates
 
 _BEFORE_TRAINING = {"config.yaml", "data.sha256", SEEN, "checkpoints", "best"}
-_STATE = "trainer_state.json"  # the last file that the Trainer writes of a checkpoint
+_STATE = "trainer_state.json"  # the last file of a checkpoint that the Trainer writes
 
 
 class StopDiverged(TrainerCallback):
-    """transformers' own place to end a run before anything is kept of it: a number that is watched is none."""
+    """Ends a diverged run before transformers saves anything of it: raises if a watched number is not finite."""
 
     def __init__(self, watched: Sequence[str], flag: str) -> None:
         self.watched, self.flag = watched, flag
@@ -39,12 +39,12 @@ class StopDiverged(TrainerCallback):
             value = kwargs["logs"].get(name, 0.0)
             if value is None or not math.isfinite(value):
                 raise InputError(
-                    f"step {state.global_step}: {name} is {value}; the run has diverged, lower {self.flag} and start anew"
+                    f"step {state.global_step}: {name} is {value}; the run has diverged; lower {self.flag} and start again"
                 )
 
 
 def drawn(studies: list[Study], count: int, seed: int) -> list[Study]:
-    """So many of the studies, in their order; all of them for 0."""
+    """This many of the studies, in their order; 0: all of them."""
     if not 0 < count < len(studies):
         return studies
     rows = np.random.default_rng(seed).choice(len(studies), count, replace=False)
@@ -52,18 +52,18 @@ def drawn(studies: list[Study], count: int, seed: int) -> list[Study]:
 
 
 def prompted_findings(prompt: PromptConfig, studies: Sequence[Study]) -> PromptStates | None:
-    """What a classifier finds in these studies, where the prompt names it."""
+    """A classifier's findings for these studies; None if the prompt does not include them."""
     return given_states(Path(prompt.findings), [study.id for study in studies]) if prompt.findings else None
 
 
 def run_digest(parts: Iterable[str], prompt: PromptConfig) -> str:
-    """Of all that a training reads: digests of manifest and weights, and the prompt's table."""
+    """Digest of everything that training reads: the digests of manifest and weights, and the prompt's table."""
     found = [*parts, *([sha256_of(Path(prompt.findings))] if prompt.findings else [])]
     return hashlib.sha256(" ".join(found).encode()).hexdigest()
 
 
 def start_run(run: Path, config: Any, digest: str, *, resume: bool) -> None:
-    """Raises InputError where the folder holds another run, or a run to be resumed without `resume`."""
+    """Raises InputError if the folder contains another run, or one that needs `resume`."""
     if resume:
         check_same_run(run, config, digest)
     elif run.exists() and (
@@ -76,7 +76,7 @@ def start_run(run: Path, config: Any, digest: str, *, resume: bool) -> None:
 
 
 def last_whole(checkpoints: Path, *, may_delete: bool = False) -> Path | None:
-    """The newest checkpoint that was written to its end; what a killed process left half written can be deleted."""
+    """The newest complete checkpoint; `may_delete` removes incomplete ones that a killed process left."""
     found = []
     for path in checkpoints.glob("checkpoint-*"):
         try:
@@ -90,7 +90,7 @@ def last_whole(checkpoints: Path, *, may_delete: bool = False) -> Path | None:
 
 
 def stopped_at(checkpoint: Path, patience: int) -> int | None:
-    """The step of a checkpoint at which early stopping had ended the run; None where the run was to go on."""
+    """The step of a checkpoint at which early stopping ended the run; None if the run was to continue."""
     state = json.loads((checkpoint / _STATE).read_text())
     kept = state.get("stateful_callbacks", {}).get("EarlyStoppingCallback", {})
     waited = kept.get("attributes", {}).get("early_stopping_patience_counter", 0)
@@ -98,7 +98,7 @@ def stopped_at(checkpoint: Path, patience: int) -> int | None:
 
 
 def write_log(path: Path, history: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> None:
-    """The Trainer's history as a line a step; `columns`: its names by ours."""
+    """Writes the Trainer's history, one line per step; `columns`: the Trainer's names by ours."""
     lines: dict[int, dict[str, Any]] = {}
     for entry in history:
         line = {ours: entry[theirs] for ours, theirs in columns.items() if theirs in entry}

@@ -1,8 +1,8 @@
-"""Which layers of a vision language model get low-rank adapters, found in the model's tree, not in a table of families.
+"""Finds the layers of a vision language model that get low-rank adapters, from the model's tree instead of a table of families.
 
-Every transformers model of this kind names its towers through `get_encoder("image")` and `get_decoder()`. Within them an
-adapted layer is a linear one of the attention or the MLP of a numbered layer: a tower's head, its patch embedding, the
-projector between the towers and the word head are none.
+Every transformers model of this kind exposes its towers through `get_encoder("image")` and `get_decoder()`. Within them, linear
+layers of the attention or the MLP of a numbered layer are adapted; a tower's head, its patch embedding, the projector between
+the towers and the word head are not.
 """
 
 from __future__ import annotations
@@ -33,26 +33,26 @@ class LoraSettings:
     alpha: int = 20  # its notebook: updates are scaled by alpha / rank = 1
     dropout: float = 0.0  # its notebook
     vision: bool = True  # its notebook: both towers, attention and MLP
-    """adapters in the tower that sees"""
+    """adapters in the vision tower"""
     language: bool = True  # its notebook
-    """adapters in the tower that writes"""
+    """adapters in the language tower"""
     projector: bool = False  # its notebook leaves the projector as it is
-    """the module between the two towers is trained whole and saved with the adapters; for models whose projector is new"""
+    """train the module between the two towers in full and save it with the adapters; for models with a new projector"""
 
     def __post_init__(self) -> None:
         need(self.rank >= 1, "--lora.rank", self.rank, "an adapter has at least one dimension")
         need(self.alpha >= 1, "--lora.alpha", self.alpha, "updates are scaled by alpha / rank; at least 1")
         need(0 <= self.dropout < 1, "--lora.dropout", self.dropout, "a share of inputs from 0 to below 1")
         trained = self.vision or self.language or self.projector
-        need(trained, "--lora.language", False, "then nothing is trained; keep a tower or the projector")
+        need(trained, "--lora.language", False, "nothing would be trained; keep a tower or the projector")
 
 
 def towers(model: PreTrainedModel) -> tuple[str, str]:
-    """Names of the modules that see and that write; ValueError for a model without either."""
+    """Names of the vision and the language module; ValueError for a model without either."""
     names = {module: name for name, module in model.named_modules()}
     vision, language = names[model.get_encoder(modality="image")], names[model.get_decoder()]
     if not vision or not language:
-        raise ValueError(f"{type(model).__name__} has no vision tower beside its language tower")
+        raise ValueError(f"{type(model).__name__} has no vision tower next to its language tower")
     return vision, language
 
 
@@ -65,8 +65,8 @@ def numbered_layers(model: PreTrainedModel) -> list[str]:
 def targets(model: PreTrainedModel, settings: LoraSettings) -> list[str]:
     """Full names of the linear layers to adapt, in the model's order; ValueError for a tower without any.
 
-    A vision tower's layers above the one that the model reads (LLaVA reads the last but one) are left out: they would
-    never get a gradient, at which data-parallel training stops.
+    Excludes layers above the one that the model reads (LLaVA reads the last but one) in a vision tower: they would never get
+    a gradient, which stops data-parallel training.
     """
     vision, language = towers(model)
     found: list[str] = []
@@ -83,7 +83,7 @@ def linear_layers(model: PreTrainedModel, tower: str) -> list[tuple[str, int]]:
     found = []
     for name, module in model.get_submodule(tower).named_modules(prefix=tower):
         match = ADAPTED.search(name)
-        if match and isinstance(module, nn.Linear):  # 4-bit and 8-bit layers are linear ones too
+        if match and isinstance(module, nn.Linear):  # 4-bit and 8-bit layers are subclasses of Linear
             found.append((name, int(match["layer"])))
     if not found:
         raise ValueError(f"{type(model).__name__}: no linear layers of attention or MLP in {tower}")
@@ -91,17 +91,17 @@ def linear_layers(model: PreTrainedModel, tower: str) -> list[tuple[str, int]]:
 
 
 def layers_read(model: PreTrainedModel) -> int | None:
-    """How many of the vision tower's layers matter to the model; None where its configuration does not say."""
+    """Number of the vision tower's layers that the model uses; None if its configuration does not say."""
     chosen = model.config.to_dict().get("vision_feature_layer")
     depth = model.config.vision_config.to_dict().get("num_hidden_layers")
     if chosen is None or depth is None:
         return None
-    # The states count from the embeddings' output, 0, to the last layer's, `depth` or -1.
+    # States count from the embeddings' output, 0, to the last layer's, `depth` or -1.
     return max(state % (depth + 1) for state in ([chosen] if isinstance(chosen, int) else chosen))
 
 
 def projector(model: PreTrainedModel) -> list[str]:
-    """Names of what lies between the towers: beside them, or at the end of the vision tower (Qwen2-VL's merger)."""
+    """Names of the modules between the towers: next to them, or at the end of the vision tower (Qwen2-VL's merger)."""
     vision, language = towers(model)
     parent = vision.rpartition(".")[0]
     beside = {_join(parent, name): module for name, module in model.get_submodule(parent).named_children()}
@@ -120,17 +120,17 @@ def projector(model: PreTrainedModel) -> list[str]:
 
 
 def kept_whole(model: PreTrainedModel) -> list[str]:
-    """Names that quantisation skips: the word head and the projector; bitsandbytes' `llm_int8_skip_modules` in full.
+    """Names that quantisation skips: the word head and the projector; full names for bitsandbytes' `llm_int8_skip_modules`.
 
-    Full, because a short name does not skip what lies inside it: `multi_modal_projector` skips Llama's, which is one linear
-    layer, and none of the two layers of LLaVA's.
+    Full, because a short name does not skip the modules inside it: `multi_modal_projector` skips Llama's, which is one linear
+    layer, but neither of the two layers of LLaVA's.
     """
     head = model.get_output_embeddings()
     return [*(name for name, module in model.named_modules() if module is head), *projector(model)]
 
 
 def lora_config(model: PreTrainedModel, settings: LoraSettings) -> LoraConfig:
-    """The settings in peft's words. Adapters start from torch's global generator: seed it before `get_peft_model`."""
+    """The settings as peft's. Adapters are initialised from torch's global generator: seed it before `get_peft_model`."""
     from peft import LoraConfig  # imports transformers: seconds
     from peft.utils.constants import DUMMY_TARGET_MODULES
 
@@ -138,7 +138,8 @@ def lora_config(model: PreTrainedModel, settings: LoraSettings) -> LoraConfig:
         r=settings.rank,
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
-        target_modules=targets(model, settings) or DUMMY_TARGET_MODULES,  # peft's word for the projector alone
+        target_modules=targets(model, settings)
+        or DUMMY_TARGET_MODULES,  # peft's placeholder if only the projector is trained
         modules_to_save=projector(model) if settings.projector else None,
         bias="none",
         use_rslora=False,

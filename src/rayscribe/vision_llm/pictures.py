@@ -1,4 +1,4 @@
-"""A study as what a vision LLM is shown and asked: pictures, an instruction, and the report to learn."""
+"""A study as input of a vision LLM: pictures, an instruction, and the report to learn."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from rayscribe.study import Study, is_frontal
 from rayscribe.vision_llm.config import LlmConfig, PictureConfig, PromptConfig, ResponseConfig
 
 PromptStates = Mapping[str, NDArray[np.int8]]
-"Of the 18 conditions, by study id."
+"States of the 18 conditions, by study id."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Example:
-    """One study as the model gets it."""
+    """One study as the model receives it."""
 
     pictures: list[Image.Image]
     instruction: str
     response: str = ""
-    "empty where there is nothing to learn"
+    "empty if there is nothing to learn"
 
 
 def response_text(study: Study, text: ResponseConfig) -> str:
-    """The report that is learned; empty when the study lacks the section."""
+    """The report to learn; empty if the study lacks the section."""
     report = section_text(study.findings, study.impression, text.section)
     if not report:
         return ""
@@ -40,7 +40,7 @@ def response_text(study: Study, text: ResponseConfig) -> str:
 
 
 def learnable(studies: Sequence[Study], text: ResponseConfig) -> list[Study]:
-    """The studies whose report is there and neither too short nor too long."""
+    """The studies with a report of the allowed length."""
     longest = text.max_words or float("inf")
     return [study for study in studies if text.min_words <= _words(response_text(study, text)) <= longest]
 
@@ -50,7 +50,7 @@ def _words(report: str) -> float:
 
 
 def chosen_views(study: Study, prompt: PromptConfig) -> list[int]:
-    """Places of the images that are shown, frontal ones first."""
+    """Indices of the images to show, frontal ones first."""
     views = study.views or ("",) * len(study.images)
     places = sorted(range(len(views)), key=lambda place: not is_frontal(views[place]))
     if prompt.views == "frontal":
@@ -59,7 +59,7 @@ def chosen_views(study: Study, prompt: PromptConfig) -> list[int]:
 
 
 def picture(image: Grey, config: PictureConfig) -> Image.Image:
-    """RGB, as the processors want it."""
+    """An RGB image, as processors expect."""
     shown = Image.fromarray(image)
     if config.legacy_224:
         shown = ImageOps.pad(shown, (224, 224), Image.Resampling.LANCZOS, color=0)
@@ -67,7 +67,7 @@ def picture(image: Grey, config: PictureConfig) -> Image.Image:
 
 
 def instruction_text(prompt: PromptConfig, states_O: NDArray[np.int8] | None = None) -> str:
-    """The instruction, and after it what a classifier found; conditions that it does not know are not named."""
+    """The instruction, followed by a classifier's findings; unknown conditions are not mentioned."""
     if states_O is None:
         return prompt.instruction
     told = {POSITIVE: "present", UNCERTAIN: "uncertain", NEGATIVE: "absent"}

@@ -1,8 +1,8 @@
-"""Memory and time of fine-tuning a vision language model, before renting a GPU: from its configuration, no weights.
+"""Memory and time of fine-tuning a vision language model, before renting a GPU: from its configuration, without weights.
 
-Computed exactly: parameters, adapters, stored weights, gradients, optimiser states (`costs.py`). Estimated: activations
-(within a tenth of what small models of three kinds keep on the CPU), caches, FLOPs; of a GPU's memory `USABLE` is counted
-on, the rest is CUDA's own and fragmentation. Hours follow from an assumed utilisation: nothing here was timed.
+Computed exactly: parameters, adapters, stored weights, gradients, optimiser states (`costs.py`). Estimated: activations (within
+a tenth of what small models of three kinds keep on the CPU), caches, FLOPs. Of a GPU's memory only the share `USABLE` is
+planned; the rest is for CUDA and fragmentation. Hours assume a utilisation: nothing here was timed.
 """
 
 from __future__ import annotations
@@ -24,28 +24,28 @@ GIB = 2**30
 GPUS = (16, 24, 40, 48, 80)  # GiB
 USABLE = 0.92
 PEAKS = {"A100": 312e12, "H100": 989e12}  # FLOP/s in bfloat16, dense, SXM modules; NVIDIA's data sheets
-LOGGED = 20.0  # seconds a step of 8 x 4 studies on an A100 of 80 GB, the run of Koehler, Hsieh and Tang, 2024
+LOGGED = 20.0  # seconds per step of 8 x 4 studies on an A100 with 80 GB, the run of Koehler, Hsieh and Tang, 2024
 PRECISIONS: tuple[Precision, ...] = ("nf4", "int8", "bf16")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
-    """What is to be trained and written. Batch, accumulation and steps are those of Koehler, Hsieh and Tang, 2024."""
+    """The training and generation to plan. Batch, accumulation and steps are those of Koehler, Hsieh and Tang, 2024."""
 
     batch: int = 8
-    """studies on a GPU at once"""
+    """studies at once on a GPU"""
     accumulation: int = 4
     steps: int = 200
     tokens: int = 256
-    """of instruction and report, padded; image tokens too where a model puts them among the words"""
+    """tokens of instruction and report, padded; includes image tokens in models that put them among the words"""
     images: int = 1
     patches: int | None = None
-    """of an image; needed where the model's configuration does not fix it, as in Qwen2-VL"""
+    """patches per image; required if the model's configuration does not fix it, as in Qwen2-VL"""
     new_tokens: int = 128  # its evaluation
     checkpointing: Checkpointing = "all"
-    """none; model: what transformers' Trainer does, which leaves out some vision towers; all: every layer of both towers"""
+    """none; model: transformers' Trainer, which excludes some vision towers; all: every layer of both towers"""
     float32_rest: bool = True
-    """what is not quantised is in float32, as after peft's `prepare_model_for_kbit_training`, not bfloat16"""
+    """keep unquantised weights in float32, as after peft's `prepare_model_for_kbit_training`; false: bfloat16"""
     utilisation: float = 0.35
     """assumed share of a GPU's peak"""
 
@@ -66,7 +66,7 @@ class Workload:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """Bytes and FLOPs of one model under one workload; of a study where the name says so, else of the model on a GPU."""
+    """Bytes and FLOPs of one model under one workload; per study if the name says so, else for the model on a GPU."""
 
     name: str
     work: Workload
@@ -74,14 +74,14 @@ class Plan:
     parameters: int
     trained: int
     stored: dict[Precision, int]
-    """bytes of the weights as they are loaded"""
+    """bytes of the weights as loaded"""
     weights: dict[Precision, int]
-    """bytes of the weights as they are trained; see `Workload.float32_rest`"""
+    """bytes of the weights in training; see `Workload.float32_rest`"""
     adapters: int
     """bytes of the trained tensors and their gradients, both float32"""
     optimiser: dict[Literal[8, 32], int]
     unpacked: int
-    """bytes of the largest quantised layer in bfloat16, while it is used"""
+    """bytes of the largest quantised layer in bfloat16, while it is in use"""
     kept_by_study: dict[Checkpointing, int]
     working_by_study: dict[Checkpointing, int] = field(repr=False)
     cache_by_study: int
@@ -98,18 +98,18 @@ class Plan:
         return self.fixed(precision, bits=bits) + self.work.batch * self._study(self.work.checkpointing)
 
     def largest_batch(self, precision: Precision, gib: int, *, checkpointing: Checkpointing) -> int:
-        """Studies at once on a GPU, with 8-bit Adam; 0 where not one fits."""
+        """Studies at once on a GPU of `gib` GiB, with 8-bit Adam; 0 if not even one fits."""
         return max(0, int(USABLE * gib * GIB - self.fixed(precision)) // self._study(checkpointing))
 
     def step_flops(self) -> int:
         return self.training_flops_by_study * self.work.batch * self.work.accumulation
 
     def hours(self, gpu: str) -> float:
-        """Of the whole run on one GPU, at the assumed utilisation."""
+        """Hours of the whole run on one GPU, at the assumed utilisation."""
         return self.work.steps * self.step_flops() / (PEAKS[gpu] * self.work.utilisation) / 3600
 
     def logged_utilisation(self) -> float:
-        """Share of an A100's peak at which this model takes the logged time for a step of 32 studies."""
+        """Share of an A100's peak at which this model needs the logged time for a step of 32 studies."""
         return 32 * self.training_flops_by_study / (LOGGED * PEAKS["A100"])
 
     def _study(self, checkpointing: Checkpointing) -> int:
@@ -117,7 +117,7 @@ class Plan:
 
 
 def llama32_vision_config() -> PretrainedConfig:
-    """Llama-3.2-11B-Vision and its Instruct: the default text and vision towers at 560 pixels a tile."""
+    """Configuration of Llama-3.2-11B-Vision and its Instruct: default text and vision towers, tiles of 560 pixels."""
     from transformers import MllamaConfig  # seconds to import
 
     return MllamaConfig(vision_config={"image_size": 560})
@@ -131,7 +131,7 @@ def base_config(folder: Path) -> PretrainedConfig:
 
 
 def plan(config: PretrainedConfig, lora: LoraSettings, work: Workload) -> Plan:
-    """The plan of a configuration; ValueError for a model that has no two towers."""
+    """The plan for a configuration; ValueError for a model without two towers."""
     model = costs.meta_model(config)
     rows = costs.rows_of_study(config, tokens=work.tokens, images=work.images, patches=work.patches)
     shapes = costs.trained_shapes(model, lora)
@@ -162,7 +162,7 @@ def plan(config: PretrainedConfig, lora: LoraSettings, work: Workload) -> Plan:
 
 
 def plan_table(found: Plan) -> str:
-    """The plan in Markdown: what takes memory, how many studies fit on a GPU, how long a run takes."""
+    """The plan in Markdown: memory by part, studies that fit on a GPU, duration of a run."""
     work = found.work
     named = {"nf4": "4-bit (nf4, double quantisation)", "int8": "8-bit (int8)", "bf16": "bfloat16"}
     rest = "float32" if work.float32_rest else "bfloat16"

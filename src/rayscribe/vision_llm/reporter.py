@@ -20,16 +20,16 @@ from rayscribe.vision_llm.conversation import on_device
 from rayscribe.vision_llm.folder import TrainedLlm
 from rayscribe.vision_llm.pictures import Example, Examples, PromptStates
 
-GENERATION_BATCH = 8  # studies that are written at a time
+GENERATION_BATCH = 8  # studies per batch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VisionLlmReporter:
-    """Reads images from the files that the manifest names."""
+    """A vision LLM that reads images from the files in a manifest."""
 
     trained: TrainedLlm
     states: PromptStates | None = None
-    "a classifier's findings by study id, where the prompt names them"
+    "a classifier's findings by study id, if the prompt includes them"
 
     def draft(self, studies: Sequence[Study], decoding: DecodingConfig) -> list[Draft]:
         examples = Examples(studies, self.trained.config, self.states)
@@ -37,7 +37,7 @@ class VisionLlmReporter:
         for start in range(0, len(studies), GENERATION_BATCH):
             batch = {row: examples[row] for row in range(start, min(start + GENERATION_BATCH, len(studies)))}
             for rows in as_many_pictures(batch):
-                # Every batch of a sampled run draws from its own stream.
+                # Every batch of a sampled run has its own random stream.
                 own = replace(decoding, seed=decoding.seed + rows[0])
                 for row, best in zip(rows, written(self.trained, [batch[row] for row in rows], own), strict=True):
                     reports[row] = best[0]
@@ -45,8 +45,8 @@ class VisionLlmReporter:
 
 
 def as_many_pictures(batch: Mapping[int, Example]) -> list[list[int]]:
-    """Rows by their number of pictures. In Mllama what stands before the image sees the room that is left for another study's
-    second image too, so a report would depend on the batch that it was written in."""
+    """Rows grouped by number of pictures. In Mllama, text before the image also sees the padding for another study's second
+    image, so a report would depend on its batch."""
     found: dict[int, list[int]] = {}
     for row, example in batch.items():
         found.setdefault(len(example.pictures), []).append(row)
@@ -56,7 +56,7 @@ def as_many_pictures(batch: Mapping[int, Example]) -> list[list[int]]:
 def written(
     trained: TrainedLlm, examples: Sequence[Example], decoding: DecodingConfig, *, best: int = 1, steps: Steps = iter
 ) -> list[list[str]]:
-    """The `best` reports of every example, best first; prompts are cut off by their number of tokens."""
+    """The `best` reports of every example, best first; the prompt's tokens are removed."""
     inputs = on_device(trained.conversation.inputs(examples), trained.device)
     chosen = generation_settings(trained, decoding, best)
     with torch.inference_mode(), trained.arithmetic(), torch.random.fork_rng():
@@ -68,7 +68,7 @@ def written(
 
 
 class _Watched(StoppingCriteria):
-    """Ends nothing by itself; what watches the steps may raise."""
+    """Never stops generation itself; the observer of the steps may raise."""
 
     def __init__(self, steps: Iterable[int]) -> None:
         self.steps = iter(steps)
@@ -79,10 +79,10 @@ class _Watched(StoppingCriteria):
 
 
 def generation_settings(trained: TrainedLlm, decoding: DecodingConfig, best: int) -> GenerationConfig:
-    """Our settings as transformers'; nothing of the base model's own but its marks, whose defaults often sample."""
+    """Our settings as transformers'; of the base model's own, only the special tokens, because its defaults often sample."""
     if decoding.length_penalty:
         raise InputError(
-            f"--decoding.length-penalty {decoding.length_penalty}: vision LLMs compare sums of log-probabilities; give 0"
+            f"--decoding.length-penalty {decoding.length_penalty}: vision LLMs rank by the sum of log-probabilities; give 0"
         )
     own = trained.model.generation_config
     tokenizer = trained.conversation.processor.tokenizer

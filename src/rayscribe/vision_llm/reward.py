@@ -1,6 +1,6 @@
-"""What reward training pays for a report: clinical F1 and overlap, less what a collapsed or unfinished report costs.
+"""The reward for a report: clinical F1 and overlap, minus penalties for repeated or unfinished reports.
 
-    reward = clinical * F1 + overlap * ROUGE-L - repeated * share - unfinished * u
+        reward = clinical * F1 + overlap * ROUGE-L - repeated * share - unfinished * u
 
 Shapes: R reports of one batch: several studies, each with one or more reports.
 """
@@ -29,21 +29,21 @@ _RANGE = "a weight from 0 to 1"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RewardConfig:
-    """Weights of four parts that are 0 to 1: the reward lies between -(repeated + unfinished) and clinical + overlap.
+    """Weights of four parts in [0, 1]: the reward lies between -(repeated + unfinished) and clinical + overlap.
 
-    The weights are ours; no paper's.
+    The weights are ours, from no paper.
     """
 
     clinical: float = 0.5
-    "of the F1 over the 14 observations that the built-in labeler finds, uncertain as negative"
+    "weight of the F1 over the 14 observations of the built-in labeler, uncertain as negative"
     overlap: float = 0.5
-    "of ROUGE-L"
+    "weight of ROUGE-L"
     repeated: float = 0.25
-    "taken off for the share of the batch's reports on other studies that say the same"
+    "penalty for the share of the batch's reports on other studies that say the same"
     unfinished: float = 0.5
-    "taken off for a report without a word, and for one that was cut at the bound of tokens"
+    "penalty for an empty report, and for one that was truncated at the token limit"
     cleaning: Literal["r2gen-iu", "r2gen-mimic"] = "r2gen-iu"
-    "before ROUGE-L, and before reports are compared with each other"
+    "cleaning before ROUGE-L, and before reports are compared with one another"
 
     def __post_init__(self) -> None:
         need(0 <= self.clinical <= 1, "--reward.clinical", self.clinical, _RANGE)
@@ -51,47 +51,45 @@ class RewardConfig:
         need(0 <= self.repeated <= 1, "--reward.repeated", self.repeated, _RANGE)
         need(0 <= self.unfinished <= 1, "--reward.unfinished", self.unfinished, _RANGE)
         paid = self.clinical + self.overlap
-        need(paid > 0, "--reward.clinical", self.clinical, "with --reward.overlap 0 nothing would be paid for")
+        need(paid > 0, "--reward.clinical", self.clinical, "above 0, or --reward.overlap above 0")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RewardTrainConfig:
-    """Group relative policy optimisation (Shao et al., 2024, "DeepSeekMath") through trl, of a model that `llm train` tuned."""
+    """Group relative policy optimisation (Shao et al., 2024, "DeepSeekMath") with trl, for a model tuned by `llm train`."""
 
     reward: RewardConfig = field(default_factory=RewardConfig)
     steps: int = 200
     "optimiser steps"
     studies_per_step: int = 8
-    "different studies whose reports are written, compared and learned from in one step"
+    "different studies per step"
     generations: int = 8  # trl's default; the paper has 64
-    "reports that are sampled for each of them; their mean is what a report is measured against"
+    "reports sampled per study; each is compared with their mean"
     batch_size: int = 8
-    "reports at a time in the backward pass"
+    "reports at once in the backward pass"
     lr: float = 1e-5  # ours, for adapters; the paper tunes all weights at 1e-6
-    "constant"
+    "constant learning rate"
     beta: float = 0.04  # the paper's
-    "weight of the divergence from the adapters that the run starts with; 0: none, which saves a copy of them and a pass"
+    "weight of the divergence from the initial adapters; 0: none, which saves a copy of them and a forward pass"
     temperature: float = 1.0  # the paper's
-    "of sampling; validation is greedy"
+    "sampling temperature; validation is greedy"
     max_new_tokens: int = 0
-    "tokens a report at most; 0: the model's own --text.max-new-tokens"
+    "tokens per report at most; 0: the model's own --text.max-new-tokens"
     evaluate_every: int = 20
-    "steps between validations; a checkpoint is kept with each"
+    "steps between validations; each one keeps a checkpoint"
     val_studies: int = 0
-    "validation studies, drawn once with the seed; 0: all"
+    "number of validation studies, drawn once with the seed; 0: all"
     seed: int = 3407
 
     def __post_init__(self) -> None:
         reports = self.studies_per_step * self.generations
         need(self.steps >= 1, "--steps", self.steps, "at least 1")
-        need(
-            self.studies_per_step >= 2, "--studies-per-step", self.studies_per_step, "at least 2, to compare reports of"
-        )
+        need(self.studies_per_step >= 2, "--studies-per-step", self.studies_per_step, "at least 2, to compare reports")
         need(
             self.generations >= 2,
             "--generations",
             self.generations,
-            "at least 2: a report is measured against the rest",
+            "at least 2: a report is compared with the others",
         )
         fits = self.batch_size >= 1 and reports % self.batch_size == 0
         need(fits, "--batch-size", self.batch_size, f"must divide --studies-per-step x --generations, {reports}")
@@ -105,7 +103,7 @@ class RewardTrainConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RewardParts:
-    """One report's, each 0 to 1."""
+    """The parts of one report's reward, each in [0, 1]."""
 
     clinical: float
     overlap: float
@@ -137,21 +135,21 @@ def report_parts(
     cut: Sequence[bool] = (),
     labeler: Labeler | None = None,
 ) -> list[RewardParts]:
-    """What the rewards consist of. Raises InputError for a reference without a word.
+    """The parts of the rewards. Raises InputError for an empty reference.
 
-    clinical    F1 of the observations that are positive in both. Where neither has one (both only uncertain) the two agree: 1,
-                where the metrics, which sum up, have 0 / 0 = 0.
+    clinical    F1 of the observations that are positive in both. If neither has one (both only uncertain) the two agree: 1,
+                where the corpus metrics have 0 / 0 = 0.
     overlap     ROUGE-L of the cleaned texts, as in `metrics/overlap.py`.
-    repeated    of the batch's reports whose reference says something else than reference i, the share that says the same as
-                report i. Two texts say the same when their cleaned sentences are the same set. With equally many reports a
-                study this is the mean over the other studies. 0 where all references say the same.
-    unfinished  1 for a report without a word, whose clinical and overlap are 0, and where `cut` is true.
+    repeated    of the batch's reports whose reference differs from reference i, the share that says the same as report i. Two
+                texts say the same if their cleaned sentences are the same set. With equally many reports per study this is
+                the mean over the other studies. 0 if all references say the same.
+    unfinished  1 for an empty report, whose clinical and overlap are 0, and where `cut` is true.
     """
     for given, what in ((written, "reports"), (cut or written, "marks of being cut")):
         if len(given) != len(references):
             raise InputError(f"{len(given)} {what} for {len(references)} references")
     if bare := sum(not words_only(reference) for reference in references):
-        raise InputError(f"{bare} of {len(references)} references have no word; leave these studies out")
+        raise InputError(f"{bare} of {len(references)} references are empty; exclude these studies")
     if not references:
         return []
     clean = CLEANINGS[settings.cleaning]

@@ -1,4 +1,4 @@
-"""trl's trainer for a tuned vision LLM: what it can train, in which order it asks, and what it is paid by."""
+"""trl's trainer for a tuned vision LLM: which models it can train, the order of studies, and the reward."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ CARRIED = frozenset(
     {"input_ids", "attention_mask", "pixel_values", "pixel_attention_mask", "image_grid_thw", "image_sizes"}
     | {"token_type_ids", "mm_token_type_ids"}
 )
-"What trl hands from the processor to the model when it learns (1.16); a family that needs more cannot be trained."
+"Inputs that trl (1.16) passes from the processor to the model in training; families that need others cannot be trained."
 
 _PER_TOKEN = {"token_type_ids", "mm_token_type_ids"}
 
 
 def check_trainable(conversation: Conversation, example: Example) -> None:
-    """Raises InputError where trl would leave out what the model needs, or would ask in other words than `generate`."""
+    """Raises InputError if trl would omit inputs of the model, or would prompt it differently from `generate`."""
     ours = conversation.inputs([example])
     if lacking := sorted(set(ours) - CARRIED):
         raise InputError(
-            f"trl cannot train this family of models by reward: it does not hand on {', '.join(lacking)}. "
-            "LLaVA, Idefics3 and Qwen2-VL work; for Llama 3.2 Vision there is `rayscribe llm train` alone"
+            f"trl cannot train this family of models by reward: it does not pass on {', '.join(lacking)}. "
+            "LLaVA, Idefics3 and Qwen2-VL work; Llama 3.2 Vision can only be tuned with `rayscribe llm train`"
         )
     processor, wanted = conversation.processor, ours["input_ids"][0].tolist()
     turn = conversation.asked(example)
@@ -47,19 +47,19 @@ def check_trainable(conversation: Conversation, example: Example) -> None:
     plain = processor(text=[conversation.prompt(example)], images=[example.pictures])
     if list(theirs["input_ids"][0]) != wanted or (_PER_TOKEN & set(ours) and len(plain["input_ids"][0]) != len(wanted)):
         raise InputError(
-            "trl would ask this model in other tokens than `generate` does (its tokenizer and its chat template disagree on "
-            "who writes the begin token), so it cannot be trained by reward"
+            "trl would prompt this model with other tokens than `generate` (its tokenizer and its chat template disagree on "
+            "which of them adds the begin token), so it cannot be trained by reward"
         )
 
 
 def reward_trainer(trained: TrainedLlm, config: RewardTrainConfig, lessons: Examples, folder: Path) -> Any:
-    """trl's trainer over the studies of `lessons`, in an order that the seed alone decides."""
+    """trl's trainer over the studies of `lessons`, in an order that depends on the seed alone."""
     import datasets  # type: ignore[import-untyped]
     import huggingface_hub.constants
     from trl.trainer.grpo_config import GRPOConfig  # seconds to import, and optional
     from trl.trainer.grpo_trainer import GRPOTrainer
 
-    huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY = True  # trl would tell its makers of every run
+    huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY = True  # trl would report every run to its makers
     conversation, reports = trained.conversation, config.studies_per_step * config.generations
     conversation.processor.tokenizer.padding_side = "left"
     rows = datasets.Dataset.from_dict({"study": study_order(len(lessons), config)})
@@ -81,9 +81,9 @@ def reward_trainer(trained: TrainedLlm, config: RewardTrainConfig, lessons: Exam
         use_cpu=trained.device.type == "cpu",
         gradient_checkpointing=trained.config.train.gradient_checkpointing,
         gradient_checkpointing_kwargs={"use_reentrant": False},
-        disable_dropout=True,  # a report is scored by the model that wrote it
-        shuffle_dataset=False,  # `study_order` has
-        # So that a diverged run ends in its loss, not in the sampling.
+        disable_dropout=True,  # the model that wrote a report also scores it
+        shuffle_dataset=False,  # `study_order` has shuffled
+        # So that a diverged run ends in its loss, not in sampling.
         generation_kwargs={"remove_invalid_values": True},
         log_multimodal=False,
         logging_steps=1,
@@ -96,7 +96,7 @@ def reward_trainer(trained: TrainedLlm, config: RewardTrainConfig, lessons: Exam
         seed=config.seed,
         data_seed=config.seed,
     )
-    # transformers' `generate` reads the images outside of `forward`, and only that runs in trl's mixed precision.
+    # transformers' `generate` encodes the images outside of `forward`, and only `forward` runs in trl's mixed precision.
     trained.model.generate = _in_arithmetic(trained, trained.model.generate)
     trainer = GRPOTrainer(
         model=trained.model,
@@ -105,7 +105,7 @@ def reward_trainer(trained: TrainedLlm, config: RewardTrainConfig, lessons: Exam
         train_dataset=rows,
         processing_class=conversation.processor,
     )
-    trainer.remove_callback(PrinterCallback)  # forty numbers a step; they are in the log
+    trainer.remove_callback(PrinterCallback)  # forty numbers per step; they are in the log
     return trainer
 
 
@@ -118,7 +118,7 @@ def _in_arithmetic(trained: TrainedLlm, generate: Callable[..., Any]) -> Callabl
 
 
 def study_order(studies: int, config: RewardTrainConfig) -> list[int]:
-    """Studies of all steps one after another: every study once, in a new order, before any comes again."""
+    """Studies of all steps in sequence: every study once, in a new order, before any is repeated."""
     order: list[int] = []
     for epoch in range(-(-config.steps * config.studies_per_step // studies)):
         generator = np.random.default_rng((config.seed, epoch))
@@ -128,7 +128,7 @@ def study_order(studies: int, config: RewardTrainConfig) -> list[int]:
 
 @dataclass
 class _Questions:
-    """Rows of the data set to what trl asks: our turn, its pictures. The last studies are kept: trl asks for each often."""
+    """Rows of the data set to trl's inputs: our turn, its pictures. Caches the last studies, as trl requests each often."""
 
     conversation: Conversation
     lessons: Examples
@@ -165,7 +165,7 @@ def _paid(
         cut = [not ids or ids[-1] not in ends for ids in completion_ids]
         parts = report_parts(written, [references[row] for row in study], settings, cut=cut)
         for name, mean in mean_parts(parts, settings).items():
-            if name != "reward":  # trl logs it
+            if name != "reward":  # trl logs this itself
                 log_metric(name, mean)
         return [one.total(settings) for one in parts]
 

@@ -1,4 +1,4 @@
-"""Reward training of a tuned vision LLM: group relative policy optimisation through trl, paid by `reward.py`.
+"""Reward training of a tuned vision LLM: group relative policy optimisation with trl, on the reward of `reward.py`.
 
 The path: tuned model -> studies with a report -> trl's trainer, which samples reports and learns -> the adapters with the
 highest validation reward in the run folder.
@@ -55,17 +55,17 @@ def train_reward(
     resume: bool = False,
     notify: Callable[[str], None] = print,
 ) -> None:
-    """Learns on the split train, keeps the adapters with the highest reward on val, and never reads the split test.
+    """Trains on the train split, keeps the adapters with the highest reward on val, and never reads the test split.
 
-    Raises InputError for whatever the user gave that cannot be used, and for a model that trl cannot train. After `kill -9`
-    the same call with `resume` ends in the same adapters.
+    Raises InputError for unusable input, and for a model that trl cannot train. After `kill -9` the same call with `resume`
+    ends with the same adapters.
     """
     _check_machine()
     manifest = read_manifest(data)
     check_unseen(model, [*manifest.split("val"), *manifest.split("test")], "val or test")
     trained = load_llm(model, chosen_device(), base=base)
     if not isinstance(trained.model, PeftModel):
-        raise InputError(f"{model}: holds no adapters to train; tune it with `rayscribe llm train` first")
+        raise InputError(f"{model}: contains no adapters to train; tune it with `rayscribe llm train` first")
     training, validation = (_studies(manifest, split, trained) for split in ("train", "val"))
     validation = drawn(validation, config.val_studies, config.seed)
     notify(f"{len(training)} studies to learn from, {len(validation)} to validate on")
@@ -109,13 +109,13 @@ def _check_machine() -> None:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError("reward training runs in one process; start it without torchrun")
     if torch.cuda.device_count() > 1:
-        raise InputError("reward training runs on one GPU; show it only one, e.g. with CUDA_VISIBLE_DEVICES=0")
+        raise InputError("reward training runs on one GPU; make only one visible, e.g. with CUDA_VISIBLE_DEVICES=0")
 
 
 def _facts(
     best: Mapping[str, Any], steps: int, trained: TrainedLlm, adapters: str, config: RewardTrainConfig
 ) -> dict[str, Any]:
-    """What model.json says of the training; `adapters`: the digest of those it began with."""
+    """Facts on the training for model.json; `adapters`: the digest of the initial ones."""
     return {
         "step": best["step"],
         "steps": steps,
@@ -129,18 +129,18 @@ def _facts(
 
 
 def _studies(manifest: Manifest, split: str, trained: TrainedLlm) -> list[Study]:
-    """Those whose report is of the wanted length and has a word."""
+    """The studies with a report of the right length that is not empty. Raises InputError if there are none."""
     text = trained.config.text
     found = [study for study in learnable(manifest.split(split), text) if words_only(response_text(study, text))]
     if not found:
         raise InputError(
-            f"no study in split {split} has a report of the section and length that the model was tuned on"
+            f"no study in split {split} has a report of the section and length that the model was tuned for"
         )
     return found
 
 
 def _let_learn(model: PeftModel) -> None:
-    """The adapters as they were when they were tuned: in float32, with gradients."""
+    """Restores the adapters as in tuning: in float32, with gradients."""
     model.peft_config["default"].inference_mode = False
     model.set_adapter("default")
     for parameter in model.parameters():

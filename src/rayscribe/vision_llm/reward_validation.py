@@ -1,6 +1,6 @@
-"""What watches over a reward training: the reward on val, and the best adapters.
+"""Validation during reward training: the reward on val, and the best adapters.
 
-The state of the run is transformers' own, which its checkpoints keep: a validation is a line of its log, at its step.
+transformers' checkpoints store the state of the run: a validation is a line in its log, at its step.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from rayscribe.vision_llm.reporter import GENERATION_BATCH, generation_settings
 from rayscribe.vision_llm.reward import RewardConfig, mean_parts, report_parts
 
 VALIDATION = "val_"
-"Before the names of a validation's rewards in the log."
+"Prefix of a validation's rewards in the log."
 
 
 class Validation(TrainerCallback):
-    """Before the first step, every `every` steps and after the last one; a checkpoint is kept with each.
+    """Validates before the first step, every `every` steps and after the last one; each validation keeps a checkpoint.
 
-    `best` gets the adapters of the best step, as a file of its own, so that one that a killed run wrote after its last
-    checkpoint replaces none that is still needed.
+    `best` stores the adapters of the best step in a file of their own, so that those that a killed run wrote after its last
+    checkpoint never replace any that are still needed.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Validation(TrainerCallback):
                 path.unlink()
 
     def restore(self, state: TrainerState) -> dict[str, Any]:
-        """Puts the best step's adapters back into the model and returns its validation."""
+        """Loads the best step's adapters into the model and returns its validation."""
         found = best_validation(state)
         adapters = load_file(self._file(found["step"]))
         with torch.no_grad():
@@ -93,18 +93,18 @@ class Validation(TrainerCallback):
 
 
 def best_validation(state: TrainerState) -> dict[str, Any]:
-    """The line of the log with the highest validation reward, the earliest of several."""
+    """The log line with the highest validation reward, the earliest of ties."""
     lines = [line for line in state.log_history if f"{VALIDATION}reward" in line]
     return max(lines, key=lambda line: (line[f"{VALIDATION}reward"], -line["step"]))
 
 
 def learned(model: nn.Module) -> dict[str, nn.Parameter]:
-    """What the training moves, by name."""
+    """The trained parameters, by name."""
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
 def greedy_reports(trained: TrainedLlm, examples: Examples, *, tokens: int | None) -> tuple[list[str], list[bool]]:
-    """A report for every example, and whether it was cut at `tokens`. The model's mode and the random state do not change."""
+    """A report per example, and whether it was cut at `tokens`. Leaves the model's mode and the random state unchanged."""
     model, conversation = trained.model, trained.conversation
     chosen = generation_settings(trained, DecodingConfig(beams=1, max_tokens=tokens), 1)
     ends = torch.tensor(chosen.eos_token_id).flatten()

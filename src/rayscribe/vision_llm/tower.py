@@ -45,11 +45,11 @@ TEMPLATE = """\
 {%- if add_generation_prompt %}<|im_start|>assistant
 {% endif -%}
 """
-"ChatML with places for images; SmolLM2's and Qwen's language models know its marks. No system prompt."
+"ChatML with placeholders for images; SmolLM2's and Qwen's language models have its tokens. No system prompt."
 
 
 class BackboneTowerConfig(PretrainedConfig):
-    """Which timm model, and the width that the projector reads."""
+    """The timm model, and the width that the projector reads."""
 
     model_type = "rayscribe_backbone"
 
@@ -59,7 +59,7 @@ class BackboneTowerConfig(PretrainedConfig):
 
 
 class BackboneTower(PreTrainedModel):
-    """Pictures to the features of every patch, as the last hidden state. Its batch norms never learn."""
+    """Pictures to the features of every patch, as the last hidden state. Its batch norms are frozen."""
 
     config_class = BackboneTowerConfig
     main_input_name = "pixel_values"
@@ -70,7 +70,7 @@ class BackboneTower(PreTrainedModel):
         self.post_init()
 
     def _init_weights(self, module: torch.nn.Module) -> None:
-        """timm has initialised them."""
+        """Does nothing: timm has initialised the weights."""
 
     def forward(self, pixel_values: Tensor, **others: Any) -> BaseModelOutputWithPooling:
         """`pixel_values` (I, 3, H, W), normalised by the processor; features (I, N, C)."""
@@ -84,9 +84,9 @@ AutoModel.register(BackboneTowerConfig, BackboneTower, exist_ok=True)
 
 
 def compose(language: Path, backbone: BackboneConfig, out: Path, *, size: int = 224, seed: int = 0) -> None:
-    """Writes a LLaVA into `out`: the encoder's and the language model's weights with a projector that has yet to learn.
+    """Writes a LLaVA into `out`: the weights of the encoder and the language model, with an untrained projector.
 
-    Raises InputError where `language` is no language model with the marks of ChatML.
+    Raises InputError unless `language` is a language model with ChatML's tokens.
     """
     check_new(out)
     torch.manual_seed(seed)
@@ -112,23 +112,23 @@ def compose(language: Path, backbone: BackboneConfig, out: Path, *, size: int = 
         model.save_pretrained(made)
         processor.save_pretrained(made)
     if origin := origin_of(backbone.weights):
-        # A model tuned on this one must know the encoder's training data.
+        # A model tuned on this one must record the encoder's training data.
         about = {"format": "composed", "data": inherited({}, origin)}
         write_text(out / "model.json", json.dumps(about, indent=2) + "\n")
         write_training_images(out, [], backbone.weights)
 
 
 def _language_model(folder: Path) -> tuple[Any, Any]:
-    """Tokenizer and model, both of which know the image token. Raises InputError where the marks of ChatML are lacking."""
+    """Tokenizer and model, both extended by the image token. Raises InputError if ChatML's tokens are missing."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         words = AutoModelForCausalLM.from_pretrained(
             folder, local_files_only=True, use_safetensors=True, dtype=torch.float32
         )
     except (OSError, ValueError) as error:
-        raise InputError(f"{folder}: no language model in safetensors ({error}); name its folder") from error
+        raise InputError(f"{folder}: not a language model in safetensors ({error}); give the folder of one") from error
     if tokenizer.convert_tokens_to_ids("<|im_end|>") in (None, tokenizer.unk_token_id):
-        raise InputError(f"{folder}: its tokenizer lacks ChatML's <|im_start|> and <|im_end|>; take an instruct model")
+        raise InputError(f"{folder}: its tokenizer lacks ChatML's <|im_start|> and <|im_end|>; use an instruct model")
     tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE_TOKEN]}, replace_extra_special_tokens=False)
     tokenizer.eos_token = "<|im_end|>"
     words.resize_token_embeddings(max(tokenizer.get_vocab()[IMAGE_TOKEN] + 1, words.config.vocab_size))
@@ -136,7 +136,7 @@ def _language_model(folder: Path) -> tuple[Any, Any]:
 
 
 def _llava(words: Any, encoder: Backbone, name: str, *, image: int) -> Any:
-    """The two models in one; `name` is the encoder's in timm, `image` the id of the image token."""
+    """The combined model; `name` is the encoder's in timm, `image` the id of the image token."""
     config = LlavaConfig(
         vision_config=BackboneTowerConfig(name=name, hidden_size=encoder.channels),
         text_config=words.config,
@@ -155,11 +155,11 @@ def _llava(words: Any, encoder: Backbone, name: str, *, image: int) -> Any:
 
 @torch.no_grad()
 def _stride(encoder: Backbone, size: int) -> int:
-    """Pixels of a patch's side, of which the processor computes how many patches an image has."""
+    """Side of a patch in pixels, from which the processor computes the number of patches per image."""
     patches = encoder.images(torch.zeros(1, size, size, dtype=torch.uint8)).shape[1]
     side = round(patches**0.5)
     if side * side != patches or size % side:
         raise InputError(
-            f"--backbone.name {encoder.config.name}: its {patches} patches of {size} pixels are no whole grid"
+            f"--backbone.name {encoder.config.name}: its {patches} patches of {size} pixels do not form a square grid"
         )
     return size // side

@@ -1,4 +1,4 @@
-"""Tuning a vision LLM with LoRA on a manifest, through `transformers.Trainer`, which knows several GPUs, FSDP and DeepSpeed.
+"""Tunes a vision LLM with LoRA on a manifest, with `transformers.Trainer`, which supports several GPUs, FSDP and DeepSpeed.
 
 The path: manifest -> studies with a report -> base model -> adapters -> Trainer -> the best adapters in the run folder.
 """
@@ -57,10 +57,9 @@ def train_llm(
     download: bool = False,
     notify: Callable[[str], None] = print,
 ) -> None:
-    """Tunes on the split train, keeps the adapters with the lowest loss on val, and never reads the split test.
+    """Tunes on the train split, keeps the adapters with the lowest loss on val, and never reads the test split.
 
-    Raises InputError for whatever the user gave that cannot be used. After `kill -9` the same call with `resume` ends in the
-    same adapters.
+    Raises InputError for unusable input. After `kill -9` the same call with `resume` ends with the same adapters.
     """
     is_first = int(os.environ.get("RANK", "0")) == 0
     notify = notify if is_first else _silent
@@ -86,7 +85,7 @@ def train_llm(
     notify(f"{Path(config.base).name}: {trainable:,} of {total:,} parameters learn; weights {config.weights}")
     steps = total_steps(len(training), config.train)
     if checkpoint is not None and (stopped := stopped_at(checkpoint, config.train.patience)):
-        steps = stopped  # the Trainer forgets that it had stopped
+        steps = stopped  # the Trainer does not remember that it stopped
     trainer = Trainer(
         model=model,
         args=training_arguments(config, run / "checkpoints", steps, device),
@@ -108,7 +107,7 @@ def train_llm(
 
 
 def _save(run: Path, trained: TrainedLlm, trainer: Trainer, notify: Callable[[str], None]) -> None:
-    """The log, and the best adapters, which the Trainer has loaded, with the validation they had."""
+    """Saves the log, and the best adapters, which the Trainer has loaded, with their validation."""
     state = trainer.state
     write_log(run / "log.csv", state.log_history, _LOGGED)
     facts = {"step": state.best_global_step, "validation": {"loss": state.best_metric}, "steps": state.global_step}
@@ -120,12 +119,12 @@ def _save(run: Path, trained: TrainedLlm, trainer: Trainer, notify: Callable[[st
 
 
 def adapted(base: Any, config: LlmConfig) -> Any:
-    """The base with adapters that learn, in float32; all other weights are frozen. Raises InputError where nothing fits."""
+    """The base with trainable adapters in float32; all other weights are frozen. Raises InputError if nothing fits."""
     if config.weights in ("nf4", "int8"):
         base = prepare_model_for_kbit_training(base, use_gradient_checkpointing=False)
     if config.weights == "bfloat16" and config.train.precision == "float32" and config.lora.projector:
         raise InputError(
-            "--train.precision float32: --weights bfloat16 hands bfloat16 to a projector that learns in float32; "
+            "--train.precision float32: --weights bfloat16 feeds bfloat16 to a projector that trains in float32; "
             "give --weights float32, or --train.precision bfloat16"
         )
     base.config.use_cache = False
@@ -150,7 +149,7 @@ def _studies(manifest: Manifest, split: str, config: LlmConfig, notify: Callable
     studies = manifest.split(split)
     kept = learnable(studies, config.text)
     if not kept:
-        raise InputError(f"no study in split {split} has a report of the wanted section and length (--text)")
+        raise InputError(f"no study in split {split} has a report of the requested section and length (--text)")
     notify(
         f"{split}: {len(kept)} studies" + (f", {len(studies) - len(kept)} left out" if len(kept) < len(studies) else "")
     )
@@ -206,7 +205,7 @@ def training_arguments(config: LlmConfig, folder: Path, steps: int, device: torc
         dataloader_num_workers=train.workers,
         ddp_find_unused_parameters=False,
     )
-    # Without torchrun the Trainer would share every batch among all GPUs, and take as many times the studies a step.
+    # Without torchrun the Trainer would split every batch over all GPUs, and take several times the studies per step.
     arguments._n_gpu = min(1, arguments.n_gpu)
     return arguments
 

@@ -39,7 +39,7 @@ class VisionLlmWriter:
 
     def check(self, *, states: bool, features: bool) -> None:
         if features:
-            raise InputError("--features: a vision LLM reads images, and keeps no features of them")
+            raise InputError("--features: a vision LLM reads images and has no feature cache; leave it out")
         self._check(states, "--states")
 
     def studies(self, manifest: Manifest, split: str) -> list[Study]:
@@ -56,7 +56,7 @@ class VisionLlmWriter:
         self._check(states is not None, "--classifier")
         most = self.trained.config.prompt.max_views
         if len(files) > most:
-            raise InputError(f"{len(files)} images; this model is shown {most} of a study at most")
+            raise InputError(f"{len(files)} images; this model reads at most {most} per study")
         return read_image_study(files, at_least=0, source=str(self.trained.data.get("source", "")), states=states)
 
     def draft(
@@ -78,7 +78,7 @@ class VisionLlmWriter:
         )
 
     def _check(self, given: bool, flag: str) -> None:
-        """The prompt is the same as in training: with a classifier's findings, or without."""
+        """Checks that the prompt is the same as in training: with a classifier's findings, or without."""
         needed = self.needs_states
         if needed and not given:
             raise InputError(
