@@ -136,3 +136,14 @@ def test_files_that_grow_are_named(tmp_path: Path, name: str) -> None:
     (tmp_path / name).symlink_to("/dev/full")
     with error_naming(tmp_path / name):
         actions[name]()
+
+
+def test_a_copy_that_does_not_fit_is_named_by_its_target(
+    rayscribe: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def copy(source: Path, target: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(source), None, str(target))
+
+    monkeypatch.setattr("rayscribe.release.export_model", lambda model, out, terms_allow_it: copy(model, out))
+    told = rayscribe("export", "model", tmp_path / "run", "--out", tmp_path / "copy", code=1)
+    assert told.startswith(f"rayscribe: {tmp_path / 'copy'}: No space left on device; free some disk space")

@@ -82,7 +82,8 @@ def main() -> None:
         _can_print()
         sys.exit(141)
     except OSError as error:
-        place = error.filename or (None if _can_print() else "standard output")
+        place = (error.filename2 if _is_full(error) else None) or error.filename  # of a copy, what was written
+        place = place or (None if _can_print() else "standard output")
         sys.exit(f"rayscribe: {f'{place}: ' if place else ''}{error.strerror or error}; {_advice(error)}")
     except KeyboardInterrupt:
         print(
@@ -102,11 +103,15 @@ def _can_print() -> bool:
     return True
 
 
+def _is_full(error: OSError) -> bool:
+    """pyarrow gives its errors no number."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
+
+
 def _advice(error: OSError) -> str:
     """What to do about an error of the system."""
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
-    mended = "free some disk space" if full else "fix this"
-    return f"{mended} and repeat the command; an interrupted run continues where it stopped"
+    first = "free some disk space" if _is_full(error) else "fix this"
+    return f"{first} and repeat the command; an interrupted run continues where it stopped"
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -19,7 +19,7 @@ from transformers import set_seed
 from rayscribe.data.cleaning import words_only
 from rayscribe.data.manifest import Manifest, read_manifest
 from rayscribe.errors import InputError, need_packages
-from rayscribe.files import sha256_of
+from rayscribe.files import naming, sha256_of
 from rayscribe.models.device import chosen_device
 from rayscribe.models.folder import origin_of
 from rayscribe.provenance import check_unseen, inherited, write_training_images
@@ -93,7 +93,8 @@ def train_reward(
     trainer = reward_trainer(trained, config, lessons, run / "checkpoints")
     trainer.add_callback(check)
     trainer.add_callback(StopDiverged(("loss", "grad_norm", "kl"), "--lr"))
-    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    with naming(run / "checkpoints"):
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     best = check.restore(trainer.state)
     write_log(run / "log.csv", trainer.state.log_history, {name: name for name in _LOGGED})
     if "ref" in trained.model.peft_config:

@@ -24,6 +24,7 @@ from transformers import (
 
 from rayscribe.data.manifest import Manifest, read_manifest
 from rayscribe.errors import InputError
+from rayscribe.files import naming
 from rayscribe.models.folder import origin_of
 from rayscribe.provenance import check_unseen, inherited, write_training_images
 from rayscribe.study import Study
@@ -95,7 +96,8 @@ def train_llm(
         callbacks=[EarlyStoppingCallback(config.train.patience), StopDiverged(("loss", "eval_loss"), "--train.lr")],
     )
     try:
-        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        with naming(run / "checkpoints"):
+            trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     except SafetensorError as error:
         raise InputError(f"{run}: cannot be written ({error}); free some disk space and --resume") from error
     if trainer.is_world_process_zero():
