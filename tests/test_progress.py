@@ -54,8 +54,8 @@ def test_a_loop_that_fails_says_how_far_it_came(clock: Clock, capsys: pytest.Cap
         meter.update()
         raise ValueError
     assert capsys.readouterr().err.splitlines() == [
-        "reading: 2 of 4 studies, 1 h 0 min, about 2 h 0 min left",
-        "reading: 3 of 4 studies, 1 h 0 min, about 30 min left",
+        "reading: 2 of 4 studies, 60 min, about 2 h left",
+        "reading: 3 of 4 studies, 60 min, about 30 min left",
     ]
 
 

@@ -107,7 +107,7 @@ def _plural(unit: str) -> str:
 
 def duration(seconds: float) -> str:
     """Rounded for people: 40 s, 12 min, 9 h, 3 days."""
-    for unit, length, most in (("s", 1, 90), ("min", 60, 90), ("h", 3600, 48)):
+    for unit, length, most in (("s", 1, 60), ("min", 60, 90), ("h", 3600, 48)):
         if seconds < most * length:
             return f"{max(1, round(seconds / length))} {unit}"
     return f"{round(seconds / 86400)} days"

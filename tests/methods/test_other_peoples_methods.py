@@ -146,12 +146,12 @@ def test_a_package_that_enters_something_else_is_named(
     monkeypatch.syspath_prepend(str(entered(tmp_path / "site", **entry)))
     (tmp_path / "site" / "no_python.py").write_text("def")
     (name,) = entry
-    for ask in (methods.find_method, methods.recipe):
+    for ask in (methods.find_method, methods.find_recipe):
         with pytest.raises(InputError, match=message):
             ask(name)
     with pytest.raises(InputError, match="no recipe 'r2gne'; did you mean 'r2gen'"):
-        methods.recipe("r2gne")
-    assert methods.recipe("r2gen+isd").system == "r2gen+isd"  # what is ours works beside a broken package
+        methods.find_recipe("r2gne")
+    assert methods.find_recipe("r2gen+isd").system == "r2gen+isd"  # what is ours works beside a broken package
     assert set(methods.methods()) == set(methods.own_methods())
 
 

@@ -123,7 +123,7 @@ def short_help(usage: str, options: type[Any], settings: Any, common: Iterable[s
 
     `more`: flags that are named without an explanation.
     """
-    lines = [f"usage: {usage}", "", "options:"]
+    lines = [*textwrap.wrap(f"usage: {usage}", _WIDTH, subsequent_indent="    "), "", "options:"]
     for field in dataclasses.fields(options):
         default = None if field.default is dataclasses.MISSING else field.default
         blank = "PATH" if "Path" in str(field.type) else "NAME"

@@ -1,6 +1,6 @@
 """`create_app` assembles the service. OpenAPI at /openapi.json.
 
-A request: AccessGuard (guard.py) -> form (uploads.py) -> DraftService (service.py) -> Batcher (batching.py) -> model -> draft.
+A request: AccessGuard (access.py) -> form (uploads.py) -> DraftService (service.py) -> Batcher (batching.py) -> model -> draft.
 An asynchronous study: the same form -> Jobs (jobs.py) -> Runner (runner.py) -> DraftService.
 """
 
