@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rayscribe.evaluation.protocol import Protocol
     from rayscribe.reports.document import Document
 
-__version__ = "0.4.0"
+__version__ = "0.5.0"
 
 __all__ = [
     "DISCLAIMER",
