@@ -38,7 +38,7 @@ def test_four_reports_for_590_studies_are_a_collapse() -> None:
     reports = [references[number % 4] for number in range(590)]
     diverse = diversity(reports) | against_references(reports, references)
     alarm = alarms(590, diverse, {}, [])[0]
-    assert alarm == "COLLAPSED: 4 distinct reports for 590 studies; the most frequent stands for 25 % of them"
+    assert alarm == "COLLAPSED: 4 distinct reports for 590 studies; the most frequent one covers 25 % of them"
 
 
 def test_empty_short_and_poor_reports_and_the_floor_are_named() -> None:

@@ -25,7 +25,7 @@ def alarms(
     if diverse["distinct_ratio"] < FEW * diverse["reference_distinct_ratio"] or _repeats(diverse):
         found.append(
             f"COLLAPSED: {distinct} distinct reports for {studies} studies; "
-            f"the most frequent stands for {100 * diverse['top_share']:.0f} % of them"
+            f"the most frequent one covers {100 * diverse['top_share']:.0f} % of them"
         )
     if diverse["empty_reports"]:
         found.append(f"EMPTY: {int(diverse['empty_reports'])} of {studies} reports are empty")
