@@ -73,6 +73,8 @@ def test_documented_commands_are_understood(
 
     monkeypatch.setattr(tyro, "cli", parse_only)
     monkeypatch.chdir(tmp_path)
+    for name in re.findall(r"runs/(\w+)", command):  # --config and --resume read an earlier run's settings
+        write_text(tmp_path / "runs" / name / "config.yaml", to_yaml(find_recipe("jima")))
     with pytest.raises((Parsed, SystemExit)) as outcome:
         run_verb(shlex.split(command.replace("...", ""))[1:])
     if isinstance(outcome.value, SystemExit):
