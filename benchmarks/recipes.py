@@ -2,8 +2,8 @@
 
     python benchmarks/recipes.py DATA.parquet [--steps 4] [--recipes r2gen ...]
 
-Each run is a process of its own on a few studies of DATA, in the recipe's own sizes, with an encoder of random weights (time and
-memory do not depend on them). Hours are the steps of the recipe's epochs on all of DATA; validation is not counted.
+Each run is a process of its own on a few studies of DATA, in the recipe's own sizes, with an encoder of random weights (time
+and memory do not depend on them). Hours are the steps of the recipe's epochs on all of DATA; validation is not counted.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import multiprocessing
 import resource
 import statistics
 import tempfile
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -54,10 +55,8 @@ def run(name: str, is_frozen: bool, data: Path, folder: Path, queue: Any) -> Non
     run_folder = folder / f"{name}-{is_frozen}"
     steps = run_folder / "log.csv"
     stop = StopAfterOneEpoch(run_folder)
-    try:
+    with suppress(StopAfterOneEpoch.Stopped):
         train_method(config, data, run_folder, features=folder / "features", notify=stop)
-    except StopAfterOneEpoch.Stopped:
-        pass
     with open(steps, newline="") as file:
         seconds = [float(row["seconds"]) for row in csv.DictReader(file)]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

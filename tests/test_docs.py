@@ -15,6 +15,9 @@ import tyro
 
 from documented_world import lay_out, make_recipes_small
 from rayscribe.cli.main import run as run_verb
+from rayscribe.files import write_text
+from rayscribe.methods import find_recipe
+from rayscribe.settings import to_yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
