@@ -8,7 +8,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from rayscribe.api import open_reporter
+from rayscribe.api.models import open_reporter
 from rayscribe.config import MethodSettings, RunConfig
 from rayscribe.inference.split import SplitJob, write_predictions
 from rayscribe.methods.compose import PLUS, Plugged

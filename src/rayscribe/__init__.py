@@ -7,16 +7,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rayscribe.api import (
-        Model,
-        evaluate,
-        label,
-        list_recipes,
-        load,
-        recipe,
-        score,
-        train,
-    )
+    from rayscribe.api.models import Model, load
+    from rayscribe.api.scoring import evaluate, label, score
+    from rayscribe.api.training import list_recipes, recipe, train
     from rayscribe.data.manifest import Manifest, read_manifest
     from rayscribe.drafts import DecodingConfig
     from rayscribe.errors import DISCLAIMER, InputError
@@ -43,22 +36,30 @@ __all__ = [
     "train",
 ]
 
-_OTHERS = {
+_MODULES = {
     "DISCLAIMER": "rayscribe.errors",
     "DecodingConfig": "rayscribe.drafts",
     "Document": "rayscribe.reports.document",
     "InputError": "rayscribe.errors",
     "Manifest": "rayscribe.data.manifest",
+    "Model": "rayscribe.api.models",
     "Protocol": "rayscribe.evaluation.protocol",
+    "evaluate": "rayscribe.api.scoring",
+    "label": "rayscribe.api.scoring",
+    "list_recipes": "rayscribe.api.training",
+    "load": "rayscribe.api.models",
     "read_manifest": "rayscribe.data.manifest",
+    "recipe": "rayscribe.api.training",
+    "score": "rayscribe.api.scoring",
+    "train": "rayscribe.api.training",
 }
-"Modules of the names that are not in `rayscribe.api`."
+"Where each public name is defined."
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'rayscribe' has no attribute {name!r}")
-    found = vars(import_module(_OTHERS.get(name, "rayscribe.api")))[name]
+    found = vars(import_module(_MODULES[name]))[name]
     globals()[name] = found
     return found
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from rayscribe import methods
-from rayscribe.api import open_reporter
+from rayscribe.api.models import open_reporter
 from rayscribe.drafts import DecodingConfig
 from rayscribe.errors import InputError
 from training_runs import assert_same, logged, weights

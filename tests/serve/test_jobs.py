@@ -21,7 +21,7 @@ import pytest
 from serving import ended, form, problem, service, views_of
 from sqlalchemy.exc import OperationalError
 
-from rayscribe.api import open_reporter
+from rayscribe.api.models import open_reporter
 from rayscribe.data.images import Upload
 from rayscribe.drafts import Draft
 from rayscribe.errors import InputError

@@ -22,7 +22,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from serving import ended, form, problem, service, views_of
 
-from rayscribe.api import open_reporter
+from rayscribe.api.models import open_reporter
 from rayscribe.classifiers.folder import load_classifier
 from rayscribe.classifiers.predict import classified
 from rayscribe.drafts import DecodingConfig

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 from vision_llm_settings import short
 
-from rayscribe.api import open_reporter
+from rayscribe.api.models import open_reporter
 from rayscribe.data.manifest import read_manifest
 from rayscribe.drafts import DecodingConfig, first_reports
 from rayscribe.errors import InputError

@@ -34,7 +34,7 @@ def run_demo(out: Path, *, studies: int, seed: int) -> None:
     """Everything from drawing to `out/index.html`. A finished demo is made anew; any other folder is left alone."""
     import torch
 
-    from rayscribe.api import open_reporter
+    from rayscribe.api.models import open_reporter
     from rayscribe.cli.prepare import write_phantom_manifest
     from rayscribe.data.manifest import read_manifest
     from rayscribe.data.phantom_truth import PhantomConfig

@@ -120,7 +120,7 @@ def _scorers(options: Any) -> "Scorers":
 
 def _scored(options: Any, scorers: "Scorers") -> dict[str, Any]:
     """The scores, with a bar that shows the stage."""
-    from rayscribe.api import evaluate
+    from rayscribe.api.scoring import evaluate
     from rayscribe.evaluation.evaluate import STAGES
 
     name = "scoring"

@@ -55,7 +55,7 @@ def generate_verb(arguments: list[str]) -> None:
 
 
 def _generate(options: Any) -> None:
-    from rayscribe.api import open_reporter
+    from rayscribe.api.models import open_reporter
     from rayscribe.evaluation.protocol import Protocol
     from rayscribe.inference.split import SplitJob, write_predictions
 
@@ -116,7 +116,7 @@ def predict_verb(arguments: list[str]) -> None:
 
 
 def _predict(options: Any) -> None:
-    from rayscribe.api import open_reporter
+    from rayscribe.api.models import open_reporter
 
     states = None
     if options.classifier is not None:

@@ -67,7 +67,7 @@ def worker(arguments: list[str]) -> None:
 
 
 def _work(settings: Settings, model: Path) -> None:
-    from rayscribe.api import open_reporter  # torch: seconds to import
+    from rayscribe.api.models import open_reporter  # torch: seconds to import
     from rayscribe.pacs.fetch import Fetcher
     from rayscribe.pacs.receive import listening
     from rayscribe.pacs.send import check_title, checked_url, sender_of

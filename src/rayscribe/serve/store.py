@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
-from rayscribe.api import open_reporter
+from rayscribe.api.models import open_reporter
 from rayscribe.classifiers.folder import CLASSIFIER_FORMAT, TrainedClassifier, load_classifier
 from rayscribe.errors import InputError
 from rayscribe.inference.writer import Writer
