@@ -42,7 +42,8 @@ class Pace:
         if total < _WORTH_SAYING:
             return ""
         where = "this CPU" if self.device.type == "cpu" else "this GPU"
-        said = f"at most about {duration(total)} for {self.epochs} epoch{"s" * (self.epochs != 1)} on {where} at {each:.2g} s a batch"
+        epochs = "1 epoch" if self.epochs == 1 else f"{self.epochs} epochs"
+        said = f"at most about {duration(total)} for {epochs} on {where} at {each:.2g} s a batch"
         if frozen is None or frozen > 0.5 * total:
             return said
         return f"{said}; with a frozen image encoder (--backbone.no-trainable) about {duration(frozen)}"
