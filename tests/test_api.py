@@ -193,6 +193,14 @@ def test_training_returns_a_model_that_loads_again(world: Path, tmp_path: Path, 
         rs.train(small_config(epochs=1), world, tmp_path / "run")
 
 
+def test_a_frozen_encoder_brings_its_image_settings() -> None:
+    assert rs.recipe("r2gen", {"images.flip": True}).images.flip
+    changes = {"backbone.trainable": False, "images.rotation": 5.0}
+    with pytest.raises(rs.InputError, match=r"--images\.rotation 5\.0"):
+        rs.recipe("r2gen", changes)
+    assert not rs.recipe("r2gen", {"backbone.trainable": False}).images.flip
+
+
 def test_changes_of_a_recipe_are_checked() -> None:
     run = rs.recipe("kif+isd", {"method.host.graph": "graph.json", "backbone.trainable": False, "images.size": 128})
     assert run.method.host.graph == "graph.json" and run.images.size == 128 and not run.backbone.trainable

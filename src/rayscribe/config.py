@@ -61,9 +61,9 @@ class BackboneConfig:
     "a model of timm, such as resnet101, mobilenetv2_100 or vit_base_patch16_224"
     weights: str = ""
     """empty: random; a local .safetensors or .pth file; the folder of a classifier or report model with this encoder; or
-    `pretrained`, which downloads timm's weights"""
+    `pretrained`: timm's weights, from the hub's cache or downloaded"""
     trainable: bool = True
-    "train the image encoder too; frozen, its features are computed once and cached"
+    "train the image encoder too; a frozen one computes its features once and caches them"
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     checks_norm: bool = True

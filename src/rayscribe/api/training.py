@@ -32,7 +32,8 @@ def recipe(name: str, changes: Mapping[str, Any] | None = None, *, as_published:
 
     Args:
         name: one of `list_recipes`, with plug-ins behind `+`
-        changes: values by dotted path, as the flags of `rayscribe train` name them
+        changes: values by dotted path, as the flags of `rayscribe train` name them; a frozen image encoder
+            (`backbone.trainable`: False) switches image augmentation off, unless `changes` ask for it
         as_published: the paper's own choices where our defaults differ
 
     Raises:
@@ -43,6 +44,7 @@ def recipe(name: str, changes: Mapping[str, Any] | None = None, *, as_published:
         >>> config.train.epochs
         20
     """
+    from rayscribe.config import with_frozen_encoder
     from rayscribe.methods import as_published as published
     from rayscribe.methods import find_recipe, run_from_plain
     from rayscribe.settings import to_plain
@@ -52,6 +54,8 @@ def recipe(name: str, changes: Mapping[str, Any] | None = None, *, as_published:
         run, _ = published(run)
     if not changes:
         return run
+    if changes.get("backbone.trainable", True) is False:
+        run = with_frozen_encoder(run)
     plain = to_plain(run)
     for path, value in changes.items():
         *steps, last = path.split(".")
