@@ -138,7 +138,7 @@ def test_a_folder_that_does_not_fit_says_what_differs(
     ("change", "message"),
     [
         ({"config": []}, "has no config"),
-        ({"config": {"system": "r2gen"}}, "missing .*'method'; the model was written by another version"),
+        ({"config": {"system": "r2gen"}}, "lacks the setting method; the model was written by another version"),
         (
             {"config": {"system": "nowhere", "method": {}}},
             "no method 'nowhere'.*the package that provides it may not be",

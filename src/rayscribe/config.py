@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Generic, Literal, Protocol, TypeVar
 
@@ -69,6 +70,14 @@ class BackboneConfig:
     checks_norm: bool = True
     "`pretrained`: a mean or deviation other than that of the weights is refused; false: yours are meant"
 
+    def __post_init__(self) -> None:
+        need(bool(self.name), "--backbone.name", self.name, "name a model of timm, such as resnet101")
+        for flag, values, fits in (
+            ("--backbone.mean", self.mean, all(math.isfinite(value) for value in self.mean)),
+            ("--backbone.std", self.std, all(0 < value < math.inf for value in self.std)),
+        ):
+            need(fits, flag, values, "numbers; deviations above 0")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig:
@@ -100,6 +109,11 @@ class ModelConfig:
             f"must divide --model.width {self.width}",
         )
         need(self.width % 2 == 0, "--model.width", self.width, "must be even, for the sines and cosines of positions")
+        need(self.width >= 2, "--model.width", self.width, "at least 2")
+        need(self.feedforward >= 1, "--model.feedforward", self.feedforward, "at least 1")
+        need(self.encoder_layers >= 0, "--model.encoder-layers", self.encoder_layers, "not negative; 0 is none")
+        for flag, share in (("--model.dropout", self.dropout), ("--model.patch-dropout", self.patch_dropout)):
+            need(0 <= share < 1, flag, share, "at least 0, below 1")
         need(self.decoder_layers >= 1, "--model.decoder-layers", self.decoder_layers, "at least 1")
         unused = bool(self.decoder_weights) and self.decoder != "bert"
         need(not unused, "--model.decoder-weights", self.decoder_weights, "needs --model.decoder bert")
@@ -158,6 +172,21 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         need(self.epochs >= 1, "--train.epochs", self.epochs, "at least 1")
+        need(self.patience >= 0, "--train.patience", self.patience, "not negative")
+        need(0 < self.lr < math.inf, "--train.lr", self.lr, "a number above 0")
+        need(0 <= self.lr_backbone < math.inf, "--train.lr-backbone", self.lr_backbone, "a number, not negative")
+        need(all(0 <= beta < 1 for beta in self.betas), "--train.betas", self.betas, "each at least 0, below 1")
+        need(0 < self.eps < 1, "--train.eps", self.eps, "above 0, below 1")
+        need(0 <= self.weight_decay < 10, "--train.weight-decay", self.weight_decay, "at least 0, below 10")
+        for flag, clip in (("--train.clip-value", self.clip_value), ("--train.clip-norm", self.clip_norm)):
+            need(clip is None or 0 < clip < math.inf, flag, clip, "above 0, or None to clip nothing")
+        need(self.step_epochs >= 1, "--train.step-epochs", self.step_epochs, "at least 1")
+        need(0 < self.gamma <= 1, "--train.gamma", self.gamma, "above 0, at most 1")
+        need(self.plateau_epochs >= 0, "--train.plateau-epochs", self.plateau_epochs, "not negative")
+        need(self.warmup_steps >= 0, "--train.warmup-steps", self.warmup_steps, "not negative")
+        need(self.workers >= 0, "--train.workers", self.workers, "not negative")
+        minutes = self.checkpoint_minutes
+        need(0 <= minutes < math.inf, "--train.checkpoint-minutes", minutes, "not negative")
         need(self.min_epochs <= self.epochs, "--train.min-epochs", self.min_epochs, "more than --train.epochs")
         need(self.batch_size >= 1, "--train.batch-size", self.batch_size, "at least 1")
         need(self.accumulate >= 1, "--train.accumulate", self.accumulate, "at least 1")
@@ -218,6 +247,7 @@ class RunConfig(Generic[M]):
     "of the weights, the order and the augmentation; the recipes say whose script it is from"
 
     def __post_init__(self) -> None:
+        need(0 <= self.seed < 2**63, "--seed", self.seed, "between 0 and 2^63 - 1")
         frozen, images = not self.backbone.trainable, self.images
         need(
             self.train.metric != "auroc", "--train.metric", "auroc", "reports have no ROC curve; it is for classifiers"

@@ -102,7 +102,7 @@ def test_settings_of_another_method_cannot_be_given(tmp_path: Path, world: Path,
     assert not (tmp_path / "run").exists()
     plain = yaml.safe_load(to_yaml(find_recipe("r2gen")))
     plain["method"]["warmup"] = 3
-    with pytest.raises(InputError, match="unknown setting 'warmup' of R2GenSettings"):
+    with pytest.raises(InputError, match=r"unknown setting 'method\.warmup' of R2GenSettings"):
         run_from_yaml(yaml.safe_dump(plain), "config.yaml")
     with pytest.raises(InputError, match=r"config\.yaml: not a rayscribe configuration"):
         run_from_yaml("wings: 2", "config.yaml")

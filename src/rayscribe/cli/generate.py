@@ -118,6 +118,8 @@ def predict_verb(arguments: list[str]) -> None:
 def _predict(options: Any) -> None:
     from rayscribe.api.models import open_reporter
 
+    if options.out is not None:
+        _check_target(options.out, options.images)
     states = None
     if options.classifier is not None:
         from rayscribe.classifiers.folder import load_classifier
@@ -136,6 +138,19 @@ def _predict(options: Any) -> None:
     if options.out is not None:
         _write_draft(draft, options.model, options.images, options.out)
         print(f"wrote {options.out}", file=sys.stderr if options.json else sys.stdout)  # JSON stays JSON
+
+
+def _check_target(out: Path, images: tuple[Path, ...]) -> None:
+    """Raises InputError where the draft would replace an image, or a file that is no draft."""
+    if any(out.resolve() == image.resolve() for image in images):
+        raise InputError(f"{out}: is one of the images; name another file with --out")
+    if out.is_file():
+        from rayscribe.reports.document import read_document
+
+        try:
+            read_document(out.read_bytes(), str(out))
+        except InputError as error:
+            raise InputError(f"{out}: exists and is no draft; name another file with --out") from error
 
 
 def _print_draft(draft: "Draft", options: Any) -> None:
