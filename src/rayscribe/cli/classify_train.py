@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from rayscribe.cli.arguments import choice, parsed
-from rayscribe.cli.run_options import RunOptions, beginning, frozen_if_asked, manifest_of, short_help
+from rayscribe.cli.run_options import Beginning, RunOptions, beginning, frozen_if_asked, short_help, started_of
 
 _USAGE = "rayscribe classify train RECIPE --data data.parquet --run runs/name [options]"
 _COMMON = (
@@ -24,7 +24,7 @@ _COMMON = (
 class ClassifyTrainOptions(RunOptions):
     """Trains one classifier of all findings, or one per finding. The run folder becomes the classifier's folder."""
 
-    per_finding: bool | None = None
+    per_finding: bool = False
     "train one model per finding, each in a folder inside the run's; the recipe `binary` does"
 
 
@@ -37,19 +37,21 @@ def classify_train(arguments: list[str]) -> None:
     if early.recipe is not None:
         choice([early.recipe], tuple(CLASSIFIERS), "recipe", _USAGE)
     base = early.settings(
-        lambda name: CLASSIFIERS[name](), lambda text, path: settings_from_yaml(ClassifyConfig, text, path)
+        lambda name: CLASSIFIERS[name](),
+        lambda text, path: settings_from_yaml(ClassifyConfig, text, path),
+        "classify train",
     )
     if base is None:
-        choice(arguments, tuple(CLASSIFIERS), "recipe", _USAGE)
+        choice(["--help"] if early.asks_help else arguments, tuple(CLASSIFIERS), "recipe", _USAGE)
     base = frozen_if_asked(base, early)
     if early.has("--help") or early.has("-h"):
         usage = _USAGE.replace("RECIPE", early.recipe or "RECIPE")
         print(short_help(usage, ClassifyTrainOptions, base, _COMMON, ()))
         return
-    _train(_parsed(base, early.whole_flags(), early.recipe or ""), is_binary=early.recipe == "binary")
+    _train(_parsed(base, early))
 
 
-def _parsed(base: Any, flags: list[str], recipe: str) -> Any:
+def _parsed(base: Any, early: Beginning) -> Any:
     import tyro
 
     from rayscribe.classifiers.config import ClassifyConfig
@@ -58,28 +60,31 @@ def _parsed(base: Any, flags: list[str], recipe: str) -> Any:
     class Train(ClassifyTrainOptions):
         """Trains one classifier of all findings, or one per finding. The run folder becomes the classifier's folder."""
 
+        per_finding: bool = early.recipe == "binary"
+        "train one model per finding, each in a folder inside the run's; the recipe `binary` does"
         settings: Annotated[ClassifyConfig, tyro.conf.arg(name="")] = field(default_factory=lambda: base)
 
-    return parsed(Train, flags, f"classify train {recipe}".strip())
+    return parsed(Train, early.whole_flags(), f"classify train {early.recipe or ''}".strip())
 
 
-def _train(options: Any, *, is_binary: bool) -> None:
+def _train(options: Any) -> None:
     from rayscribe.classifiers.run import train_classifier, train_each
     from rayscribe.training.learner import Place
 
-    data, each = manifest_of(options), is_binary if options.per_finding is None else options.per_finding
-    features = options.features
-    if options.resume and options.data is None:
-        from rayscribe.training.started import read_started
-
-        started = read_started(options.run)
-        features, each = features or started.features, started.per_finding
-    place = Place(data=data, run=options.run, resume=options.resume, features=features, device=options.device)
+    started = started_of(options)
+    place = Place(
+        data=started.data, run=options.run, resume=options.resume, features=started.features, device=options.device
+    )
     folders: list[Path] = [place.run]
-    if each:
+    if started.per_finding or options.per_finding:
         folders = train_each(options.settings, place)
     else:
         train_classifier(
-            options.settings, data, place.run, resume=place.resume, features=features, device=options.device
+            options.settings,
+            place.data,
+            place.run,
+            resume=place.resume,
+            features=place.features,
+            device=place.device,
         )
-    print(f"next: rayscribe classify test {' '.join(map(str, folders))} --data {data}")
+    print(f"next: rayscribe classify test {' '.join(map(str, folders))} --data {place.data}")

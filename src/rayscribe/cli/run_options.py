@@ -7,15 +7,19 @@ import argparse
 import ast
 import dataclasses
 import inspect
+import re
 import sys
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rayscribe.errors import InputError
+
+if TYPE_CHECKING:
+    from rayscribe.training.started import Started
 
 _C = TypeVar("_C")
 _WIDTH = 80
@@ -59,25 +63,46 @@ class Beginning:
         """The arguments for tyro, whose --help is our --help-all."""
         return ["--help" if flag == "--help-all" else flag for flag in self.flags]
 
-    def settings(self, recipe: Callable[[str], _C], parse: Callable[[str, Path], _C]) -> _C | None:
+    def settings(self, recipe: Callable[[str], _C], parse: Callable[[str, Path], _C], verb: str) -> _C | None:
         """Of the run that is resumed, of --config, or of the recipe; None where none of them is given.
 
-        `parse` reads a config.yaml: its text and path to settings. Raises InputError for files that are not there.
+        `parse` reads a config.yaml: its text and path to settings. `verb`: whose settings they are. Raises InputError for files
+        that are not there, or of another verb.
         """
         if self.config is not None and self.recipe is not None:
             raise InputError(f"--config {self.config} takes the place of the recipe {self.recipe}; give one of them")
+        if self.config is not None and self.resume:
+            raise InputError(f"--config {self.config}: a run that is resumed has its own settings; give --run alone")
         stored = None if self.run is None else self.run / "config.yaml"
         if self.resume and stored is not None and stored.is_file():
-            return parse(stored.read_text(encoding="utf-8"), stored)
+            return parse(_settings_text(stored, verb), stored)
         if self.config is not None:
             if not self.config.is_file():
                 raise InputError(f"{self.config}: no such file of settings; give the config.yaml of a run")
-            return parse(self.config.read_text(encoding="utf-8"), self.config)
+            return parse(_settings_text(self.config, verb), self.config)
         if self.recipe is not None:
             return recipe(self.recipe)
         if self.resume and self.run is not None:
             raise InputError(f"{self.run}: no run to resume (no config.yaml); start it without --resume")
         return None
+
+    @property
+    def asks_help(self) -> bool:
+        """Whether --help or --help-all is among the flags."""
+        return any(map(self.has, ("-h", "--help", "--help-all")))
+
+
+def _settings_text(path: Path, verb: str) -> str:
+    """The text of a config.yaml. Raises InputError where it is none, or another verb's."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: no file of settings; give the config.yaml of a run") from error
+    own = "classify train" if re.search(r"^cohort:", text, re.MULTILINE) else "llm train"
+    own = "train" if re.search(r"^system:", text, re.MULTILINE) else own
+    if verb != own and re.search(r"^(cohort|prompt):|^system:", text, re.MULTILINE):
+        raise InputError(f"{path}: settings of `rayscribe {own}`, not of `rayscribe {verb}`")
+    return text
 
 
 def beginning(arguments: Sequence[str]) -> Beginning:
@@ -89,7 +114,7 @@ def beginning(arguments: Sequence[str]) -> Beginning:
     early.add_argument("--run", type=Path)
     early.add_argument("--resume", action="store_true")
     try:
-        found, _ = early.parse_known_args(flags)
+        found, _ = early.parse_known_args([flag for flag in flags if flag not in ("-h", "--help", "--help-all")])
     except argparse.ArgumentError as error:
         raise InputError(str(error)) from error
     return Beginning(recipe=recipe, config=found.config, run=found.run, resume=found.resume, flags=flags)
@@ -107,15 +132,22 @@ def frozen_if_asked(base: _C, early: Beginning) -> _C:
     return frozen
 
 
-def manifest_of(options: RunOptions) -> Path:
-    """--data, or the manifest of the run that is resumed. Raises InputError where neither is known."""
-    if options.data is not None:
-        return options.data
-    if not options.resume:
-        raise InputError("name the manifest of `rayscribe prepare` with --data")
-    from rayscribe.training.started import read_started
+def started_of(options: RunOptions) -> "Started":
+    """What the run is started on, or was; --data and --features replace what a resumed run knows.
 
-    return read_started(options.run).data
+    Raises InputError where no manifest is known, or the known one is gone.
+    """
+    from rayscribe.training.started import STARTED, Started, read_started
+
+    if options.resume and (options.data is None or (options.run / STARTED).is_file()):
+        known = read_started(options.run)
+        data = options.data or known.data
+        if not data.is_file():
+            raise InputError(f"{data}: the manifest that {options.run} was started on is gone; name it with --data")
+        return dataclasses.replace(known, data=data, features=options.features or known.features)
+    if options.data is None:
+        raise InputError("name the manifest of `rayscribe prepare` with --data")
+    return Started(data=options.data, features=options.features)
 
 
 def short_help(usage: str, options: type[Any], settings: Any, common: Iterable[str], more: Sequence[str]) -> str:
@@ -128,7 +160,7 @@ def short_help(usage: str, options: type[Any], settings: Any, common: Iterable[s
         default = None if field.default is dataclasses.MISSING else field.default
         blank = "PATH" if "Path" in str(field.type) else "NAME"
         lines += _entry(field.name, blank if default is None else default, _documents(options).get(field.name, ""))
-    lines += ["", "settings that people change, and their values here:"]
+    lines += ["", "settings that people change, with the values of the recipe:"]
     for path in common:
         parent, _, name = path.rpartition(".")
         part = attrgetter(parent)(settings) if parent else settings

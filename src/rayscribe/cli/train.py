@@ -4,11 +4,11 @@ Annotations are evaluated here (no postponed ones), because tyro reads them from
 """
 
 import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from rayscribe.cli.arguments import choice, parsed
-from rayscribe.cli.run_options import Beginning, RunOptions, beginning, frozen_if_asked, manifest_of, short_help
+from rayscribe.cli.run_options import Beginning, RunOptions, beginning, frozen_if_asked, short_help, started_of
 
 _USAGE = "rayscribe train RECIPE[+PLUG_IN] --data data.parquet --run runs/name [options]"
 _COMMON = (
@@ -60,9 +60,9 @@ def _base(arguments: list[str], early: Beginning) -> Any:
 
     if early.recipe is not None:
         refuse_old_names(early.recipe, early.flags)
-    base: Any = early.settings(find_recipe, run_from_yaml)
+    base: Any = early.settings(find_recipe, run_from_yaml, "train")
     if base is None:
-        _name_recipes(arguments)
+        _name_recipes(["--help"] if early.asks_help else arguments)
     if early.recipe is not None and early.resume and find_recipe(early.recipe).system != base.system:
         raise InputError(f"{early.run}: is a run of {base.system}; resume it with --resume and --run alone")
     return base
@@ -122,21 +122,18 @@ def _print_published(settings: Any, switched: list[Any]) -> None:
 
 
 def _train(options: Any) -> None:
+    from rayscribe.errors import InputError
     from rayscribe.training.learner import Place
     from rayscribe.training.run import train_generations
-    from rayscribe.training.started import Started, read_started
 
+    started = started_of(options)
+    generations = max(started.generations, options.generations)
+    if options.resume and 1 != options.generations != started.generations and started.generations > 1:
+        raise InputError(f"--generations {options.generations}: {options.run} is a run of {started.generations}")
+    if options.resume and started.generations == 1 < options.generations and (options.run / "state.pt").exists():
+        raise InputError(f"--generations {options.generations}: {options.run} is a single run")
     place = Place(
-        data=manifest_of(options),
-        run=options.run,
-        resume=options.resume,
-        features=options.features,
-        device=options.device,
+        data=started.data, run=options.run, resume=options.resume, features=started.features, device=options.device
     )
-    generations = options.generations
-    if options.resume and options.data is None:
-        started: Started = read_started(options.run)
-        place = replace(place, features=options.features or started.features)
-        generations = started.generations
     last = train_generations(options.settings, place, generations=generations)
     print(f"next: rayscribe generate --model {last} --data {place.data} --split test --out predictions.jsonl")

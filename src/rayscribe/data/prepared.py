@@ -16,7 +16,14 @@ from rayscribe.data.features import default_folder
 from rayscribe.data.manifest import Manifest
 
 
-def prepared(kind: str, key: Mapping[str, Any], build: Callable[[Path], None], *, features: Path | None) -> Path:
+def prepared(
+    kind: str,
+    key: Mapping[str, Any],
+    build: Callable[[Path], None],
+    *,
+    features: Path | None,
+    is_whole: Callable[[Path], bool] = Path.exists,
+) -> Path:
     """The file or folder that `build` makes; made now unless an earlier run has made it.
 
     An interrupted `build` leaves nothing that a later run takes for whole: it writes to a temporary path, which is renamed
@@ -26,6 +33,7 @@ def prepared(kind: str, key: Mapping[str, Any], build: Callable[[Path], None], *
         kind: what it is, such as `retrieval`; the first part of its name
         key: everything that decides it: `manifest_key`, settings; JSON values
         build: writes to the path that it is given
+        is_whole: whether what is there can be used; what is damaged is built again
         features: folder of the feature cache, beside whose entries it is kept; the user's cache folder when None
     """
     digest = hashlib.sha256(json.dumps([__version__, dict(key)], sort_keys=True).encode()).hexdigest()[:16]
@@ -34,7 +42,8 @@ def prepared(kind: str, key: Mapping[str, Any], build: Callable[[Path], None], *
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / f".{target.name}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not target.exists():
+        if not (target.exists() and is_whole(target)):
+            _remove(target)
             temporary = folder / f".{target.name}.part"
             _remove(temporary)  # left by a process that was killed
             try:

@@ -5,6 +5,7 @@ A function of seed and epoch, like the order itself, so a run with pairs resumes
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -65,13 +66,27 @@ def prepare_negatives(run: RunConfig[Any], source: Source, preparation: Preparat
         preparation.notify("mining negatives: the most similar training reports of other patients, by TF-IDF")
         found = with_negatives(manifest, config, data=source.path, progress=preparation.progress)
         negatives = {one.id: [one.negatives, one.negative_scores] for one in found.studies if one.negatives}
-        write_text(path, json.dumps(negatives) + "\n")
+        write_text(path, json.dumps({"sha256": _digest(negatives), "negatives": negatives}) + "\n")
 
     key = {"manifest": manifest_key(manifest), **config.about()}
-    path = prepared("negatives", key, build, features=preparation.features)
-    negatives = {id_: (tuple(ids), tuple(scores)) for id_, (ids, scores) in json.loads(path.read_text()).items()}
+    path = prepared("negatives", key, build, features=preparation.features, is_whole=_is_whole)
+    kept = json.loads(path.read_text())["negatives"]
+    negatives = {id_: (tuple(ids), tuple(scores)) for id_, (ids, scores) in kept.items()}
     preparation.notify(f"negatives of {len(negatives)} training studies by TF-IDF: {path}")
     return run, replace(source, manifest=mined_manifest(manifest, negatives, config.about()))
+
+
+def _digest(negatives: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(negatives, sort_keys=True).encode()).hexdigest()
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a file of negatives is as it was written."""
+    try:
+        kept = json.loads(path.read_text())
+        return bool(kept["sha256"] == _digest(kept["negatives"]))
+    except (ValueError, KeyError, TypeError):
+        return False
 
 
 def mined_partners(

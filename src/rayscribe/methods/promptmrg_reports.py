@@ -212,9 +212,18 @@ def prepared_index(name: str, run: RunConfig[Any], source: Source, preparation: 
         "size": run.images.size,
         "width": config.width,
     }
-    path = prepared("retrieval", key, build, features=preparation.features)
+    path = prepared("retrieval", key, build, features=preparation.features, is_whole=_is_whole)
     preparation.notify(f"retrieval index: {path}")
     return path
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether an index is as it was written."""
+    try:
+        Retrieval.load(folder)
+    except InputError:
+        return False
+    return True
 
 
 def report_bank(name: str, chosen: str, folder: Path | None, *, reports: int) -> ReportBank:

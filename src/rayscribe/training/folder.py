@@ -14,12 +14,13 @@ model.*          the best model so far; see `checkpoint.py`
 from __future__ import annotations
 
 import csv
+import fcntl
 import importlib.util
 import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
@@ -29,8 +30,11 @@ from rayscribe.provenance import SEEN
 from rayscribe.settings import settings_from_yaml, to_yaml
 from rayscribe.training.started import STARTED
 
+LOCK = ".lock"
+"Locked for as long as a process writes into a run folder."
+
 # What a run that failed before its first step leaves behind.
-_BEFORE_TRAINING = {"config.yaml", "data.sha256", "tensorboard", SEEN, STARTED}
+_BEFORE_TRAINING = {"config.yaml", "data.sha256", "tensorboard", SEEN, STARTED, LOCK}
 _OF_VERSION_0_3 = {"retrieval", "graph.json"}  # copied before the first step
 
 Parse = Callable[[str, Path], Any]
@@ -54,6 +58,7 @@ class RunFolder:
         elif path.exists() and not {entry.name for entry in path.iterdir()} <= _BEFORE_TRAINING | _OF_VERSION_0_3:
             raise InputError(f"{path}: already holds a run; continue it with --resume, or give another --run folder")
         path.mkdir(parents=True, exist_ok=True)
+        self._lock = _locked(path)
         write_text(stored, to_yaml(config))
         write_text(data, data_digest + "\n")
         if not self.resumes:
@@ -132,6 +137,18 @@ class RunFolder:
             for name, value in values.items():
                 if name not in ("epoch", "step"):
                     self._board.add_scalar(f"{group}/{name}", value, values["step"])
+
+
+def _locked(path: Path) -> IO[str]:
+    """Holds the run folder for this process; the system lets go when it ends. Raises InputError where another one has it."""
+    lock = open(path / LOCK, "w")  # noqa: SIM115  # stays open as long as the run
+    try:
+        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        raise InputError(
+            f"{path}: another process is training into this folder; wait for it, or give another --run"
+        ) from error
+    return lock
 
 
 def check_same_run(path: Path, config: Any, data_digest: str, parse: Parse | None = None) -> None:

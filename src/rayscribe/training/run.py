@@ -21,6 +21,7 @@ from rayscribe.data.shards import shard_numbers
 from rayscribe.data.split_reports import SplitReports
 from rayscribe.data.tokenizer import Tokenizer
 from rayscribe.errors import InputError
+from rayscribe.files import write_text
 from rayscribe.inference.reporter import BATCH
 from rayscribe.methods import find_method, run_from_yaml, taught_systems
 from rayscribe.methods.build import build_model
@@ -28,6 +29,7 @@ from rayscribe.methods.method import Feed, Lookup, Start, TrainedModel
 from rayscribe.models.bert_decoder import BertDecoder, start_from_bert, word_vectors
 from rayscribe.models.report_model import ReportModel
 from rayscribe.progress import ProgressBar, progress_bar
+from rayscribe.settings import to_yaml
 from rayscribe.study import Batch
 from rayscribe.training.closed_form import fit_in_closed_form
 from rayscribe.training.learner import (
@@ -73,8 +75,14 @@ def train_generations(config: RunConfig[Any], place: Place, *, generations: int)
         for number, folder in enumerate(folders, 1):
             place.of(group).notify(f"generation {number} of {generations}")
             goes_on = place.resume and (folder / "config.yaml").exists()
+            own = taught(config, teacher)
+            if goes_on and group.rank == 0:
+                stored = folder / "config.yaml"
+                kept = run_from_yaml(stored.read_text(encoding="utf-8"), stored)
+                if kept != own and taught(kept, teacher) == own:  # the folders were moved, or are named by another path
+                    write_text(stored, to_yaml(own))
             group.wait()  # before the first process makes the folder
-            _train(taught(config, teacher), replace(place, run=folder, resume=goes_on), group)
+            _train(own, replace(place, run=folder, resume=goes_on), group)
             teacher = folder
     return folders[-1]
 

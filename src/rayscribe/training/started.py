@@ -41,8 +41,9 @@ class Started:
 
 def begin_several(run: Path, config: Any, started: Started, *, resume: bool) -> None:
     """Notes settings and start in the folder that several runs share; a resumed one keeps what it has."""
-    if not (resume and (run / STARTED).exists()):
+    if not (resume and (run / "config.yaml").exists()):
         write_text(run / "config.yaml", to_yaml(config))
+    if not (resume and (run / STARTED).exists()):
         started.save(run)
 
 
