@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,10 +12,14 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-from conftest import small_config
+from conftest import plugged, small_config
 from rayscribe.config import BackboneConfig
+from rayscribe.data.manifest import read_manifest, write_manifest
+from rayscribe.methods import run_from_yaml
+from rayscribe.methods.distill import IsdSettings
 from rayscribe.models.backbones import Backbone
 from rayscribe.settings import to_yaml
+from rayscribe.training.folder import RunFolder
 from rayscribe.training.run import train_method
 from training_runs import train_until_killed
 
@@ -87,7 +93,6 @@ def test_generations_resume_with_their_folder_alone(
     rayscribe: Command, world: Path, settings: Path, tmp_path: Path
 ) -> None:
     from conftest import plugged
-    from rayscribe.methods.distill import IsdSettings
 
     settings.write_text(to_yaml(plugged(small_config(epochs=1), "isd", IsdSettings())))
     run = ["--data", world, "--run", tmp_path / "run", "--generations", 2]
@@ -134,3 +139,90 @@ def test_the_device_is_checked(rayscribe: Command, world: Path, settings: Path, 
     assert "--device gpu" in rayscribe("train", "--config", settings, *run, "--device", "gpu", code=1)
     assert not (tmp_path / "run").exists()
     rayscribe("train", "--config", settings, *run, "--device", "cpu")
+
+
+def test_a_per_finding_run_stays_one_when_its_manifest_is_named(
+    rayscribe: Command, world: Path, tmp_path: Path
+) -> None:
+    flags = ["--backbone.name", "test_resnet", "--images.size", 64, "--images.resize", 64, "--train.epochs", 1]
+    flags += ["--cohort.findings", "Cardiomegaly", "Pleural Effusion", "--train.workers", 0]
+    flags += ["--cohort.views", "all", "--cohort.blank", "negative"]
+    run = ["--data", world, "--run", tmp_path / "run"]
+    rayscribe("classify", "train", "binary", *run, *flags)
+    rayscribe("classify", "train", "--resume", *run)
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+    assert (tmp_path / "run" / "cardiomegaly" / "model.safetensors").exists()
+
+
+def test_generations_resume_after_their_folder_was_moved(
+    rayscribe: Command, world: Path, settings: Path, tmp_path: Path
+) -> None:
+    settings.write_text(to_yaml(plugged(small_config(epochs=1), "isd", IsdSettings())))
+    run = ["--data", world, "--run", tmp_path / "run", "--generations", 2]
+    rayscribe("train", "--config", settings, *run)
+    (tmp_path / "run").rename(tmp_path / "moved")
+    said = rayscribe("train", "--resume", "--run", tmp_path / "moved")
+    assert "moved/generation-2" in said
+    stored = (tmp_path / "moved" / "generation-2" / "config.yaml").read_text()
+    assert str(tmp_path / "moved" / "generation-1") in stored
+    rayscribe("train", "--resume", "--run", tmp_path / "moved", "--train.lr", 0.5, code=1)
+    assert (tmp_path / "moved" / "generation-2" / "config.yaml").read_text() == stored
+    assert "is a run of 2" in rayscribe("train", "--resume", "--run", tmp_path / "moved", "--generations", 3, code=1)
+
+
+def test_a_run_is_written_by_one_process(rayscribe: Command, world: Path, settings: Path, tmp_path: Path) -> None:
+    rayscribe("train", "--config", settings, "--data", world, "--run", tmp_path / "run")
+    run, digest = tmp_path / "run", (tmp_path / "run" / "data.sha256").read_text().strip()
+    held = RunFolder(run, small_config(epochs=1), data_digest=digest, resume=True, writes=True, parse=run_from_yaml)
+    command = [sys.executable, "-m", "rayscribe", "train", "--resume", "--run", str(run)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "another process is training into this folder" in done.stderr
+    assert held.resumes
+
+
+@pytest.mark.parametrize("wrong", ["config", "classifier", "gone"])
+def test_what_cannot_be_resumed_says_why(
+    wrong: str, rayscribe: Command, world: Path, settings: Path, tmp_path: Path
+) -> None:
+    manifest = tmp_path / "data.parquet"
+    write_manifest(manifest, read_manifest(world))
+    rayscribe("train", "--config", settings, "--data", manifest, "--run", tmp_path / "run")
+    resume = ["--resume", "--run", tmp_path / "run"]
+    if wrong == "config":
+        said = rayscribe("train", "--config", settings, *resume, code=1)
+        assert "a run that is resumed has its own settings" in said
+    elif wrong == "classifier":
+        said = rayscribe("classify", "train", *resume, code=1)
+        assert "settings of `rayscribe train`, not of `rayscribe classify train`" in said
+    else:
+        manifest.unlink()
+        said = rayscribe("train", *resume, code=1)
+        assert "the manifest that" in said and "name it with --data" in said
+
+
+@pytest.mark.parametrize("content", [b"PAR1\xff\xfe", b"[]", b"", b"epochs: 3"])
+def test_a_file_that_holds_no_settings_is_named(content: bytes, rayscribe: Command, tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_bytes(content)
+    said = rayscribe("train", "--config", tmp_path / "x.yaml", "--data", "x", "--run", "y", code=1)
+    assert said.startswith(f"rayscribe: {tmp_path / 'x.yaml'}: no") and "\n" not in said
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help-all"], ["--resume", "--help"], ["r2gen", "--help", "--run"], ["--help", "r2gen"]]
+)
+def test_help_is_given_wherever_it_is_asked(arguments: list[str], rayscribe: Command) -> None:
+    assert "usage: rayscribe train" in rayscribe("train", *arguments)
+
+
+def test_a_draft_never_replaces_an_image(
+    rayscribe: Command, served: dict[str, Path], world: Path, tmp_path: Path
+) -> None:
+    image = tmp_path / "front.png"
+    image.write_bytes(read_manifest(world).studies[0].images[0].read_bytes())
+    predict = ["predict", image, "--model", served["r2gen"], "--out"]
+    assert "is one of the images" in rayscribe(*predict, image, code=1)
+    (tmp_path / "notes.txt").write_text("mine")
+    assert "exists and is no draft" in rayscribe(*predict, tmp_path / "notes.txt", code=1)
+    for _ in range(2):
+        rayscribe(*predict, tmp_path / "draft.json")
+    assert (tmp_path / "notes.txt").read_text() == "mine" and image.stat().st_size > 100

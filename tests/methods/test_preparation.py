@@ -185,3 +185,25 @@ def test_two_at_once_build_once(tmp_path: Path) -> None:
     for thread in threads:
         thread.join(20)
     assert len(built) == 1
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"id": 5}', "\udcff", '{"sha256": "0", "negatives": {}}'])
+def test_damaged_negatives_are_mined_again(content: str, world: Path, tmp_path: Path) -> None:
+    config = plugged(small_config(), "ithn", IthnSettings())
+    source = Source(manifest=read_manifest(world), path=world)
+    _, first = prepare_negatives(config, source, Preparation(features=tmp_path))
+    (kept,) = (tmp_path / "prepared").glob("negatives-*")
+    kept.write_bytes(content.encode(errors="surrogateescape"))
+    _, again = prepare_negatives(config, source, Preparation(features=tmp_path))
+    assert again.manifest.digest_with_negatives() == first.manifest.digest_with_negatives()
+
+
+@pytest.mark.parametrize("name", ["bank.safetensors", "encoder.safetensors", "retrieval.json"])
+def test_a_damaged_index_is_built_again(name: str, world: Path, weights: Path, tmp_path: Path) -> None:
+    config = retrieving(weights, epochs=1)
+    train_method(config, world, tmp_path / "first", features=tmp_path / "features")
+    (kept,) = (tmp_path / "features" / "prepared").glob("retrieval-*")
+    (kept / name).write_bytes((kept / name).read_bytes()[:100])
+    train_method(config, world, tmp_path / "second", features=tmp_path / "features")
+    first, second = (load_file(tmp_path / run / "model.safetensors") for run in ("first", "second"))
+    assert all(torch.equal(first[key], second[key]) for key in first)

@@ -114,9 +114,11 @@ def beginning(arguments: Sequence[str]) -> Beginning:
     early.add_argument("--run", type=Path)
     early.add_argument("--resume", action="store_true")
     try:
-        found, _ = early.parse_known_args([flag for flag in flags if flag not in ("-h", "--help", "--help-all")])
+        found, _ = early.parse_known_args(flags)
     except argparse.ArgumentError as error:
-        raise InputError(str(error)) from error
+        if not {"-h", "--help", "--help-all"} & set(flags):
+            raise InputError(str(error)) from error
+        found, _ = early.parse_known_args([])
     return Beginning(recipe=recipe, config=found.config, run=found.run, resume=found.resume, flags=flags)
 
 

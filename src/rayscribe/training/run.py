@@ -79,7 +79,8 @@ def train_generations(config: RunConfig[Any], place: Place, *, generations: int)
             if goes_on and group.rank == 0:
                 stored = folder / "config.yaml"
                 kept = run_from_yaml(stored.read_text(encoding="utf-8"), stored)
-                if kept != own and taught(kept, teacher) == own:  # the folders were moved, or are named by another path
+                is_same = teacher is not None and kept.system == own.system and taught(kept, teacher) == own
+                if kept != own and is_same:  # the folders were moved, or are named by another path
                     write_text(stored, to_yaml(own))
             group.wait()  # before the first process makes the folder
             _train(own, replace(place, run=folder, resume=goes_on), group)
