@@ -340,8 +340,10 @@ def test_one_model_a_finding_and_a_second_start_goes_on(
     folders = sorted(path.name for path in (tmp_path / "run").iterdir() if path.is_dir())
     assert folders == ["cardiomegaly", "pleural-effusion"]
     before = (tmp_path / "run" / "cardiomegaly" / "model.safetensors").read_bytes()
-    rayscribe("classify", "train", "--resume", "--run", tmp_path / "run")
-    assert (tmp_path / "run" / "cardiomegaly" / "model.safetensors").read_bytes() == before
+    for named in ((), ("--data", world)):  # the folder knows that it holds a run a finding
+        rayscribe("classify", "train", "--resume", "--run", tmp_path / "run", *named)
+        assert (tmp_path / "run" / "cardiomegaly" / "model.safetensors").read_bytes() == before
+        assert not (tmp_path / "run" / "model.safetensors").exists()
     assert "already holds a run" in rayscribe(*command, code=1)
     models = [tmp_path / "run" / name for name in folders]
     told = rayscribe("classify", "test", *models, "--data", world, "--resamples", 20)

@@ -141,19 +141,6 @@ def test_the_device_is_checked(rayscribe: Command, world: Path, settings: Path, 
     rayscribe("train", "--config", settings, *run, "--device", "cpu")
 
 
-def test_a_per_finding_run_stays_one_when_its_manifest_is_named(
-    rayscribe: Command, world: Path, tmp_path: Path
-) -> None:
-    flags = ["--backbone.name", "test_resnet", "--images.size", 64, "--images.resize", 64, "--train.epochs", 1]
-    flags += ["--cohort.findings", "Cardiomegaly", "Pleural Effusion", "--train.workers", 0]
-    flags += ["--cohort.views", "all", "--cohort.blank", "negative"]
-    run = ["--data", world, "--run", tmp_path / "run"]
-    rayscribe("classify", "train", "binary", *run, *flags)
-    rayscribe("classify", "train", "--resume", *run)
-    assert not (tmp_path / "run" / "model.safetensors").exists()
-    assert (tmp_path / "run" / "cardiomegaly" / "model.safetensors").exists()
-
-
 def test_generations_resume_after_their_folder_was_moved(
     rayscribe: Command, world: Path, settings: Path, tmp_path: Path
 ) -> None:
