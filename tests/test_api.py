@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pydicom
 import pytest
 from PIL import Image
@@ -244,9 +245,16 @@ def test_two_lists_score_as_a_manifest_of_them(world: Path) -> None:
     [
         ((["a"], ["a", "b"]), "1 references and 2 hypotheses"),
         (([], []), "0 references and 0 hypotheses"),
-        (("clear", "clear"), "references: give a list of texts"),
+        (("clear", "clear"), "references: give a list, one value a study, not a value of type str"),
+        (({"clear"}, ["clear"]), "references: give a list, .* type set"),
+        (({"a": "clear"}, ["clear"]), "references: give a list, .* type dict"),
+        ((["clear"], pd.DataFrame({"text": ["clear"]})), "hypotheses: give a list, .* type DataFrame"),
+        ((np.array("clear"), ["clear"]), r"references: give a list, one value a study \(iteration over a 0-d array\)"),
+        ((None, ["clear"]), "references: give a list, .* type NoneType"),
         ((["clear", " "], ["clear", "clear"]), "reference 1 .* is empty"),
-        ((["clear", 3], ["clear", "clear"]), "references: give a list of texts"),
+        ((["clear", 3], ["clear", "clear"]), r"references: text 1 \(counted from 0\) is of type int, not a text"),
+        ((["clear"], [None]), r"hypotheses: text 0 \(counted from 0\) is of type NoneType, not a text"),
+        ((["clear"], ["so \ud800"]), r"hypotheses: text 0 .*: character 4 is half of a surrogate pair \('\\ud800'\)"),
     ],
 )
 def test_lists_that_do_not_fit_are_refused(arguments: Any, message: str) -> None:
@@ -254,8 +262,83 @@ def test_lists_that_do_not_fit_are_refused(arguments: Any, message: str) -> None
         rs.score(*arguments)
 
 
+def test_scores_take_any_ordered_collection_of_texts() -> None:
+    references, hypotheses = ["The heart is enlarged.", "Clear lungs."], ["Heart size is normal.", "Clear lungs."]
+    expected = rs.score(references, hypotheses)
+    for kind in (tuple, np.array, pd.Series, iter):
+        assert rs.score(kind(references), kind(hypotheses), training=None) == expected  # type: ignore[operator]
+
+
+def test_unknown_patients_are_resampled_as_studies_and_noted() -> None:
+    texts = ["The heart is enlarged.", "Clear lungs.", "No effusion."]
+    known = rs.score(texts, texts, patients=np.array([7, 7, 8]))
+    assert "over patients" in known["interval"] and not any("patients" in note for note in known["notes"])
+    for patients in ([7, None, 8], [7.0, float("nan"), 8.0], pd.Series(["7", "", "8"]), ["7", pd.NA, "8"]):
+        some = rs.score(texts, texts, patients=patients)
+        assert "over studies" in some["interval"]
+        assert some["notes"][1].startswith(
+            "the patients of 1 of 3 studies are unknown; the bootstrap resamples studies"
+        )
+    none = rs.score(texts, texts, patients=[None] * 3)
+    assert "over studies" in none["interval"] and not any("patients" in note for note in none["notes"])
+    with pytest.raises(rs.InputError, match="3 references and 2 patients; give one a study"):
+        rs.score(texts, texts, patients=[7, 8])
+
+
+def test_one_study_raises_no_alarm_of_grounding() -> None:
+    result = rs.score(["The heart is enlarged."], ["Heart size is normal."])
+    assert not any("NOT GROUNDED" in alarm for alarm in result["alarms"])
+    assert any(note.startswith("too few studies for the permutation test (1; it needs 20)") for note in result["notes"])
+    assert set(result["grounding"]) == {"text_similarity", "shared_findings"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"references": "x"}, "--references x: there are full, r2gen_compat"),
+        ({"section": "x"}, "--section x: there are findings, impression, findings\\+impression"),
+        ({"cleaning": "none"}, "--cleaning none: there are r2gen-iu, r2gen-mimic"),
+        ({"max_length": 0}, "--max-length 0: a whole number, at least 3"),
+        ({"max_length": 60.5}, "--max-length 60.5: a whole number"),
+        ({"threshold": 0}, "--threshold 0: a whole number, at least 1"),
+    ],
+)
+def test_a_protocol_is_checked_where_it_is_made(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(rs.InputError, match=message):
+        rs.Protocol(**changes)
+    if "cleaning" in changes:
+        with pytest.raises(rs.InputError, match=message):
+            rs.score(["clear"], ["clear"], **changes)
+
+
+def test_predictions_that_are_none_are_refused(world: Path) -> None:
+    ids = [study.id for study in read_manifest(world).split("test")]
+    good = dict.fromkeys(ids, "Clear lungs.")
+    for wrong, kind in ((None, "NoneType"), (3, "int")):
+        with pytest.raises(rs.InputError, match=f"the prediction of study {ids[0]} is of type {kind}, not a text"):
+            rs.evaluate({**good, ids[0]: wrong}, data=world)  # type: ignore[dict-item]
+    for table in (["a"], pd.DataFrame({"id": ids}), pd.Series(ids), None):
+        with pytest.raises(rs.InputError, match=f"predictions: of type {type(table).__name__}; give a file's path, or"):
+            rs.evaluate(table, data=world)  # type: ignore[arg-type]
+    with pytest.raises(rs.InputError, match=r"protocol: of type dict; give rs\.Protocol"):
+        rs.evaluate(good, data=world, protocol={"section": "findings"})  # type: ignore[arg-type]
+    with pytest.raises(rs.InputError, match="data: of type NoneType; give a manifest's path"):
+        rs.evaluate(good, data=None)  # type: ignore[arg-type]
+
+
+def test_a_tilde_is_the_home_folder(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(world.parent))
+    assert rs.read_manifest(f"~/{world.name}") == rs.read_manifest(world)
+
+
 def test_labels_are_states_in_words() -> None:
     (labels,) = rs.label(["Small left pleural effusion. No pneumothorax."])
     assert len(labels) == 14 and labels["Pleural Effusion"] == "positive" and labels["Pneumothorax"] == "negative"
-    with pytest.raises(rs.InputError, match="give a list of texts"):
-        rs.label("one text")  # type: ignore[arg-type]
+    assert rs.label(text for text in ["No pneumothorax."]) == rs.label(np.array(["No pneumothorax."]))
+    for wrong in ("one text", {"one text"}, {"a": "text"}):
+        with pytest.raises(rs.InputError, match="reports: give a list, one value a study"):
+            rs.label(wrong)
+    with pytest.raises(rs.InputError, match=r"reports: text 1 \(counted from 0\) is of type NoneType"):
+        rs.label(["clear", None])  # type: ignore[list-item]
+    with pytest.raises(rs.InputError, match="no reading 'bogus'"):
+        rs.label(["clear"], reading="bogus")  # type: ignore[arg-type]
