@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -59,10 +60,13 @@ def evaluate(
 
     _check_kinds(predictions, data, protocol)
     protocol = protocol or Protocol()
-    path = Path(predictions).expanduser() if isinstance(predictions, str | Path) else None
-    if path is not None:
+    path = None
+    if isinstance(predictions, Mapping):
+        reports = predictions
+    else:
+        path = Path(os.path.expanduser(predictions))
         check_protocol(path, protocol)
-    reports = predictions if isinstance(predictions, Mapping) else read_predictions(Path(predictions).expanduser())
+        reports = read_predictions(path)
     result = evaluate_predictions(
         reports,
         data if isinstance(data, Manifest) else read_manifest(data),
