@@ -45,7 +45,7 @@ class Model:
     @overload
     def draft(  # type: ignore[overload-overlap]  # a path is a sequence of texts, too; it is taken as a path
         self,
-        images: ImageInput | Sequence[ImageInput],
+        images: ImageInput | Iterable[ImageInput],
         *,
         decoding: DecodingConfig | None = None,
         best: int = 1,
@@ -55,7 +55,7 @@ class Model:
     @overload
     def draft(
         self,
-        images: Sequence[Sequence[ImageInput]],
+        images: Iterable[Iterable[ImageInput]],
         *,
         decoding: DecodingConfig | None = None,
         best: int = 1,
@@ -64,7 +64,7 @@ class Model:
 
     def draft(
         self,
-        images: ImageInput | Sequence[ImageInput] | Sequence[Sequence[ImageInput]],
+        images: ImageInput | Iterable[ImageInput] | Iterable[Iterable[ImageInput]],
         *,
         decoding: DecodingConfig | None = None,
         best: int = 1,
