@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pydicom
 import pytest
 from PIL import Image
@@ -21,6 +22,8 @@ import rayscribe as rs
 from conftest import small_config
 from dicom_files import radiograph
 from documented_world import lay_out, make_recipes_small
+from rayscribe.data.image_inputs import image_file
+from rayscribe.data.images import read_image
 from rayscribe.data.manifest import read_manifest
 from rayscribe.evaluation.evaluate import evaluate_predictions
 from rayscribe.evaluation.protocol import Protocol
@@ -123,6 +126,11 @@ def test_a_data_set_is_read_as_its_file_is(model: Any, images: list[Path], tmp_p
         model.draft(radiograph(deep, Modality="CT"))
     with pytest.raises(rs.InputError, match=r"image 1: the data set cannot be written.*pydicom\.dcmread"):
         model.draft(pydicom.Dataset())
+    broken = radiograph(deep)
+    broken.Rows = "many"
+    with pytest.raises(rs.InputError, match="image 1: the data set cannot be written") as refused:
+        model.draft(broken)
+    assert "\n" not in str(refused.value)
 
 
 def test_a_draft_is_what_the_command_line_prints(model: Any, images: list[Path], rayscribe: Command) -> None:
@@ -173,17 +181,114 @@ def test_a_classifier_gives_findings_and_no_text(served: dict[str, Path], model:
         (np.zeros((64, 64), np.uint8), "image 1: the picture is blank"),
         ([], "name at least one image"),
         (3, "name at least one image"),
-        ([["missing.png"], []], "study 1 .* is no list of images"),
+        ({"image": "missing.png"}, "name at least one image"),
+        ([["missing.png"], []], r"study 2: no list of images, or an empty one \(a list\)"),
+        ([["missing.png"], None], r"study 2: no list of images, or an empty one \(a NoneType\)"),
         ([["missing.png"], "missing.png"], "images and lists of images are mixed"),
-        ([3.5], "study 0"),
-        ([[3.5]], "image 1: a float is no image"),
+        ([3.5], "image 1: a float is no image; give a path"),
+        ([[3.5]], "study 1, image 1: a float is no image"),
+        ([["missing.png", None]], "study 1, image 2: a NoneType is no image"),
+        ([["missing.png"], [np.zeros((64, 64), np.uint8)]], "missing.png: no such image"),
+        ([[np.zeros((64, 64), np.uint8)], ["missing.png"]], "study 1, image 1: the picture is blank"),
         ("missing.png", "missing.png: no such image"),
-        (Image.effect_noise((64, 64), 90).convert("RGB").convert("HSV"), "image 1: damaged, or no picture"),
+        ("", "image 1: the path is empty; give the path of an image file"),
+        ("a\0b.png", r"image 1: the path 'a\\x00b.png' contains a null character"),
+        (np.zeros((0, 0), np.uint8), r"image 1: an array of uint8 and shape \(0, 0\)"),
+        (Image.new("F", (64, 64), 0.5), "image 1: a PIL image of mode F with pixels from 0.5 to 0.5; scale them to 0"),
+        (Image.new("F", (64, 64), float("nan")), "image 1: a PIL image of mode F with pixels that are NaN or infinite"),
+        (Image.new("F", (64, 64), float("inf")), "image 1: a PIL image of mode F with pixels that are NaN or infinite"),
+        (Image.new("I", (64, 64), -3), "image 1: a PIL image of mode I with pixels from -3 to -3"),
     ],
 )
+@pytest.mark.filterwarnings("error")
 def test_what_is_no_radiograph_is_named(model: Any, given: Any, message: str) -> None:
     with pytest.raises(rs.InputError, match=message):
         model.draft(given)
+
+
+@pytest.mark.parametrize("mode", ["CMYK", "YCbCr", "HSV", "LAB", "PA", "RGBX", "I;16L", "La", "RGBa"])
+def test_a_mode_of_other_pictures_is_named_with_the_conversion(model: Any, mode: str) -> None:
+    with pytest.raises(rs.InputError, match=f"image 1: a PIL image of mode {mode}; convert it to L .*, I;16 .* or RGB"):
+        model.draft(Image.new(mode, (64, 64)))
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "I;16"])
+def test_a_picture_that_its_file_turns_is_read_as_the_file_is(mode: str, images: list[Path], tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    upright = Image.open(images[0]).resize((96, 128))
+    picture = Image.fromarray(np.asarray(upright).astype(np.uint16) * 200) if mode == "I;16" else upright.convert(mode)
+    picture.save(tmp_path / "rot.png", exif=exif)
+    by_path = read_image(tmp_path / "rot.png")
+    assert by_path.shape == (96, 128)
+    np.testing.assert_array_equal(read_image(image_file(Image.open(tmp_path / "rot.png"), "image 1")), by_path)
+
+
+def test_arrays_of_the_other_byte_order_are_read(images: list[Path]) -> None:
+    pixels = np.asarray(Image.open(images[0])).astype(np.uint16) * 200
+    native = read_image(image_file(pixels, "image 1"))
+    np.testing.assert_array_equal(read_image(image_file(pixels.astype(">u2"), "image 1")), native)
+
+
+def test_generators_of_images_and_a_tilde_are_read(
+    model: Any, images: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = model.draft(images).text
+    assert model.draft(iter(images)).text == text
+    assert [draft.text for draft in model.draft(iter(study) for study in [images, images])] == [text, text]
+    monkeypatch.setenv("HOME", str(images[0].parent))
+    assert model.draft(f"~/{images[0].name}").text == model.draft(images[0]).text
+    monkeypatch.setenv("HOME", str(model.folder.parent))
+    assert rs.load(f"~/{model.folder.name}", device="cpu").folder == model.folder
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"best": 1.5}, "best 1.5: a whole number, at least 1"),
+        ({"best": "2"}, "best '2': a whole number, at least 1"),
+        ({"best": None}, "best None: a whole number"),
+        ({"best": 0}, "best 0: a whole number, at least 1"),
+        ({"classifier": "runs/findings"}, r"classifier: of type str; open its folder with rs\.load"),
+        ({"decoding": {"beams": 1}}, r"decoding: of type dict; give rs\.DecodingConfig"),
+    ],
+)
+def test_options_of_a_draft_are_checked(model: Any, images: list[Path], options: dict[str, Any], message: str) -> None:
+    with pytest.raises(rs.InputError, match=message):
+        model.draft(images, **options)
+
+
+def test_a_model_is_opened_by_its_path(model: Any, tmp_path: Path) -> None:
+    import torch
+
+    assert rs.load(model.folder, device=torch.device("cpu")).kind == "report model"
+    for folder in (None, "", 3):
+        with pytest.raises(rs.InputError, match=f"folder {folder!r}: give the path of a model folder"):
+            rs.load(folder)  # type: ignore[arg-type]
+    for number in (1, 2, 10):
+        (tmp_path / f"generation-{number}").mkdir()
+        (tmp_path / f"generation-{number}" / "model.json").touch()
+    with pytest.raises(
+        rs.InputError, match=r"a run of several generations, no model; load the newest, .*generation-10"
+    ):
+        rs.load(tmp_path)
+
+
+def test_training_says_what_is_no_setting_and_no_path(world: Path, tmp_path: Path) -> None:
+    config = rs.recipe("r2gen")
+    for wrong in ("r2gen", {"train.epochs": 3}, None):
+        kind = type(wrong).__name__
+        with pytest.raises(
+            rs.InputError, match=rf"config: of type {kind}, not settings; make them with rs\.recipe\('r2"
+        ):
+            rs.train(wrong, world, tmp_path / "run")  # type: ignore[arg-type]
+    with pytest.raises(rs.InputError, match="data: of type Manifest; give the path of the manifest"):
+        rs.train(config, read_manifest(world), tmp_path / "run")  # type: ignore[arg-type]
+    with pytest.raises(rs.InputError, match="run: ''; give the path of a folder"):
+        rs.train(config, world, "")
+    with pytest.raises(rs.InputError, match="features: of type int; give the path of a folder"):
+        rs.train(config, world, tmp_path / "run", features=3)  # type: ignore[arg-type]
+    assert not (tmp_path / "run").exists()
 
 
 def test_training_returns_a_model_that_loads_again(world: Path, tmp_path: Path, images: list[Path]) -> None:
@@ -211,6 +316,41 @@ def test_changes_of_a_recipe_are_checked() -> None:
         rs.recipe("r2gen", {"train": 3})
     with pytest.raises(rs.InputError, match=r"--train\.epochs 0: at least 1"):
         rs.recipe("r2gen", {"train.epochs": 0})
+
+
+def test_recipes_say_what_is_no_name_and_no_change() -> None:
+    with pytest.raises(rs.InputError, match=r"recipe None: give a name, such as 'r2gen'; rs\.list_recipes"):
+        rs.recipe(None)  # type: ignore[arg-type]
+    with pytest.raises(rs.InputError, match="changes: of type list; give values by dotted path"):
+        rs.recipe("r2gen", ["train.epochs"])  # type: ignore[arg-type]
+    with pytest.raises(rs.InputError, match="system: is no setting; choose the method by its name"):
+        rs.recipe("r2gen", {"system": "r2gen_cmn"})
+    with pytest.raises(rs.InputError, match=r"train\.batch-size: changed twice"):
+        rs.recipe("r2gen", {"train.batch_size": 3, "train.batch-size": 4})
+
+
+def test_changes_are_named_as_flags_are() -> None:
+    run: Any = rs.recipe("r2gen+ithn", {"method.ithn.candidates": 7, "train.batch-size": 8, "--train.epochs": 3})
+    assert run.method.plug_in.candidates == 7 and run.train.batch_size == 8 and run.train.epochs == 3
+    run = rs.recipe("r2gen+ithn", {"method.plug_in.candidates": 7})
+    assert run.method.plug_in.candidates == 7
+    with pytest.raises(rs.InputError, match=r"did you mean method\.ithn\.candidates\?"):
+        rs.recipe("r2gen+ithn", {"method.ithn.candidate": 7})
+    assert rs.recipe("r2gen", {"backbone.trainable": False, "train.batch-size": 8}).train.batch_size == 8
+
+
+def test_classifiers_have_recipes() -> None:
+    assert {"multilabel", "binary", "r2gen", "r2gen_cmn+ithn"} <= set(rs.list_recipes())
+    config: Any = rs.recipe(
+        "binary", {"train.batch-size": 8, "cohort.findings": ["Edema"], "backbone.trainable": False}
+    )
+    assert config.train.batch_size == 8 and config.cohort.findings == ("Edema",) and config.images.rotation == 0
+    with pytest.raises(rs.InputError, match="dropuot: no such setting of multilabel; did you mean dropout"):
+        rs.recipe("multilabel", {"dropuot": 0.1})
+    with pytest.raises(rs.InputError, match="--dropout 2: at least 0"):
+        rs.recipe("multilabel", {"dropout": 2})
+    with pytest.raises(rs.InputError, match="as_published: binary is a classifier"):
+        rs.recipe("binary", as_published=True)
 
 
 def test_evaluate_is_the_evaluation_of_the_command_line(
@@ -244,9 +384,16 @@ def test_two_lists_score_as_a_manifest_of_them(world: Path) -> None:
     [
         ((["a"], ["a", "b"]), "1 references and 2 hypotheses"),
         (([], []), "0 references and 0 hypotheses"),
-        (("clear", "clear"), "references: give a list of texts"),
+        (("clear", "clear"), "references: give a list, one value a study, not a value of type str"),
+        (({"clear"}, ["clear"]), "references: give a list, .* type set"),
+        (({"a": "clear"}, ["clear"]), "references: give a list, .* type dict"),
+        ((["clear"], pd.DataFrame({"text": ["clear"]})), "hypotheses: give a list, .* type DataFrame"),
+        ((np.array("clear"), ["clear"]), r"references: give a list, one value a study \(iteration over a 0-d array\)"),
+        ((None, ["clear"]), "references: give a list, .* type NoneType"),
         ((["clear", " "], ["clear", "clear"]), "reference 1 .* is empty"),
-        ((["clear", 3], ["clear", "clear"]), "references: give a list of texts"),
+        ((["clear", 3], ["clear", "clear"]), r"references: text 1 \(counted from 0\) is of type int, not a text"),
+        ((["clear"], [None]), r"hypotheses: text 0 \(counted from 0\) is of type NoneType, not a text"),
+        ((["clear"], ["so \ud800"]), r"hypotheses: text 0 .*: character 4 is half of a surrogate pair \('\\ud800'\)"),
     ],
 )
 def test_lists_that_do_not_fit_are_refused(arguments: Any, message: str) -> None:
@@ -254,8 +401,83 @@ def test_lists_that_do_not_fit_are_refused(arguments: Any, message: str) -> None
         rs.score(*arguments)
 
 
+def test_scores_take_any_ordered_collection_of_texts() -> None:
+    references, hypotheses = ["The heart is enlarged.", "Clear lungs."], ["Heart size is normal.", "Clear lungs."]
+    expected = rs.score(references, hypotheses)
+    for kind in (tuple, np.array, pd.Series, iter):
+        assert rs.score(kind(references), kind(hypotheses), training=None) == expected  # type: ignore[operator]
+
+
+def test_unknown_patients_are_resampled_as_studies_and_noted() -> None:
+    texts = ["The heart is enlarged.", "Clear lungs.", "No effusion."]
+    known = rs.score(texts, texts, patients=np.array([7, 7, 8]))
+    assert "over patients" in known["interval"] and not any("patients" in note for note in known["notes"])
+    for patients in ([7, None, 8], [7.0, float("nan"), 8.0], pd.Series(["7", "", "8"]), ["7", pd.NA, "8"]):
+        some = rs.score(texts, texts, patients=patients)
+        assert "over studies" in some["interval"]
+        assert some["notes"][1].startswith(
+            "the patients of 1 of 3 studies are unknown; the bootstrap resamples studies"
+        )
+    none = rs.score(texts, texts, patients=[None] * 3)
+    assert "over studies" in none["interval"] and not any("patients" in note for note in none["notes"])
+    with pytest.raises(rs.InputError, match="3 references and 2 patients; give one a study"):
+        rs.score(texts, texts, patients=[7, 8])
+
+
+def test_one_study_raises_no_alarm_of_grounding() -> None:
+    result = rs.score(["The heart is enlarged."], ["Heart size is normal."])
+    assert not any("NOT GROUNDED" in alarm for alarm in result["alarms"])
+    assert any(note.startswith("too few studies for the permutation test (1; it needs 20)") for note in result["notes"])
+    assert set(result["grounding"]) == {"text_similarity", "shared_findings"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"references": "x"}, "--references x: there are full, r2gen_compat"),
+        ({"section": "x"}, "--section x: there are findings, impression, findings\\+impression"),
+        ({"cleaning": "none"}, "--cleaning none: there are r2gen-iu, r2gen-mimic"),
+        ({"max_length": 0}, "--max-length 0: a whole number, at least 3"),
+        ({"max_length": 60.5}, "--max-length 60.5: a whole number"),
+        ({"threshold": 0}, "--threshold 0: a whole number, at least 1"),
+    ],
+)
+def test_a_protocol_is_checked_where_it_is_made(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(rs.InputError, match=message):
+        rs.Protocol(**changes)
+    if "cleaning" in changes:
+        with pytest.raises(rs.InputError, match=message):
+            rs.score(["clear"], ["clear"], **changes)
+
+
+def test_predictions_that_are_none_are_refused(world: Path) -> None:
+    ids = [study.id for study in read_manifest(world).split("test")]
+    good = dict.fromkeys(ids, "Clear lungs.")
+    for wrong, kind in ((None, "NoneType"), (3, "int")):
+        with pytest.raises(rs.InputError, match=f"the prediction of study {ids[0]} is of type {kind}, not a text"):
+            rs.evaluate({**good, ids[0]: wrong}, data=world)  # type: ignore[dict-item]
+    for table in (["a"], pd.DataFrame({"id": ids}), pd.Series(ids), None):
+        with pytest.raises(rs.InputError, match=f"predictions: of type {type(table).__name__}; give a file's path, or"):
+            rs.evaluate(table, data=world)  # type: ignore[arg-type]
+    with pytest.raises(rs.InputError, match=r"protocol: of type dict; give rs\.Protocol"):
+        rs.evaluate(good, data=world, protocol={"section": "findings"})  # type: ignore[arg-type]
+    with pytest.raises(rs.InputError, match="data: of type NoneType; give a manifest's path"):
+        rs.evaluate(good, data=None)  # type: ignore[arg-type]
+
+
+def test_a_tilde_is_the_home_folder(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(world.parent))
+    assert rs.read_manifest(f"~/{world.name}") == rs.read_manifest(world)
+
+
 def test_labels_are_states_in_words() -> None:
     (labels,) = rs.label(["Small left pleural effusion. No pneumothorax."])
     assert len(labels) == 14 and labels["Pleural Effusion"] == "positive" and labels["Pneumothorax"] == "negative"
-    with pytest.raises(rs.InputError, match="give a list of texts"):
-        rs.label("one text")  # type: ignore[arg-type]
+    assert rs.label(text for text in ["No pneumothorax."]) == rs.label(np.array(["No pneumothorax."]))
+    for wrong in ("one text", {"one text"}, {"a": "text"}):
+        with pytest.raises(rs.InputError, match="reports: give a list, one value a study"):
+            rs.label(wrong)
+    with pytest.raises(rs.InputError, match=r"reports: text 1 \(counted from 0\) is of type NoneType"):
+        rs.label(["clear", None])  # type: ignore[list-item]
+    with pytest.raises(rs.InputError, match="no reading 'bogus'"):
+        rs.label(["clear"], reading="bogus")  # type: ignore[arg-type]

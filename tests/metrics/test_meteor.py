@@ -9,6 +9,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from rayscribe.data.cleaning import clean_r2gen_iu
 from rayscribe.errors import InputError
+from rayscribe.metrics import meteor_align
 from rayscribe.metrics.meteor import (
     METEOR_COLUMNS,
     MeteorResources,
@@ -26,6 +28,8 @@ from rayscribe.metrics.meteor import (
     meteor_score,
     meteor_statistics,
 )
+from rayscribe.metrics.meteor_align import MOST_MATCHES, Matchers
+from rayscribe.metrics.meteor_resources import read_lexicon
 from rayscribe.metrics.stemmer import stem
 
 Floats = NDArray[np.float64]
@@ -225,3 +229,41 @@ def test_stems_are_those_of_the_older_snowball() -> None:
     words = "skies dying effusions consolidation enlarged hopping hoping twice generously university yearly proceed's"
     stems = "sky die effus consolid enlarg hop hope twice generous univers year proceed"
     assert [stem(word) for word in words.split()] == stems.split()
+
+
+def test_a_word_that_recurs_thousands_of_times_costs_a_bounded_number_of_matches() -> None:
+    for words, others in (("opacity", "opacity"), ("opacity", "opacities"), ("heart lung", "lung hearts heart")):
+        hypothesis, reference = tuple(words.split()) * 3000, tuple(others.split()) * 3000
+        found = Matchers(read_lexicon(None), {}).matches(hypothesis, reference)
+        assert sum(len(matches) for matches in found) <= 2 * MOST_MATCHES
+    text = "opacity " * 3000
+    assert meteor_score(meteor_statistics([text], [text], STEMS_ONLY)).tolist() == [1]
+
+
+def test_the_search_leaves_out_only_what_the_beam_would_drop(monkeypatch: pytest.MonkeyPatch) -> None:
+    def extended_in_full(paths: list[Any], options: list[Any], here: int) -> list[Any]:
+        extended = []
+        for path in paths:
+            rank, end, covered_hypothesis, covered_reference, chain = path
+            if covered_reference & here:
+                extended.append(path)
+                continue
+            for match, own, wanted, cost, start, option_end, distance in options:
+                if not (covered_hypothesis & own or covered_reference & wanted):
+                    better = rank + cost + meteor_align._CHUNK * (end not in (-1, start))
+                    covered = covered_hypothesis | own, covered_reference | wanted
+                    extended.append((better, option_end, *covered, (chain, match)))
+                    rank += distance
+            extended.append((rank + meteor_align._CHUNK * (end != -1), -1, *path[2:]))
+        return extended
+
+    generator = random.Random(3)
+    words = "heart hearts lung lungs is are clear big large opacity opacities no .".split()
+    texts = [
+        " ".join(generator.choices(generator.sample(words, generator.choice([2, 5, 13])), k=length))
+        for length in [5, 20, 60, 90] * 20
+    ]
+    pairs = texts, generator.sample(texts, len(texts))
+    ours = meteor_statistics(*pairs, MeteorResources(find_resources().jar))
+    monkeypatch.setattr(meteor_align, "_extended", extended_in_full)
+    np.testing.assert_array_equal(ours, meteor_statistics(*pairs, MeteorResources(find_resources().jar)))

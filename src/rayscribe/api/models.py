@@ -8,15 +8,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
 from rayscribe.errors import InputError, need_packages
 
 if TYPE_CHECKING:
+    import torch
+
     from rayscribe.classifiers.folder import TrainedClassifier
     from rayscribe.data.image_inputs import ImageInput
     from rayscribe.data.images import ImageFile
@@ -41,7 +45,7 @@ class Model:
     @overload
     def draft(  # type: ignore[overload-overlap]  # a path is a sequence of texts, too; it is taken as a path
         self,
-        images: ImageInput | Sequence[ImageInput],
+        images: ImageInput | Iterable[ImageInput],
         *,
         decoding: DecodingConfig | None = None,
         best: int = 1,
@@ -51,7 +55,7 @@ class Model:
     @overload
     def draft(
         self,
-        images: Sequence[Sequence[ImageInput]],
+        images: Iterable[Iterable[ImageInput]],
         *,
         decoding: DecodingConfig | None = None,
         best: int = 1,
@@ -60,7 +64,7 @@ class Model:
 
     def draft(
         self,
-        images: ImageInput | Sequence[ImageInput] | Sequence[Sequence[ImageInput]],
+        images: ImageInput | Iterable[ImageInput] | Iterable[Iterable[ImageInput]],
         *,
         decoding: DecodingConfig | None = None,
         best: int = 1,
@@ -70,7 +74,7 @@ class Model:
 
         Args:
             images: the images of one study (paths, PIL images, numpy arrays, pydicom data sets; one of them or a list), or a
-                list of such lists. Arrays are uint8 or uint16 of shape (height, width), black is air.
+                list of such lists. Arrays are uint8 or uint16 of shape (height, width), black is air. Generators are read, too.
             decoding: how tokens are chosen; R2Gen's beam search when None
             best: number of reports, best first; the others are `alternatives`
             classifier: a classifier whose findings stand beside the draft, and in the prompt of a model that reads some
@@ -81,19 +85,18 @@ class Model:
             `.warnings`. A list of drafts for several studies. A classifier gives findings and an empty text.
 
         Raises:
-            InputError: an image is no radiograph, or cannot be read; the message names it
+            InputError: an image is no radiograph, or cannot be read; the message names it, by its place where it has no name
 
         Example:
             >>> draft = model.draft(["front.png", "side.png"], best=3)
             >>> draft.text, draft.findings, draft.alternatives
         """
+        _check_options(decoding, best, classifier)
         studies, is_one = _studies(images)
-        if classifier is not None and classifier.kind != "classifier":
-            raise InputError(f"{classifier.folder}: is no classifier")
         if self.kind == "classifier":
             drafts = [self._findings(study) for study in studies]
         else:
-            drafts = self._reports(studies, decoding, best, classifier)
+            drafts = self._reports(studies, decoding, int(best), classifier)
         return drafts[0] if is_one else drafts
 
     def _classified(self, files: Sequence[ImageFile]) -> Any:
@@ -162,12 +165,14 @@ class Model:
         return documents
 
 
-def load(folder: str | Path, *, device: str | None = None, base: str | None = None, download: bool = False) -> Model:
+def load(
+    folder: str | Path, *, device: str | torch.device | None = None, base: str | None = None, download: bool = False
+) -> Model:
     """Opens a model folder: a report model's, a vision LLM's or a classifier's.
 
     Args:
         folder: what `train` or `rayscribe export model` wrote; it needs no other file
-        device: cpu, cuda or cuda:N; a GPU where there is one when None
+        device: cpu, cuda or cuda:N, or a torch.device; a GPU where there is one when None
         base: vision LLMs: where the base model lies now, if it was moved
         download: vision LLMs: fetch the base model from the Hugging Face hub when it is not on this disk
 
@@ -181,11 +186,15 @@ def load(folder: str | Path, *, device: str | None = None, base: str | None = No
     from rayscribe.models.device import chosen_device
     from rayscribe.models.folder import VISION_LLM, format_of
 
-    folder = Path(folder)
+    if not isinstance(folder, str | Path) or not str(folder):
+        raise InputError(f"folder {folder!r}: give the path of a model folder, such as 'runs/r2gen'")
+    folder, place = Path(os.path.expanduser(folder)), None if device is None else str(device)
+    if not (folder / "model.json").is_file() and (newest := _newest_generation(folder)):
+        raise InputError(f"{folder}: a run of several generations, no model; load the newest, {newest}")
     kind = format_of(folder)
     if kind == CLASSIFIER_FORMAT:
-        return Model(folder=folder, kind="classifier", _opened=load_classifier(folder, chosen_device(device)))
-    writer = open_reporter(folder, device=device, base=base, download=download)
+        return Model(folder=folder, kind="classifier", _opened=load_classifier(folder, chosen_device(place)))
+    writer = open_reporter(folder, device=place, base=base, download=download)
     return Model(folder=folder, kind="vision LLM" if kind == VISION_LLM else "report model", _opened=writer)
 
 
@@ -212,18 +221,47 @@ def open_reporter(
     return open_own(folder, place)
 
 
+def _check_options(decoding: object, best: object, classifier: object) -> None:
+    from rayscribe.drafts import DecodingConfig
+
+    if not isinstance(decoding, DecodingConfig | None):
+        raise InputError(f"decoding: of type {type(decoding).__name__}; give rs.DecodingConfig(...), or None")
+    if not isinstance(best, Integral) or isinstance(best, bool) or best < 1:
+        raise InputError(f"best {best!r}: a whole number, at least 1")
+    if not isinstance(classifier, Model | None):
+        raise InputError(f"classifier: of type {type(classifier).__name__}; open its folder with rs.load(...)")
+    if classifier is not None and classifier.kind != "classifier":
+        raise InputError(f"{classifier.folder}: is no classifier")
+
+
 def _studies(images: Any) -> tuple[list[list[ImageFile]], bool]:
     """The files of every study, and whether there is one study alone."""
     from rayscribe.data.image_inputs import image_file, is_one_image
 
-    if is_one_image(images):
-        images = [images]
-    if not isinstance(images, Sequence) or len(images) == 0:
+    given = [images] if is_one_image(images) else list(images) if _is_listed(images) else []
+    if not given:
         raise InputError("name at least one image: a path, a PIL image, an array, a data set, or a list of them")
-    is_one = all(is_one_image(one) for one in images)
-    if not is_one and any(is_one_image(one) for one in images):
+    if not any(_is_listed(one) for one in given):
+        return [[image_file(image, f"image {number}") for number, image in enumerate(given, 1)]], True
+    if any(is_one_image(one) for one in given):
         raise InputError("images and lists of images are mixed; give one study's images, or a list of images a study")
-    studies = [images] if is_one else images
-    if empty := [place for place, study in enumerate(studies) if not isinstance(study, Sequence) or not len(study)]:
-        raise InputError(f"study {empty[0]} (counted from 0) is no list of images, or an empty one")
-    return [[image_file(image, number) for number, image in enumerate(study, 1)] for study in studies], is_one
+    studies = []
+    for place, one in enumerate(given, 1):
+        files = list(one) if _is_listed(one) else []
+        if not files:
+            raise InputError(f"study {place}: no list of images, or an empty one (a {type(one).__name__})")
+        studies.append([image_file(image, f"study {place}, image {number}") for number, image in enumerate(files, 1)])
+    return studies, False
+
+
+def _is_listed(value: object) -> bool:
+    """Whether it is several images in an order: a list, a tuple, a generator."""
+    from rayscribe.data.image_inputs import is_one_image
+
+    return isinstance(value, Iterable) and not isinstance(value, bytes | Mapping | Set) and not is_one_image(value)
+
+
+def _newest_generation(folder: Path) -> Path | None:
+    """The model folder of the last generation in the folder of a run that trained several."""
+    found = [path for path in folder.glob("generation-*") if (path / "model.json").is_file()]
+    return max(found, key=lambda path: (len(path.name), path.name), default=None)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Mapping, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from rayscribe.errors import InputError
+from rayscribe.errors import InputError, unknown_name
 from rayscribe.progress import ProgressBar
 
 if TYPE_CHECKING:
     from rayscribe.data.manifest import Manifest
     from rayscribe.evaluation.protocol import Protocol
     from rayscribe.evaluation.scorers import Scorers
+    from rayscribe.study import Study
 
+_READINGS = ("plain", "chexpert")
 _HELD_BACK = 8  # of the training reports for `score`, every eighth chooses the constant report
 
 
@@ -43,7 +46,8 @@ def evaluate(
         `alarms` in words, subsets, and per-report `statistics`.
 
     Raises:
-        InputError: studies lack a prediction, the split lacks the section, or the file was written for another protocol
+        InputError: studies lack a prediction, or have one that is no text; the split lacks the section; the file was written
+            for another protocol
 
     Example:
         >>> result = rs.evaluate("predictions.jsonl", data="iu.parquet", split="test")
@@ -54,11 +58,15 @@ def evaluate(
     from rayscribe.evaluation.evaluate import evaluate_predictions, note_scored
     from rayscribe.evaluation.protocol import Protocol, check_protocol
 
+    _check_kinds(predictions, data, protocol)
     protocol = protocol or Protocol()
-    path = Path(predictions) if isinstance(predictions, str | Path) else None
-    if path is not None:
+    path = None
+    if isinstance(predictions, Mapping):
+        reports = predictions
+    else:
+        path = Path(os.path.expanduser(predictions))
         check_protocol(path, protocol)
-    reports = predictions if isinstance(predictions, Mapping) else read_predictions(Path(predictions))
+        reports = read_predictions(path)
     result = evaluate_predictions(
         reports,
         data if isinstance(data, Manifest) else read_manifest(data),
@@ -74,28 +82,32 @@ def evaluate(
 
 
 def score(
-    references: Sequence[str],
-    hypotheses: Sequence[str],
+    references: Iterable[str],
+    hypotheses: Iterable[str],
     *,
-    training: Sequence[str] = (),
-    patients: Sequence[str] = (),
+    training: Iterable[str] | None = (),
+    patients: Iterable[object] | None = (),
     cleaning: Literal["r2gen-iu", "r2gen-mimic"] = "r2gen-iu",
 ) -> dict[str, Any]:
     """Scores reports against references, two lists of texts: what `evaluate` computes without images.
+
+    Lists, tuples, arrays, pandas columns and generators are read; a set or a mapping is refused, because it has no order of
+    studies.
 
     Args:
         references: what the radiologists wrote, one text a study
         hypotheses: what the system wrote, in the same order
         training: training reports, for the floors that need some (a constant report, the most frequent one); without them
             the floor is the system's own reports given to other studies
-        patients: the patient of every study, by whom the bootstrap resamples; studies when empty
+        patients: the patient of every study, by whom the bootstrap resamples; None, NaN or "" is an unknown one. With none
+            or some of them unknown it resamples studies, and `notes` says so
         cleaning: of references and hypotheses: R2Gen's for IU X-Ray, or for MIMIC-CXR
 
     Returns:
         As `evaluate` does.
 
     Raises:
-        InputError: the lists differ in length, are empty, or hold an empty reference
+        InputError: the lists differ in length, are empty, or hold an empty reference or what is no text
 
     Example:
         >>> result = rs.score(["The heart is enlarged."], ["Heart size is normal."])
@@ -105,46 +117,39 @@ def score(
     from rayscribe.evaluation.evaluate import evaluate_predictions
     from rayscribe.evaluation.protocol import Protocol
     from rayscribe.evaluation.scorers import Scorers
-    from rayscribe.study import Study
 
-    for name, texts in (("references", references), ("hypotheses", hypotheses), ("training", training)):
-        if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
-            raise InputError(f"{name}: give a list of texts")
-    if not references or len(references) != len(hypotheses):
-        raise InputError(f"{len(references)} references and {len(hypotheses)} hypotheses; give one of each a study")
-    if patients and len(patients) != len(references):
-        raise InputError(f"{len(references)} references and {len(patients)} patients; give one a study")
-    if empty := [place for place, text in enumerate(references) if not text.strip()]:
+    protocol = Protocol(cleaning=cleaning)
+    wanted, written = _texts(references, "references"), _texts(hypotheses, "hypotheses")
+    learned = [] if training is None else _texts(training, "training")
+    if not wanted or len(wanted) != len(written):
+        raise InputError(f"{len(wanted)} references and {len(written)} hypotheses; give one of each a study")
+    if empty := [place for place, text in enumerate(wanted) if not text.strip()]:
         raise InputError(f"reference {empty[0]} (counted from 0) is empty; leave the study out")
-    subjects = patients or [""] * len(references)
-    studies = [
-        Study(id=str(place), images=(), findings=text, split="test", subject=subject)
-        for place, (text, subject) in enumerate(zip(references, subjects, strict=True))
-    ]
-    for place, text in enumerate(training):
-        part = "val" if place % _HELD_BACK == 0 else "train"
-        studies.append(Study(id=f"training {place}", images=(), findings=text, split=part))
+    subjects = [_subject(patient) for patient in _listed(() if patients is None else patients, "patients")]
+    if subjects and len(subjects) != len(wanted):
+        raise InputError(f"{len(wanted)} references and {len(subjects)} patients; give one a study")
+    subjects = subjects or [""] * len(wanted)
     return evaluate_predictions(
-        {str(place): text for place, text in enumerate(hypotheses)},
-        Manifest(studies=tuple(studies), provenance={"source": "two lists of reports"}),
+        {str(place): text for place, text in enumerate(written)},
+        Manifest(studies=_studies_of(wanted, subjects, learned), provenance={"source": "two lists of reports"}),
         split="test",
-        protocol=Protocol(cleaning=cleaning),
+        protocol=protocol,
         scorers=Scorers(image_floors=False),
     )
 
 
-def label(reports: Sequence[str], *, reading: Literal["plain", "chexpert"] = "plain") -> list[dict[str, str]]:
+def label(reports: Iterable[str], *, reading: Literal["plain", "chexpert"] = "plain") -> list[dict[str, str]]:
     """The 14 CheXpert observations of every report, by the built-in rules.
 
     Args:
-        reports: texts, one a study
+        reports: texts, one a study: a list, a tuple, an array, a pandas column or a generator
         reading: plain: as a radiologist reads; chexpert: as the CheXpert labeler answers, also where it misreads
 
     Returns:
         For every report the state of each observation: positive, negative, uncertain or not mentioned.
 
     Raises:
-        InputError: a report is no text
+        InputError: a report is no text, or there is no such reading
 
     Example:
         >>> rs.label(["Small left pleural effusion."])[0]["Pleural Effusion"]
@@ -153,10 +158,70 @@ def label(reports: Sequence[str], *, reading: Literal["plain", "chexpert"] = "pl
     from rayscribe.labels import OBSERVATIONS, STATE_NAMES
     from rayscribe.metrics.labeler import RuleLabeler
 
-    if isinstance(reports, str) or not all(isinstance(report, str) for report in reports):
-        raise InputError("reports: give a list of texts")
-    labels_RO = RuleLabeler(as_chexpert=reading == "chexpert").label(list(reports))
+    if reading not in _READINGS:
+        raise InputError(unknown_name("reading", str(reading), _READINGS))
+    labels_RO = RuleLabeler(as_chexpert=reading == "chexpert").label(_texts(reports, "reports"))
     return [
         {name: STATE_NAMES[int(state)] for name, state in zip(OBSERVATIONS, states_O, strict=True)}
         for states_O in labels_RO
     ]
+
+
+def _check_kinds(predictions: object, data: object, protocol: object) -> None:
+    from rayscribe.data.manifest import Manifest
+    from rayscribe.evaluation.protocol import Protocol
+
+    if not isinstance(predictions, str | Path | Mapping):
+        raise InputError(
+            f"predictions: of type {type(predictions).__name__}; give a file's path, or reports by study id, such as "
+            "dict(zip(ids, reports)); `rs.score` compares two lists"
+        )
+    if not isinstance(data, str | Path | Manifest):
+        raise InputError(
+            f"data: of type {type(data).__name__}; give a manifest's path, or what rs.read_manifest returns"
+        )
+    if not isinstance(protocol, Protocol | None):
+        raise InputError(
+            f"protocol: of type {type(protocol).__name__}; give rs.Protocol(...), or None for the usual one"
+        )
+
+
+def _studies_of(references: list[str], subjects: list[str], training: list[str]) -> tuple[Study, ...]:
+    """Test studies of the references, by their place; training and validation studies of the other reports."""
+    from rayscribe.study import Study
+
+    tested = [
+        Study(id=str(place), images=(), findings=text, split="test", subject=subject)
+        for place, (text, subject) in enumerate(zip(references, subjects, strict=True))
+    ]
+    learned = [
+        Study(id=f"training {place}", images=(), findings=text, split="val" if place % _HELD_BACK == 0 else "train")
+        for place, text in enumerate(training)
+    ]
+    return (*tested, *learned)
+
+
+def _listed(values: Any, name: str) -> list[Any]:
+    """The values in their order. Refuses a single text, a table, and what has no order of studies."""
+    is_table = hasattr(values, "columns")  # a pandas table would give the names of its columns
+    if isinstance(values, str | bytes | Mapping | Set) or is_table or not isinstance(values, Iterable):
+        raise InputError(f"{name}: give a list, one value a study, not a value of type {type(values).__name__}")
+    try:
+        return list(values)
+    except TypeError as error:
+        raise InputError(f"{name}: give a list, one value a study ({error})") from error
+
+
+def _texts(values: Any, name: str) -> list[str]:
+    from rayscribe.evaluation.protocol import check_text
+
+    texts = _listed(values, name)
+    for place, text in enumerate(texts):
+        check_text(text, f"{name}: text {place} (counted from 0)")
+    return [str(text) for text in texts]
+
+
+def _subject(patient: object) -> str:
+    """The patient's name; empty if unknown, which pandas writes as nan or <NA>."""
+    name = str(patient).strip()
+    return "" if name.lower() in ("none", "nan", "<na>") else name

@@ -92,7 +92,7 @@ def read_manifest(path: str | Path) -> Manifest:
         >>> manifest = rs.read_manifest("iu.parquet")
         >>> len(manifest.split("test")), manifest.counts()
     """
-    path = Path(path)
+    path = Path(os.path.expanduser(path))
     if not path.is_file():
         raise InputError(f"{path}: no such manifest; write one with `rayscribe prepare ... --out {path}`")
     try:

@@ -26,7 +26,7 @@ from rayscribe.metrics.alarms import alarms
 from rayscribe.metrics.clinical import POLICIES, is_normal, observation_counts, per_observation
 from rayscribe.metrics.diversity import against_references, diversity
 from rayscribe.metrics.families import Families, measured, stored, tested_names, together
-from rayscribe.metrics.grounding import finding_grounding, text_grounding
+from rayscribe.metrics.grounding import FEWEST_STUDIES, finding_grounding, text_grounding
 from rayscribe.metrics.imbalance import by_frequency, published_word_bins, word_bins
 from rayscribe.metrics.meteor import MeteorResources, find_resources, meteor_name
 from rayscribe.metrics.similarity import distribution
@@ -142,15 +142,32 @@ class _Measured:
 def _split_of(predictions: Mapping[str, str], manifest: Manifest, split: str, protocol: Protocol) -> _Split:
     references = reference_reports(manifest, split, protocol)
     studies = [study for study in manifest.split(split) if study.id in references]
-    unknown = len(set(predictions) - set(references))
-    note = f"{unknown} predictions are of no study in split {split} that has the section; they are not scored"
     return _Split(
         studies=studies,
         references=references,
         own=written_reports(predictions, references, split, protocol),
         groups=[study.subject for study in studies] if all(study.subject for study in studies) else None,
-        notes=[note] if unknown else [],
+        notes=_notes(predictions, studies, split),
     )
+
+
+def _notes(predictions: Mapping[str, str], studies: Sequence[Study], split: str) -> list[str]:
+    notes = []
+    if unknown := len(set(predictions) - {study.id for study in studies}):
+        notes.append(
+            f"{unknown} predictions are of no study in split {split} that has the section; they are not scored"
+        )
+    nameless = sum(not study.subject for study in studies)
+    if 0 < nameless < len(studies):
+        notes.append(
+            f"the patients of {nameless} of {len(studies)} studies are unknown; the bootstrap resamples studies instead"
+        )
+    if len(studies) < FEWEST_STUDIES:
+        notes.append(
+            f"too few studies for the permutation test ({len(studies)}; it needs {FEWEST_STUDIES}): "
+            "whether the reports depend on the image is not judged"
+        )
+    return notes
 
 
 def _measured(

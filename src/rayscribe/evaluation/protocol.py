@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_type_hints
 
 from rayscribe import __version__
 from rayscribe.data.cleaning import CLEANINGS
@@ -15,6 +15,7 @@ from rayscribe.data.manifest import Manifest
 from rayscribe.data.sections import section_text, split_sections
 from rayscribe.data.tokenizer import UNKNOWN, Tokenizer
 from rayscribe.errors import InputError
+from rayscribe.settings import need
 
 INFORMATION = ("rayscribe", "data_digest", "source")
 "Keys of a signature that state a score's origin and need not be equal: images and versions may differ."
@@ -34,6 +35,15 @@ class Protocol:
     "r2gen_compat: ids per report, begin and end included"
     threshold: int = 3
     "r2gen_compat: words that occur less often in training become <unk>"
+
+    def __post_init__(self) -> None:
+        hints = get_type_hints(Protocol)
+        for name, value in (("section", self.section), ("cleaning", self.cleaning), ("references", self.references)):
+            known = get_args(hints[name])
+            need(value in known, f"--{name}", value, f"there are {', '.join(known)}")
+        for flag, number, least in (("--max-length", self.max_length, 3), ("--threshold", self.threshold, 1)):
+            is_whole = isinstance(number, int) and not isinstance(number, bool)
+            need(is_whole and number >= least, flag, number, f"a whole number, at least {least}")
 
 
 def check_protocol(path: Path, protocol: Protocol) -> None:
@@ -75,7 +85,9 @@ def training_reports(manifest: Manifest, protocol: Protocol) -> dict[str, str]:
 def written_reports(
     predictions: Mapping[str, str], references: Mapping[str, str], split: str, protocol: Protocol
 ) -> list[str]:
-    """The reports for `references`, in their order, under the same cleaning. Raises InputError if predictions are missing.
+    """The reports for `references`, in their order, under the same cleaning.
+
+    Raises InputError if predictions are missing, or are no texts.
 
     A text of cleaned words, as our models write, stays as it is. Any other text is cut to the protocol's section if it has
     headings, and cleaned like the references.
@@ -87,7 +99,24 @@ def written_reports(
             f"(the file's ids look like {next(iter(predictions), 'nothing')}); finish `rayscribe generate` "
             "(it resumes where it stopped), or give the right --split"
         )
+    for study in references:
+        check_text(predictions[study], f"the prediction of study {study}")
     return [_cleaned(predictions[study], protocol) for study in references]
+
+
+def check_text(text: object, place: str) -> None:
+    """Raises InputError unless it is a text that can be written as UTF-8; `place` names it in the message."""
+    if not isinstance(text, str):
+        raise InputError(
+            f"{place} is of type {type(text).__name__}, not a text; give a string, empty if there is no report"
+        )
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"{place}: character {error.start + 1} is half of a surrogate pair ({text[error.start]!a}), which is no text; "
+            "read the file again as UTF-8"
+        ) from error
 
 
 def signature(manifest: Manifest, split: str, protocol: Protocol, references: Mapping[str, str]) -> dict[str, Any]:

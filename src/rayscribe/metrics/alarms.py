@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rayscribe.metrics.grounding import FEWEST_STUDIES
+
 FEW = 0.25
 "A distinct ratio below this share of the references' own is a collapse."
 REPEATED = 0.25
@@ -34,7 +36,7 @@ def alarms(
     if not SHORT <= diverse["length_ratio"] <= LONG:
         found.append(f"LENGTH: reports are {diverse['length_ratio']:.2f} times as long as their references")
     for name, test in grounding.items():
-        if test["p"] > LEVEL:
+        if test["p"] > LEVEL and studies >= FEWEST_STUDIES:
             found.append(
                 f"NOT GROUNDED: reassigning the reports to other studies at random does not lower {name.replace('_', ' ')} "
                 f"(p = {test['p']:.3f}): the model may ignore the image"

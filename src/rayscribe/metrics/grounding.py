@@ -21,6 +21,8 @@ from rayscribe.metrics.statistics import Singles
 PERMUTATIONS = 10_000
 MOST_STUDIES = 4_000
 "Larger sets are sampled, because every pair of studies is compared."
+FEWEST_STUDIES = 20
+"Smaller sets raise no alarm: among few reassignments chance often does as well, and a single study cannot be reassigned."
 
 
 def text_grounding(hypotheses: Sequence[str], references: Sequence[str], *, seed: int = 0) -> dict[str, float]:
