@@ -347,7 +347,7 @@ def test_classifiers_have_recipes() -> None:
     assert config.train.batch_size == 8 and config.cohort.findings == ("Edema",) and config.images.rotation == 0
     with pytest.raises(rs.InputError, match="dropuot: no such setting of multilabel; did you mean dropout"):
         rs.recipe("multilabel", {"dropuot": 0.1})
-    with pytest.raises(rs.InputError, match="--dropout 2: at least 0"):
+    with pytest.raises(rs.InputError, match=r"--dropout 2\.0: at least 0"):
         rs.recipe("multilabel", {"dropout": 2})
     with pytest.raises(rs.InputError, match="as_published: binary is a classifier"):
         rs.recipe("binary", as_published=True)

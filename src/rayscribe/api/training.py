@@ -172,7 +172,7 @@ def _settings(run: RunConfig[Any] | ClassifyConfig) -> dict[str, str]:
 def _setting(given: object, known: Mapping[str, str], name: str) -> str:
     """The path of the setting that `given` names."""
     if given == "system":
-        raise InputError("system: is no setting; choose the method by its name, such as rs.recipe('r2gen+ithn')")
+        raise InputError("system: is no setting; choose the method by its name, such as rs.recipe('baseline')")
     path = str(given).removeprefix("--").replace("-", "_")
     if path not in known:
         near = get_close_matches(path, known, n=1)

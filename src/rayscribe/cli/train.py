@@ -127,7 +127,7 @@ def _train(options: Any) -> None:
     from rayscribe.training.run import train_generations
 
     started = started_of(options)
-    generations = max(started.generations, options.generations)
+    generations = started.generations if options.generations == 1 else options.generations
     if options.resume and 1 != options.generations != started.generations and started.generations > 1:
         raise InputError(f"--generations {options.generations}: {options.run} is a run of {started.generations}")
     if options.resume and started.generations == 1 < options.generations and (options.run / "state.pt").exists():
