@@ -310,7 +310,7 @@ def test_what_the_model_began_with_is_kept_when_nothing_better_follows(
 
 @pytest.mark.slow
 def test_a_diverged_run_stops_and_keeps_nothing(tuned: Path, two_kinds: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"step \d: \w+ is (nan|inf); the run has diverged, lower --lr"):
+    with pytest.raises(InputError, match=r"step \d: \w+ is (nan|inf); the run has diverged; lower --lr"):
         train_reward(tuned, replace(SHORT, lr=1e30), two_kinds, tmp_path / "run", notify=lambda text: None)
     assert not (tmp_path / "run" / "model.json").exists()
     assert not list((tmp_path / "run").glob("checkpoints/checkpoint-*"))
