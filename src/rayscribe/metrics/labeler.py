@@ -17,9 +17,10 @@ import numpy as np
 
 from rayscribe.labels import NEGATIVE, NOT_MENTIONED, OBSERVATIONS, POSITIVE, UNCERTAIN, Labels
 from rayscribe.metrics.chexpert_habits import with_habits
+from rayscribe.metrics.cues import BYGONE
 from rayscribe.metrics.lexicon import OTHER
-from rayscribe.metrics.reading import Found, Side, read_sentence
-from rayscribe.metrics.sentences import sentences
+from rayscribe.metrics.reading import Found, Side, is_informative, read_sentence
+from rayscribe.metrics.sentences import reported_sentences
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,21 +51,20 @@ def mentions(report: str) -> list[Mention]:
             side=found.side,
             cue=found.cue,
         )
-        for place, sentence in sentences(report)
+        for place, sentence in reported_sentences(report)
         for found in _read(sentence)
-        if found.observation != OTHER
+        if found.observation in OBSERVATIONS and found.state != BYGONE
     ]
 
 
 def states(report: str, *, as_chexpert: bool = False) -> tuple[int, ...]:
     """States in the order of `OBSERVATIONS`; `as_chexpert` applies the habits of `chexpert_habits`."""
-    seen = dict.fromkeys((*OBSERVATIONS, OTHER), NOT_MENTIONED)
-    spoken = False
-    for _, sentence in sentences(report):
-        spoken = spoken or any(map(str.isalpha, sentence))
+    seen = dict.fromkeys((*OBSERVATIONS, OTHER, _SPOKEN), NOT_MENTIONED)
+    for _, sentence in reported_sentences(report):
         for name, state in _sentence_states(sentence, as_chexpert):
             if _RANK[state] > _RANK[seen[name]]:
                 seen[name] = state
+    spoken = seen.pop(_SPOKEN) != NOT_MENTIONED
     if spoken and all(state not in (POSITIVE, UNCERTAIN) for name, state in seen.items() if name != "Support Devices"):
         seen["No Finding"] = POSITIVE
     return tuple(seen[name] for name in OBSERVATIONS)
@@ -80,7 +80,7 @@ class RuleLabeler:
     @property
     def name(self) -> str:
         """Name and version of the rules, as score files state them."""
-        return "rayscribe-rules-1-as-chexpert" if self.as_chexpert else "rayscribe-rules-1"
+        return "rayscribe-rules-2-as-chexpert" if self.as_chexpert else "rayscribe-rules-2"
 
     def label(self, reports: Sequence[str]) -> Labels:
         """States, int8 (R, O), in the order of `OBSERVATIONS`."""
@@ -90,6 +90,8 @@ class RuleLabeler:
 
 _LONGEST = 500
 "Sentences of up to this many characters are cached; reports repeat their short ones."
+_SPOKEN = "spoken"
+"Present in a sentence's states if it says something: a report without any such sentence is not normal."
 _RANK = {NOT_MENTIONED: 0, NEGATIVE: 1, UNCERTAIN: 2, POSITIVE: 3}
 
 
@@ -113,7 +115,15 @@ def _known_states(sentence: str, as_chexpert: bool) -> tuple[tuple[str, int], ..
 
 def _states(sentence: str, as_chexpert: bool) -> tuple[tuple[str, int], ...]:
     states: dict[str, int] = {}
-    for found in _read(sentence):
-        if _RANK[found.state] > _RANK[states.get(found.observation, NOT_MENTIONED)]:
-            states[found.observation] = found.state
-    return tuple((with_habits(sentence, states) if as_chexpert else states).items())
+    named = _read(sentence)
+    for found in named:
+        if as_chexpert and found.is_plain_only:
+            continue
+        state = POSITIVE if as_chexpert and found.state == BYGONE else found.state  # it reads history as a finding
+        if state != BYGONE and _RANK[state] > _RANK[states.get(found.observation, NOT_MENTIONED)]:
+            states[found.observation] = state
+    if as_chexpert:
+        states = with_habits(sentence, states)
+    if any(map(str.isalpha, sentence)) if as_chexpert else states or is_informative(sentence, is_history=bool(named)):
+        states[_SPOKEN] = POSITIVE
+    return tuple(states.items())

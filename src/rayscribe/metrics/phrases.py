@@ -23,6 +23,11 @@ def phrase_table(groups: Mapping[str, str]) -> Phrases:
     return {first: tuple(rest) for first, rest in table.items()}
 
 
+def word_set(text: str) -> frozenset[str]:
+    """The words of a text."""
+    return frozenset(text.split())
+
+
 def longest(table: Phrases, words: Sequence[str], at: int) -> tuple[int, frozenset[str]] | None:
     """End (exclusive) and groups of the longest phrase that starts at word `at`; None if there is none."""
     for rest, groups in table.get(words[at], ()):

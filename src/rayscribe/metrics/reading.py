@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal, NamedTuple
 
-from rayscribe.metrics.cues import HEADINGS
-from rayscribe.metrics.lexicon import FINDINGS, NOT_MEANT, UNSURE
+from rayscribe.labels import POSITIVE, UNCERTAIN
+from rayscribe.metrics.clauses import lasts
+from rayscribe.metrics.cues import HEADING_WORDS, HEADINGS, HISTORY_WORDS, NORMAL_WORDS, SAYS_NOTHING, VERBS
+from rayscribe.metrics.lexicon import FINDINGS, NOT_MEANT, OTHER, PLAIN_FINDINGS, PLAIN_UNSURE, UNSURE
 from rayscribe.metrics.organs import ORGAN_TABLE, organ_findings
 from rayscribe.metrics.phrases import longest, phrase_table
 from rayscribe.metrics.scope import NamedFinding, Sweep
@@ -24,6 +27,8 @@ class Found(NamedTuple):
     end: int
     side: Side
     cue: str
+    is_plain_only: bool
+    "The CheXpert labeler does not know the words."
 
 
 def read_sentence(sentence: str) -> tuple[Found, ...]:
@@ -35,18 +40,53 @@ def read_sentence(sentence: str) -> tuple[Found, ...]:
     named = _names(texts)
     sweep = Sweep(texts, named)
     sweep.run()
-    found = [(one.first, one.end, one.observation, *reach) for one, reach in zip(named, sweep.verdicts)]
-    found += organ_findings(texts, sweep.reaches, frozenset(sweep.stops))
+    is_request = _is_request(texts)
+    found = [
+        (
+            one.first,
+            one.end,
+            one.observation,
+            UNCERTAIN if is_request and state == POSITIVE else state,
+            cue,
+            one.is_plain_only,
+        )
+        for one, (state, cue) in zip(named, sweep.verdicts)
+    ]
+    found += [(*one, False) for one in organ_findings(texts, sweep.reaches, frozenset(sweep.stops))]
     found.sort()
     places = {place for first, end, *_ in found for place in range(first, end)}
     return tuple(
-        Found(name, state, spoken[first].start, spoken[end - 1].end, _side(texts, first, end, places), cue)
-        for first, end, name, state, cue in found
+        Found(
+            name, state, spoken[first].start, spoken[end - 1].end, _side(texts, first, end, places), cue, is_plain_only
+        )
+        for first, end, name, state, cue, is_plain_only in found
     )
 
 
+def is_informative(sentence: str, *, is_history: bool) -> bool:
+    """Whether a sentence without a present finding says something of the images: no reason, technique or bare "unchanged".
+
+    `is_history`: the sentence names findings of the past.
+    """
+    texts = [word.text for word in words(sentence)]
+    if _is_headed(texts):
+        return False
+    if is_history or not HISTORY_WORDS.isdisjoint(texts):
+        return not NORMAL_WORDS.isdisjoint(texts)
+    return any(text[0].isalpha() and text not in SAYS_NOTHING for text in texts)
+
+
 def _is_headed(texts: Sequence[str]) -> bool:
-    return ":" in texts[:5] and tuple(texts[: texts.index(":")]) in _HEADINGS
+    if ":" not in texts[:_HEADING_REACH]:
+        return False
+    heading = tuple(texts[: texts.index(":")])
+    return heading in _HEADINGS or not HEADING_WORDS.isdisjoint(heading)
+
+
+def _is_request(texts: Sequence[str]) -> bool:
+    """Whether a short sentence without a verb only names a reason, as in "effusion follow up"."""
+    spoken = [text for text in texts if text[0].isalpha()]
+    return len(spoken) <= _REQUEST and " ".join(spoken).endswith(_REQUESTS) and VERBS.isdisjoint(spoken)
 
 
 def _names(texts: Sequence[str]) -> list[NamedFinding]:
@@ -58,6 +98,8 @@ def _names(texts: Sequence[str]) -> list[NamedFinding]:
             continue
         match = longest(_FINDINGS, texts, at)
         if match is None:
+            if named and (texts[at] in _SIDES or texts[at] == "other"):
+                named += _again(texts, at, named)
             continue
         end, groups = match
         if _NOT_MEANT in groups:
@@ -65,8 +107,34 @@ def _names(texts: Sequence[str]) -> list[NamedFinding]:
         for group in sorted(groups - {_NOT_MEANT}):
             if end > reached.get(group, 0):
                 reached[group] = end
-                named.append(NamedFinding(at, end, group.removeprefix(_UNSURE), group.startswith(_UNSURE)))
+                name = group.removeprefix(_PLAIN).removeprefix(_UNSURE)
+                if texts[at] == "collapse" and name == "Atelectasis":
+                    name = _collapsed(texts, at)
+                if name:
+                    named.append(NamedFinding(at, end, name, _UNSURE in group, group.startswith(_PLAIN)))
     return named
+
+
+def _collapsed(texts: Sequence[str], at: int) -> str:
+    """The observation of a bare "collapse": lung, vertebra, another bone, or "" for airways and persons."""
+    first, last = max(0, at - _COLLAPSE_REACH), min(len(texts), at + 1 + _COLLAPSE_REACH)
+    first = max((k + 1 for k in range(first, at) if texts[k] in _SIDE_ENDS), default=first)
+    last = next((k for k in range(at, last) if texts[k] in _SIDE_ENDS), last)
+    near = texts[first:last]
+    is_level = any(text in ("t", "l") and after.isdecimal() for text, after in pairwise(near))
+    if is_level or not _SPINE.isdisjoint(near):
+        return "Fracture"
+    if not _BONES.isdisjoint(near):
+        return OTHER
+    return "" if not _NO_LUNG.isdisjoint(near) else "Atelectasis"
+
+
+def _again(texts: Sequence[str], at: int, named: Sequence[NamedFinding]) -> list[NamedFinding]:
+    """The findings that "the right one" in "no effusion on the left; the right one is larger" names again."""
+    end = at + 1 + (texts[at + 1 : at + 2] in (["one"], ["side"]))
+    if end >= len(texts) or texts[end] not in VERBS or not lasts(texts, end, is_bare=False):
+        return []
+    return [one._replace(first=at, end=end) for one in named if one.end == named[-1].end]
 
 
 def _side(texts: Sequence[str], first: int, end: int, named: set[int]) -> Side:
@@ -91,9 +159,50 @@ def _side(texts: Sequence[str], first: int, end: int, named: set[int]) -> Side:
     return "bilateral" if len(sides) > 1 else next(iter(sides), "")
 
 
-_NOT_MEANT, _UNSURE = "not meant", "unsure "
-_FINDINGS = phrase_table({**FINDINGS, _NOT_MEANT: NOT_MEANT, **{_UNSURE + name: text for name, text in UNSURE.items()}})
+_NOT_MEANT, _UNSURE, _PLAIN = "not meant", "unsure ", "plain "
+_FINDINGS = phrase_table(
+    {
+        **FINDINGS,
+        _NOT_MEANT: NOT_MEANT,
+        **{_UNSURE + name: text for name, text in UNSURE.items()},
+        **{_PLAIN + name: text for name, text in PLAIN_FINDINGS.items()},
+        **{_PLAIN + _UNSURE + name: text for name, text in PLAIN_UNSURE.items()},
+    }
+)
 _HEADINGS = frozenset(tuple(heading.split()) for heading in HEADINGS.split(";"))
+_HEADING_REACH = 7
+"A heading ends within this many words."
+_REQUESTS = ("follow up", "followup", "f/u", "evaluation", "eval", "assessment")
+_REQUEST = 7
+"Words of the longest sentence that only names a reason."
+_SPINE = frozenset(("vertebral", "endplate", "spine", "spinal", "compression", "wedge", "thoracolumbar"))
+_BONES = frozenset(("humeral", "femoral", "head", "bone", "bony", "osseous"))
+_NO_LUNG = frozenset(
+    (
+        "tracheal",
+        "trachea",
+        "airway",
+        "airways",
+        "bronchomalacia",
+        "tracheomalacia",
+        "patient",
+        "syncope",
+        "home",
+        "street",
+        "witnessed",
+        "esophagus",
+        "esophageal",
+        "balloon",
+        "stent",
+        "cuff",
+        "catheter",
+        "tube",
+        "venous",
+        "vein",
+    )
+)
+_COLLAPSE_REACH = 5
+"Words before and after a bare 'collapse' that tell what collapsed."
 _STARTS = frozenset(_FINDINGS) | frozenset(ORGAN_TABLE)
 _SIDES: dict[str, Side] = {
     **dict.fromkeys(("left", "leftward", "lingula", "lingular"), "left"),

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from rayscribe.labels import NEGATIVE, POSITIVE, UNCERTAIN
 from rayscribe.metrics import cues
-from rayscribe.metrics.cues import CUES, RESTART, SIZES, SOFT_RESTART, VERBS
+from rayscribe.metrics.clauses import LASTING, LASTING_VERBS, lasts
+from rayscribe.metrics.cues import BYGONE, CUES, NOW, RESTART, SIZES, SOFT_RESTART, VERBS
 from rayscribe.metrics.organs import Reach
 from rayscribe.metrics.phrases import longest, phrase_table
 
@@ -20,6 +21,8 @@ class NamedFinding(NamedTuple):
     observation: str
     is_unsure: bool
     "The words alone leave the observation uncertain."
+    is_plain_only: bool
+    "Only a plain reading counts the words."
 
 
 class Sweep:
@@ -61,12 +64,15 @@ class Sweep:
                 self._finding(upcoming)
                 upcoming += 1
             text = self.texts[at]
+            if text in NOW and self._reach and self._reach.state == BYGONE:
+                self._set(None)
             if text in VERBS:
                 self._has_verb = True
             elif text in ("or", "/"):
                 self._alternative(at)
             elif text == ";" or (text == ":" and not (self.verdicts and self.named[len(self.verdicts) - 1].end == at)):
                 self._stop(at)
+            self._splice(at + 1)
             self._restart(at + 1)
             at += 1
 
@@ -77,7 +83,7 @@ class Sweep:
                 self._reach = None
         self._has_verb = False
         if self._reach is None:
-            self.verdicts.append(Reach(POSITIVE, ""))
+            self.verdicts.append(Reach(BYGONE if self._is_bygone(index) else POSITIVE, ""))
         else:
             self.verdicts.append(self._reach)
             self._covers = True
@@ -87,16 +93,24 @@ class Sweep:
 
     def _cue(self, at: int, end: int, kinds: frozenset[str]) -> None:
         said = " ".join(self.texts[at:end])
-        forward = kinds & {cues.NO, cues.MAYBE, cues.LINK, cues.PURPOSE}
+        forward = kinds & {cues.NO, cues.MAYBE, cues.LINK, cues.PURPOSE, cues.PAST}
         backward = kinds & {cues.WAS_NO, cues.WAS_MAYBE}
         if backward and (not forward or not self._looks_forward(end)):
             if not self._of_another(at):
-                self._backward(NEGATIVE if cues.WAS_NO in backward else UNCERTAIN, said)
+                state = NEGATIVE if cues.WAS_NO in backward else UNCERTAIN
+                if state == NEGATIVE and self._answers(at):
+                    self.verdicts[-1] = Reach(state, said)
+                self._backward(state, said)
         elif cues.NO in forward:
             self._set(Reach(NEGATIVE, said))
         elif cues.MAYBE in forward:
             if not (self._reach and self._reach.state == NEGATIVE and not self._covers):
                 self._set(Reach(UNCERTAIN, said))
+        elif cues.PAST in forward:
+            # "Opacities consistent with the patient's history of fibrosis" affirms it.
+            is_denied = bool(self._reach and self._reach.state == NEGATIVE and not self._covers)
+            if not is_denied and _MATCHING.isdisjoint(self.texts[max(0, at - _MATCHED) : at]):
+                self._set(Reach(BYGONE, said))
         elif forward:
             if not (self._reach and self._reach.state == NEGATIVE):
                 self._set(Reach(UNCERTAIN, said))
@@ -134,6 +148,24 @@ class Sweep:
         between = self.texts[self.named[len(self.verdicts) - 1].end : at]
         return "," in between and between[-1] != ","
 
+    def _answers(self, at: int) -> bool:
+        """Whether a clause without a finding opens with the cue: "concern for pneumothorax; none is seen"."""
+        has_doubt = bool(self.verdicts) and self.verdicts[-1].state in (UNCERTAIN, BYGONE)
+        return has_doubt and self._clause == len(self.verdicts) and self.texts[at - 1] in _CLAUSE_STARTS
+
+    def _is_bygone(self, index: int) -> bool:
+        """Whether a finding that can pass is only called prior, as in "prior pneumonia"."""
+        one = self.named[index]
+        if one.observation not in _PASSING:
+            return False
+        before = one.first - 1
+        while before > 0 and self.texts[before] in _SIDED:
+            before -= 1
+        if before < 0 or self.texts[before] not in _PRIOR:
+            return False
+        rest = self.texts[one.end :]
+        return VERBS.isdisjoint(rest) and LASTING.isdisjoint(rest) and LASTING_VERBS.isdisjoint(rest)
+
     def _backward(self, state: int, said: str) -> None:
         if self._clause == len(self.verdicts) and state == UNCERTAIN and self.verdicts and self._has_one:
             self.verdicts[-1] = Reach(state, said)  # "no pneumothorax, but a small one cannot be excluded"
@@ -162,8 +194,15 @@ class Sweep:
             return
         if self.named[following].first - at > _OR_REACH:
             return
+        if self.texts[at] == "/" and (self._is_pair(last) or self._is_pair(following)):
+            return
         self._doubt_last(self.texts[at])
         self._set(Reach(UNCERTAIN, self.texts[at]))
+
+    def _is_pair(self, index: int) -> bool:
+        """Whether a slash beside the finding means "and", as in "collapse/consolidation" and "atelectasis/effusion"."""
+        one = self.named[index]
+        return one.observation == "Pleural Effusion" or "collapse" in self.texts[one.first : one.end]
 
     def _either(self, at: int, said: str) -> None:
         if self._reach and self._reach.state == NEGATIVE:
@@ -178,6 +217,28 @@ class Sweep:
             if self.named[index].end == end and verdict.state == POSITIVE:
                 self.verdicts[index] = Reach(UNCERTAIN, said)
 
+    def _splice(self, at: int) -> None:
+        """Ends a scope where a new clause affirms a finding, as in "no pneumothorax, effusions are unchanged"."""
+        if self._reach is None or at >= len(self.texts) or self.texts[at] == "and":
+            return
+        is_joined = self.texts[at - 1] in (",", "and")
+        if not is_joined and not (self.verdicts and self.named[len(self.verdicts) - 1].end == at):
+            return
+        following = len(self.verdicts)
+        if following < len(self.named) and self._affirms(at, self.named[following]):
+            self._end_list(at)
+
+    def _affirms(self, at: int, finding: NamedFinding) -> bool:
+        """Whether the clause that starts at word `at` says of its first findings that they last."""
+        if finding.first - at > _MODIFIERS or not _SEPARATE.isdisjoint(self.texts[at : finding.first]):
+            return False
+        end = finding.end
+        for other in self.named[len(self.verdicts) + 1 :]:
+            if other.first >= end and self.texts[end : other.first] not in (["and"], ["and", "the"]):
+                break
+            end = max(end, other.end)
+        return lasts(self.texts, end, is_bare=True)
+
     def _restart(self, at: int) -> None:
         """Ends the scope over a negated or uncertain list where a new statement starts."""
         if not (self._reach and self._covers) or at >= len(self.texts) or self._or_follows(at):
@@ -189,7 +250,7 @@ class Sweep:
             return
         if self.named[len(self.verdicts) - 1].end != at and behind not in (",", "and"):
             return
-        if self._reach.state != NEGATIVE and behind == ",":
+        if self._reach.state not in (NEGATIVE, BYGONE) and behind == ",":
             self._set(None)
         if text in RESTART and not (text in SOFT_RESTART and not VERBS & set(self.texts[at:])):
             self._end_list(at)
@@ -206,6 +267,17 @@ class Sweep:
 
 
 _CUES = phrase_table(CUES)
+_PASSING = frozenset(("Edema", "Pneumonia", "Pneumothorax", "Pleural Effusion"))
+"Observations that heal without a trace."
+_PRIOR = frozenset(("prior", "previous", "past", "former", "recent"))
+_MATCHING = frozenset(("consistent", "compatible", "keeping", "c/w"))
+_MATCHED = 4
+"Words before a cue of history that may compare the images with it."
+_SIDED = frozenset(("left", "right", "bilateral"))
+_CLAUSE_STARTS = frozenset((";", ",", "and", "but", "however", "although", "though"))
+_MODIFIERS = 4
+"A new clause names its finding within this many words."
+_SEPARATE = frozenset(("or", "nor", "no", "not", "without", ",", ";", ":", "but", "/"))
 _BEFORE_SIZES = frozenset(("or", "and", "a", "an", "of", "in", "the", "with", "no", "any", "even", "than", "very"))
 _ENDS = frozenset((";", "but", "no", "not", "without", "however", "although", "though", "except", "there", "while"))
 _SAME = frozenset(("one", "amount", "component"))

@@ -5,15 +5,15 @@ from __future__ import annotations
 from functools import lru_cache
 
 _VARIANTS = """
-opacity: opacities opacites opacitiy oppacity oppacities opasity opcity opacties opacifies
+opacity: opacities ggo ggos opac opacites opacitiy oppacity oppacities opasity opcity opacties opacifies
 opacification: opacifications opacified opacifying
 infiltrate: infiltrates infiltration infiltrations infiltrative infiltrated infiltrat infilitrate
-consolidation: consolidations consolidating consolodation consolidaton consolidaiton consoldation
+consolidation: consolidations consol consolidating consolodation consolidaton consolidaiton consoldation
 consolidative: consolidatory
-effusion: effusions effussion effussions efusion efusions effusin effison
+effusion: effusions eff effs effussion effussions efusion efusions effusin effison
 pneumothorax: pneumothoraces pneumothoracies pneumothoraxes pnuemothorax pneumothroax pneumathorax ptx ptxs
-pneumonia: pneumonias pnuemonia pneumona neumonia pneumonic
-atelectasis: atelectases atelectatic atelectesis atelectasia atelactasis atelectsis atelecasis atelectais
+pneumonia: pneumonias pna pnas pnuemonia pneumona neumonia pneumonic
+atelectasis: atelectases atel atelectatic atelectesis atelectasia atelactasis atelectsis atelecasis atelectais
 cardiomegaly: cardiomegally cardiomegaley cardiomegely cardiomegalia cardomegaly megacardia
 edema: oedema edemas edematous edma
 nodule: nodules nodues
@@ -23,7 +23,19 @@ lesion: lesions
 tumor: tumors tumour tumours
 neoplasm: neoplasms neoplastic neoplasia
 malignancy: malignancies malignant
-metastasis: metastases
+metastasis: metastases mets
+collapse: collapsed collapses collapsing
+tuberculosis: tb
+vertebral: vertebra vertebrae
+vessel: vessels
+hilum: hila
+spur: spurs
+osteophyte: osteophytes
+cephalization: cephalisation cephalized
+engorgement: engorged
+vasculature: vascularity
+cavity: cavities
+bilateral: b/l
 scar: scars scarring scarrings scarred
 marking: markings
 change: changes
@@ -70,6 +82,9 @@ sequela: sequelae sequel
 hernia: hernias
 cyst: cysts
 angle: angles
+loop: loops
+base: bases
+sign: signs
 and: &
 or: nor andor
 versus: vs
