@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from conftest import SHARED
 from rayscribe.data.cleaning import clean_r2gen_iu, clean_r2gen_mimic, swap_sides
-from rayscribe.data.sections import section_text, split_sections
+from rayscribe.data.sections import section_text, split_sections, written_section
+from rayscribe.data.table import read_table
 from rayscribe.data.tokenizer import Tokenizer
 
 
@@ -82,6 +84,75 @@ def test_headings_split_a_report_into_its_sections() -> None:
     assert split_sections("EXAM: chest. findings: clear. Conclusion: well.") == ("clear.", "well.")
     assert section_text("a", "", "findings+impression") == ""
     assert section_text("a", "b", "findings+impression") == "a b"
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        "FINDINGS: {}\nIMPRESSION: {}",
+        "**Findings:** {}\n\n**Impression:** {}",
+        "**FINDINGS**\n\n{}\n\n**IMPRESSION**\n\n{}",
+        "# Report\n\n## Findings\n{}\n\n## Impression\n{}",
+        "__Findings__: {} __Impression__: {}",
+        "- **Findings:** {}\n- **Impression:** {}",
+        "1. Findings: {}\n2. Impression: {}",
+        "FINDINGS - {}\nIMPRESSION - {}",
+        "FINDINGS\n{}\nIMPRESSION\n{}",
+        "Here is the report.\nFINDNGS: {}\nImpresion: {}\nSUMMARY: 2-ABNORMAL",
+        "EXAM: XR CHEST PA LATERAL FINDINGS: {} CONCLUSIONS: {} ATTENDING: Dr. X",
+        "CLINICAL HISTORY: cough. NARRATIVE: {} IMPRESSION: {} ELECTRONICALLY SIGNED BY: Dr. X",
+        "CHEST, TWO VIEWS: {}\nIMPRESSION: {}",
+        "WET READ: Effusion.\n____\n   FINAL REPORT\n FINDINGS: {}\n IMPRESSION: {}",
+    ],
+)
+def test_headings_of_every_form_split_a_report(report: str) -> None:
+    assert split_sections(report.format("LUNGS: Clear. Heart: big.", "Normal.")) == (
+        "LUNGS: Clear. Heart: big.",
+        "Normal.",
+    )
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "FINDINGS AND IMPRESSION:",
+        "Impression/Findings:",
+        "**Findings & Impression**",
+        "FINDINGS AND\nIMPRESSION:",
+        "FINDINGS, IMPRESSION:",
+    ],
+)
+def test_text_under_a_joint_heading_is_findings(name: str) -> None:
+    report = f"INDICATION: cough.\n{name} Small effusion." if ":" in name else f"{name}\nSmall effusion."
+    assert split_sections(report) == ("Small effusion.", "")
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        "Findings are unchanged. Note: rotated film. Impression of edema.",
+        "The findings - mild - are old\nat 5:12 A.M., as in the comparison: none",
+        "CHEST: The lungs are clear. LEFT KNEE: No fracture.",
+        "LUNGS: Clear.\nHEART: Large.",
+    ],
+)
+def test_a_text_without_known_headings_is_findings(report: str) -> None:
+    assert split_sections(report) == (report, "")
+    assert written_section(report, "impression") == report
+
+
+def test_the_shared_table_is_split_at_its_headings() -> None:
+    path = SHARED / "cases" / "table" / "t.csv"
+    if not path.exists():
+        pytest.skip("needs the case files in ../shared/cases")
+    read = {study.id: (study.findings, study.impression) for study in read_table(path)}
+    assert {read[name] for name in ("s00", "s01", "s08", "s09", "s10")} == {("Lungs clear.", "Normal.")}
+    assert {read[name] for name in ("s02", "s03", "s04")} == {("Small effusion on the left.", "")}
+    assert read["s05"] == ("Heart is big.", "Cardiomegaly.")
+    assert read["s06"][1] == "1. Left effusion.\n2. No pneumothorax."
+    assert read["s07"] == ("Lungs clear.", "No acute disease.")
+    assert read["s11"] == ("LUNGS: Clear.\nHEART: Enlarged.", "Cardiomegaly.")
+    assert read["s13"] == ("Left effusion.", "Effusion.")
 
 
 def test_the_iu_vocabulary_has_the_published_counts(iu_root: Path) -> None:

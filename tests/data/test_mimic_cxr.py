@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 from mimic_rehearsal import Drawn, write_layout
 
+from conftest import SHARED
 from rayscribe.data.label_tables import read_columns, read_labels
 from rayscribe.data.manifest import read_manifest
 from rayscribe.data.mimic_cxr import MimicOptions, read_mimic_cohort, read_mimic_cxr
@@ -295,7 +296,7 @@ def test_damaged_files_are_named(root: Path) -> None:
             "Clear lungs.",
             "Normal.",
         ),
-        (" FINAL REPORT\n FINDINGS AND IMPRESSION: Clear.\n", "Clear.", ""),
+        (" FINAL REPORT\n FINDINGS AND IMPRESSION: Clear.\n", "", "Clear."),
         (" FINAL REPORT\n CHEST, PA AND LATERAL: Clear.\n IMPRESSION: Normal.", "Clear.", "Normal."),
         (" FINAL REPORT\n CHEST, PA AND LATERAL:\n FINDINGS: Clear.", "Clear.", ""),
         (" WET READ: ___ 9 PM\n IMPRESSION: Wet.\n ____\n FINAL REPORT\n IMPRESSION: Dry.\n", "", "Dry."),
@@ -308,6 +309,96 @@ def test_damaged_files_are_named(root: Path) -> None:
 )
 def test_sections_of_a_report_file(report: str, findings: str, impression: str) -> None:
     assert mimic_sections(report) == (findings, impression)
+
+
+@pytest.mark.parametrize(
+    "title",
+    ["AP CHEST, 5:12 A.M., ___", "PORTABLE CHEST AT 06:45 ON ___", "CHEST RADIOGRAPH, ___, 9:05", "CHEST AT 9 : 05"],
+)
+def test_a_time_of_day_is_no_heading(title: str) -> None:
+    assert mimic_sections(f" FINAL REPORT\n {title}\n \n IMPRESSION: Edema.") == ("", "Edema.")
+    text = f"Compared with the film of\n 05:00, less fluid.\n {title}: low tube."
+    assert mimic_sections(f" FINDINGS: {text}\n IMPRESSION: Edema.") == (" ".join(text.split()), "Edema.")
+
+
+def test_a_masked_date_is_no_text() -> None:
+    assert mimic_sections(" CHEST, PA AND LATERAL:  ___\n \n IMPRESSION:  Clear.") == ("", "Clear.")
+
+
+@pytest.mark.parametrize(
+    "name", ["LUNGS", "ET TUBE", "LINES AND TUBES", "CHEST WALL", "OTHER FINDINGS", "CHEST", "Bones", "COMPRESSION"]
+)
+def test_capitals_before_a_colon_do_not_end_the_findings(name: str) -> None:
+    assert mimic_sections(f" FINDINGS:\n \n Edema.\n {name}: As before.\n \n IMPRESSION: Edema.") == (
+        f"Edema. {name}: As before.",
+        "Edema.",
+    )
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "NOTIFICATION",
+        "RECOMMENDATION(S)",
+        "ADDENDUM",
+        "COMPARISON",
+        "NOTE",
+        "TECHNIQE",
+        "COMPARISION",
+        "CLINCAL HISTORY",
+    ],
+)
+def test_known_headings_end_the_findings(name: str) -> None:
+    assert mimic_sections(f" FINDINGS: Edema.\n \n {name}: Words.\n") == ("Edema.", "")
+
+
+@pytest.mark.parametrize("name", ["FINDING", "FINDNGS", "FINIDNGS", "FINDIGNS", "FINDINGGS", "INDINGS", "FINDINGS "])
+def test_findings_are_read_under_misspelt_headings(name: str) -> None:
+    assert mimic_sections(f" HISTORY: Cough.\n {name}: Edema.\n") == ("Edema.", "")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("IMPRESSIONS", "IMPRESION", "IMPRSESION", "MPRESSION", "IMORESSION", "CONCLUSIONS", "FINAL IMPRESSION"),
+        *("FINDINGS/IMPRESSION", "IMPRESSION / FINDINGS", "FINDINGS & IMPRESSION", "IMPRESSION AND FINDINGS"),
+        *("FINDNGS AND IMPRESSIONS", "PROVISIONAL FINDINGS IMPRESSION (PFI)", "IMPRESSION AND RECOMMENDATION(S)"),
+    ],
+)
+def test_impression_is_read_under_misspelt_and_joint_headings(name: str) -> None:
+    assert mimic_sections(f" HISTORY: Cough.\n {name}: Edema.\n NOTIFICATION: None.") == ("", "Edema.")
+
+
+def test_headings_in_small_letters_and_within_a_line_are_read() -> None:
+    assert mimic_sections(" Examination: Chest\n Findings: Edema.\n Impression: Same.") == ("Edema.", "Same.")
+    assert mimic_sections(" INDICATION: COUGH FINDINGS: EDEMA. IMPRESSION: SAME.") == ("EDEMA.", "SAME.")
+    # A line may begin in the middle of a sentence.
+    assert mimic_sections(" FINDINGS: The remaining\n findings: none.\n") == ("The remaining findings: none.", "")
+
+
+def test_the_last_examination_counts() -> None:
+    first = " PORTABLE CHEST:  Edema.\n \n IMPRESSION:  Worse.\n \n"
+    assert mimic_sections(f"{first} CHEST, TWO VIEWS:  Clear.\n \n IMPRESSION:  Better.\n") == ("Clear.", "Better.")
+    assert mimic_sections(f"{first} FINDINGS:  Clear.\n LATERAL VIEW: \n \n") == ("Clear.", "Worse.")
+    assert mimic_sections(f"{first} COMMUNICATION OF FINDINGS:  By phone.\n") == ("Edema.", "Worse.")
+
+
+def test_the_shared_reports_have_the_official_sections() -> None:
+    root = SHARED / "cases"
+    if not root.is_dir():
+        pytest.skip("needs the case files in ../shared/cases")
+    times = read_mimic_cohort(root / "mimic_times", MimicOptions(sections="either")).studies
+    assert len(times) == 5
+    assert not any(study.findings for study in times)
+    read = {study.id[-3:]: (study.findings, study.impression) for study in read_mimic_cxr(root / "mimic")}
+    assert sorted({f"{number}" for number in range(100, 126)} - set(read)) == ["107", "110", "123"]
+    pneumonia = "Left lower lobe pneumonia. No pneumothorax."
+    assert {read[number] for number in ("102", "103", "104", "105")} == {("", pneumonia)}
+    assert read["106"] == (pneumonia, "Pneumonia.")
+    assert read["113"][0].startswith("LINES AND TUBES: None.")
+    assert read["113"][0].endswith("BONES: Intact.")
+    assert read["118"] == ("Chest tube removed. No pneumothorax.", "No residual pneumothorax.")
+    assert read["125"][0].endswith("AP SUPINE VIEW AT 6:00: the ET tube is low.")
 
 
 def test_the_systems_text_has_twenty_to_sixty_five_words_before_the_notification() -> None:

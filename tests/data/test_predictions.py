@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from conftest import SHARED
 from rayscribe.data.predictions import read_predictions
 from rayscribe.errors import InputError
-from rayscribe.evaluation.protocol import Protocol, written_reports
+from rayscribe.evaluation.protocol import Protocol, without_markers, written_reports
 
 WANTED = {"a1": "The heart is normal.", "b2": "No effusion, no pneumothorax."}
 
@@ -101,6 +102,45 @@ def test_headings_are_never_scored_as_words() -> None:
     assert one("FINDINGS: The lungs are clear.") == "the lungs are clear ."
     assert one("INDICATION: cough. FINDINGS: The lungs are clear.") == "the lungs are clear ."
     assert one("FINDINGS: The lungs are clear.", "impression") == ""
+
+
+def test_a_joint_section_is_scored_under_either_name() -> None:
+    for section in ("findings", "impression", "findings+impression"):
+        assert one("**FINDINGS AND IMPRESSION:** Lungs are clear.", section) == "lungs are clear ."
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        "**FINDINGS:**\n- The heart is normal.\n- No effusion.</s>",
+        "## Findings\n\n* The heart is normal\n* No effusion\n\n## Impression\n* Normal<|eot_id|>",
+        "Findings\n1. The heart is normal.\n2. No effusion.\nImpression\n1. Normal.",
+        "<s> The **heart** is normal. No effusion.<|im_end|>",
+        "the heart is normal . no effusion .</s>",
+        "\u2022 the heart is normal .\n\u2022 no effusion .",
+        "FINDINGS: The heart is normal. No effusion. [EOS]",
+    ],
+)
+def test_markers_of_language_models_are_not_scored(report: str) -> None:
+    assert one(report) == "the heart is normal . no effusion ."
+
+
+@pytest.mark.parametrize(
+    "report", ["the heart is <unk> .", "Heart: 1. big.\n___ Line - in place.", "1. Clear.", " a\n b"]
+)
+def test_a_text_without_markers_stays_as_it_is(report: str) -> None:
+    assert without_markers(report) == report
+
+
+def test_the_shared_reports_of_language_models_lose_their_markers() -> None:
+    root = SHARED / "cases" / "pred"
+    if not root.is_dir():
+        pytest.skip("needs the case files in ../shared/cases")
+    names = ("e7_llm", "e17_heading", "e18_whole_report", "e20_markdown_heading")
+    read = [read_predictions(root / f"{name}.jsonl") for name in names]
+    scored = [{study: one(report) for study, report in reports.items()} for reports in read]
+    assert all(reports == scored[0] for reports in scored)
+    assert not any(set("*<>/") & set(report) or report.startswith("-") for report in scored[0].values())
 
 
 def test_a_missing_prediction_is_named_with_what_the_file_has() -> None:

@@ -5,30 +5,13 @@ A report file has an optional wet read, the line FINAL REPORT and sections under
 
 from __future__ import annotations
 
-import re
 import zipfile
 from pathlib import Path, PurePosixPath
 
 from rayscribe.data.mimic_files import REPORTS_ZIP, Files
+from rayscribe.data.sections import has_words, headed_texts
 from rayscribe.errors import InputError
 
-_HEADING = re.compile(r"^[ \t]*([A-Z][A-Z0-9 \t()/,.&_-]{2,80}?)[ \t]*:", re.MULTILINE)
-_FINAL = re.compile(r"^[ \t]*FINAL REPORT\b[ \t]*", re.MULTILINE)
-_VIEWS = re.compile(r"CHEST|RADIOGRAPH|\bAP\b|\bPA\b|LATERAL|PORTABLE|UPRIGHT")
-_NO_VIEWS = re.compile(r"REASON|HISTORY|INDICATION|COMPARISON|TECHNIQUE|EXAM|STUDY|NOTIFICATION|RECOMMENDATION")
-_SAME = {
-    "FINDING": "findings",
-    "FINDINGS": "findings",
-    "FINDINGS AND IMPRESSION": "findings",
-    "FINDINGS AND IMPRESSIONS": "findings",
-    "FINDINGS/IMPRESSION": "findings",
-    "IMPRESSION AND FINDINGS": "findings",
-    "IMPRESSION": "impression",
-    "IMPRESSIONS": "impression",
-    "IMPRESSION/RECOMMENDATION": "impression",
-    "CONCLUSION": "impression",
-    "CONCLUSIONS": "impression",
-}
 _WORDS = range(20, 66)
 
 
@@ -61,20 +44,16 @@ class Reports:
 def mimic_sections(report: str) -> tuple[str, str]:
     """Findings and impression of a report file, each on one line; both empty if it has neither.
 
-    Text under FINDINGS AND IMPRESSION counts as findings, and so does text under the name of the views (CHEST, PA AND LATERAL:)
-    if no section is called findings. Wet reads and text under other headings are ignored. If a section occurs twice, as in
-    addenda, the last one counts.
+    As in MIT-LCP's section_parser, text under a joint heading (FINDINGS AND IMPRESSION:) is impression, text under the name of
+    the views (CHEST, PA AND LATERAL:) is findings, and the last one counts if a section occurs twice, as in addenda. Wet reads
+    and text under other headings are ignored.
     """
-    final = _FINAL.search(report)
-    start = final.end() if final else 0
-    found = list(_HEADING.finditer(report, start))
-    texts = {"findings": "", "impression": "", "views": ""}
-    for heading, following in zip(found, [*found[1:], None]):
-        name = _section(heading[1])
-        text = " ".join(report[heading.end() : following.start() if following else len(report)].split())
-        if name and text:
-            texts[name] = text
-    return texts["findings"] or texts["views"], texts["impression"]
+    texts = {"findings": "", "impression": ""}
+    for piece in headed_texts(report):
+        name = {"joint": "impression", "views": "findings"}.get(piece.kind, piece.kind)
+        if name in texts and has_words(piece.text):
+            texts[name] = " ".join(piece.text.split())
+    return texts["findings"], texts["impression"]
 
 
 def system_text(report: str) -> str:
@@ -87,13 +66,6 @@ def system_text(report: str) -> str:
     before, _, impression = text.partition("IMPRESSION:")
     target = f"{before.partition('FINDINGS:')[2].strip()} {impression.strip()}".strip()
     return target if len(target.split()) in _WORDS else ""
-
-
-def _section(heading: str) -> str:
-    name = " ".join(heading.replace("/ ", "/").replace(" /", "/").split())
-    if name in _SAME:
-        return _SAME[name]
-    return "views" if _VIEWS.search(name) and not _NO_VIEWS.search(name) else ""
 
 
 def _opened(path: Path) -> zipfile.ZipFile:

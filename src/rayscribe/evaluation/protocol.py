@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any, Literal, get_args, get_type_hints
 from rayscribe import __version__
 from rayscribe.data.cleaning import CLEANINGS
 from rayscribe.data.manifest import Manifest
-from rayscribe.data.sections import section_text, split_sections
+from rayscribe.data.sections import section_text, written_section
 from rayscribe.data.tokenizer import UNKNOWN, Tokenizer
 from rayscribe.errors import InputError
 from rayscribe.settings import need
@@ -90,7 +91,7 @@ def written_reports(
     Raises InputError if predictions are missing, or are no texts.
 
     A text of cleaned words, as our models write, stays as it is. Any other text is cut to the protocol's section if it has
-    headings, and cleaned like the references.
+    headings, loses its markers (see `without_markers`) and is cleaned like the references.
     """
     missing = [study for study in references if study not in predictions]
     if missing:
@@ -130,7 +131,8 @@ def signature(manifest: Manifest, split: str, protocol: Protocol, references: Ma
         "references_sha256": hashlib.sha256(texts.encode()).hexdigest(),
         "data_digest": manifest.digest(),
         "source": manifest.provenance.get("source", ""),
-        "hypotheses": "cleaned like the references unless already made of cleaned words; words between spaces",
+        "hypotheses": "without list and end markers; cleaned like the references unless already made of cleaned words; "
+        "words between spaces",
         "metrics": "rayscribe overlap 2 (pycocoevalcap without PTB tokeniser; cider is CIDEr-D)",
         "rayscribe": __version__,
     }
@@ -146,18 +148,40 @@ def signature_conflicts(first: Mapping[str, Any], second: Mapping[str, Any]) -> 
     ]
 
 
+def without_markers(text: str) -> str:
+    """The text without what language models write around words: end markers, bullets, list numbers and Markdown.
+
+    A text that has any becomes one line, in which every item of a list ends with a stop; any other text stays as it is.
+    """
+    plain = _TOKEN.sub(" ", text)
+    is_list = len(_NUMBERED.findall(plain)) > 1
+    lines = [_item(line, has_numbers=is_list) for line in _BOLD.sub(r"\2", plain).splitlines()]
+    plain = " ".join(" ".join(lines).split())
+    return text if plain == " ".join(text.split()) else plain
+
+
+_TOKEN = re.compile(
+    r"</?s>|<(?:pad|bos|eos|(?:start|end)_of_turn)>|<\|\w+\|>|\[(?:CLS|SEP|PAD|BOS|EOS)\]", re.IGNORECASE
+)
+_BOLD = re.compile(r"(\*\*|__)(?=[^\s_*])([^\n]*?[^\s_*])\1")
+_BULLET = re.compile(r"[ \t]*[-*+\u2022\u2013][ \t]+")
+_NUMBERED = re.compile(r"^[ \t]*\d{1,2}[.)][ \t]+", re.MULTILINE)
+
+
+def _item(line: str, *, has_numbers: bool) -> str:
+    bullet = _BULLET.match(line) or (_NUMBERED.match(line) if has_numbers else None)
+    if not bullet:
+        return re.sub(r"^[ \t]*#+[ \t]+", "", line)
+    words = line[bullet.end() :].strip()
+    return words if not words or words[-1] in ".:;!?" else f"{words}."
+
+
 def _cleaned(report: str, protocol: Protocol) -> str:
     clean = CLEANINGS[protocol.cleaning]
+    report = without_markers(written_section(_TOKEN.sub(" ", report), protocol.section))
     words = " ".join(report.split())
     kept = words.replace(UNKNOWN, _UNKNOWN_LETTERS)
     # A truncated report has no final stop and does not receive one.
     if not kept or clean(kept) in (kept, f"{kept} ."):
         return words
-    findings, impression = split_sections(report)
-    if impression or findings != report.strip():  # without headings, the whole text is findings
-        # Headings separate the sections; the joint section is all text under either.
-        wanted = {"findings": findings, "impression": impression}.get(protocol.section, f"{findings} {impression}")
-        report = wanted.strip()
-    if not report.strip():
-        return ""
     return clean(report.replace(UNKNOWN, _UNKNOWN_LETTERS)).replace(_UNKNOWN_LETTERS, UNKNOWN)
