@@ -20,8 +20,8 @@ from rayscribe.errors import InputError
 from rayscribe.metrics.statistics import Floats, Ints, Rows
 
 ORDERS = 4
-_BETA = 1.2  # ROUGE-L, pycocoevalcap
-_SIGMA = 6.0  # CIDEr-D, Vedantam et al. (2015)
+ROUGE_BETA = 1.2  # ROUGE-L, pycocoevalcap
+SIGMA = 6.0  # CIDEr-D, Vedantam et al. (2015)
 _DENSE = 1 << 22  # largest number of possible n-grams for which a table of all is used
 _TINY, _SMALL = 1e-15, 1e-9  # pycocoevalcap's smoothing of BLEU
 
@@ -79,7 +79,7 @@ def overlap(hypotheses: Sequence[str], references: Sequence[str]) -> Rows:
     hypothesis_words = [[words.setdefault(w, len(words)) for w in text.split()] for text in hypotheses]
     reference_words = [[words.setdefault(w, len(words)) for w in text.split()] for text in references]
     reports = len(references)
-    tables = _ngram_tables(hypothesis_words + reference_words, len(words))
+    tables = ngram_tables(hypothesis_words + reference_words, len(words))
     matches_R4 = np.zeros((reports, ORDERS), np.int64)
     clipped_R4, plain_R4 = np.zeros((reports, ORDERS)), np.zeros((reports, ORDERS))
     for order, table in enumerate(tables):
@@ -91,7 +91,7 @@ def overlap(hypotheses: Sequence[str], references: Sequence[str]) -> Rows:
     guesses_R4 = np.maximum(0, lengths_h[:, None] - np.arange(ORDERS))
     # The reference scorer measures a report's length in bigrams here.
     delta_R = np.maximum(0, lengths_h - 1) - np.maximum(0, lengths_r - 1)
-    cider_R = clipped_R4.mean(1) * np.exp(-(delta_R**2) / (2 * _SIGMA**2)) * 10
+    cider_R = clipped_R4.mean(1) * np.exp(-(delta_R**2) / (2 * SIGMA**2)) * 10
     rouge_R = np.array([_rouge_l(h, r) for h, r in zip(hypothesis_words, reference_words)])
     ones_R = np.ones(reports)
     singles = (lengths_h, lengths_r, rouge_R, cider_R, plain_R4.mean(1) * 10, ones_R)
@@ -99,7 +99,7 @@ def overlap(hypotheses: Sequence[str], references: Sequence[str]) -> Rows:
 
 
 @dataclass(frozen=True, slots=True)
-class _Table:
+class NgramTable:
     """N-gram counts of one order in every text, sorted by text, then n-gram."""
 
     texts_U: Ints
@@ -108,7 +108,8 @@ class _Table:
     grams: int
 
 
-def _ngram_tables(texts: Sequence[Sequence[int]], words: int) -> list[_Table]:
+def ngram_tables(texts: Sequence[Sequence[int]], words: int) -> list[NgramTable]:
+    """Counts of every n-gram of orders 1 to 4; `texts` hold numbers below `words`."""
     flat_P = np.array([word for text in texts for word in text], np.int64)
     text_P = np.repeat(np.arange(len(texts)), [len(text) for text in texts])
     grams_P, place_P, distinct = flat_P, np.arange(len(flat_P)), 1
@@ -123,7 +124,7 @@ def _ngram_tables(texts: Sequence[Sequence[int]], words: int) -> list[_Table]:
         distinct, grams_P = _numbered(grams_P, distinct * words)
         keys_U, counts_U = np.unique(text_P[place_P] * max(1, distinct) + grams_P, return_counts=True)
         texts_U, grams_U = np.divmod(keys_U, max(1, distinct))
-        tables.append(_Table(texts_U, grams_U, counts_U, distinct))
+        tables.append(NgramTable(texts_U, grams_U, counts_U, distinct))
     return tables
 
 
@@ -142,16 +143,16 @@ def _numbered(keys_P: Ints, limit: int) -> tuple[int, Ints]:
 class _Pair:
     """N-grams of one order in hypotheses and references, and where both reports of a study share one."""
 
-    hypothesis: _Table
-    reference: _Table
+    hypothesis: NgramTable
+    reference: NgramTable
     common_hypothesis: Ints
     common_reference: Ints
 
     @classmethod
-    def split(cls, table: _Table, reports: int) -> _Pair:
+    def split(cls, table: NgramTable, reports: int) -> _Pair:
         middle = int(np.searchsorted(table.texts_U, reports))
-        hypothesis = _Table(table.texts_U[:middle], table.grams_U[:middle], table.counts_U[:middle], table.grams)
-        reference = _Table(
+        hypothesis = NgramTable(table.texts_U[:middle], table.grams_U[:middle], table.counts_U[:middle], table.grams)
+        reference = NgramTable(
             table.texts_U[middle:] - reports, table.grams_U[middle:], table.counts_U[middle:], table.grams
         )
         keys_h = hypothesis.texts_U * table.grams + hypothesis.grams_U
@@ -191,7 +192,7 @@ def _rouge_l(hypothesis: Sequence[int], reference: Sequence[int]) -> float:
     if not common:
         return 0.0
     precision, recall = common / len(hypothesis), common / len(reference)
-    return (1 + _BETA**2) * precision * recall / (recall + _BETA**2 * precision)
+    return (1 + ROUGE_BETA**2) * precision * recall / (recall + ROUGE_BETA**2 * precision)
 
 
 def _longest_common_subsequence(first: Sequence[int], second: Sequence[int]) -> int:

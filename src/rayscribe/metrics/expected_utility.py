@@ -1,0 +1,170 @@
+"""Expected utility of candidate reports, by ridge smoothers over features: which report would score best, given the image.
+
+EU(c | x) = mean_J u(c, j) + sum_j w_j(x) (u(c, j) - mean_J u(c, j)), where the weights w are those of a ridge regression on
+features: one matrix product is the regression of every candidate's utility at once (spec: expected utility, section 3).
+
+Shapes: J training studies, B studies, F features, C candidates, O observations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rayscribe.metrics.classification import best_f1_threshold
+from rayscribe.metrics.statistics import Floats
+from rayscribe.metrics.utility import Matrix
+
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Space:
+    """Standardised principal components of one view's features."""
+
+    centre_F: Floats
+    scale_F: Floats
+    components_FK: Floats
+
+    @classmethod
+    def fit(cls, x_JF: NDArray[Any], components: int) -> Space:
+        """The first `components` of the standardised features, or as many as the studies allow."""
+        x_JF = np.asarray(x_JF, np.float64)
+        centre_F, scale_F = x_JF.mean(0), x_JF.std(0)
+        scale_F = np.where(scale_F > 0, scale_F, 1.0)
+        z_JF = (x_JF - centre_F) / scale_F
+        components = min(components, *z_JF.shape)
+        if z_JF.shape[0] <= z_JF.shape[1]:
+            values_J, vectors_JJ = np.linalg.eigh(z_JF @ z_JF.T)
+            kept = np.argsort(values_J)[::-1][:components]
+            lengths_K = np.sqrt(np.maximum(values_J[kept], 1e-12))
+            directions_FK = z_JF.T @ (vectors_JJ[:, kept] / lengths_K)
+        else:
+            values_F, vectors_FF = np.linalg.eigh(z_JF.T @ z_JF)
+            directions_FK = vectors_FF[:, np.argsort(values_F)[::-1][:components]]
+        return cls(centre_F=centre_F, scale_F=scale_F, components_FK=directions_FK)
+
+    def project(self, x_BF: NDArray[Any]) -> Floats:
+        """Components (B, K)."""
+        found: Floats = ((np.asarray(x_BF, np.float64) - self.centre_F) / self.scale_F) @ self.components_FK
+        return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Smoother:
+    """The ridge smoother of one view: how much each training study counts for a new one, signed, about the mean."""
+
+    x_JK: Floats
+    rows_J: NDArray[np.int64]
+    "rows of these studies among all training studies"
+    solved_KJ: Floats
+
+    @classmethod
+    def fit(cls, x_JK: Floats, rows_J: NDArray[np.int64], *, strength: float) -> Smoother:
+        """`strength`: lambda, in units of the mean squared component."""
+        gram_KK = x_JK.T @ x_JK
+        ridge = max(strength * np.trace(gram_KK) / len(gram_KK), 1e-9)  # features that are all equal give weights of 0
+        solved_KJ = np.linalg.solve(gram_KK + ridge * np.eye(len(gram_KK)), x_JK.T)
+        return cls(x_JK=x_JK, rows_J=rows_J, solved_KJ=solved_KJ)
+
+    def weights(self, x_BK: Floats, studies: int) -> Matrix:
+        """Weights (B, studies); 0 for training studies without this view."""
+        found = np.zeros((len(x_BK), studies), np.float32)
+        found[:, self.rows_J] = x_BK @ self.solved_KJ
+        return found
+
+    def left_out(self, groups_J: NDArray[np.int64], studies: int) -> Matrix:
+        """Weights (studies, studies) of the smoother that was fitted without the study's group; 0 within a group.
+
+        Exact for the ridge: (I - H_GG)^-1 H_G, with the hat matrix H. Components are those of all studies.
+        """
+        hat_JJ = self.x_JK @ self.solved_KJ
+        groups = groups_J[self.rows_J]
+        order = np.argsort(groups, kind="stable")
+        found_JJ = np.zeros_like(hat_JJ)
+        for rows in np.split(order, np.flatnonzero(np.diff(groups[order])) + 1):
+            own = hat_JJ[np.ix_(rows, rows)]
+            found_JJ[rows] = np.linalg.solve(np.eye(len(rows)) - own, hat_JJ[rows])
+            found_JJ[np.ix_(rows, rows)] = 0
+        found = np.zeros((studies, studies), np.float32)
+        found[np.ix_(self.rows_J, self.rows_J)] = found_JJ
+        return found
+
+
+def joined_weights(weights: Sequence[Matrix], has_view_BV: Bools) -> Matrix:
+    """The sum over the views that a study has, over the root of their number (B, J)."""
+    total = np.zeros_like(weights[0])
+    for view, one in enumerate(weights):
+        total += np.where(has_view_BV[:, view, None], one, 0)
+    return total / np.sqrt(np.maximum(1, has_view_BV.sum(1)))[:, None].astype(np.float32)
+
+
+def expected(weights_BJ: Matrix, values_JX: NDArray[Any]) -> Matrix:
+    """Expected values (B, X): the mean over training studies plus the weights times the deviations from it."""
+    mean_X = values_JX.mean(0)
+    found: Matrix = (mean_X + weights_BJ @ (values_JX - mean_X)).astype(np.float32)
+    return found
+
+
+def best_thresholds(scores_JO: NDArray[Any], is_positive_JO: Bools) -> Floats:
+    """For every observation the threshold with the best F1 (O,): at least this is positive. Above every score where none is."""
+    scores_JO = np.asarray(scores_JO, np.float64)
+    return np.array(
+        [
+            best_f1_threshold(scores_J, is_positive_J)
+            if is_positive_J.any()
+            else scores_J.max() + scores_J.std() + 1e-6
+            for scores_J, is_positive_J in zip(scores_JO.T, is_positive_JO.T)
+        ]
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FindingsTerm:
+    """What is added to the expected utility so that a report names the findings whose scores reach their thresholds.
+
+    gamma sum_o (2 c_o - 1) (s_o - t_o) / sd_o / O, with the candidate's labels c and the study's scores s (spec, section 10).
+    """
+
+    thresholds_O: Floats
+    spread_O: Floats
+    gamma: float
+
+    @classmethod
+    def fit(cls, scores_JO: NDArray[Any], is_positive_JO: Bools, *, gamma: float) -> FindingsTerm:
+        """From scores of training studies by smoothers that were fitted without them."""
+        spread_O = np.asarray(scores_JO, np.float64).std(0)
+        return cls(
+            thresholds_O=best_thresholds(scores_JO, is_positive_JO),
+            spread_O=np.where(spread_O > 0, spread_O, 1.0),
+            gamma=gamma,
+        )
+
+    def of(self, scores_BO: NDArray[Any], is_positive_CO: Bools) -> Matrix:
+        """The term for every study and candidate (B, C)."""
+        excess_BO = (np.asarray(scores_BO, np.float64) - self.thresholds_O) / self.spread_O / len(self.spread_O)
+        signs_CO = 2.0 * is_positive_CO - 1.0
+        found: Matrix = (self.gamma * excess_BO @ signs_CO.T).astype(np.float32)
+        return found
+
+
+def groups_of(*keys: Sequence[str]) -> NDArray[np.int64]:
+    """Numbers of groups that share any of their keys, directly or through others (J,); an empty key joins nobody."""
+    parent = list(range(len(keys[0])))
+
+    def root(place: int) -> int:
+        while parent[place] != place:
+            parent[place] = parent[parent[place]]
+            place = parent[place]
+        return place
+
+    for one in keys:
+        first: dict[str, int] = {}
+        for place, key in enumerate(one):
+            if key:
+                parent[root(place)] = root(first.setdefault(key, place))
+    return np.array([root(place) for place in range(len(parent))])
