@@ -67,6 +67,15 @@ PRESETS: dict[str, DecodingConfig] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingStudy:
+    """A training study that speaks for a draft."""
+
+    id: str
+    share: float
+    "of all that speaks for it, in [0, 1]"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Draft:
     """What a model says of one study."""
 
@@ -79,6 +88,12 @@ class Draft:
     "of every report: where the decoder looked while it wrote a word (T, V, S, S); empty for models that do not tell"
     log_probabilities: list[float] = field(default_factory=list)
     "of every report; empty for models that do not tell"
+    probabilities: dict[str, float] = field(default_factory=dict)
+    "calibrated, by observation; empty for models that give none"
+    expected: dict[str, float] = field(default_factory=dict)
+    "scores that the best report is expected to get, by utility; empty for models that do not tell"
+    studies: list[TrainingStudy] = field(default_factory=list)
+    "training studies that speak most for the best report; empty for models that do not tell"
 
 
 class Reporter(Protocol):

@@ -158,7 +158,16 @@ def _print_draft(draft: "Draft", options: Any) -> None:
         print(f"warning: {warning}", file=sys.stderr)
     texts = _texts(draft, options)
     print("\n".join(texts if len(texts) == 1 else [f"{place}. {text}" for place, text in enumerate(texts, start=1)]))
-    if told := [f"{name} {state}" for name, state in draft.diagnosis.items() if state != "not mentioned"]:
+    if draft.studies:
+        positive = [
+            f"{name} {draft.probabilities[name]:.2f}" for name, state in draft.diagnosis.items() if state == "positive"
+        ]
+        print(f"\nFindings above their thresholds, with probabilities: {', '.join(positive) or 'none'}")
+        print(f"Expected scores: {', '.join(f'{name} {value:.2f}' for name, value in draft.expected.items())}")
+        print(
+            f"Training studies that speak for it: {', '.join(f'{one.id} ({one.share:.0%})' for one in draft.studies)}"
+        )
+    elif told := [f"{name} {state}" for name, state in draft.diagnosis.items() if state != "not mentioned"]:
         print(f"\nThe model wrote this from the findings: {', '.join(told)}")
     print(f"\n{DISCLAIMER}")
 
@@ -170,6 +179,10 @@ def _answer(draft: "Draft", options: Any) -> dict[str, Any]:
     answer |= {"model": str(options.model), "disclaimer": DISCLAIMER}
     if draft.diagnosis:
         answer["diagnosis"] = draft.diagnosis
+    if draft.studies:
+        answer["probabilities"] = {name: round(value, 4) for name, value in draft.probabilities.items()}
+        answer["expected"] = {name: round(value, 4) for name, value in draft.expected.items()}
+        answer["studies"] = [{"id": one.id, "share": round(one.share, 4)} for one in draft.studies]
     if draft.warnings:
         answer["warnings"] = draft.warnings
     if options.best > 1:

@@ -19,7 +19,9 @@ def describe(path: Path | None) -> str:
     if path.is_dir():
         from rayscribe.models.folder import facts_of
 
-        return _lines(facts_of(path))
+        facts = facts_of(path)
+        texts = facts.pop("texts", {})  # of a fitted model: may hold training reports
+        return _lines(facts | ({"texts": ", ".join(texts)} if texts else {}))
     if path.suffix == ".parquet":
         from rayscribe.data.manifest import read_manifest
 

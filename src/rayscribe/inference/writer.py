@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -192,10 +192,10 @@ class FittedWriter:
         seen = [maps_VNC[: len(study.images)] for maps_VNC, study in zip(maps_BVNC, studies, strict=True)]
         drafts = self.drafter.draft(seen, decoding)
         return [
-            Draft(
+            replace(
+                draft,
                 reports=draft.reports[:best],
                 warnings=[*study.warnings, *draft.warnings, *_too_few(draft, best)],
-                diagnosis=draft.diagnosis,
                 attention=draft.attention[:best],
                 log_probabilities=draft.log_probabilities[:best],
             )

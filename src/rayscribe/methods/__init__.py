@@ -27,9 +27,9 @@ GROUP = "rayscribe.methods"
 @cache
 def own_methods() -> dict[str, Method[Any]]:
     """Our methods by name. Imports inside, so that --help needs no torch."""
-    from rayscribe.methods import baseline, distill, ithn, jima, kif_isd, promptmrg, r2gen, r2gen_cmn
+    from rayscribe.methods import baseline, consensus, distill, ithn, jima, kif_isd, promptmrg, r2gen, r2gen_cmn
 
-    modules = (baseline, r2gen, r2gen_cmn, jima, promptmrg, kif_isd, ithn, distill)
+    modules = (baseline, r2gen, r2gen_cmn, jima, promptmrg, kif_isd, consensus, ithn, distill)
     return {module.METHOD.name: module.METHOD for module in modules}
 
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
+from rayscribe.drafts import TrainingStudy
 from rayscribe.errors import DISCLAIMER, InputError
 from rayscribe.reports.likelihood import likelihood_phrase
 
@@ -60,7 +61,7 @@ class Finding:
 
     name: str
     state: FindingState
-    source: Literal["classifier", "disease head"]
+    source: Literal["classifier", "disease head", "training studies"]
     probability: float | None = None
     "calibrated; None for a disease head"
     wording: str = ""
@@ -97,6 +98,10 @@ class Document:
     findings: tuple[Finding, ...] = ()
     warnings: tuple[str, ...] = ()
     is_edited: bool = False
+    expected: dict[str, float] = field(default_factory=dict)
+    "scores that the draft is expected to get, by utility; empty where the model does not tell"
+    studies: tuple[TrainingStudy, ...] = ()
+    "training studies that speak most for the draft; empty where the model does not tell"
 
     @property
     def text(self) -> str:
@@ -140,6 +145,10 @@ def read_document(content: bytes | str, source: str) -> Document:
         plain["reports"] = tuple(_report(report) for report in plain["reports"])
         plain["findings"] = tuple(_finding(finding) for finding in plain.get("findings", ()))
         plain["warnings"] = tuple(plain.get("warnings", ()))
+        plain["studies"] = tuple(
+            TrainingStudy(id=str(one["id"]), share=_finite(one["share"])) for one in plain.get("studies", ())
+        )
+        plain["expected"] = {str(name): _finite(value) for name, value in plain.get("expected", {}).items()}
         document = Document(**plain)
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         if isinstance(error, InputError):

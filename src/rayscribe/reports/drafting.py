@@ -49,15 +49,32 @@ def document_of(
         created=created.astimezone(UTC).isoformat(timespec="seconds"),
         reports=reports,
         images=images,
-        findings=tuple(
-            Finding(name=name, state=state, source="disease head")
-            for name, told in draft.diagnosis.items()
-            for state in FINDING_STATES.values()
-            if told == state
-        )
-        + tuple(findings),
+        findings=_own_findings(draft) + tuple(findings),
         warnings=tuple(draft.warnings),
+        expected={name: round(value, 4) for name, value in draft.expected.items()},
+        studies=tuple(replace(one, share=round(one.share, 4)) for one in draft.studies),
     )
+
+
+def _own_findings(draft: Draft) -> tuple[Finding, ...]:
+    """What the model says apart from the text, with calibrated probabilities where it has them."""
+    found = []
+    for name, told in draft.diagnosis.items():
+        for state in FINDING_STATES.values():
+            if told == state and name in draft.probabilities:
+                probability = round(draft.probabilities[name], 4)
+                found.append(
+                    Finding(
+                        name=name,
+                        state=state,
+                        source="training studies",
+                        probability=probability,
+                        wording=likelihood_phrase(probability),
+                    )
+                )
+            elif told == state:
+                found.append(Finding(name=name, state=state, source="disease head"))
+    return tuple(found)
 
 
 def findings_of(found: Classified) -> tuple[Finding, ...]:
