@@ -97,7 +97,7 @@ def test_options_that_are_missing_or_unreadable_are_named_without_a_box(
     ("typed", "offered"),
     [
         (["tr"], "train"),
-        (["re"], "reader-study"),
+        (["rea"], "reader-study"),
         (["classify", "t"], "train test tune"),
         (["classify", "tune", "m"], "multilabel"),
         (["prepare", ""], "iu-xray mimic-cxr table phantom"),

@@ -36,6 +36,7 @@ class Verb:
 ALL_VERBS = (
     Verb("prepare", "Data", "SOURCE", "check a data set and write its manifest (Parquet)", "prepare", "prepare"),
     Verb("shard", "Data", "DATA", "pack small copies of the images into a few large files", "shard", "shard"),
+    Verb("resplit", "Data", "DATA", "draw random splits, so that a score rests on several", "resplit", "resplit_verb"),
     Verb("audit", "Data", "DATA", "find copies, label shift and shared patients in a split", "inspect", "audit_verb"),
     Verb("label", "Data", "TABLE", "label reports with the 14 CheXpert observations", "inspect", "label_verb"),
     Verb("deidentify", "Data", "FILE...", "copy DICOM images without names, dates, private tags", "deidentify", "deidentify"),

@@ -50,7 +50,7 @@ def audit(
     """The content of the page and the JSON, and the groups that a better split must keep together."""
     studies = list(manifest.studies)
     splits = [name for name in SPLITS if any(study.split == name for study in studies)]
-    copies = _copies(studies)
+    copies = find_copies(studies)
     result: dict[str, Any] = {
         "disclaimer": DISCLAIMER,
         "data_digest": manifest.digest(),
@@ -78,7 +78,8 @@ def _kinds(copies: Copies) -> dict[str, list[list[int]]]:
     }
 
 
-def _copies(studies: Sequence[Study]) -> Copies:
+def find_copies(studies: Sequence[Study], *, with_near: bool = True) -> Copies:
+    """Groups of studies with the same words, image file or patient; with pairs of nearly equal reports if `with_near`."""
     texts: dict[str, list[int]] = defaultdict(list)
     images: dict[str, list[int]] = defaultdict(list)
     subjects: dict[str, list[int]] = defaultdict(list)
@@ -91,7 +92,7 @@ def _copies(studies: Sequence[Study]) -> Copies:
             subjects[study.subject].append(place)
     return Copies(
         texts=list(texts.values()),
-        near=near_duplicates(list(texts)),
+        near=near_duplicates(list(texts)) if with_near else [],
         images=list(images.values()),
         subjects=list(subjects.values()),
     )
