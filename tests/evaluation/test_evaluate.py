@@ -77,10 +77,15 @@ def test_a_score_file_has_the_promised_keys(scored: dict[str, Path]) -> None:
     assert result["floors"].keys() == {
         "constant",
         "most_frequent",
+        "always_normal",
         "random_training",
         "shuffled",
         "nearest_image",
         "template",
+        "thumbnail_overlap",
+        "thumbnail_findings",
+        "corners_overlap",
+        "corners_findings",
     }
     assert result["subsets"].keys() == {"normal", "abnormal", "seen", "novel"}
     assert result["subsets"]["seen"]["studies"] == result["studies"]  # it was scored on train
@@ -94,7 +99,13 @@ def test_copying_the_references_raises_no_alarm_and_beats_every_floor(scored: di
     assert result["alarms"] == []
     assert result["scores"]["bleu4"]["value"] == pytest.approx(1)
     for name, floor in result["floors"].items():
-        if name != "nearest_image":  # on train it finds the study itself
+        if name not in (
+            "nearest_image",
+            "thumbnail_overlap",
+            "thumbnail_findings",
+            "corners_overlap",
+            "corners_findings",
+        ):  # on train it finds the study itself
             assert floor["scores"]["bleu4"]["value"] < 1
     assert result["against_constant"]["bleu4"]["p_holm"] < 0.05
 
@@ -117,6 +128,22 @@ def test_one_report_for_everybody_is_said_so_at_the_top(world: Path, scorers: Sc
     assert lines[0].startswith("ALARM  COLLAPSED: 1 distinct reports")
     assert any(line.startswith("ALARM  NOT GROUNDED") for line in lines)
     assert any(line.startswith("ALARM  BELOW THE FLOOR") for line in lines)
+
+
+def test_markers_and_headings_change_no_score_and_are_named(world: Path, scorers: Scorers) -> None:
+    manifest = read_manifest(world)
+    references = reference_reports(manifest, "val", Protocol())
+    plain = imperfect(references, 3)
+    marked = {
+        study: f"**FINDINGS:**\n- {text.replace(' . ', ' .' + chr(10) + '- ')}</s>" for study, text in plain.items()
+    }
+    clear, listed = (
+        evaluate_predictions(reports, manifest, split="val", protocol=Protocol(), scorers=scorers)
+        for reports in (plain, marked)
+    )
+    assert listed["scores"] == clear["scores"]
+    assert f"note: {len(references)} of {len(references)} predictions have bullets" in summary(listed)
+    assert "bullets" not in summary(clear)
 
 
 def test_stored_statistics_give_back_the_scores(scored: dict[str, Path]) -> None:

@@ -5,8 +5,9 @@ import pytest
 
 from rayscribe.metrics.alarms import alarms
 from rayscribe.metrics.diversity import against_references, diversity
-from rayscribe.metrics.floors import most_frequent, random_reports, shuffled
+from rayscribe.metrics.floors import always_normal, most_frequent, random_reports, shuffled
 from rayscribe.metrics.grounding import finding_grounding, text_grounding
+from rayscribe.metrics.labeler import RuleLabeler
 
 REFERENCES = [f"finding{number % 40} in zone{number % 7} . the heart is normal ." for number in range(120)]
 
@@ -66,6 +67,13 @@ def test_shuffling_leaves_no_report_in_place() -> None:
     other = shuffled(order)
     assert sorted(other) == sorted(order)
     assert all(a != b for a, b in zip(order, other))
+
+
+def test_always_normal_is_the_most_frequent_report_without_a_finding() -> None:
+    normal, other = "the lungs are clear .", "no effusion . heart size is normal ."
+    training = ["small left pleural effusion .", other, "small left pleural effusion .", normal, normal]
+    assert always_normal(training, RuleLabeler()) == normal
+    assert always_normal(training[:1], RuleLabeler()) is None
 
 
 def test_text_floors_come_from_training_reports() -> None:

@@ -18,8 +18,15 @@ from numpy.typing import NDArray
 from rayscribe.data.cleaning import words_only
 from rayscribe.data.manifest import Manifest
 from rayscribe.errors import DISCLAIMER
-from rayscribe.evaluation.floors import ONE_REPORT, about_floor, floor_reports
-from rayscribe.evaluation.protocol import Protocol, reference_reports, signature, training_reports, written_reports
+from rayscribe.evaluation.floors import BLIND, ONE_REPORT, about_floor, floor_reports
+from rayscribe.evaluation.protocol import (
+    Protocol,
+    reference_reports,
+    signature,
+    training_reports,
+    without_markers,
+    written_reports,
+)
 from rayscribe.evaluation.scorers import Scorers
 from rayscribe.labels import Labels
 from rayscribe.metrics.alarms import alarms
@@ -79,7 +86,7 @@ def evaluate_predictions(
     unit = "patients" if part.groups else "studies"
     return {
         "disclaimer": DISCLAIMER,
-        "alarms": alarms(len(part.wanted), diverse, grounding, _below(scores)),
+        "alarms": alarms(len(part.wanted), diverse, grounding, _below(scores, ONE_REPORT), _below(scores, BLIND)),
         "notes": found.notes + part.notes,
         "signature": signature(manifest, split, protocol, part.references) | made_with,
         "interval": f"95 %, percentile bootstrap over {unit}, {scorers.resamples} resamples",
@@ -156,6 +163,12 @@ def _notes(predictions: Mapping[str, str], studies: Sequence[Study], split: str)
     if unknown := len(set(predictions) - {study.id for study in studies}):
         notes.append(
             f"{unknown} predictions are of no study in split {split} that has the section; they are not scored"
+        )
+    texts = [predictions[study.id] for study in studies]
+    if marked := sum(without_markers(text) != text for text in texts):
+        notes.append(
+            f"{marked} of {len(studies)} predictions have bullets, list numbers, Markdown or end markers such as </s>; "
+            "these are not scored"
         )
     nameless = sum(not study.subject for study in studies)
     if 0 < nameless < len(studies):
@@ -252,10 +265,10 @@ def _against(
     return {name: asdict(one) for name, one in found.items()}
 
 
-def _below(scores: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[str]:
-    """The tested scores in which some floor with one report for every study does as well."""
+def _below(scores: Mapping[str, Mapping[str, Mapping[str, float]]], floors: Sequence[str]) -> list[str]:
+    """The tested scores in which some of these floors does as well."""
     own = scores["model"]
-    single = [scores[floor] for floor in ONE_REPORT if floor in scores]
+    single = [scores[floor] for floor in floors if floor in scores]
     return [
         name
         for name in tested_names(own)

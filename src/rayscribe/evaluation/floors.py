@@ -7,16 +7,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rayscribe.data.manifest import Manifest
 from rayscribe.errors import InputError
-from rayscribe.evaluation.image_floors import filled_templates, nearest_reports, templates, thumbnails
+from rayscribe.evaluation.image_floors import (
+    corners,
+    expected_reports,
+    filled_templates,
+    nearest_reports,
+    small_pictures,
+    templates,
+    thumbnails,
+)
 from rayscribe.evaluation.protocol import Protocol, reference_reports
 from rayscribe.labels import POSITIVE, Labeler
-from rayscribe.metrics.floors import best_constant, most_frequent, most_similar, random_reports, shuffled
+from rayscribe.metrics.floors import always_normal, best_constant, most_frequent, most_similar, random_reports, shuffled
 from rayscribe.metrics.similarity import SentenceEncoder
 from rayscribe.progress import ProgressBar
 from rayscribe.study import Study
@@ -24,7 +33,13 @@ from rayscribe.study import Study
 MOST_TRAINING_IMAGES = 5_000
 "The image floors use at most this many training studies, drawn at random."
 
-ONE_REPORT = ("constant", "most_frequent", "most_similar")
+AIMS: tuple[Literal["overlap", "findings"], ...] = ("overlap", "findings")
+"What the floors of highest expected utility aim at."
+
+BLIND = ("corners_overlap", "corners_findings")
+"Floors that see no lung."
+
+ONE_REPORT = ("constant", "most_frequent", "always_normal", "most_similar")
 "Floors that write one report for every study."
 
 
@@ -59,6 +74,8 @@ def floor_reports(
     texts, val_texts = list(train.values()), list(val.values())
     constant = best_constant(texts, val_texts)
     floors = {"constant": [constant] * len(studies), "most_frequent": [most_frequent(texts)] * len(studies)}
+    if (normal := always_normal(texts, scorers.labeler)) is not None:
+        floors["always_normal"] = [normal] * len(studies)
     if scorers.sentences is not None:
         floors["most_similar"] = [most_similar(texts, val_texts, scorers.sentences)] * len(studies)
     floors["random_training"] = random_reports(texts, len(studies))
@@ -68,17 +85,38 @@ def floor_reports(
         floors["classifier_template"] = filled_templates(found_RO, texts, constant=constant, labeler=scorers.labeler)
     if not scorers.read_images:
         return floors, ["no image floors: switched off"]
-    sampled = [(_sample(manifest, name, reports), reports) for name, reports in (("train", train), ("val", val))]
     try:
-        known, known_val = (
-            (thumbnails(part, progress=progress), [reports[study.id] for study in part]) for part, reports in sampled
-        )
-        queries = thumbnails(studies, progress=progress)
+        return floors | _image_floors(manifest, studies, (train, val), constant, scorers, progress), []
     except InputError as error:
         return floors, [f"no image floors: {error}"]
-    floors["nearest_image"] = nearest_reports(queries, *known)
-    floors["template"] = templates(known, known_val, queries, constant=constant, labeler=scorers.labeler)
-    return floors, []
+
+
+def _image_floors(
+    manifest: Manifest,
+    studies: Sequence[Study],
+    reports: tuple[Mapping[str, str], Mapping[str, str]],
+    constant: str,
+    scorers: FloorScorers,
+    progress: ProgressBar,
+) -> dict[str, list[str]]:
+    """Floors that see 32 x 32 pixels or their corners. Raises InputError for an image that cannot be read."""
+    sampled = [_sample(manifest, name, known) for name, known in zip(("train", "val"), reports)]
+    texts, val_texts = ([known[study.id] for study in part] for part, known in zip(sampled, reports))
+    pixels, val_pixels, queries = (small_pictures(part, progress=progress) for part in (*sampled, studies))
+    known, query_units = (thumbnails(pixels), texts), thumbnails(queries)
+    found = {
+        "nearest_image": nearest_reports(query_units, *known),
+        "template": templates(
+            known, (thumbnails(val_pixels), val_texts), query_units, constant=constant, labeler=scorers.labeler
+        ),
+    }
+    for name, seen, asked in (
+        ("thumbnail", known[0], query_units),
+        ("corners", corners(pixels), corners(queries)),
+    ):
+        for aim in AIMS:
+            found[f"{name}_{aim}"] = expected_reports((seen, texts), asked, labeler=scorers.labeler, aim=aim)
+    return found
 
 
 def about_floor(name: str, texts: Sequence[str], *, may_quote: bool) -> dict[str, str]:
@@ -86,10 +124,15 @@ def about_floor(name: str, texts: Sequence[str], *, may_quote: bool) -> dict[str
     what = {
         "constant": "the training report with the best BLEU-4 on val, for every study",
         "most_frequent": "the most frequent training report, for every study",
+        "always_normal": "the most frequent training report without a finding, for every study",
         "most_similar": "the training report with the best sentence similarity on val, for every study",
         "random_training": "a training report drawn at random for every study",
         "shuffled": "the system's own reports, every one given to another study",
         "nearest_image": "the report of the training study whose 32 x 32 picture is most alike",
+        "thumbnail_overlap": "the training report of highest expected BLEU-4 and CIDEr, given a 32 x 32 picture",
+        "thumbnail_findings": "the same, aimed at findings",
+        "corners_overlap": "the training report of highest expected BLEU-4 and CIDEr, given the picture's four corners",
+        "corners_findings": "the same, aimed at findings",
         "classifier_template": "a trained classifier's findings in stock sentences",
         "template": "a linear classifier on the 32 x 32 picture, its findings in stock sentences",
     }

@@ -19,9 +19,16 @@ LEVEL = 0.05
 
 
 def alarms(
-    studies: int, diverse: Mapping[str, float], grounding: Mapping[str, Mapping[str, float]], below: Sequence[str]
+    studies: int,
+    diverse: Mapping[str, float],
+    grounding: Mapping[str, Mapping[str, float]],
+    below: Sequence[str],
+    blind: Sequence[str] = (),
 ) -> list[str]:
-    """Warnings as sentences; empty if there are none. `below`: scores on which one report for every study does as well."""
+    """Warnings as sentences; empty if there are none.
+
+    `below`: scores on which one report for every study does as well; `blind`: on which a floor that sees no lung does.
+    """
     found = []
     distinct = int(diverse["distinct_reports"])
     if diverse["distinct_ratio"] < FEW * diverse["reference_distinct_ratio"] or _repeats(diverse):
@@ -43,6 +50,8 @@ def alarms(
             )
     if below:
         found.append(f"BELOW THE FLOOR: no better than one report for every study in {', '.join(below)}")
+    if blind:
+        found.append(f"NO LUNG NEEDED: no better than reports chosen by the picture's corners in {', '.join(blind)}")
     return found
 
 

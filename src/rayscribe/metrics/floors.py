@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from rayscribe.labels import OBSERVATIONS, POSITIVE, UNCERTAIN, Labeler
 from rayscribe.metrics.overlap import ORDERS, bleu
 from rayscribe.metrics.similarity import SentenceEncoder
 from rayscribe.metrics.statistics import Ints
@@ -21,6 +22,18 @@ MOST_CANDIDATES = 5_000
 def most_frequent(training: Sequence[str]) -> str:
     """The most frequent training report, the first of ties."""
     return Counter(training).most_common(1)[0][0]
+
+
+def always_normal(training: Sequence[str], labeler: Labeler) -> str | None:
+    """The most frequent training report with No Finding and nothing else, the first of ties; None where there is none."""
+    distinct = list(dict.fromkeys(training))
+    labels_CO = labeler.label(distinct)
+    normal_O = np.array([name == "No Finding" for name in OBSERVATIONS])
+    is_normal_C = ((labels_CO == POSITIVE) == normal_O).all(1) & ~(labels_CO == UNCERTAIN).any(1)
+    if not is_normal_C.any():
+        return None
+    kept = {text for text, is_normal in zip(distinct, is_normal_C) if is_normal}
+    return most_frequent([text for text in training if text in kept])
 
 
 def random_reports(training: Sequence[str], count: int, *, seed: int = 0) -> list[str]:

@@ -24,6 +24,7 @@ _INK, _MODEL, _SOFT = "#222222", "#1f5fa8", "#9a9a9a"
 _FLOOR_STYLES = {
     "constant": ("o", "#b5452c"),
     "most_frequent": ("D", "#c98a2b"),
+    "always_normal": ("h", "#2f7d6d"),
     "most_similar": ("P", "#a2467f"),
     "nearest_image": ("s", "#7a7a7a"),
     "template": ("^", "#8a6d1f"),

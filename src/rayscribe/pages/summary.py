@@ -9,7 +9,7 @@ from rayscribe.metrics.families import headline_names
 from rayscribe.metrics.statistics import p_text
 
 SHOWN_FLOORS = (
-    *("constant", "most_frequent", "most_similar"),
+    *("constant", "most_frequent", "always_normal", "most_similar"),
     *("nearest_image", "template", "classifier_template", "shuffled"),
 )
 
