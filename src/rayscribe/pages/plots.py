@@ -26,6 +26,8 @@ _FLOOR_STYLES = {
     "most_frequent": ("D", "#c98a2b"),
     "always_normal": ("h", "#2f7d6d"),
     "most_similar": ("P", "#a2467f"),
+    "corners_overlap": ("<", "#5b6bb5"),
+    "corners_findings": (">", "#3a9bb0"),
     "nearest_image": ("s", "#7a7a7a"),
     "template": ("^", "#8a6d1f"),
     "classifier_template": ("v", "#5d7a1f"),

@@ -10,6 +10,7 @@ from rayscribe.metrics.statistics import p_text
 
 SHOWN_FLOORS = (
     *("constant", "most_frequent", "always_normal", "most_similar"),
+    *("corners_overlap", "corners_findings"),
     *("nearest_image", "template", "classifier_template", "shuffled"),
 )
 
@@ -34,7 +35,7 @@ def _table(result: Mapping[str, Any]) -> list[str]:
     floors = [name for name in SHOWN_FLOORS if name in result["floors"]]
     names = headline_names(result["scores"])
     width = max(len(name) for name in names) + 1
-    header = f"{'':{width}}{'model':>8}{'95 % interval':>18}" + "".join(f"{name:>15}" for name in floors) + f"{'p':>8}"
+    header = f"{'':{width}}{'model':>8}{'95 % interval':>18}" + "".join(f"{name:>17}" for name in floors) + f"{'p':>8}"
     lines = [header]
     for name in names:
         score = result["scores"][name]
@@ -43,7 +44,7 @@ def _table(result: Mapping[str, Any]) -> list[str]:
         test = result["against_constant"].get(name)
         lines.append(
             f"{name:{width}}{score['value']:>8.4f}{bounds:>18}"
-            + "".join(f"{text:>15}" for text in beside)
+            + "".join(f"{text:>17}" for text in beside)
             + f"{p_text(test['p_holm']) if test else '':>8}"
         )
     return [*lines, "p: model against constant, paired randomisation test, Holm over the tested scores"]
