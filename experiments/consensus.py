@@ -24,6 +24,7 @@ from rayscribe.data.split_reports import cleaned_report
 from rayscribe.drafts import DecodingConfig
 from rayscribe.labels import OBSERVATIONS, POSITIVE
 from rayscribe.methods.consensus import consensus
+from rayscribe.metrics.classification import finding_scores
 from rayscribe.metrics.labeler import RuleLabeler
 from rayscribe.metrics.overlap import overlap_scores
 from rayscribe.training.run import train_method
@@ -46,7 +47,9 @@ def scored(data: Path, run: Path, options: Any, part: str) -> dict[str, Any]:
     normal[:, OBSERVATIONS.index("No Finding")] = True
     f1 = f1_by_observation(own, wanted)
     auroc = {
-        name: area([one.probabilities[name] for one in drafts], wanted[:, place])
+        name: float(
+            finding_scores(np.array([one.probabilities[name] for one in drafts]), wanted[:, place], 0.5)["auroc"][0]
+        )
         for place, name in enumerate(OBSERVATIONS)
         if name in drafts[0].probabilities and wanted[:, place].sum() >= 5
     }
@@ -74,13 +77,6 @@ def f1_by_observation(own: np.ndarray, wanted: np.ndarray) -> np.ndarray:
 
 def micro(own: np.ndarray, wanted: np.ndarray) -> float:
     return float(2 * (own & wanted).sum() / max(1, own.sum() + wanted.sum()))
-
-
-def area(scores: list[float], is_positive: np.ndarray) -> float:
-    """Area under the ROC curve."""
-    values = np.array(scores)
-    above = values[is_positive][:, None] - values[~is_positive]
-    return float((above > 0).mean() + (above == 0).mean() / 2)
 
 
 def main() -> None:

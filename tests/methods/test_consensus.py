@@ -25,14 +25,7 @@ from rayscribe.data.phantom_truth import PhantomConfig
 from rayscribe.data.prepare import check
 from rayscribe.drafts import DecodingConfig
 from rayscribe.errors import InputError
-from rayscribe.methods.consensus import (
-    ConsensusReporter,
-    ConsensusSettings,
-    consensus,
-    pooled_features,
-    utilities,
-    weights_of,
-)
+from rayscribe.methods.consensus import ConsensusReporter, ConsensusSettings, consensus, pooled_features
 from rayscribe.metrics.expected_utility import expected
 from rayscribe.metrics.labeler import RuleLabeler
 from rayscribe.models.backbones import Backbone
@@ -194,14 +187,6 @@ def test_features_are_means_over_the_grid() -> None:
     assert found[:, :3] == pytest.approx(maps.mean(1), rel=1e-2)
     assert found[:, 3:6] == pytest.approx(square[:, :4, :4].mean((1, 2)), rel=1e-2)
     assert pooled_features(maps.astype(np.float16), 0).shape == (2, 3)
-
-
-def test_unknown_and_empty_utilities_are_refused() -> None:
-    assert weights_of("bleu4=1, clinical=2") == {"bleu4": 1.0, "clinical": 2.0}
-    for text in ("", "bleu4", "meteor=1", "bleu4=x", "bleu4=-1", "bleu4=0"):
-        with pytest.raises(InputError, match=r"--method\.utility"):
-            weights_of(text)
-    assert list(utilities(["a b"], ["a b", "c"], beta=1.0, names=("cider", "clinical"))) == ["cider", "clinical"]
 
 
 def test_too_many_views_are_named(fitted: Path, tmp_path: Path) -> None:

@@ -11,9 +11,9 @@ from rayscribe.metrics.expected_utility import (
     Space,
     best_thresholds,
     expected,
-    groups_of,
     joined_weights,
 )
+from rayscribe.metrics.groups import groups_of
 
 RANDOM = np.random.default_rng(0)
 X_JK = RANDOM.standard_normal((30, 6))

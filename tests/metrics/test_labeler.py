@@ -9,23 +9,7 @@ import pytest
 from rayscribe.data.cleaning import clean_r2gen_iu
 from rayscribe.labels import CSV_STATES, NEGATIVE, NOT_MENTIONED, OBSERVATIONS, POSITIVE, UNCERTAIN, Labels
 from rayscribe.metrics.labeler import RuleLabeler, mentions, states
-
-SHORT = {
-    "enlarged": "Enlarged Cardiomediastinum",
-    "heart": "Cardiomegaly",
-    "lesion": "Lung Lesion",
-    "opacity": "Lung Opacity",
-    "edema": "Edema",
-    "consolidation": "Consolidation",
-    "pneumonia": "Pneumonia",
-    "atelectasis": "Atelectasis",
-    "pneumothorax": "Pneumothorax",
-    "effusion": "Pleural Effusion",
-    "pleura": "Pleural Other",
-    "fracture": "Fracture",
-    "devices": "Support Devices",
-}
-SIGNS = {"+": POSITIVE, "-": NEGATIVE, "?": UNCERTAIN}
+from short_labels import SHORT, SIGNS
 
 # A sentence and what it says: + present, - denied, ? doubted; nothing is said of the others.
 SENTENCES = """

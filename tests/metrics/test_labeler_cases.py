@@ -11,25 +11,11 @@ import pytest
 
 from rayscribe.labels import NEGATIVE, NOT_MENTIONED, OBSERVATIONS, POSITIVE, UNCERTAIN
 from rayscribe.metrics.labeler import RuleLabeler, mentions, states
+from short_labels import SHORT as FINDINGS
+from short_labels import SIGNS
 
 CASES = Path(__file__).resolve().parents[3] / "shared" / "cases" / "label"
-SHORT = {
-    "normal": "No Finding",
-    "enlarged": "Enlarged Cardiomediastinum",
-    "heart": "Cardiomegaly",
-    "lesion": "Lung Lesion",
-    "opacity": "Lung Opacity",
-    "edema": "Edema",
-    "consolidation": "Consolidation",
-    "pneumonia": "Pneumonia",
-    "atelectasis": "Atelectasis",
-    "pneumothorax": "Pneumothorax",
-    "effusion": "Pleural Effusion",
-    "pleura": "Pleural Other",
-    "fracture": "Fracture",
-    "devices": "Support Devices",
-}
-SIGNS = {"+": POSITIVE, "-": NEGATIVE, "?": UNCERTAIN}
+SHORT = {"normal": "No Finding", **FINDINGS}
 VALUES = {POSITIVE: 1, NEGATIVE: 0, UNCERTAIN: -1, NOT_MENTIONED: None}
 
 # The right values of the case files: allowed states by observation, as the files' README reads their column `right`.

@@ -14,7 +14,7 @@ from rayscribe.errors import InputError
 from rayscribe.labels import OBSERVATIONS
 from rayscribe.metrics.labeler import RuleLabeler
 from rayscribe.metrics.overlap import overlap
-from rayscribe.metrics.utility import ReportPairs, clinical_utility, mixed
+from rayscribe.metrics.utility import ReportPairs, clinical_utility, mixed, utilities, utility_weights
 
 REFERENCES = [
     "the lungs are clear . no pleural effusion .",
@@ -92,3 +92,12 @@ def test_a_mixture_is_in_standard_deviations() -> None:
 def test_nothing_to_compare_is_refused() -> None:
     with pytest.raises(InputError, match="0 candidates and 1 references"):
         ReportPairs([], ["a"])
+
+
+def test_weights_of_utilities_are_read_or_refused() -> None:
+    assert utility_weights("bleu4=1, clinical=2", "--x") == {"bleu4": 1.0, "clinical": 2.0}
+    for text in ("", "bleu4", "meteor=1", "bleu4=x", "bleu4=-1", "bleu4=0", "bleu4=nan"):
+        with pytest.raises(InputError, match="--x"):
+            utility_weights(text, "--x")
+    found = utilities(["a b"], ["a b", "c"], RuleLabeler(), beta=1.0, names=("cider", "clinical"))
+    assert list(found) == ["cider", "clinical"]

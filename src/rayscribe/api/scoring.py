@@ -55,8 +55,8 @@ def evaluate(
     """
     from rayscribe.data.manifest import Manifest, read_manifest
     from rayscribe.data.predictions import read_predictions
-    from rayscribe.evaluation.evaluate import evaluate_predictions, note_scored
-    from rayscribe.evaluation.protocol import Protocol, check_protocol
+    from rayscribe.evaluation.evaluate import evaluate_predictions
+    from rayscribe.evaluation.protocol import Protocol, check_protocol, note_scored
 
     _check_kinds(predictions, data, protocol)
     protocol = protocol or Protocol()

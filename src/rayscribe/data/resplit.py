@@ -16,6 +16,7 @@ from rayscribe.data.audit import Copies
 from rayscribe.errors import InputError
 from rayscribe.files import whole_file
 from rayscribe.labels import POSITIVE, Labels
+from rayscribe.metrics.groups import connected
 from rayscribe.study import SPLITS, Study
 
 
@@ -72,20 +73,10 @@ def read_split(path: Path) -> dict[str, str]:
 
 def _components(studies: int, copies: Copies) -> list[list[int]]:
     """Connected components of studies over all kinds of copies."""
-    parent = list(range(studies))
-
-    def root(place: int) -> int:
-        while parent[place] != place:
-            parent[place] = parent[parent[place]]
-            place = parent[place]
-        return place
-
-    for members in (*copies.texts, *copies.images, *copies.subjects):
-        for member in members[1:]:
-            parent[root(member)] = root(members[0])
-    for first, second in copies.near:
-        parent[root(copies.texts[first][0])] = root(copies.texts[second][0])
+    near = [(copies.texts[first][0], copies.texts[second][0]) for first, second in copies.near]
     groups: dict[int, list[int]] = defaultdict(list)
-    for place in range(studies):
-        groups[root(place)].append(place)
+    for place, group in enumerate(
+        connected(studies, (*copies.texts, *copies.images, *copies.subjects, *near)).tolist()
+    ):
+        groups[group].append(place)
     return list(groups.values())

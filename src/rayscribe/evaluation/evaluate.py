@@ -6,10 +6,8 @@ Needs no model and no torch. The path: references and reports -> systems (the mo
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -39,7 +37,7 @@ from rayscribe.metrics.meteor import MeteorResources, find_resources, meteor_nam
 from rayscribe.metrics.similarity import distribution
 from rayscribe.metrics.statistics import Rows, differences, intervals
 from rayscribe.progress import ProgressBar
-from rayscribe.provenance import is_restricted, note_test
+from rayscribe.provenance import is_restricted
 from rayscribe.study import Study
 
 Stage = Callable[[str], None]
@@ -103,14 +101,6 @@ def evaluate_predictions(
         "sentence_similarity": _similarities(found.tables),
         "statistics": stored(part.ids, part.groups, found.tables["model"]),
     }
-
-
-def note_scored(predictions: Path, result: Mapping[str, Any]) -> None:
-    """Notes a look at the test split in the folder of the model that wrote the file, where it is known."""
-    meta = predictions.with_name(predictions.name + ".meta.json")
-    folder = Path(json.loads(meta.read_text()).get("folder", "")) if meta.exists() else Path()
-    if folder.name and folder.is_dir():
-        note_test(folder, {"scored": predictions.name, "signature": result["signature"]})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,7 +21,8 @@ from PIL import Image
 
 from rayscribe.data.images import read_image
 from rayscribe.labels import NEGATIVE, OBSERVATIONS, POSITIVE, Labeler, Labels
-from rayscribe.metrics.expected_utility import FindingsTerm, Smoother, Space, expected, groups_of
+from rayscribe.metrics.expected_utility import FindingsTerm, Smoother, Space, expected
+from rayscribe.metrics.groups import groups_of
 from rayscribe.metrics.statistics import Singles
 from rayscribe.metrics.utility import ReportPairs, mixed
 from rayscribe.progress import ProgressBar

@@ -16,6 +16,7 @@ from rayscribe.data.manifest import Manifest
 from rayscribe.data.sections import section_text, written_section
 from rayscribe.data.tokenizer import UNKNOWN, Tokenizer
 from rayscribe.errors import InputError
+from rayscribe.provenance import note_test
 from rayscribe.settings import need
 
 INFORMATION = ("rayscribe", "data_digest", "source")
@@ -55,6 +56,14 @@ def check_protocol(path: Path, protocol: Protocol) -> None:
         for name, asked in (("section", protocol.section), ("cleaning", protocol.cleaning)):
             if made.get(name, asked) != asked:
                 raise InputError(f"{path}: written for {name} {made[name]}, not {asked}; give --{name} {made[name]}")
+
+
+def note_scored(predictions: Path, result: Mapping[str, Any]) -> None:
+    """Notes a look at the test split in the folder of the model that wrote the file, where it is known."""
+    meta = predictions.with_name(predictions.name + ".meta.json")
+    folder = Path(json.loads(meta.read_text()).get("folder", "")) if meta.exists() else Path()
+    if folder.name and folder.is_dir():
+        note_test(folder, {"scored": predictions.name, "signature": result["signature"]})
 
 
 def reference_reports(manifest: Manifest, split: str, protocol: Protocol) -> dict[str, str]:

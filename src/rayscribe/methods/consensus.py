@@ -29,19 +29,20 @@ from rayscribe.config import BackboneConfig, RunConfig
 from rayscribe.data.split_reports import SplitReports
 from rayscribe.drafts import DecodingConfig, Draft, TrainingStudy
 from rayscribe.errors import InputError
-from rayscribe.labels import OBSERVATIONS, POSITIVE
+from rayscribe.labels import NOT_MENTIONED, OBSERVATIONS, POSITIVE
 from rayscribe.methods.method import Features, Fitted, Material, Method
 from rayscribe.metrics.classification import calibration, sigmoid
+from rayscribe.metrics.clinical import clinical
 from rayscribe.metrics.expected_utility import (
     FindingsTerm,
     Smoother,
     Space,
     expected,
-    groups_of,
     joined_weights,
 )
+from rayscribe.metrics.groups import groups_of
 from rayscribe.metrics.labeler import RuleLabeler
-from rayscribe.metrics.utility import UTILITIES, ReportPairs, clinical_utility, mixed
+from rayscribe.metrics.utility import mixed, utilities, utility_weights
 from rayscribe.models.backbones import grid_side
 from rayscribe.settings import need
 
@@ -77,7 +78,7 @@ class ConsensusSettings:
     "training studies that a draft names"
 
     def __post_init__(self) -> None:
-        weights_of(self.utility)
+        utility_weights(self.utility, "--method.utility")
         need(bool(self.strengths) and min(self.strengths) > 0, "--method.strengths", self.strengths, "above 0")
         need(bool(self.gammas) and min(self.gammas) >= 0, "--method.gammas", self.gammas, "not negative")
         need(self.beta > 0, "--method.beta", self.beta, "above 0")
@@ -89,25 +90,6 @@ class ConsensusSettings:
 
     def check(self, run: RunConfig[Any]) -> None:
         """Everything is fitted in closed form, so nothing else of the run conflicts."""
-
-
-def weights_of(text: str) -> dict[str, float]:
-    """Weights by utility, from text such as `bleu4=1,cider=1,clinical=2`. Raises InputError for anything else."""
-    found: dict[str, float] = {}
-    for part in text.split(","):
-        name, _, weight = part.strip().partition("=")
-        try:
-            found[name] = float(weight)
-        except ValueError:
-            found[name] = np.nan
-        need(
-            name in UTILITIES and np.isfinite(found[name]) and found[name] >= 0,
-            "--method.utility",
-            text,
-            f"write weights such as bleu4=1,clinical=2 of {', '.join(UTILITIES)}",
-        )
-    need(any(found.values()), "--method.utility", text, "give at least one weight above 0")
-    return found
 
 
 def pooled_features(maps_VNC: Features, grid: int) -> NDArray[np.float32]:
@@ -163,8 +145,8 @@ def fit_consensus(run: RunConfig[ConsensusSettings], material: Material) -> Fitt
         raise InputError(f"{count} training studies; consensus needs at least 10")
     views = _Views.of(material.features(training.studies), settings)
     candidates = list(dict.fromkeys(reports))
-    parts = utilities(candidates, reports, beta=settings.beta, names=(*_PARTS, *weights_of(settings.utility)))
-    labeler = RuleLabeler()
+    labeler, names = RuleLabeler(), (*_PARTS, *utility_weights(settings.utility, "--method.utility"))
+    parts = utilities(candidates, reports, labeler, beta=settings.beta, names=names)
     is_positive_JO, is_positive_CO = labeler.label(reports) == POSITIVE, labeler.label(candidates) == POSITIVE
     groups_J = groups_of([study.subject for study in training.studies], reports)
     spaces, rows = [], []
@@ -197,20 +179,6 @@ def fit_consensus(run: RunConfig[ConsensusSettings], material: Material) -> Fitt
     return Fitted(weights=weights, texts=texts, scores={f"leave_one_out_{_aimed(settings)}": best.score})
 
 
-def utilities(
-    candidates: Sequence[str], references: Sequence[str], *, beta: float, names: Sequence[str]
-) -> dict[str, NDArray[np.float32]]:
-    """The named utilities of every candidate against every reference (C, J)."""
-    texts, labeler = ReportPairs(candidates, references), RuleLabeler()
-    makers = {
-        "bleu4": texts.bleu4,
-        "cider": texts.cider,
-        "rouge_l": texts.rouge_l,
-        "clinical": lambda: clinical_utility(labeler.label(candidates), labeler.label(references), beta=beta),
-    }
-    return {name: makers[name]() for name in dict.fromkeys(names)}
-
-
 def _choose(
     settings: ConsensusSettings,
     strength: float,
@@ -221,7 +189,7 @@ def _choose(
     own_J: NDArray[np.int64],
 ) -> _Choice:
     """The best gamma at this strength; a study's own report is no candidate for it."""
-    utility_CJ = mixed(parts, weights_of(settings.utility))
+    utility_CJ = mixed(parts, utility_weights(settings.utility, "--method.utility"))
     expected_JC = expected(left_out_JJ, utility_CJ.T)
     scores_JO = expected(left_out_JJ, is_positive_JO.astype(np.float32))
     rows_J = np.arange(len(own_J))
@@ -242,8 +210,9 @@ def _choose(
 
 
 def _macro_f1(own_RO: NDArray[np.bool_], wanted_RO: NDArray[np.bool_]) -> float:
-    both_O, sum_O = (own_RO & wanted_RO).sum(0), own_RO.sum(0) + wanted_RO.sum(0)
-    return float((2 * both_O / np.maximum(1, sum_O)).mean())
+    """As `rayscribe evaluate` computes it."""
+    own, wanted = (np.where(one, POSITIVE, NOT_MENTIONED).astype(np.int8) for one in (own_RO, wanted_RO))
+    return clinical(own, wanted).scores()["ce_f1_macro_14_uncertain_negative"]
 
 
 def _aimed(settings: ConsensusSettings) -> str:
@@ -312,8 +281,8 @@ class ConsensusReporter:
 
     @cached_property
     def _utility_CJ(self) -> NDArray[np.float32]:
-        parts = {name: self._array(f"utility_{name}") for name in weights_of(self.run.method.utility)}
-        return mixed(parts, weights_of(self.run.method.utility))
+        weights = utility_weights(self.run.method.utility, "--method.utility")
+        return mixed({name: self._array(f"utility_{name}") for name in weights}, weights)
 
     @cached_property
     def _term(self) -> FindingsTerm:

@@ -256,8 +256,8 @@ def state_loss_B(scores_BSO: Tensor, states_BO: Tensor, shift_O: Tensor) -> Tens
 def promptmrg() -> RunConfig[PromptMrgSettings]:
     """PromptMRG as its released script trains it (Jin et al., 2024; spec A1.5), with a decoder of our size.
 
-    The script's warm-up lasts 2,000 steps of its first epoch (MIMIC-CXR); its
-    cosine ends at a tenth of the rate instead of 0. It clips every gradient at .1.
+    The script's warm-up lasts 2,000 steps of its first epoch (MIMIC-CXR); its cosine ends at a tenth of the rate instead of 0.
+    It clips every gradient at .1.
     """
     train = replace(
         r2gen_training(),
@@ -383,12 +383,6 @@ def _stages(run: RunConfig[PromptMrgSettings], channels: int, words: int, resour
     return [diagnosis_stage(channels, resources), *patch_embedding(run, channels, words, resources)]
 
 
-def _prepare(
-    run: RunConfig[PromptMrgSettings], source: Source, preparation: Preparation
-) -> tuple[RunConfig[PromptMrgSettings], Source]:
-    return replace(run, method=prepared_retrieval(run, run.method, source, preparation)), source
-
-
 def _card(trained: TrainedModel) -> list[CardLine]:
     return [diagnosis_line(trained.config.method)]
 
@@ -400,7 +394,10 @@ METHOD = Method(
     stages=_stages,
     prompt=lambda run: diagnosis_prompt(run.method),
     task=lambda run, model, known, feed: diagnosis_task(run, run.method, model, known, feed),
-    prepare=_prepare,
+    prepare=lambda run, source, ready: (
+        replace(run, method=prepared_retrieval(run, run.method, source, ready)),
+        source,
+    ),
     inputs=lambda run, source: diagnosis_inputs(run.method),
     resources=lambda run, folder: diagnosis_resources(run.system, run.method, folder),
     said=said_states,

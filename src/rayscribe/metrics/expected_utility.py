@@ -150,21 +150,3 @@ class FindingsTerm:
         signs_CO = 2.0 * is_positive_CO - 1.0
         found: Matrix = (self.gamma * excess_BO @ signs_CO.T).astype(np.float32)
         return found
-
-
-def groups_of(*keys: Sequence[str]) -> NDArray[np.int64]:
-    """Numbers of groups that share any of their keys, directly or through others (J,); an empty key joins nobody."""
-    parent = list(range(len(keys[0])))
-
-    def root(place: int) -> int:
-        while parent[place] != place:
-            parent[place] = parent[parent[place]]
-            place = parent[place]
-        return place
-
-    for one in keys:
-        first: dict[str, int] = {}
-        for place, key in enumerate(one):
-            if key:
-                parent[root(place)] = root(first.setdefault(key, place))
-    return np.array([root(place) for place in range(len(parent))])

@@ -9,17 +9,18 @@ Shapes: C candidates, J references, O observations, U distinct (text, n-gram) pa
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rayscribe.errors import InputError
-from rayscribe.labels import OBSERVATIONS, POSITIVE, Labels
+from rayscribe.labels import OBSERVATIONS, POSITIVE, Labeler, Labels
 from rayscribe.metrics.overlap import ORDERS, ROUGE_BETA, SIGMA, NgramTable, ngram_tables
 from rayscribe.metrics.statistics import Floats, Ints
+from rayscribe.settings import need
 
 Matrix = NDArray[np.float32]
 UtilityName = Literal["bleu4", "cider", "rouge_l", "clinical"]
@@ -159,6 +160,35 @@ def mixed(parts: Mapping[str, Matrix], weights: Mapping[str, float]) -> Matrix:
     return total
 
 
+def utilities(
+    candidates: Sequence[str], references: Sequence[str], labeler: Labeler, *, beta: float, names: Sequence[str]
+) -> dict[str, Matrix]:
+    """The named utilities of every candidate against every reference (C, J); `beta`: of the clinical one."""
+    pairs = ReportPairs(candidates, references)
+    makers: dict[str, Callable[[], Matrix]] = {
+        "bleu4": pairs.bleu4,
+        "cider": pairs.cider,
+        "rouge_l": pairs.rouge_l,
+        "clinical": lambda: clinical_utility(labeler.label(candidates), labeler.label(references), beta=beta),
+    }
+    return {name: makers[name]() for name in dict.fromkeys(names)}
+
+
+def utility_weights(text: str, flag: str) -> dict[str, float]:
+    """Weights by utility, from text such as `bleu4=1,cider=1,clinical=2`. Raises InputError that names `flag` otherwise."""
+    found: dict[str, float] = {}
+    for part in text.split(","):
+        name, _, weight = part.strip().partition("=")
+        try:
+            found[name] = float(weight)
+        except ValueError:
+            found[name] = math.nan
+        fits = name in UTILITIES and math.isfinite(found[name]) and found[name] >= 0
+        need(fits, flag, text, f"write weights such as bleu4=1,clinical=2 of {', '.join(UTILITIES)}")
+    need(any(found.values()), flag, text, "give at least one weight above 0")
+    return found
+
+
 class _Postings:
     """N-grams of one order: those of the candidates, and for every n-gram the references that hold it."""
 
@@ -175,7 +205,7 @@ class _Postings:
         self.frequency_G = np.bincount(table.grams_U[table.texts_U >= documents_from], minlength=table.grams)
         self.shape = (first, last - first)
 
-    def sums(self, values_c: Floats | Ints, values_j: Floats | Ints, combine: object) -> Floats:
+    def sums(self, values_c: Floats | Ints, values_j: Floats | Ints, combine: Callable[[Any, Any], Any]) -> Floats:
         """Of `combine` over the n-grams that a candidate and a reference share (C, J)."""
         candidates, references = self.shape
         found_CJ = np.zeros(self.shape)
@@ -187,7 +217,7 @@ class _Postings:
             place_P = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
             place_P += np.repeat(self.starts_G[grams], counts)
             rows_P = np.repeat(self.texts_c[start:end] - block * _BLOCK, counts)
-            values_P = combine(np.repeat(values_c[start:end], counts), values_j[place_P])  # type: ignore[operator]
+            values_P = combine(np.repeat(values_c[start:end], counts), values_j[place_P])
             keys_P = rows_P * references + self.texts_j[place_P]
             size = min(_BLOCK, candidates - block * _BLOCK)
             sums = np.bincount(keys_P, values_P, minlength=size * references)
