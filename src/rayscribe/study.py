@@ -18,6 +18,8 @@ First = TypeVar("First", bound="Batch | Pair[Any, Any] | None")
 Second = TypeVar("Second", bound="Batch | Pair[Any, Any] | None")
 
 SPLITS = ("train", "val", "test")
+CONTEXT = ("indication", "comparison", "technique", "exam")
+"Texts of a study beside findings and impression."
 GIVEN_STATES = "states_BO"
 """Extra of a batch: states of the conditions (`labels.CONDITIONS`) that the reference or a classifier gives; UNLABELLED where
 nobody knows."""
@@ -39,8 +41,18 @@ class Study:
     "one of frontal (pa or ap, where the source says which), lateral or empty for every image"
     problems: tuple[str, ...] = ()
     "what the source's indexers coded, lower case (Open-i's problems, such as cardiomegaly or normal); empty when unknown"
+    indication: str = ""
+    "why the examination was asked for; like the three texts below, only floors and the audit read it"
+    comparison: str = ""
+    "what earlier examination the radiologist compared with"
+    technique: str = ""
+    "how the images were taken, in the report's words"
+    exam: str = ""
+    "the examination's title in the report"
     sha256: tuple[str, ...] = ()
     "of every image file's bytes; filled in by `rayscribe prepare`"
+    sizes: tuple[tuple[int, int], ...] = ()
+    "rows and columns of every image: the original's where the source states them, else the file's, from `rayscribe prepare`"
     negatives: tuple[str, ...] = ()
     "ids of the training studies that are most alike, but another patient's with another report; `rayscribe build negatives`"
     negative_scores: tuple[float, ...] = ()

@@ -38,9 +38,9 @@ def test_nothing_is_read_again_unless_its_file_changed_or_was_faulty(
     journal = tmp_path / "m.parquet.journal"
     first = list(inspect_images(paths, journal=journal))
     read: list[str] = []
-    whole = inspection_module.read_hashed_image
+    whole = inspection_module.read_whole_image
     monkeypatch.setattr(
-        inspection_module, "read_hashed_image", lambda path, at_least: (read.append(str(path)), whole(path))[1]
+        inspection_module, "read_whole_image", lambda path, at_least: (read.append(str(path)), whole(path))[1]
     )
     assert list(inspect_images(paths, journal=journal)) == first
     assert read == [paths[3]]
@@ -68,7 +68,7 @@ def test_a_journal_of_another_version_is_begun_anew(paths: list[str], tmp_path: 
     journal = tmp_path / "m.parquet.journal"
     first = list(inspect_images(paths, journal=journal))
     wrong = journal.read_text().replace(first[0].sha256, "0" * 64).split("\n", 1)[1]
-    journal.write_text(f'["rayscribe-journal-1", "0.0"]\n{wrong}')
+    journal.write_text(f'["rayscribe-journal-2", "0.0"]\n{wrong}')
     assert list(inspect_images(paths, journal=journal)) == first
 
 

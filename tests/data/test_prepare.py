@@ -98,6 +98,26 @@ def test_a_manifest_survives_its_file(world: Path, tmp_path: Path) -> None:
     assert changed.digest() != manifest.digest()
 
 
+def test_the_context_and_sizes_survive_the_file_and_change_no_digest(world: Path, tmp_path: Path) -> None:
+    plain = read_manifest(world)
+    with_context = [replace(plain.studies[0], indication="Cough.", comparison="None.", technique="PA.", exam="Chest.")]
+    told = replace(plain, studies=(*with_context, *plain.studies[1:]))
+    write_manifest(tmp_path / "told.parquet", told)
+    assert read_manifest(tmp_path / "told.parquet") == told
+    assert told.digest() == plain.digest()
+    assert all(len(study.sizes) == len(study.images) for study in plain.studies)
+
+
+def test_a_manifest_without_context_columns_loads(world: Path, tmp_path: Path) -> None:
+    table = parquet.read_table(world).drop_columns(["indication", "comparison", "technique", "exam", "sizes"])
+    old = world.parent / "old.parquet"
+    parquet.write_table(table, old)
+    read = read_manifest(old)
+    old.unlink()
+    assert read.digest() == read_manifest(world).digest()
+    assert {(study.indication, study.exam, study.sizes) for study in read.studies} == {("", "", ())}
+
+
 def test_a_folder_with_its_manifest_can_be_moved(tmp_path: Path) -> None:
     write_phantom(tmp_path / "old" / "phantom", PhantomConfig(studies=3, size=48))
     result = checked(read_iu_xray(tmp_path / "old" / "phantom"))
@@ -131,6 +151,8 @@ def test_tables_of_every_kind_give_the_same_studies(studies: list[Study], suffix
             "text": f"FINDINGS: {study.findings} IMPRESSION: {study.impression}",
             "split": "valid",
             "patient": f"p{number}",
+            "indication": "Cough.",
+            "dimensions": ";".join("2320x2828" for _ in study.images),
         }
         for number, study in enumerate(studies)
     ]
@@ -144,12 +166,13 @@ def test_tables_of_every_kind_give_the_same_studies(studies: list[Study], suffix
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     else:
         parquet.write_table(arrow.Table.from_pylist(rows), path)
-    columns = Columns(id="study", images="files", report="text", subject="patient")
+    columns = Columns(id="study", images="files", report="text", subject="patient", sizes="dimensions")
     read = read_table(path, columns=columns)
     assert [study.images for study in read] == [study.images for study in studies]
     assert [study.findings for study in read] == [study.findings for study in studies]
     assert [study.impression for study in read] == [study.impression for study in studies]
-    assert {study.split for study in read} == {"val"}
+    assert {(study.split, study.indication) for study in read} == {("val", "Cough.")}
+    assert {size for study in checked(read).manifest.studies for size in study.sizes} == {(2320, 2828)}
     assert checked(read).faults == ()
 
 
@@ -175,6 +198,7 @@ def test_images_without_reports_are_kept_when_asked_for(
         ("id,images\n1,a.png\n", "none of the columns report"),
         ("id,images,report,split\n1,a.png,clear,future\n", "row 1: split 'future'"),
         ("id,images,report\n,a.png,clear\n", "row 1: no study id"),
+        ("id,images,report,sizes\n1,a.png,clear,large\n", "row 1: size 'large'; write rows x columns"),
         (
             "id,images,report\n1,a.png,clear, no effusion\n2,b.png\n",
             "2 rows cannot be read\\n  row 1: the number of fields differs",
@@ -197,6 +221,22 @@ def test_the_three_iu_layouts_hold_the_same_reports(tmp_path: Path) -> None:
     assert texts[0] == texts[1] == texts[2]
 
 
+def test_the_context_of_an_iu_study_is_joined_from_the_table_or_the_xml_files(tmp_path: Path) -> None:
+    read = {}
+    for layout in ("kaggle", "openi", "r2gen"):
+        write_phantom(tmp_path / layout, PhantomConfig(studies=5, size=48, layout=layout))  # type: ignore[arg-type]
+        if layout == "r2gen":  # the table of another layout lies next to the annotation
+            (tmp_path / layout / "indiana_reports.csv").write_bytes(
+                (tmp_path / "kaggle" / "indiana_reports.csv").read_bytes()
+            )
+        read[layout] = [
+            (study.findings, study.indication, study.comparison, study.exam)
+            for study in read_iu_xray(tmp_path / layout, layout=layout)  # type: ignore[arg-type]
+        ]
+    assert read["kaggle"] == read["openi"] == read["r2gen"]
+    assert all(all(texts) for texts in read["kaggle"])
+
+
 def test_a_folder_without_a_known_layout_says_what_it_needs(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"annotation\.json"):
         read_iu_xray(tmp_path)
@@ -217,7 +257,11 @@ def test_the_real_iu_files_give_the_published_split_in_every_layout(iu_root: Pat
         by_file = {row["r2gen_id"]: row["r2gen_files"].split(";") for row in csv.DictReader(file)}
     for study in result.manifest.studies:
         assert [path.name for path in study.images] == by_file[study.id]
+    assert sum(bool(study.indication) for study in result.manifest.studies) == 2907
+    assert sum(bool(study.comparison) for study in result.manifest.studies) == 2645
     for layout in ("kaggle", "openi"):
         other = read_iu_xray(iu_root, layout=layout)  # type: ignore[arg-type]
         assert len(other) == 2955
+        assert sum(bool(study.indication) for study in other) in range(2900, 2956)
+        assert all(study.exam for study in other)
         assert all(any(image.exists() for image in study.images) for study in other)

@@ -51,10 +51,27 @@ def read_image(file: ImageFile, *, at_least: int = 0) -> Grey:
     return _image(_content(file), file, at_least)
 
 
-def read_hashed_image(path: Path, *, at_least: int = 0) -> tuple[Grey, str]:
-    """`read_image`, with the SHA-256 of the bytes that it decoded."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WholeImage:
+    """An image with facts about its file."""
+
+    grey: Grey
+    sha256: str
+    "of the file's bytes"
+    rows: int
+    "of the file, which may have been decoded at a smaller scale"
+    columns: int
+
+
+def read_whole_image(path: Path, *, at_least: int = 0) -> WholeImage:
+    """`read_image`, with the SHA-256 of the bytes that it decoded and the size that they state."""
     content = _content(path)
-    return _image(content, path, at_least), hashlib.sha256(content).hexdigest()
+    grey = _image(content, path, at_least)
+    rows, columns = grey.shape
+    if at_least and not _is_dicom(content, path):
+        with Image.open(io.BytesIO(content)) as picture:
+            columns, rows = picture.size
+    return WholeImage(grey=grey, sha256=hashlib.sha256(content).hexdigest(), rows=rows, columns=columns)
 
 
 def read_checked_image(path: Path, sha256: str, *, at_least: int = 0) -> Grey:
@@ -121,13 +138,16 @@ def _content(path: Path) -> bytes:
 def _image(content: bytes, path: Path, at_least: int) -> Grey:
     if not content:
         raise InputError(f"{path}: the file is empty (0 bytes); copy it again")
-    is_dicom = content[128:132] == b"DICM" or path.suffix.lower() in (".dcm", ".dicom")
-    image = read_dicom(content, path) if is_dicom else _read_picture(content, path, at_least)
+    image = read_dicom(content, path) if _is_dicom(content, path) else _read_picture(content, path, at_least)
     if min(image.shape) < _SMALLEST:
         raise InputError(f"{path}: {image.shape[1]} x {image.shape[0]} pixels; a radiograph needs at least {_SMALLEST}")
     if image[:: max(1, image.shape[0] // 64), :: max(1, image.shape[1] // 64)].std() < 1:
         raise InputError(f"{path}: the picture is blank (one grey value); export it again")
     return image
+
+
+def _is_dicom(content: bytes, path: Path) -> bool:
+    return content[128:132] == b"DICM" or path.suffix.lower() in (".dcm", ".dicom")
 
 
 def _resized(image: Grey, height: int, width: int) -> Grey:

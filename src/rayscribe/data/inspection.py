@@ -1,7 +1,7 @@
 """What `prepare` finds in every image file, read once on all cores, with a journal so that a killed run can resume.
 
-The journal lies next to the output, one line per image: path, size, modification time, SHA-256, inverted, fault. It is
-append-only. An incomplete line is read again, and so is a file whose size or modification time changed or that had a fault:
+The journal lies next to the output, one line per image: path, size, modification time, SHA-256, inverted, rows, columns, fault.
+It is append-only. An incomplete line is read again, and so is a file whose size or modification time changed or that had a fault:
 the cause may have been outside the file, such as a permission or a missing decoder.
 """
 
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO
 
 from rayscribe import __version__
-from rayscribe.data.images import looks_inverted, read_hashed_image
+from rayscribe.data.images import looks_inverted, read_whole_image
 from rayscribe.errors import InputError
 from rayscribe.files import naming
 
@@ -29,7 +29,7 @@ PROCESSES_FROM = 10_000
 _CHUNK = 64  # images per task of a worker and per write to the journal
 _AHEAD = 8  # chunks per worker ahead of the journal, which bounds paths and results in memory
 _SIDE = 256  # decoding a large JPEG at this size takes less than half the time and still reads it to its end
-_HEADER = json.dumps(["rayscribe-journal-1", __version__])
+_HEADER = json.dumps(["rayscribe-journal-2", __version__])
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,8 @@ class ImageInspection:
     fault: str = ""
     missing: bool = False
     inverted: bool = False
+    rows: int = 0
+    columns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +126,10 @@ def _entry(path: str) -> _Entry:
             ImageInspection(fault=f"{path}: cannot be read ({error.strerror}); check its permissions"), -1, -1
         )
     try:
-        image, sha256 = read_hashed_image(Path(path), at_least=_SIDE)
-        inspection = ImageInspection(inverted=looks_inverted(image), sha256=sha256)
+        found = read_whole_image(Path(path), at_least=_SIDE)
+        inspection = ImageInspection(
+            sha256=found.sha256, inverted=looks_inverted(found.grey), rows=found.rows, columns=found.columns
+        )
     except InputError as error:
         inspection = ImageInspection(fault=str(error))
     return _Entry(inspection, state.st_size, state.st_mtime_ns)
@@ -149,11 +153,12 @@ def _read_journal(path: Path) -> dict[str, _Entry]:
             return {}
         for line in file:
             try:
-                name, size, modified, sha256, inverted, fault = json.loads(line)
+                name, size, modified, sha256, inverted, rows, columns, fault = json.loads(line)
             except ValueError:
                 continue  # incomplete: the run was killed
             if not fault:
-                known[name] = _Entry(ImageInspection(sha256=sha256, inverted=inverted), size, modified)
+                inspection = ImageInspection(sha256=sha256, inverted=inverted, rows=rows, columns=columns)
+                known[name] = _Entry(inspection, size, modified)
     return known
 
 
@@ -171,7 +176,6 @@ def _written(entries: Iterator[_Entry], paths: Sequence[str], journal: Path, *, 
 
 
 def _note(file: IO[str], name: str, entry: _Entry) -> None:
-    inspection = entry.inspection
-    file.write(
-        json.dumps([name, entry.size, entry.modified, inspection.sha256, inspection.inverted, inspection.fault]) + "\n"
-    )
+    found = entry.inspection
+    facts = [found.sha256, found.inverted, found.rows, found.columns, found.fault]
+    file.write(json.dumps([name, entry.size, entry.modified, *facts]) + "\n")

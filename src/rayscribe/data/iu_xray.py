@@ -4,8 +4,8 @@ r2gen    annotation.json, images `<id>/0.png`, `<id>/1.png`     findings and the
 kaggle   indiana_reports.csv + indiana_projections.csv            findings, impression, projections; no split
 openi    ecgen-radiology/*.xml or NLMCXR_reports.tgz              findings, impression; no split
 
-The codes of Open-i's indexers (problems, "normal" among them) come from the Kaggle table or the XML files, which may also lie
-next to R2Gen's annotation.
+The codes of Open-i's indexers (problems, "normal" among them) and the context (indication, comparison, title of the
+examination) come from the Kaggle table or the XML files, which may also lie next to R2Gen's annotation.
 
 Image names of every layout are also looked up in one flat folder of `<uid>_IM-....{png,jpg}` files.
 """
@@ -60,14 +60,14 @@ def _read_r2gen(root: Path) -> list[Study]:
     try:
         annotation = json.loads(path.read_text(encoding="utf-8"))
         records = [(split, record) for split in SPLITS for record in annotation[split]]
-        images, problems = _ImageIndex(root), _problems(root)
+        images, about = _ImageIndex(root), _about(root)
         return [
             Study(
                 id=record["id"],
                 images=tuple(images.of_r2gen(record["id"], name) for name in record["image_path"]),
                 findings=record["report"],
                 split=split,
-                problems=problems.get(_uid(record["id"]), ()),
+                **about.get(_uid(record["id"]), {}),
             )
             for split, record in records
         ]
@@ -92,7 +92,7 @@ def _read_kaggle(root: Path) -> list[Study]:
                 views=tuple(view for _, view in seen),
                 findings=row["findings"] or "",
                 impression=row["impression"] or "",
-                problems=_coded(row.get("Problems")),
+                **_about_row(row),
             )
         )
     return studies
@@ -110,27 +110,40 @@ def _read_openi(root: Path) -> list[Study]:
                 images=tuple(images.by_name(f"{name}.png") for name in names),
                 findings=texts.get("FINDINGS", ""),
                 impression=texts.get("IMPRESSION", ""),
-                problems=_majors(tree),
+                **_about_tree(tree),
             )
         )
     return studies
 
 
-def _problems(root: Path) -> dict[str, tuple[str, ...]]:
-    """Problems by uid, from whichever source the folder contains."""
+def _about(root: Path) -> dict[str, dict[str, Any]]:
+    """Problems and context by uid, from whichever source the folder contains."""
     if (root / "indiana_reports.csv").exists():
-        return {row["uid"]: _coded(row.get("Problems")) for row in _rows(root / "indiana_reports.csv", "uid")}
-    return {uid: _majors(tree) for uid, tree in _xml_reports(root)}
+        return {row["uid"]: _about_row(row) for row in _rows(root / "indiana_reports.csv", "uid")}
+    return {uid: _about_tree(tree) for uid, tree in _xml_reports(root)}
 
 
-def _coded(problems: str | None) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(part.strip().lower() for part in (problems or "").split(";") if part.strip()))
+def _about_row(row: dict[str, Any]) -> dict[str, Any]:
+    """Problems and context of a row of the Kaggle table."""
+    problems = (part.strip().lower() for part in (row.get("Problems") or "").split(";"))
+    return {
+        "problems": tuple(dict.fromkeys(part for part in problems if part)),
+        "indication": (row.get("indication") or "").strip(),
+        "comparison": (row.get("comparison") or "").strip(),
+        "exam": (row.get("image") or "").strip(),
+    }
 
 
-def _majors(tree: ElementTree.Element) -> tuple[str, ...]:
-    """The heads of the major MeSH terms: `Cardiomegaly/borderline` is the problem cardiomegaly."""
-    terms = ((node.text or "").split("/")[0].strip().lower() for node in tree.iter("major"))
-    return tuple(dict.fromkeys(term for term in terms if term))
+def _about_tree(tree: ElementTree.Element) -> dict[str, Any]:
+    """The same from an XML file. Problems are the heads of the major MeSH terms: `Cardiomegaly/borderline` is cardiomegaly."""
+    problems = ((node.text or "").split("/")[0].strip().lower() for node in tree.iter("major"))
+    texts = {node.get("Label"): (node.text or "").strip() for node in tree.iter("AbstractText")}
+    return {
+        "problems": tuple(dict.fromkeys(part for part in problems if part)),
+        "indication": texts.get("INDICATION", ""),
+        "comparison": texts.get("COMPARISON", ""),
+        "exam": (tree.findtext(".//parentImage/caption") or "").strip(),
+    }
 
 
 class _ImageIndex:

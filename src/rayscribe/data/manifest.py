@@ -17,7 +17,7 @@ import pyarrow.parquet as parquet
 
 from rayscribe.errors import InputError
 from rayscribe.files import whole_file
-from rayscribe.study import SPLITS, Study
+from rayscribe.study import CONTEXT, SPLITS, Study
 
 _FORMAT = "rayscribe-manifest-1"
 _KEY = b"rayscribe"
@@ -33,6 +33,8 @@ _SCHEMA = arrow.schema(
         "problems": arrow.list_(arrow.string()),
         "findings": arrow.string(),
         "impression": arrow.string(),
+        **{name: arrow.string() for name in CONTEXT},
+        "sizes": arrow.list_(arrow.list_(arrow.int32())),
         "negatives": arrow.list_(arrow.string()),
         "negative_scores": arrow.list_(arrow.float32()),
     }
@@ -57,7 +59,10 @@ class Manifest:
         return Counter({name: sum(study.split == name for study in self.studies) for name in SPLITS})
 
     def digest(self) -> str:
-        """A hash over ids, splits, image bytes and texts: manifests with equal digests contain the same data."""
+        """A hash over ids, splits, image bytes, findings and impressions: equal digests mean the same data for a model.
+
+        The context (indication and its kin) and the sizes are left out, because no model reads them.
+        """
         digest = hashlib.sha256()
         for study in sorted(self.studies, key=lambda one: one.id):
             row = [study.id, study.split, study.sha256, study.findings, study.impression]
@@ -121,6 +126,11 @@ def _row(study: Study, folder: str, real: Callable[[str], str]) -> dict[str, Any
         "problems": list(study.problems),
         "findings": study.findings,
         "impression": study.impression,
+        "indication": study.indication,
+        "comparison": study.comparison,
+        "technique": study.technique,
+        "exam": study.exam,
+        "sizes": [list(size) for size in study.sizes],
         "negatives": list(study.negatives),
         "negative_scores": list(study.negative_scores),
     }
@@ -137,6 +147,11 @@ def _study(row: dict[str, Any], folder: Path) -> Study:
         problems=tuple(row.get("problems") or ()),  # manifests before 0.2 lack them
         findings=row["findings"],
         impression=row["impression"],
+        indication=row.get("indication") or "",  # manifests before 0.6 lack these five
+        comparison=row.get("comparison") or "",
+        technique=row.get("technique") or "",
+        exam=row.get("exam") or "",
+        sizes=tuple((rows, columns) for rows, columns in row.get("sizes") or ()),
         negatives=tuple(row.get("negatives") or ()),  # manifests before 0.3 lack them
         negative_scores=tuple(row.get("negative_scores") or ()),
     )

@@ -103,14 +103,17 @@ def _add_study(study: Study, inspections: Sequence[ImageInspection], found: _Fou
         for path, inspection in zip(study.images, inspections, strict=True)
         if inspection.inverted
     ]
-    views = study.views if len(study.views) == len(study.images) else ("",) * len(study.images)
-    good = [one for one in zip(study.images, inspections, views, strict=True) if not one[1].missing]
+    count = len(study.images)
+    views = study.views if len(study.views) == count else ("",) * count
+    sizes = study.sizes if len(study.sizes) == count else [(one.rows, one.columns) for one in inspections]
+    good = [one for one in zip(study.images, inspections, views, sizes, strict=True) if not one[1].missing]
     found.kept.append(
         replace(
             study,
-            images=tuple(path for path, _, _ in good),
-            sha256=tuple(inspection.sha256 for _, inspection, _ in good),
-            views=tuple(view for _, _, view in good),
+            images=tuple(path for path, _, _, _ in good),
+            sha256=tuple(inspection.sha256 for _, inspection, _, _ in good),
+            views=tuple(view for _, _, view, _ in good),
+            sizes=tuple(size for _, _, _, size in good),
         )
     )
 

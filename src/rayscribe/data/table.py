@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +46,12 @@ class Columns:
     views: str = "views"
     problems: str = "problems"
     "codes of the findings, separated as in `images`"
+    indication: str = "indication"
+    comparison: str = "comparison"
+    technique: str = "technique"
+    exam: str = "exam"
+    sizes: str = "sizes"
+    "original rows x columns of every image, such as 2320x2828, separated as in `images`"
 
 
 def read_table(
@@ -124,7 +131,19 @@ def _study(row: dict[str, Any], columns: Columns, root: Path) -> Study:
         subject=text_of(row, columns.subject),
         views=tuple(view.lower() for view in _listed(row.get(columns.views))),
         problems=tuple(problem.lower() for problem in _listed(row.get(columns.problems))),
+        indication=text_of(row, columns.indication),
+        comparison=text_of(row, columns.comparison),
+        technique=text_of(row, columns.technique),
+        exam=text_of(row, columns.exam),
+        sizes=tuple(_size(text) for text in _listed(row.get(columns.sizes))),
     )
+
+
+def _size(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d+)\s*[xX\u00d7]\s*(\d+)", text)
+    if match is None:
+        raise InputError(f"size {text!r}; write rows x columns of every image, such as 2320x2828;2828x2320")
+    return int(match[1]), int(match[2])
 
 
 def text_of(row: dict[str, Any], column: str) -> str:
