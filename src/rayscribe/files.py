@@ -14,6 +14,12 @@ from safetensors import SafetensorError
 from rayscribe.errors import InputError
 
 
+def cache_folder() -> Path:
+    """`$RAYSCRIBE_CACHE`, or `rayscribe/` in the user's cache folder."""
+    fallback = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rayscribe"
+    return Path(os.environ.get("RAYSCRIBE_CACHE") or fallback)
+
+
 @contextmanager
 def naming(path: Path, *, instead_of: Path | None = None) -> Iterator[None]:
     """Errors of the system name `path`: those that name no file, as a failed `write` does, and those of `instead_of`."""

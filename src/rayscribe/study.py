@@ -59,6 +59,11 @@ class Study:
     "how alike, from the most on"
 
     @property
+    def context(self) -> tuple[str, ...]:
+        """The texts of `CONTEXT`, in its order."""
+        return self.indication, self.comparison, self.technique, self.exam
+
+    @property
     def is_coded_normal(self) -> bool:
         """Whether the indexers coded the study as normal and nothing else; means nothing where `problems` is empty."""
         return self.problems == ("normal",)

@@ -30,7 +30,7 @@ from torch import Tensor
 from rayscribe.config import ImageConfig
 from rayscribe.data.images import evaluation_square, read_checked_image
 from rayscribe.errors import InputError
-from rayscribe.files import naming
+from rayscribe.files import cache_folder, naming
 from rayscribe.models.backbones import Backbone
 from rayscribe.progress import ProgressBar
 from rayscribe.study import Study
@@ -39,9 +39,8 @@ _BLOCK = 16
 
 
 def default_folder() -> Path:
-    """`$RAYSCRIBE_CACHE`, or `rayscribe/` in the user's cache folder."""
-    fallback = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rayscribe"
-    return Path(os.environ.get("RAYSCRIBE_CACHE") or fallback) / "features"
+    """`features/` in the cache folder."""
+    return cache_folder() / "features"
 
 
 class FeatureCache:

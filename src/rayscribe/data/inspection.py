@@ -1,8 +1,8 @@
 """What `prepare` finds in every image file, read once on all cores, with a journal so that a killed run can resume.
 
-The journal lies next to the output, one line per image: path, size, modification time, SHA-256, inverted, rows, columns, fault.
-It is append-only. An incomplete line is read again, and so is a file whose size or modification time changed or that had a fault:
-the cause may have been outside the file, such as a permission or a missing decoder.
+The journal lies next to the output, one line per image: path, size, modification time, SHA-256, inverted, rows, columns,
+fault. It is append-only. An incomplete line is read again, and so is a file whose size or modification time changed or that had
+a fault: the cause may have been outside the file, such as a permission or a missing decoder.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from rayscribe.data.cleaning import words_only
 from rayscribe.data.manifest import Manifest
 from rayscribe.errors import DISCLAIMER
-from rayscribe.evaluation.floors import BLIND, ONE_REPORT, about_floor, floor_reports
+from rayscribe.evaluation.floors import ONE_REPORT, WITHOUT_LUNG, about_floor, floor_reports, scores_beside
 from rayscribe.evaluation.protocol import (
     Protocol,
     reference_reports,
@@ -66,14 +66,16 @@ def evaluate_predictions(
     found = _measured(part, manifest, protocol, scorers, resources, stage=stage, progress=progress)
     stage("resampling")
     again = _Intervals(part.groups, scorers.resamples)
-    scores = {name: again(together(families)) for name, families in found.tables.items()}
+    scores = scores_beside({name: again(together(families)) for name, families in found.tables.items()})
     stage("subsets")
     normal, by = _normal(part.studies, found.wanted_labels)
     training = training_reports(manifest, protocol)
     seen = _seen(manifest, split, protocol, training)
     subsets = _subsets(together(found.tables["model"]), normal, seen, again)
     stage("tests")
-    constant = _against(found.tables, "constant", part.groups, scorers.resamples)
+    against = {
+        floor: _against(found.tables, floor, part.groups, scorers.resamples) for floor in ("constant", "always_normal")
+    }
     diverse = diversity(part.own) | against_references(part.own, part.wanted)
     grounding = {
         "text_similarity": text_grounding(part.own, part.wanted),
@@ -84,14 +86,15 @@ def evaluate_predictions(
     unit = "patients" if part.groups else "studies"
     return {
         "disclaimer": DISCLAIMER,
-        "alarms": alarms(len(part.wanted), diverse, grounding, _below(scores, ONE_REPORT), _below(scores, BLIND)),
+        "alarms": alarms(len(part.wanted), diverse, grounding, _below(scores, *ONE_REPORT), _reached(scores)),
         "notes": found.notes + part.notes,
         "signature": signature(manifest, split, protocol, part.references) | made_with,
         "interval": f"95 %, percentile bootstrap over {unit}, {scorers.resamples} resamples",
         "studies": len(part.wanted),
         "scores": scores["model"],
         "floors": _floors(found.floors, scores, may_quote=not is_restricted(manifest.provenance)),
-        "against_constant": constant,
+        "against_constant": against["constant"],
+        "against_always_normal": _clinical(against["always_normal"]),
         "observations": _observations(found.tables["model"], again),
         "normal_by": by,
         "subsets": subsets,
@@ -255,7 +258,12 @@ def _against(
     return {name: asdict(one) for name, one in found.items()}
 
 
-def _below(scores: Mapping[str, Mapping[str, Mapping[str, float]]], floors: Sequence[str]) -> list[str]:
+def _clinical(tests: Mapping[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+    """The tests of clinical scores; a constant report has no findings, so these scores are tested against always normal."""
+    return {name: test for name, test in tests.items() if name.startswith("ce_")}
+
+
+def _below(scores: Mapping[str, Mapping[str, Mapping[str, float]]], *floors: str) -> list[str]:
     """The tested scores in which some of these floors does as well."""
     own = scores["model"]
     single = [scores[floor] for floor in floors if floor in scores]
@@ -266,18 +274,28 @@ def _below(scores: Mapping[str, Mapping[str, Mapping[str, float]]], floors: Sequ
     ]
 
 
+def _reached(scores: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, list[str]]:
+    """By the words for each floor that sees no lung, the tested scores in which it does as well."""
+    return {words: _below(scores, floor) for floor, words in WITHOUT_LUNG.items()}
+
+
 def _floors(
     floors: Mapping[str, list[str]], scores: Mapping[str, dict[str, dict[str, float]]], *, may_quote: bool
 ) -> dict[str, Any]:
     """Each floor's description, with its scores."""
+    names = {key.partition("/")[0]: texts for key, texts in floors.items()}
     return {
-        name: about_floor(name, texts, may_quote=may_quote) | {"scores": scores[name]} for name, texts in floors.items()
+        name: about_floor(name, texts, may_quote=may_quote) | {"scores": scores[name]} for name, texts in names.items()
     }
 
 
 def _similarities(tables: Mapping[str, Families]) -> dict[str, Any]:
     """The distribution of sentence similarities of every system that has them."""
-    return {name: distribution(families["sentences"]) for name, families in tables.items() if "sentences" in families}
+    return {
+        name: distribution(families["sentences"])
+        for name, families in tables.items()
+        if "sentences" in families and "/" not in name
+    }
 
 
 def _observations(families: Families, again: _Intervals) -> dict[str, Any]:

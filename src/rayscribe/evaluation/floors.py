@@ -1,46 +1,62 @@
 """What each floor writes for the studies of a split: training and validation reports in, reports out.
 
-Nothing is chosen on the test split.
+Nothing is chosen on the test split. A floor that is aimed at each score (`AIMED`) writes one set of reports an aim, under
+`name/aim`; the others write one set, under their name.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rayscribe.data.manifest import Manifest
 from rayscribe.errors import InputError
-from rayscribe.evaluation.image_floors import (
-    corners,
-    expected_reports,
-    filled_templates,
-    nearest_reports,
-    small_pictures,
-    templates,
-    thumbnails,
-)
+from rayscribe.evaluation.aimed_floors import AimedFloors, sampled_studies
+from rayscribe.evaluation.expected_floors import aim_beside, best_constants
+from rayscribe.evaluation.floor_cache import small_pictures
+from rayscribe.evaluation.floor_features import thumbnails
+from rayscribe.evaluation.image_floors import filled_templates, nearest_reports, templates
 from rayscribe.evaluation.protocol import Protocol, reference_reports
 from rayscribe.labels import POSITIVE, Labeler
-from rayscribe.metrics.floors import always_normal, best_constant, most_frequent, most_similar, random_reports, shuffled
+from rayscribe.metrics.floors import always_normal, most_frequent, most_similar, random_reports, shuffled
 from rayscribe.metrics.similarity import SentenceEncoder
 from rayscribe.progress import ProgressBar
 from rayscribe.study import Study
 
 MOST_TRAINING_IMAGES = 5_000
-"The image floors use at most this many training studies, drawn at random."
+"The template and nearest-image floors use at most this many training studies, drawn at random."
 
-AIMS: tuple[Literal["overlap", "findings"], ...] = ("overlap", "findings")
-"What the floors of highest expected utility aim at."
-
-BLIND = ("corners_overlap", "corners_findings")
-"Floors that see no lung."
-
-ONE_REPORT = ("constant", "most_frequent", "always_normal", "most_similar")
+ONE_REPORT = ("constant", "most_frequent", "always_normal", "most_similar", "best_constant")
 "Floors that write one report for every study."
+WITHOUT_LUNG = {
+    "corners": "the picture's four corners",
+    "scanner": "size, view and kind of the files",
+    "context_form": "the form of the context, without its words",
+}
+"Floors that see no lung, in words."
+AIMED = ("best_constant", *WITHOUT_LUNG, "thumbnails")
+"Floors that write reports for each aim; a score stands beside those that are aimed at it."
+
+_WHAT = {
+    "constant": "the training report with the best BLEU-4 on val, for every study",
+    "best_constant": "the training report that is best on val by the score it stands beside, for every study",
+    "most_frequent": "the most frequent training report, for every study",
+    "always_normal": "the most frequent training report without a finding, for every study",
+    "most_similar": "the training report with the best sentence similarity on val, for every study",
+    "random_training": "a training report drawn at random for every study",
+    "shuffled": "the system's own reports, every one given to another study",
+    "nearest_image": "the report of the training study whose 32 x 32 picture is most alike",
+    "thumbnails": "the training report that should score best, given a 32 x 32 picture",
+    "corners": "the training report that should score best, given the picture's four corners",
+    "scanner": "the training report that should score best, given number, views, original sizes and kind of the image files",
+    "context_form": "the training report that should score best, given the form (no word) of indication, comparison, technique "
+    "and title",
+    "classifier_template": "a trained classifier's findings in stock sentences",
+    "template": "a linear classifier on the 32 x 32 picture, its findings in stock sentences",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,8 +88,11 @@ def floor_reports(
         return {"shuffled": shuffled(own)}, ["no floor from training reports: the manifest lacks train or val"]
     train, val = (reference_reports(manifest, name, protocol) for name in ("train", "val"))
     texts, val_texts = list(train.values()), list(val.values())
-    constant = best_constant(texts, val_texts)
-    floors = {"constant": [constant] * len(studies), "most_frequent": [most_frequent(texts)] * len(studies)}
+    constants = best_constants(texts, val_texts, scorers.labeler)
+    constant = constants["bleu4"]
+    floors = {"constant": [constant] * len(studies)}
+    floors |= {f"best_constant/{aim}": [text] * len(studies) for aim, text in constants.items()}
+    floors["most_frequent"] = [most_frequent(texts)] * len(studies)
     if (normal := always_normal(texts, scorers.labeler)) is not None:
         floors["always_normal"] = [normal] * len(studies)
     if scorers.sentences is not None:
@@ -83,12 +102,31 @@ def floor_reports(
     if scorers.findings is not None:
         found_RO = _positive(studies, scorers.findings)
         floors["classifier_template"] = filled_templates(found_RO, texts, constant=constant, labeler=scorers.labeler)
+    expected = AimedFloors.of(manifest, studies, train, protocol, scorers.labeler)
+    floors |= expected.without_images()
     if not scorers.read_images:
         return floors, ["no image floors: switched off"]
     try:
-        return floors | _image_floors(manifest, studies, (train, val), constant, scorers, progress), []
+        floors |= expected.with_images(progress)
+        return floors | _image_floors(manifest, studies, (train, val), constant, scorers.labeler, progress), []
     except InputError as error:
         return floors, [f"no image floors: {error}"]
+
+
+def scores_beside(scores: Mapping[str, Mapping[str, dict[str, float]]]) -> dict[str, dict[str, dict[str, float]]]:
+    """Scores by floor, from those by `name` or `name/aim`: each score is that of the reports aimed at it."""
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for key, values in scores.items():
+        name, _, aim = key.partition("/")
+        kept = {score: value for score, value in values.items() if not aim or aim_beside(score) == aim}
+        found.setdefault(name, {}).update(kept)
+    return found
+
+
+def about_floor(name: str, texts: Sequence[str], *, may_quote: bool) -> dict[str, str]:
+    """Description of a floor; includes the text of a floor with one report if the data's terms allow quoting it."""
+    has_one = name in ONE_REPORT and name not in AIMED
+    return {"what": _WHAT[name]} | ({"text": texts[0]} if has_one and may_quote else {})
 
 
 def _image_floors(
@@ -96,47 +134,19 @@ def _image_floors(
     studies: Sequence[Study],
     reports: tuple[Mapping[str, str], Mapping[str, str]],
     constant: str,
-    scorers: FloorScorers,
+    labeler: Labeler,
     progress: ProgressBar,
 ) -> dict[str, list[str]]:
-    """Floors that see 32 x 32 pixels or their corners. Raises InputError for an image that cannot be read."""
-    sampled = [_sample(manifest, name, known) for name, known in zip(("train", "val"), reports)]
+    """Floors that learn from 32 x 32 pixels. Raises InputError for an image that cannot be read."""
+    sampled = [
+        sampled_studies(manifest, name, known, MOST_TRAINING_IMAGES) for name, known in zip(("train", "val"), reports)
+    ]
     texts, val_texts = ([known[study.id] for study in part] for part, known in zip(sampled, reports))
-    pixels, val_pixels, queries = (small_pictures(part, progress=progress) for part in (*sampled, studies))
-    known, query_units = (thumbnails(pixels), texts), thumbnails(queries)
-    found = {
-        "nearest_image": nearest_reports(query_units, *known),
-        "template": templates(
-            known, (thumbnails(val_pixels), val_texts), query_units, constant=constant, labeler=scorers.labeler
-        ),
+    train, val, queries = (thumbnails(small_pictures(part, progress=progress)) for part in (*sampled, studies))
+    return {
+        "nearest_image": nearest_reports(queries, train, texts),
+        "template": templates((train, texts), (val, val_texts), queries, constant=constant, labeler=labeler),
     }
-    for name, seen, asked in (
-        ("thumbnail", known[0], query_units),
-        ("corners", corners(pixels), corners(queries)),
-    ):
-        for aim in AIMS:
-            found[f"{name}_{aim}"] = expected_reports((seen, texts), asked, labeler=scorers.labeler, aim=aim)
-    return found
-
-
-def about_floor(name: str, texts: Sequence[str], *, may_quote: bool) -> dict[str, str]:
-    """Description of a floor; includes the text of a floor with one report if the data's terms allow quoting it."""
-    what = {
-        "constant": "the training report with the best BLEU-4 on val, for every study",
-        "most_frequent": "the most frequent training report, for every study",
-        "always_normal": "the most frequent training report without a finding, for every study",
-        "most_similar": "the training report with the best sentence similarity on val, for every study",
-        "random_training": "a training report drawn at random for every study",
-        "shuffled": "the system's own reports, every one given to another study",
-        "nearest_image": "the report of the training study whose 32 x 32 picture is most alike",
-        "thumbnail_overlap": "the training report of highest expected BLEU-4 and CIDEr, given a 32 x 32 picture",
-        "thumbnail_findings": "the same, aimed at findings",
-        "corners_overlap": "the training report of highest expected BLEU-4 and CIDEr, given the picture's four corners",
-        "corners_findings": "the same, aimed at findings",
-        "classifier_template": "a trained classifier's findings in stock sentences",
-        "template": "a linear classifier on the 32 x 32 picture, its findings in stock sentences",
-    }
-    return {"what": what[name]} | ({"text": texts[0]} if name in ONE_REPORT and may_quote else {})
 
 
 def _positive(studies: Sequence[Study], findings: Mapping[str, Sequence[int]]) -> NDArray[np.bool_]:
@@ -146,12 +156,3 @@ def _positive(studies: Sequence[Study], findings: Mapping[str, Sequence[int]]) -
             f"--template-findings: {len(lacking)} studies have no findings in the table, e.g. {lacking[0]}"
         )
     return np.array([findings[study.id] for study in studies]) == POSITIVE
-
-
-def _sample(manifest: Manifest, split: str, reports: Mapping[str, str]) -> list[Study]:
-    """The split's studies that have a report, sampled to the number that the image floors use."""
-    studies = [study for study in manifest.split(split) if study.id in reports]
-    if len(studies) <= MOST_TRAINING_IMAGES:
-        return studies
-    picks = np.random.default_rng(0).choice(len(studies), MOST_TRAINING_IMAGES, replace=False)
-    return [studies[pick] for pick in np.sort(picks)]

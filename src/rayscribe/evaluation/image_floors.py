@@ -1,9 +1,7 @@
 """Baselines that a system with images must beat: floors that see a thumbnail, without learned features.
 
-        nearest_image   the report of the training study with the most similar 32 x 32 picture
-        template        a linear classifier on the thumbnail, whose findings fill stock sentences
-        thumbnail_*     the training report of highest expected utility, given the thumbnail
-        corners_*       the same, given the four corners alone
+    nearest_image   the report of the training study with the most similar 32 x 32 picture
+    template        a linear classifier on the thumbnail, whose findings fill stock sentences
 
 Shapes: R studies, P pixels of a thumbnail, O observations.
 """
@@ -12,82 +10,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from rayscribe.data.images import read_image
 from rayscribe.labels import NEGATIVE, OBSERVATIONS, POSITIVE, Labeler, Labels
-from rayscribe.metrics.expected_utility import FindingsTerm, Smoother, Space, expected
-from rayscribe.metrics.groups import groups_of
 from rayscribe.metrics.statistics import Singles
-from rayscribe.metrics.utility import ReportPairs, mixed
-from rayscribe.progress import ProgressBar
-from rayscribe.study import Study, is_frontal
 
-THUMBNAIL_SIDE = 32
-CORNER = 7
-"Side of a corner of the picture, in pixels."
-COMPONENTS = 200
-"Principal components of pixels that a smoother uses."
-GAMMA = 6.0
-"Weight of the findings term of the floors that aim at findings."
 RIDGE = 100.0
 "Weight decay over the mean eigenvalue. Mean AUROC on the IU X-Ray validation split at .1, 1, 10, 100: .608, .658, .681, .684."
 _NO_FINDING = OBSERVATIONS.index("No Finding")
-
-
-def small_pictures(studies: Sequence[Study], *, progress: ProgressBar = iter) -> Singles:
-    """Each study's first frontal image (its first image if views are unknown) as 32 x 32 pixels of 0 to 255, (R, P)."""
-    with ThreadPoolExecutor() as pool:
-        return np.stack(list(progress(pool.map(_small_picture, studies))))
-
-
-def thumbnails(pixels_RP: Singles) -> Singles:
-    """The pictures as unit vectors about their mean (R, P): brightness and contrast do not count."""
-    centred_RP = pixels_RP - pixels_RP.mean(1, keepdims=True)
-    return np.asarray(centred_RP / np.maximum(1e-6, np.linalg.norm(centred_RP, axis=1, keepdims=True)))
-
-
-def corners(pixels_RP: Singles) -> Singles:
-    """The four corners of the pictures, squares of 7 x 7 pixels in [0, 1] (R, 196): 19 % of the picture, and no lung."""
-    square_RSS = pixels_RP.reshape(-1, THUMBNAIL_SIDE, THUMBNAIL_SIDE) / 255
-    near, far = slice(0, CORNER), slice(-CORNER, None)
-    parts = [square_RSS[:, rows, columns] for rows in (near, far) for columns in (near, far)]
-    return np.concatenate([part.reshape(len(part), -1) for part in parts], axis=1)
-
-
-def expected_reports(
-    training: tuple[Singles, Sequence[str]],
-    queries_RF: Singles,
-    *,
-    labeler: Labeler,
-    aim: Literal["overlap", "findings"],
-) -> list[str]:
-    """The training report of highest expected utility by a ridge smoother on these features.
-
-    The utility is sentence BLEU-4 plus CIDEr-D, each over its standard deviation; the aim `findings` adds the findings term,
-    with thresholds by leaving out each study and those with an equal report (see `metrics/expected_utility.py`).
-    `training`: features (J, F) and cleaned reports.
-    """
-    x_JF, reports = training
-    candidates = list(dict.fromkeys(reports))
-    pairs = ReportPairs(candidates, reports)
-    utility_CJ = mixed({"bleu4": pairs.bleu4(), "cider": pairs.cider()}, {"bleu4": 1.0, "cider": 1.0})
-    space = Space.fit(x_JF, COMPONENTS)
-    smoother = Smoother.fit(space.project(x_JF), np.arange(len(reports)), strength=1.0)
-    weights_RJ = smoother.weights(space.project(queries_RF), len(reports))
-    total_RC = expected(weights_RJ, utility_CJ.T)
-    if aim == "findings":
-        is_positive_JO, is_positive_CO = labeler.label(reports) == POSITIVE, labeler.label(candidates) == POSITIVE
-        left_out_JJ = smoother.left_out(groups_of(reports), len(reports))
-        scores_JO = expected(left_out_JJ, is_positive_JO.astype(np.float32))
-        term = FindingsTerm.fit(scores_JO, is_positive_JO, gamma=GAMMA)
-        total_RC = total_RC + term.of(expected(weights_RJ, is_positive_JO.astype(np.float32)), is_positive_CO)
-    return [candidates[place] for place in total_RC.argmax(1)]
 
 
 def nearest_reports(queries_RP: Singles, training_RP: Singles, reports: Sequence[str]) -> list[str]:
@@ -126,14 +58,6 @@ def filled_templates(
     ground = _sentences(constant)
     ground_labels = labeler.label(ground)
     return [_filled(row_O, ground, ground_labels, stock) for row_O in found_RO]
-
-
-def _small_picture(study: Study) -> Singles:
-    frontal = [path for path, view in zip(study.images, study.views) if is_frontal(view)]
-    grey = read_image((frontal or list(study.images))[0], at_least=THUMBNAIL_SIDE)
-    return np.asarray(
-        Image.fromarray(grey).resize((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BOX), np.float32
-    ).ravel()
 
 
 def _ridge(pixels_RP: Singles, wanted_RO: NDArray[np.bool_]) -> tuple[Singles, Singles]:

@@ -85,11 +85,12 @@ class Scorers:
         own_graphs, wanted_graphs = self._annotations(ids, own[0], wanted[0])
         systems = {"model": System(reports=own[0], labels=own[1], graphs=own_graphs)}
         for name, texts in floors.items():
-            labels = None if self.tables else self.labeler.label(texts)
+            aim = name.partition("/")[2]
+            labels = self.labeler.label(texts) if not self.tables and aim in ("", "findings") else None
             graphs = None
             if self.radgraph and name in ONE_REPORT:
                 graphs = self.radgraph.annotate(texts[:1]) * len(texts)
-            systems[name] = System(reports=texts, labels=labels, graphs=graphs)
+            systems[name] = System(reports=texts, labels=labels, graphs=graphs, is_aligned=aim in ("", "bleu4"))
         reference = System(reports=wanted[0], labels=wanted[1], graphs=wanted_graphs)
         if self.sentences is None:
             return systems, reference

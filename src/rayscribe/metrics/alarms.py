@@ -23,11 +23,12 @@ def alarms(
     diverse: Mapping[str, float],
     grounding: Mapping[str, Mapping[str, float]],
     below: Sequence[str],
-    blind: Sequence[str] = (),
+    reached: Mapping[str, Sequence[str]] | None = None,
 ) -> list[str]:
     """Warnings as sentences; empty if there are none.
 
-    `below`: scores on which one report for every study does as well; `blind`: on which a floor that sees no lung does.
+    `below`: scores on which one report for every study does as well; `reached`: those on which reports chosen without the
+    lung do, by the words for what they are chosen by.
     """
     found = []
     distinct = int(diverse["distinct_reports"])
@@ -50,8 +51,11 @@ def alarms(
             )
     if below:
         found.append(f"BELOW THE FLOOR: no better than one report for every study in {', '.join(below)}")
-    if blind:
-        found.append(f"NO LUNG NEEDED: no better than reports chosen by the picture's corners in {', '.join(blind)}")
+    found += [
+        f"NO LUNG NEEDED: no better than reports chosen by {words} in {', '.join(names)}"
+        for words, names in (reached or {}).items()
+        if names
+    ]
     return found
 
 

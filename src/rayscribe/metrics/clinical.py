@@ -21,6 +21,8 @@ Uncertain = Literal["negative", "positive"]
 POLICIES: tuple[Uncertain, ...] = ("negative", "positive")
 DEFAULT = "ce_f1_micro_14_uncertain_negative"
 "The score that represents the family where there is room for one."
+DEFAULT_MACRO = "ce_f1_macro_14_uncertain_negative"
+"The mean F1 of the observations, which a report that is always normal cannot win: the headline for findings."
 
 _SETS = {"14": list(range(len(OBSERVATIONS))), "5": [OBSERVATIONS.index(name) for name in FIVE]}
 _KINDS = ("precision", "recall", "f1")

@@ -49,6 +49,8 @@ class System:
     "RadGraph's annotations; None if these reports are not annotated"
     vectors: Vectors | None = None
     "sentence embeddings (R, D); None if these reports are not embedded"
+    is_aligned: bool = True
+    "whether METEOR aligns these reports"
 
 
 def measured(
@@ -63,12 +65,15 @@ def measured(
     METEOR reads its large tables once for all systems.
     """
     references = reference.reports
-    texts = [text for system in systems.values() for text in system.reports]
-    aligned = meteor_statistics(texts, list(references) * len(systems), resources, progress=progress)
+    names = [name for name, system in systems.items() if system.is_aligned]
+    texts = [text for name in names for text in systems[name].reports]
+    aligned = meteor_statistics(texts, list(references) * len(names), resources, progress=progress)
+    meteor = dict(zip(names, aligned.reshape(len(names), len(references), -1), strict=True))
     found = {}
-    for number, (name, system) in enumerate(systems.items()):
-        rows = aligned[number * len(references) : (number + 1) * len(references)]
-        families = {"overlap": overlap(system.reports, references), "meteor": _meteor(rows, meteor_name(resources))}
+    for name, system in systems.items():
+        families = {"overlap": overlap(system.reports, references)}
+        if name in meteor:
+            families["meteor"] = _meteor(meteor[name], meteor_name(resources))
         if system.labels is not None and reference.labels is not None:
             families["clinical"] = clinical(system.labels, reference.labels)
         if system.graphs is not None and reference.graphs is not None:

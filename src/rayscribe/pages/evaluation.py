@@ -14,7 +14,7 @@ from rayscribe.metrics.labeler import mentions, states
 from rayscribe.metrics.statistics import p_text
 from rayscribe.pages.layout import bullets, definitions, figure, page, radiograph, table
 from rayscribe.pages.plots import plots, svg
-from rayscribe.pages.summary import SHOWN_FLOORS
+from rayscribe.pages.summary import SHOWN_FLOORS, floor_test
 from rayscribe.provenance import is_restricted, terms_of
 from rayscribe.study import Study
 
@@ -67,7 +67,7 @@ def _scores(result: Mapping[str, Any]) -> str:
     floors = [name for name in SHOWN_FLOORS if name in result["floors"]]
     rows = []
     for name in headline_names(result["scores"]):
-        score, test = result["scores"][name], result["against_constant"].get(name)
+        score, test = result["scores"][name], floor_test(result, name)
         beside = [result["floors"][floor]["scores"].get(name, {}).get("value") for floor in floors]
         rows.append(
             [
@@ -80,8 +80,10 @@ def _scores(result: Mapping[str, Any]) -> str:
             ]
         )
     header = ["score", "model", "95 % interval", *(name.replace("_", " ") for name in floors)]
-    return table([*header, "minus constant", "detectable"], rows) + (
-        "<p>p: paired randomisation test against the constant report, Holm over the tested scores. Detectable: the smallest "
+    return table([*header, "minus floor", "detectable"], rows) + (
+        "<p>Each of best constant, corners, scanner, context form and thumbnails is aimed at the score that it stands beside. "
+        "Minus floor: the constant report for overlap, always normal for clinical scores. p: paired randomisation test "
+        "against that floor, Holm over the tested scores. Detectable: the smallest "
         "true difference that so many studies show with power .8.</p>"
     )
 

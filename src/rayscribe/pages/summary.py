@@ -9,10 +9,12 @@ from rayscribe.metrics.families import headline_names
 from rayscribe.metrics.statistics import p_text
 
 SHOWN_FLOORS = (
-    *("constant", "most_frequent", "always_normal", "most_similar"),
-    *("corners_overlap", "corners_findings"),
-    *("nearest_image", "template", "classifier_template", "shuffled"),
+    *("best_constant", "always_normal", "corners", "scanner", "context_form", "thumbnails"),
+    *("constant", "most_frequent", "most_similar", "nearest_image", "template", "classifier_template", "shuffled"),
 )
+"Floors of the page, in order."
+_PRINTED = (*SHOWN_FLOORS[:6], "most_similar", "classifier_template", "shuffled")
+"Those for which a terminal has room."
 
 
 def summary(result: Mapping[str, Any]) -> str:
@@ -32,7 +34,7 @@ def summary(result: Mapping[str, Any]) -> str:
 
 
 def _table(result: Mapping[str, Any]) -> list[str]:
-    floors = [name for name in SHOWN_FLOORS if name in result["floors"]]
+    floors = [name for name in _PRINTED if name in result["floors"]]
     names = headline_names(result["scores"])
     width = max(len(name) for name in names) + 1
     header = f"{'':{width}}{'model':>8}{'95 % interval':>18}" + "".join(f"{name:>17}" for name in floors) + f"{'p':>8}"
@@ -41,13 +43,22 @@ def _table(result: Mapping[str, Any]) -> list[str]:
         score = result["scores"][name]
         bounds = f"[{score['low']:.4f}, {score['high']:.4f}]"
         beside = [_floor(result["floors"][floor], name) for floor in floors]
-        test = result["against_constant"].get(name)
+        test = floor_test(result, name)
         lines.append(
             f"{name:{width}}{score['value']:>8.4f}{bounds:>18}"
             + "".join(f"{text:>17}" for text in beside)
             + f"{p_text(test['p_holm']) if test else '':>8}"
         )
-    return [*lines, "p: model against constant, paired randomisation test, Holm over the tested scores"]
+    about = (
+        "p: model against the constant report, clinical scores against always normal; paired randomisation test, Holm"
+    )
+    return [*lines, about]
+
+
+def floor_test(result: Mapping[str, Any], name: str) -> Mapping[str, float] | None:
+    """The test of a score against a floor: clinical ones against always normal where there is such a report, else constant."""
+    found: Mapping[str, float] | None = result.get("against_always_normal", {}).get(name)
+    return found or result["against_constant"].get(name)
 
 
 def _floor(floor: Mapping[str, Any], name: str) -> str:
