@@ -94,7 +94,7 @@ def audit_verb(arguments: list[str]) -> None:
         read_images: bool = True,
         seed: int = 0,
     ) -> None:
-        """Checks a split for copies, label shift, shared patients, missing sections and views, and broken images.
+        """Checks a split: copies, label shift, shared patients, broken images, random splits, what gives the wording away.
 
         Args:
             data: the manifest
@@ -115,17 +115,24 @@ def _audit(
     from rayscribe.data.audit import audit
     from rayscribe.data.manifest import read_manifest
     from rayscribe.data.resplit import stratified_split, write_split
+    from rayscribe.evaluation.split_audit import against_random_splits, split_warnings, wording_clues
     from rayscribe.metrics.labeler import RuleLabeler
     from rayscribe.pages.audit import audit_page, audit_text
 
     manifest = read_manifest(data)
     total = len({path for study in manifest.studies for path in study.images})
+    labeler = RuleLabeler()
     result, copies = audit(
         manifest,
-        RuleLabeler(),
+        labeler,
         read_images=read_images,
         progress=partial(progress_bar, total=total, desc="reading images", unit="image"),
     )
+    result["random_splits"] = against_random_splits(manifest.studies, copies, labeler)
+    result["wording"] = wording_clues(
+        manifest.studies, copies, read_images=read_images, progress=partial(progress_bar, desc="corners", unit="image")
+    )
+    result["warnings"] += split_warnings(result["random_splits"], result["wording"])
     print(audit_text(result))
     if target is not None:
         write_text(target, json.dumps(result, indent=1, ensure_ascii=False) + "\n")
@@ -134,7 +141,7 @@ def _audit(
         write_text(page, audit_page(result))
         print(f"wrote {page}")
     if resplit is not None:
-        labels = RuleLabeler().label([f"{study.findings}\n{study.impression}" for study in manifest.studies])
+        labels = labeler.label([f"{study.findings}\n{study.impression}" for study in manifest.studies])
         split = stratified_split(manifest.studies, copies, labels, seed=seed)
         write_split(resplit, split)
         print(f"wrote {resplit}\nnext: rayscribe prepare ... --splits {resplit} --out {data.stem}-resplit.parquet")
