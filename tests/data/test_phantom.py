@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from rayscribe.data.audit import find_copies
 from rayscribe.data.iu_xray import read_iu_xray
 from rayscribe.data.phantom import draw_films, draw_study, write_phantom
 from rayscribe.data.phantom_drawing import draw_frontal
 from rayscribe.data.phantom_truth import PhantomConfig, PhantomFinding, PhantomStudy, Truth
 from rayscribe.errors import InputError
+from rayscribe.evaluation.split_audit import wording_clues
 from rayscribe.labels import OBSERVATIONS
 
 NORMAL = Truth(id="CXR1_IM-0001", seed=5)
@@ -294,3 +296,42 @@ def test_another_config_or_other_files_in_the_folder_are_refused(tmp_path) -> No
 
 def _contents(root: Path) -> dict[str, bytes]:
     return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+
+
+def test_hands_change_wording_scanner_and_paperwork_but_no_truth(tmp_path: Path) -> None:
+    plain, many = (PhantomConfig(studies=60, size=48, hands=hands) for hands in (1, 5))
+    pairs = [(draw_study(index, plain), draw_study(index, many)) for index in range(60)]
+    assert all(one.truth.findings == other.truth.findings for one, other in pairs)
+    assert all(one.truth.hand == 0 for one, _ in pairs)
+    assert {other.truth.hand for _, other in pairs} == {1, 2, 3, 4, 5}
+    assert sum(one.findings != other.findings for one, other in pairs) > 40
+    assert any((one.images[0] != other.images[0]).any() for one, other in pairs)
+    write_phantom(tmp_path / "p", many)
+    read = read_iu_xray(tmp_path / "p")
+    assert [study.indication for study in read] == [other.indication for _, other in pairs]
+    assert len({study.exam for study in read}) == 5
+
+
+def test_the_form_of_the_context_tells_the_hand(tmp_path: Path) -> None:
+    write_phantom(tmp_path / "p", PhantomConfig(studies=150, size=48, hands=5, abnormal=0.2))
+    studies = read_iu_xray(tmp_path / "p")
+    clues = wording_clues(studies, find_copies(studies), read_images=False)
+    assert clues["auroc"]["context_form"] > 0.75
+
+
+@pytest.mark.parametrize("hands", [0, 6])
+def test_an_impossible_number_of_hands_is_refused(hands: int) -> None:
+    with pytest.raises(InputError, match=f"hands {hands}: 1 to 5"):
+        PhantomConfig(hands=hands)
+
+
+def test_a_folder_that_an_older_version_drew_is_still_its_config(tmp_path: Path) -> None:
+    config = PhantomConfig(studies=2, size=24)
+    write_phantom(tmp_path / "p", config)
+    mark = tmp_path / "p" / "phantom.json"
+    settings = json.loads(mark.read_text())
+    del settings["hands"]
+    mark.write_text(json.dumps(settings))
+    write_phantom(tmp_path / "p", config)
+    with pytest.raises(InputError, match="another config"):
+        write_phantom(tmp_path / "p", PhantomConfig(studies=2, size=24, hands=2))

@@ -11,12 +11,14 @@ import os
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from rayscribe.data.phantom_drawing import draw_frontal, draw_lateral
+from rayscribe.data.phantom_hands import drawn_hand
 from rayscribe.data.phantom_layouts import (
     image_names,
     replace_text,
@@ -57,7 +59,7 @@ def write_phantom(
     mark = next((path for path in (done, begun) if path.exists()), None)
     if mark is None and root.exists() and any(root.iterdir()):
         raise InputError(f"{root}: contains other files; give an empty folder for the phantom")
-    if mark is not None and mark.read_text(encoding="utf-8") != settings:
+    if mark is not None and _settings_of(mark) != asdict(config):
         raise InputError(
             f"{root}: contains a phantom of another config ({mark.name}); give another folder or delete this one"
         )
@@ -80,6 +82,14 @@ def write_phantom(
     begun.unlink(missing_ok=True)
 
 
+def _settings_of(mark: Path) -> dict[str, Any]:
+    """The settings in a mark; those that an older version did not have are the defaults."""
+    try:
+        return asdict(PhantomConfig()) | dict(json.loads(mark.read_text(encoding="utf-8")))
+    except ValueError:
+        return {}
+
+
 def _told_study(index: int, config: PhantomConfig) -> PhantomStudy:
     """The study without its films, which take nearly all the time."""
     rng = np.random.default_rng([config.seed, index])
@@ -95,9 +105,10 @@ def _told_study(index: int, config: PhantomConfig) -> PhantomStudy:
         ),
         findings=drawn_findings(rng, is_abnormal=shares[0] < config.abnormal, is_rare=shares[0] < config.rare),
         has_lateral=bool(shares[1] < config.lateral),
+        hand=drawn_hand(config.seed, index, config.hands),
     )
     findings, impression = write_report(truth, rng, config.variety)
-    return PhantomStudy(truth=truth, findings=findings, impression=impression, indication=write_indication(rng))
+    return PhantomStudy(truth=truth, findings=findings, impression=impression, indication=write_indication(truth, rng))
 
 
 def _write_film(path: Path, film: NDArray[np.uint8]) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
+from rayscribe.data.phantom_hands import Hand
 from rayscribe.data.phantom_truth import Truth
 
 Film: TypeAlias = NDArray[np.floating[Any]]
@@ -35,7 +36,9 @@ class Canvas:
         self.shift = self.rng.normal(0, 0.02, 2)
         self.turn = np.array([[np.cos(tilt), -np.sin(tilt)], [np.sin(tilt), np.cos(tilt)]]) * scale
         self.exposure, self.contrast = self.rng.normal(0, 0.02), self.rng.normal(1, 0.05)
-        self.borders = self.rng.uniform(-0.04, 0.05, 4)
+        hand = Hand(truth.hand)
+        self.borders = hand.borders(self.rng.uniform(-0.04, 0.05, 4).tolist())
+        self.marker = np.array(hand.marker())
         self.view, self.size = view, size
         coarse = Image.fromarray(self.rng.standard_normal((20, 20), dtype=np.float32))
         self.mottle: Film = np.asarray(coarse.resize((size, size), Image.Resampling.BICUBIC))
@@ -71,7 +74,8 @@ class Canvas:
             1 - self.borders[3],
         )
         if self.view == FRONTAL:
-            grey += 0.8 * self.lines([([(0.79, -0.90), (0.79, -0.79), (0.86, -0.79)], 0.022, 1.0)], blur=0.001)
+            corner = np.array([(0.79, -0.90), (0.79, -0.79), (0.86, -0.79)]) + self.marker
+            grey += 0.8 * self.lines([([(float(x), float(y)) for x, y in corner], 0.022, 1.0)], blur=0.001)
         grey *= (self.across > left) & (self.across < right) & (self.down > top) & (self.down < bottom)
         film: NDArray[np.uint8] = np.clip(grey * 255, 0, 255).astype(np.uint8)
         return film

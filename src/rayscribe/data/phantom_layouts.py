@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from rayscribe.data.phantom_hands import Hand
 from rayscribe.data.phantom_truth import PhantomConfig, PhantomStudy, Truth
 from rayscribe.files import whole_file
 from rayscribe.labels import OBSERVATIONS
@@ -40,20 +41,26 @@ def write_r2gen(root: Path, studies: Sequence[PhantomStudy], config: PhantomConf
         }
         annotation[split].append(record)
     replace_text(root / "annotation.json", json.dumps(annotation, indent=1))
+    if config.hands > 1:
+        _write_reports(root, studies)  # the context, as the Kaggle table may lie next to the annotation
 
 
 def write_kaggle(root: Path, studies: Sequence[PhantomStudy], config: PhantomConfig) -> None:
-    reports = [["uid", "MeSH", "Problems", "image", "indication", "comparison", "findings", "impression"]]
+    _write_reports(root, studies)
     projections = [["uid", "filename", "projection"]]
     for study in studies:
-        uid, names = _uid(study.truth), image_names(study.truth, config.layout)
-        mesh, problems = ";".join(_mesh(study.truth)), ";".join(term.split("/")[0] for term in _mesh(study.truth))
-        words = [study.indication, "None.", study.findings, study.impression]
-        reports.append([uid, mesh, problems, _caption(study.truth), *words])
-        for name, projection in zip(names, ("Frontal", "Lateral"), strict=False):
-            projections.append([uid, name.rpartition("/")[2], projection])
-    replace_text(root / "indiana_reports.csv", _csv(reports))
+        for name, projection in zip(image_names(study.truth, config.layout), ("Frontal", "Lateral"), strict=False):
+            projections.append([_uid(study.truth), name.rpartition("/")[2], projection])
     replace_text(root / "indiana_projections.csv", _csv(projections))
+
+
+def _write_reports(root: Path, studies: Sequence[PhantomStudy]) -> None:
+    reports = [["uid", "MeSH", "Problems", "image", "indication", "comparison", "findings", "impression"]]
+    for study in studies:
+        mesh, problems = ";".join(_mesh(study.truth)), ";".join(term.split("/")[0] for term in _mesh(study.truth))
+        words = [study.indication, _comparison(study.truth), study.findings, study.impression]
+        reports.append([_uid(study.truth), mesh, problems, _caption(study.truth), *words])
+    replace_text(root / "indiana_reports.csv", _csv(reports))
 
 
 def write_openi(root: Path, studies: Sequence[PhantomStudy], config: PhantomConfig) -> None:
@@ -62,7 +69,7 @@ def write_openi(root: Path, studies: Sequence[PhantomStudy], config: PhantomConf
         ElementTree.SubElement(top, "uId", id=f"CXR{_uid(study.truth)}")
         citation = ElementTree.SubElement(top, "MedlineCitation")
         abstract = ElementTree.SubElement(ElementTree.SubElement(citation, "Article"), "Abstract")
-        sections = {"COMPARISON": "None.", "INDICATION": study.indication}
+        sections = {"COMPARISON": _comparison(study.truth), "INDICATION": study.indication}
         sections |= {"FINDINGS": study.findings, "IMPRESSION": study.impression}
         for label, text in sections.items():
             ElementTree.SubElement(abstract, "AbstractText", Label=label).text = text
@@ -79,12 +86,12 @@ def write_openi(root: Path, studies: Sequence[PhantomStudy], config: PhantomConf
 
 def write_truth(root: Path, studies: Sequence[PhantomStudy], config: PhantomConfig) -> None:
     """Writes the truth, by the ids that the layout's reader assigns."""
-    rows = [["id", *OBSERVATIONS, "details"]]
+    rows = [["id", *OBSERVATIONS, "details", "hand"]]
     for study in studies:
         truth = study.truth
         details = json.dumps([asdict(finding) for finding in truth.findings])
         name = truth.id if config.layout == "r2gen" else f"CXR{_uid(truth)}"
-        rows.append([name, *map(str, truth.labels), details])
+        rows.append([name, *map(str, truth.labels), details, str(truth.hand)])
     replace_text(root / "truth.csv", _csv(rows))
 
 
@@ -101,7 +108,11 @@ def _mesh(truth: Truth) -> list[str]:
 
 
 def _caption(truth: Truth) -> str:
-    return "Xray Chest PA and Lateral" if truth.has_lateral else "Xray Chest PA"
+    return Hand(truth.hand).title("Xray Chest PA and Lateral" if truth.has_lateral else "Xray Chest PA")
+
+
+def _comparison(truth: Truth) -> str:
+    return Hand(truth.hand).comparison("None.")
 
 
 def _csv(rows: Iterable[Iterable[str]]) -> str:

@@ -6,10 +6,9 @@ a region without a finding is usually, but not always, described as normal, as r
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
+from rayscribe.data.phantom_hands import Hand
 from rayscribe.data.phantom_truth import PhantomFinding, Truth
 
 _REGIONS: dict[str, tuple[str, ...]] = {
@@ -199,21 +198,22 @@ def write_report(truth: Truth, rng: np.random.Generator, variety: float = 1.0) -
 
     `variety` 0 always writes the same report for a truth; 1 draws from all wordings, orders and omissions.
     """
+    hand = Hand(truth.hand)
     told = [(key, finding) for region in _REGIONS for key, finding in _present(truth, region)]
     impression = " ".join(_sentence(_IMPRESSION[key], finding) for key, finding in told if key in _IMPRESSION)
-    impression = impression or _any(rng, _IMPRESSION_NORMAL, variety)
+    impression = impression or hand.any(rng, _IMPRESSION_NORMAL, variety)
     if not truth.findings and rng.random() < 0.5 * variety:
-        return _any(rng, _NORMAL, variety), impression
+        return hand.any(rng, _NORMAL, variety), impression
 
     sentences: dict[str, list[str]] = {region: [] for region in _REGIONS}
     for region, texts in sentences.items():
         for key, finding in _present(truth, region):
-            texts.append(_sentence(_any(rng, _PRESENT[key], variety), finding))
+            texts.append(_sentence(hand.any(rng, _PRESENT[key], variety), finding))
             if finding.observation in _BESIDES and rng.random() < 0.5 * variety:
-                texts.append(_any(rng, _BESIDES[finding.observation], variety))
+                texts.append(hand.any(rng, _BESIDES[finding.observation], variety))
     silent = [region for region in _ABSENT if not sentences[region]]
     if {"heart", "mediastinum"} <= set(silent) and rng.random() < 0.4 * variety:
-        sentences["heart"] = [_any(rng, _OUTLINES, variety)]
+        sentences["heart"] = [hand.any(rng, _OUTLINES, variety)]
         silent = [region for region in silent if region not in ("heart", "mediastinum")]
     # Radiologists sometimes skip what is normal, most often the mediastinum and the bones.
     skipped = [
@@ -221,23 +221,23 @@ def write_report(truth: Truth, rng: np.random.Generator, variety: float = 1.0) -
     ]
     for region in silent:
         if region not in skipped:
-            sentences[region] = [_any(rng, _ABSENT[region], variety)]
+            sentences[region] = [hand.any(rng, _ABSENT[region], variety)]
     for region in skipped:
         if _words(sentences) < _SHORTEST:
-            sentences[region] = [_any(rng, _ABSENT[region], variety)]
+            sentences[region] = [hand.any(rng, _ABSENT[region], variety)]
     for region in reversed(silent):
         if _words(sentences) > _LONGEST:
             sentences[region] = []
 
-    order = list(_REGIONS)
+    order = hand.ordered(list(_REGIONS))
     if rng.random() < 0.25 * variety:
         rng.shuffle(order)
     return " ".join(text for region in order for text in sentences[region]), impression
 
 
-def write_indication(rng: np.random.Generator) -> str:
+def write_indication(truth: Truth, rng: np.random.Generator) -> str:
     """Write the indication for the study; it does not reveal the findings."""
-    return _any(rng, _INDICATIONS)
+    return Hand(truth.hand).indication(Hand().any(rng, _INDICATIONS))
 
 
 def _present(truth: Truth, region: str) -> list[tuple[str, PhantomFinding]]:
@@ -270,7 +270,3 @@ def _sentence(template: str, finding: PhantomFinding) -> str:
 
 def _words(sentences: dict[str, list[str]]) -> int:
     return sum(len(text.split()) for texts in sentences.values() for text in texts)
-
-
-def _any(rng: np.random.Generator, texts: Sequence[str], variety: float = 1.0) -> str:
-    return texts[int(rng.random() * max(1, round(variety * len(texts))))]

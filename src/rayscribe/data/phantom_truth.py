@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from rayscribe.data.phantom_hands import MOST_HANDS
 from rayscribe.errors import InputError
 from rayscribe.labels import OBSERVATIONS
 
@@ -42,12 +43,16 @@ class PhantomConfig:
     "layout of the files, from the published copies of IU X-Ray; only r2gen has a split"
     train: float = 0.7
     "share of the studies in train, counted from the first"
+    hands: int = 1
+    "radiologists who dictate, each with a scanner and paperwork too; above 1 they have habits (at most 5)"
     val: float = 0.1
     "share of the studies in val, after train; the rest is test"
 
     def __post_init__(self) -> None:
         if not 0 <= self.rare <= self.abnormal <= 1:
             raise InputError(f"rare {self.rare} and abnormal {self.abnormal}: 0 <= rare <= abnormal <= 1 is needed")
+        if not 1 <= self.hands <= MOST_HANDS:
+            raise InputError(f"hands {self.hands}: 1 to {MOST_HANDS}")
         if not 0 <= self.train + self.val <= 1:
             raise InputError(f"train {self.train} and val {self.val} are shares; together they are at most 1")
 
@@ -87,6 +92,8 @@ class Truth:
     findings: tuple[PhantomFinding, ...] = ()
     patient: Patient = Patient()
     has_lateral: bool = True
+    hand: int = 0
+    "who dictates (data/phantom_hands.py); 0: nobody in particular"
 
     def find(self, observation: str) -> PhantomFinding | None:
         """The finding of this observation, or None if it is absent."""
