@@ -51,6 +51,7 @@ ALL_VERBS = (
     Verb("info", "Use", "[PATH]", "describe a manifest, a model or the installation", "inspect", "info"),
     Verb("evaluate", "Score", "FILE", "score predictions, with intervals, floors and alarms", "evaluate", "evaluate_verb"),
     Verb("compare", "Score", "FILE...", "put score files into one table, with tests", "evaluate", "compare_verb"),
+    Verb("frontier", "Score", "", "draw overlap against findings, with a system as a point", "frontier", "frontier_verb"),
     Verb("reader-study", "Score", "A B", "have readers compare two systems blind; count votes", "reader_study", "reader_study"),
     Verb("serve", "Serve", "", "serve models over HTTP, with a page to edit drafts", "serve", "serve"),
     Verb("api-key", "Serve", "NAME", "make an API key for `serve`", "serve", "api_key"),

@@ -17,7 +17,7 @@ Shapes: J training studies, V views, N patches, C channels or candidates, F feat
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -48,6 +48,7 @@ from rayscribe.settings import need
 
 _ALTERNATIVES = 10
 _LEAST = 2  # positive studies without which an observation has no probability
+_GAMMAS = (1.0, 2.0, 3.0, 6.0, 10.0, 20.0, 50.0)  # of the frontier
 _PARTS = ("bleu4", "cider", "clinical")
 "Utilities whose expected values a draft states."
 
@@ -366,6 +367,19 @@ class ConsensusReporter:
         return self.fitted.weights[name].numpy()
 
 
+def consensus_aims(run: RunConfig[ConsensusSettings], fitted: Fitted) -> dict[str, ConsensusReporter]:
+    """The fit aimed at single utilities, and at both overlaps with the findings term in growing weight."""
+    aims = [("bleu4", "bleu4=1", 0.0), ("cider", "cider=1", 0.0), ("clinical", "clinical=1", 0.0)]
+    aims += [(f"both, gamma {gamma:g}", "bleu4=1,cider=1", gamma) for gamma in (0.0, *_GAMMAS)]
+    return {
+        name: ConsensusReporter(
+            run=replace(run, method=replace(run.method, utility=utility)),
+            fitted=replace(fitted, texts={**fitted.texts, "gamma": gamma}),
+        )
+        for name, utility, gamma in aims
+    }
+
+
 def consensus() -> RunConfig[ConsensusSettings]:
     """Aims at findings, on the features of a frozen image encoder."""
     return RunConfig(
@@ -381,4 +395,5 @@ METHOD = Method(
     recipes={"consensus": consensus},
     fit=fit_consensus,
     reporter=ConsensusReporter,
+    aims=consensus_aims,
 )

@@ -331,6 +331,8 @@ class Method(Generic[S]):
     "None: the gradient loop"
     reporter: Callable[[RunConfig[S], Fitted], Drafter] | None = None
     "None: the report model's; a method with a `fit` needs one"
+    aims: Callable[[RunConfig[S], Fitted], Mapping[str, Drafter]] | None = None
+    "the same fit under other aims, from wording to findings, for `rayscribe frontier`; None where there is one aim"
     stages: Callable[[RunConfig[S], int, int, Resources], list[nn.Module]] = patch_embedding
     "run, channels, words of the vocabulary, resources: the stages between image encoder and patch encoder"
     norms: Callable[[RunConfig[S]], nn.Module] = fixed_norms

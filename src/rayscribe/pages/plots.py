@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _INK, _MODEL, _SOFT = "#222222", "#1f5fa8", "#9a9a9a"
-_FLOOR_STYLES = {
+FLOOR_STYLES = {
     "constant": ("o", "#b5452c"),
     "most_frequent": ("D", "#c98a2b"),
     "always_normal": ("h", "#2f7d6d"),
@@ -36,6 +36,7 @@ _FLOOR_STYLES = {
     "classifier_template": ("v", "#5d7a1f"),
     "shuffled": ("x", "#444444"),
 }
+"Marker and colour of each floor."
 
 
 def plots(result: Mapping[str, Any]) -> dict[str, tuple[Figure, str]]:
@@ -118,7 +119,7 @@ def _floors(result: Mapping[str, Any]) -> Figure:
     for floor in SHOWN_FLOORS:
         scores = result["floors"].get(floor, {}).get("scores", {})
         marked = [(scores[name]["value"] / scale[name], line) for line, name in enumerate(names) if name in scores]
-        marker, colour = _FLOOR_STYLES[floor]
+        marker, colour = FLOOR_STYLES[floor]
         if marked:
             axes.plot(*zip(*marked), marker, color=colour, markersize=6, linestyle="", label=floor)
     labels = [name if scale[name] == 1 else f"{name} / {scale[name]:.2g}" for name in names]
@@ -174,7 +175,7 @@ def _similarity(found: Mapping[str, Any]) -> Figure:
     axes.axvline(found["model"]["median"], color=_MODEL, linestyle="--")
     for floor in ("constant", "most_similar", "shuffled"):
         if floor in found:
-            colour = _FLOOR_STYLES[floor][1]
+            colour = FLOOR_STYLES[floor][1]
             axes.stairs(found[floor]["bins"], edges, color=colour, label=floor)
             axes.axvline(found[floor]["median"], color=colour, linestyle="--", linewidth=0.8)
     axes.set_xlim(0, 1)
