@@ -140,8 +140,7 @@ def _card(
 | method | {config.system} |
 | input | 1 or more chest X-rays of one study, {config.images.size} x {config.images.size}, grey |
 | output | a draft of the section: {config.text.section} |
-| image encoder | {config.backbone.name}, {"trained" if config.backbone.trainable else "frozen"}, \
-started from {Path(config.backbone.weights).name or "random weights"} |
+| image encoder | {config.backbone.described} |
 | training data | {data.get("source", "not stated")}, {data.get("counts", {})}, digest {data.get("digest", "")[:16]} |
 | terms of the data | {terms_of(data)} |
 {rows}| validation scores | {scores or "none"} |

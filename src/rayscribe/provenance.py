@@ -56,9 +56,9 @@ def check_publishable(provenance: Mapping[str, Any], *, is_allowed: bool) -> Non
         )
 
 
-def write_training_images(folder: Path, studies: Iterable[Study], weights: str) -> None:
-    """The training studies of this model, and those of the model that its image encoder was taken from."""
-    found = _hashes(studies) | (_seen_by(Path(weights)) if weights else set())
+def write_training_images(folder: Path, studies: Iterable[Study], sources: Iterable[str]) -> None:
+    """The training studies of this model, and those of the models that its image encoders were taken from."""
+    found = _hashes(studies).union(*(_seen_by(Path(weights)) for weights in sources))
     write_text(folder / SEEN, "".join(f"{one}\n" for one in sorted(found)))
 
 
