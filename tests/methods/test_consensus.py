@@ -25,7 +25,9 @@ from rayscribe.data.phantom_truth import PhantomConfig
 from rayscribe.data.prepare import check
 from rayscribe.drafts import DecodingConfig
 from rayscribe.errors import InputError
-from rayscribe.methods.consensus import ConsensusReporter, ConsensusSettings, consensus, pooled_features
+from rayscribe.methods.consensus import ConsensusSettings, consensus
+from rayscribe.methods.consensus_reporter import ConsensusReporter
+from rayscribe.methods.consensus_studies import pooled_features
 from rayscribe.metrics.expected_utility import expected
 from rayscribe.metrics.labeler import RuleLabeler
 from rayscribe.models.backbones import Backbone
@@ -193,6 +195,3 @@ def test_too_many_views_are_named(fitted: Path, tmp_path: Path) -> None:
     config = small(fitted / "weights.safetensors", views=5)
     with pytest.raises(InputError, match=r"training studies have \d images; give --method.views"):
         train_method(config, fitted / "world.parquet", tmp_path / "run", features=fitted / "features")
-
-    """The settings of the record, on real reports: see docs/results.md."""
-    pytest.skip("needs ImageNet weights, which no test can fetch")
