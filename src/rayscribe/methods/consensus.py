@@ -107,6 +107,7 @@ def forget_studies(
     return Forgotten(
         fitted=fitted_on(run, rest, notify),
         images=frozenset(known.all_images() - rest.all_images()),
+        reports=frozenset(known.reports) - frozenset(rest.reports),
         studies=len(known.ids) - len(rest.ids),
         remaining=len(rest.ids),
         same_patients=known.of_same_patients(set(ids)),

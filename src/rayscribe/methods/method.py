@@ -239,6 +239,8 @@ class Forgotten:
     fitted: Fitted
     images: frozenset[str]
     "hashes of images that only these studies had, as `provenance.image_hashes` gives them"
+    reports: frozenset[str]
+    "reports that only these studies had"
     studies: int
     "how many were forgotten"
     remaining: int
