@@ -74,16 +74,12 @@ class ConsensusReporter:
             total_BC += self._image.of(weights_BJ)
         most = min(_ALTERNATIVES, total_BC.shape[1])
         best_BK = np.argsort(-total_BC, axis=1, kind="stable")[:, :most]
-        told = {name: self._array(f"utility_{name}") for name in TOLD}
         return [
             Draft(
                 reports=[self._candidates[place] for place in best_K],
                 diagnosis=self._states(scores_O),
                 probabilities=self._probabilities(scores_O),
-                expected={
-                    name: float(expected(weights_J[None], utility_CJ[best_K[:1]].T)[0, 0])
-                    for name, utility_CJ in told.items()
-                },
+                expected=self._told(weights_J, int(best_K[0])),
                 studies=self._evidence(weights_J, int(best_K[0])),
             )
             for weights_J, scores_O, best_K in zip(weights_BJ, scores_BO, best_BK)
@@ -114,6 +110,15 @@ class ConsensusReporter:
         findings_J = (positive_JO - positive_JO.mean(0)) @ signs_O
         found: NDArray[np.float64] = weights_J * (utility_J - utility_J.mean() + self._term.gamma * findings_J)
         return found if self._image is None else found + self._image.shares(weights_J, candidate)
+
+    def _told(self, weights_J: NDArray[np.float32], candidate: int) -> dict[str, float]:
+        """What the candidate is expected to score, and its cosine with the image where that is aimed at."""
+        found = {
+            name: float(expected(weights_J[None], self._array(f"utility_{name}")[[candidate]].T)[0, 0]) for name in TOLD
+        }
+        if self._image is not None:
+            found["image"] = float(self._image.cosines(weights_J[None])[0, candidate])
+        return found
 
     def _evidence(self, weights_J: NDArray[np.float32], candidate: int) -> list[TrainingStudy]:
         added_J = np.maximum(0, self.contributions(weights_J, candidate))

@@ -178,9 +178,13 @@ class ImageTerm:
         found: Matrix = (self.scale * cosine_utility(self.text_CD, self.text_CD[self.own_J])).astype(np.float32)
         return found
 
+    def cosines(self, weights_BJ: Matrix) -> Matrix:
+        """Of every image's embedding and every candidate's (B, C)."""
+        return cosine_utility(self.text_CD, self._image_BD(weights_BJ)).T
+
     def of(self, weights_BJ: Matrix) -> Matrix:
         """The term for every study and candidate (B, C)."""
-        found: Matrix = (self.scale * cosine_utility(self.text_CD, self._image_BD(weights_BJ)).T).astype(np.float32)
+        found: Matrix = (self.scale * self.cosines(weights_BJ)).astype(np.float32)
         return found
 
     def shares(self, weights_J: Matrix, candidate: int) -> Floats:
