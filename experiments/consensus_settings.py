@@ -43,7 +43,8 @@ WIDTHS = ((MOBILENET, 1, 1280), (MOBILENET, 2, 320), (LITE, 1, 1280), (LITE, 2, 
 ENCODERS = {"mobilenetv2": (MOBILENET,), "efficientnet-lite0": (LITE,), "both": (MOBILENET, LITE)}
 CHOICES = [  # size, encoder, layers, grid, components
     *((224, "mobilenetv2", 1, grid, components) for grid in (1, 2, 4) for components in (400, 800)),
-    *((224, "both", 2, grid, components) for grid in (1, 2, 4) for components in (400, 800)),
+    *((224, "both", 2, grid, components) for grid in (1, 2) for components in (400, 800)),
+    (224, "both", 2, 4, 400),
     *((224, encoder, layers, 2, 400) for encoder in ENCODERS for layers in (1, 2)),
     *((320, encoder, layers, 2, 400) for encoder in ENCODERS for layers in (1, 2)),
     *((320, "mobilenetv2", 1, grid, 400) for grid in (1, 4)),

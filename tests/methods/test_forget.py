@@ -12,16 +12,18 @@ import pytest
 import torch
 from test_consensus import Command, features, fitted, small
 
-from rayscribe import files
-from rayscribe.checkpoint import load_fitted
+from rayscribe import checkpoint, files
+from rayscribe.checkpoint import load_fitted, save_fitted
 from rayscribe.config import RunConfig
 from rayscribe.data.manifest import Manifest, read_manifest, write_manifest
 from rayscribe.data.split_reports import SplitReports, cleaned_report
 from rayscribe.drafts import DecodingConfig
 from rayscribe.errors import InputError
+from rayscribe.methods import find_method
 from rayscribe.methods.consensus import ConsensusSettings
 from rayscribe.methods.consensus_reporter import ConsensusReporter
 from rayscribe.methods.consensus_studies import sampled
+from rayscribe.methods.method import Fitted
 from rayscribe.provenance import SEEN
 from rayscribe.study import Study
 from rayscribe.training.forget import forget
@@ -162,17 +164,32 @@ def test_what_cannot_be_forgotten_changes_nothing(
     assert content(run) == before
 
 
-def test_models_trained_by_gradients_say_why_they_cannot(rayscribe: Command, tmp_path: Path, world: Path) -> None:
-    from conftest import small_config
-
-    train_method(replace(small_config("baseline"), seed=1), world, tmp_path / "run")
+@pytest.mark.parametrize("name", ["baseline", "findings"])
+def test_models_trained_by_gradients_say_why_they_cannot(served: dict[str, Path], name: str) -> None:
     with pytest.raises(InputError, match=r"mixes all studies into its weights.*methods that can forget: consensus"):
-        forget(tmp_path / "run", ["1"], print)
+        forget(served[name], ["1"], print)
+
+
+def test_a_method_with_a_fit_may_be_unable_to_forget(trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained / "run", tmp_path / "run")
+    able = find_method("consensus")
+    with pytest.raises(ValueError, match="without a `fit` of its own it cannot `forget`"):
+        replace(able, fit=None, reporter=None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoint, "find_method", lambda system: replace(able, forget=None))
+        with pytest.raises(InputError, match="mixes all studies into its weights"):
+            forget(tmp_path / "run", [studies_of(trained)[0].id], print)
+
+
+def test_a_folder_of_an_earlier_version_says_what_it_lacks(trained: Path, tmp_path: Path) -> None:
+    model = load_fitted(trained / "run")
+    older = {name: value for name, value in model.fitted.texts.items() if name not in ("patients", "images")}
+    save_fitted(tmp_path / "run", replace(model, fitted=Fitted(weights=model.fitted.weights, texts=older)))
+    with pytest.raises(InputError, match="fitted by an earlier version, which kept no features"):
+        forget(tmp_path / "run", [studies_of(trained)[0].id], print)
 
 
 def test_an_encoder_that_saw_the_studies_is_refused(trained: Path, tmp_path: Path) -> None:
-    from rayscribe.checkpoint import save_fitted
-
     model = load_fitted(trained / "run")
     shutil.copytree(trained / "run", tmp_path / "run")
     save_fitted(tmp_path / "run", replace(model, training=model.training | {"seen_by_encoder": 7}))

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from timm.models import get_pretrained_cfg
 from torch.nn import functional as F
 
+from conftest import small_config
+from rayscribe.checkpoint import load_model
 from rayscribe.config import BackboneConfig
+from rayscribe.data.manifest import read_manifest
+from rayscribe.data.retrieval import Retrieval
 from rayscribe.errors import InputError
 from rayscribe.models.backbones import Backbone, on_grid
+from rayscribe.training.run import train_method
 
 ALONE = BackboneConfig(name="test_resnet", trainable=False)
 
@@ -134,3 +141,40 @@ def test_every_source_of_weights_is_told() -> None:
     assert config.described == (
         "a (2 layers) beside b (2 layers) beside c (2 layers), trained, started from w.pth, v.pth, random weights"
     )
+
+
+@pytest.mark.parametrize("trainable", [False, True])
+def test_a_report_model_takes_several_encoders_and_loads_without_their_files(
+    world: Path, weights: Path, tmp_path: Path, trainable: bool
+) -> None:
+    beside = (f"test_vit={weights / 'test_vit.safetensors'}",)
+    config = small_config("baseline", epochs=1)
+    backbone = named("test_resnet", weights, layers=2, beside=beside, trainable=trainable)
+    train_method(replace(config, backbone=backbone), world, tmp_path / "run", features=tmp_path / "features")
+    loaded = load_model(tmp_path / "run").model.backbone
+    assert loaded.channels == 96 + 192 + 64 + 64
+    own = loaded.beside.get_submodule("0").net.state_dict()
+    started = load_file(weights / "test_vit.safetensors")
+    assert all(torch.equal(own[name], started[name]) for name in own) is not trainable
+
+
+def test_an_index_by_several_encoders_loads_without_their_files(
+    world: Path, weights: Path, tmp_path: Path, rayscribe: Callable[..., str]
+) -> None:
+    shutil.copytree(weights, tmp_path / "weights")
+    one, other = (tmp_path / "weights" / f"{name}.safetensors" for name in ("test_resnet", "test_vit"))
+    flags = ["--backbone.name", "test_resnet", "--backbone.weights", one, "--backbone.beside", f"test_vit={other}"]
+    sizes = ["--images.size", 64, "--images.resize", 68, "--width", 16, "--features", tmp_path / "features"]
+    rayscribe("build", "retrieval", world, "--out", tmp_path / "index", *flags, *sizes)
+    shutil.rmtree(tmp_path / "weights")
+    index = Retrieval.load(tmp_path / "index")
+    studies = read_manifest(world).split("test")
+    vectors = index.study_vectors(studies, folder=tmp_path / "features")
+    assert vectors.shape == (len(studies), 16) and vectors.norm(dim=1).allclose(torch.ones(len(studies)))
+
+
+def test_a_vision_llm_takes_one_encoder(tmp_path: Path) -> None:
+    tower = pytest.importorskip("rayscribe.vision_llm.tower")
+    for changed in ({"layers": 2}, {"beside": ("test_vit",)}):
+        with pytest.raises(InputError, match="last layer of one image encoder"):
+            tower.compose(tmp_path / "words", replace(ALONE, **changed), tmp_path / "out")
