@@ -140,8 +140,7 @@ def _card(
 | method | {config.system} |
 | input | 1 or more chest X-rays of one study, {config.images.size} x {config.images.size}, grey |
 | output | a draft of the section: {config.text.section} |
-| image encoder | {config.backbone.name}, {"trained" if config.backbone.trainable else "frozen"}, \
-started from {Path(config.backbone.weights).name or "random weights"} |
+| image encoder | {config.backbone.described} |
 | training data | {data.get("source", "not stated")}, {data.get("counts", {})}, digest {data.get("digest", "")[:16]} |
 | terms of the data | {terms_of(data)} |
 {rows}| validation scores | {scores or "none"} |
@@ -184,9 +183,14 @@ def save_fitted(folder: Path, trained: FittedModel) -> None:
     write_text(folder / "model.json", json.dumps(about, indent=2) + "\n")
     write_text(
         folder / "README.md",
-        _card(trained.config, trained.data, trained.training, [("fitted", "in closed form, without epochs")]),
+        _card(trained.config, trained.data, trained.training, _fitted_lines(trained.data)),
     )
     write_tensors(folder / WEIGHTS, parts, texts_sha256=_texts_digest(texts))
+
+
+def _fitted_lines(data: Mapping[str, Any]) -> list[CardLine]:
+    forgotten = [("forgotten since", f"{data['forgotten']} training studies")] if "forgotten" in data else []
+    return [("fitted", "in closed form, without epochs"), *forgotten]
 
 
 def load_fitted(folder: Path, device: torch.device | str = "cpu") -> FittedModel:
@@ -196,7 +200,8 @@ def load_fitted(folder: Path, device: torch.device | str = "cpu") -> FittedModel
     texts = about.get("texts", {})
     if metadata.get("texts_sha256") != _texts_digest(texts):
         raise InputError(
-            f"{folder}: model.json and {WEIGHTS} are not of one run; copy the whole folder, or train again"
+            f"{folder}: model.json and {WEIGHTS} are not of one run; repeat `rayscribe forget` if it was interrupted, "
+            "otherwise copy the whole folder, or train again"
         )
     backbone = Backbone(without_sources(config).backbone)
     own = {name.removeprefix(_BACKBONE_PART): part for name, part in state.items() if name.startswith(_BACKBONE_PART)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, Protocol, TypeVar
 
 from tyro.conf import Suppress
@@ -63,6 +64,12 @@ class BackboneConfig:
     weights: str = ""
     """empty: random; a local .safetensors or .pth file; the folder of a classifier or report model with this encoder; or
     `pretrained`: timm's weights, from the hub's cache or downloaded"""
+    layers: int = 1
+    """how many of the network's last stages (of a transformer: blocks) are read; earlier ones are averaged to the grid of the
+    last, and their channels stand behind its channels"""
+    beside: tuple[str, ...] = ()
+    """more encoders whose channels stand behind, as NAME=WEIGHTS with weights as above; each is normalised as timm says, or
+    as NAME:MEAN:STD=WEIGHTS does, and reads as many layers"""
     trainable: bool = True
     "train the image encoder too; a frozen one computes its features once and caches them"
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
@@ -77,6 +84,41 @@ class BackboneConfig:
             ("--backbone.std", self.std, all(0 < value < math.inf for value in self.std)),
         ):
             need(fits, flag, values, "numbers; deviations above 0")
+        need(self.layers >= 1, "--backbone.layers", self.layers, "at least 1")
+        for one in self.beside:
+            name, *norm = one.partition("=")[0].split(":")
+            fits = (
+                bool(name) and len(norm) in (0, 2) and all(map(_is_number, norm)) and (not norm or float(norm[1]) > 0)
+            )
+            need(
+                fits, "--backbone.beside", one, "write NAME=WEIGHTS, or NAME:MEAN:STD=WEIGHTS with a deviation above 0"
+            )
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """All weights that the settings name, of every encoder."""
+        named = (self.weights, *(one.partition("=")[2] for one in self.beside))
+        return tuple(weights for weights in named if weights)
+
+    @property
+    def described(self) -> str:
+        """One line for model cards: encoders, whether they are trained, and what they start from."""
+        layers = f" ({self.layers} layers)" if self.layers > 1 else ""
+        named = [(self.name, self.weights), *((one.partition("=")[0], one.partition("=")[2]) for one in self.beside)]
+        names = " beside ".join(f"{name.partition(':')[0]}{layers}" for name, _ in named)
+        starts = ", ".join(Path(weights).name or "random weights" for _, weights in named)
+        return f"{names}, {'trained' if self.trainable else 'frozen'}, started from {starts}"
+
+    def without_weights(self) -> BackboneConfig:
+        """The same architecture, for weights that come from a model's own folder."""
+        return replace(self, weights="", beside=tuple(one.partition("=")[0] for one in self.beside))
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

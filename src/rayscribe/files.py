@@ -87,3 +87,37 @@ def beside(folder: Path) -> Iterator[Path]:
         raise InputError(f"{folder}: cannot be written ({error}); free some disk space and repeat") from error
     finally:
         shutil.rmtree(made, ignore_errors=True)
+
+
+_READY = ".replacing"
+
+
+@contextmanager
+def replaced_together(folder: Path) -> Iterator[Path]:
+    """A new folder in `folder`, whose files replace those of `folder` when the block ends well: all of them or none.
+
+    A process that is killed while it replaces them leaves the rest to `finish_replacing`.
+    """
+    made = folder / f".part.{os.getpid()}"
+    for left in folder.glob(".part.*"):  # by a process that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    made.mkdir()
+    try:
+        with naming(folder):
+            yield made
+            os.replace(made, folder / _READY)
+            finish_replacing(folder)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def finish_replacing(folder: Path) -> bool:
+    """Moves what `replaced_together` made ready and could not move; whether there was any."""
+    ready = folder / _READY
+    if not ready.is_dir():
+        return False
+    with naming(folder):
+        for path in sorted(ready.iterdir()):
+            os.replace(path, folder / path.name)
+        ready.rmdir()
+    return True

@@ -56,10 +56,22 @@ def check_publishable(provenance: Mapping[str, Any], *, is_allowed: bool) -> Non
         )
 
 
-def write_training_images(folder: Path, studies: Iterable[Study], weights: str) -> None:
-    """The training studies of this model, and those of the model that its image encoder was taken from."""
-    found = _hashes(studies) | (_seen_by(Path(weights)) if weights else set())
+def write_training_images(folder: Path, studies: Iterable[Study], sources: Iterable[str]) -> None:
+    """The training studies of this model, and those of the models that its image encoders were taken from."""
+    found = image_hashes(studies).union(*(_seen_by(Path(weights)) for weights in sources))
     write_text(folder / SEEN, "".join(f"{one}\n" for one in sorted(found)))
+
+
+def count_seen(sources: Iterable[str], studies: Iterable[Study]) -> int:
+    """Of these studies, those of which a model in one of the folders `sources` learned from an image."""
+    known: set[str] = set().union(*(_seen_by(Path(weights)) for weights in sources))
+    return sum(bool(image_hashes([study]) & known) for study in studies)
+
+
+def forget_images(folder: Path, out: Path, images: Iterable[str]) -> None:
+    """Writes the folder's list of training images into `out`, without these (as `image_hashes` gives them)."""
+    if (folder / SEEN).is_file():
+        write_text(out / SEEN, "".join(f"{one}\n" for one in sorted(_seen_by(folder) - set(images))))
 
 
 def check_unseen(weights: Path, studies: Iterable[Study], what: str) -> None:
@@ -67,7 +79,7 @@ def check_unseen(weights: Path, studies: Iterable[Study], what: str) -> None:
     known = _seen_by(weights)
     if not known:
         return
-    shared = [study.id for study in studies if _hashes([study]) & known]
+    shared = [study.id for study in studies if image_hashes([study]) & known]
     if shared:
         raise InputError(
             f"{weights}: learned from images of {len(shared)} studies of {what}, e.g. {shared[0]}; a score on them would mean "
@@ -83,7 +95,8 @@ def note_test(folder: Path, facts: Mapping[str, Any]) -> None:
         file.write(json.dumps(line) + "\n")
 
 
-def _hashes(studies: Iterable[Study]) -> set[str]:
+def image_hashes(studies: Iterable[Study]) -> set[str]:
+    """The first digits of the SHA-256 of their images."""
     return {sha256[:_DIGITS] for study in studies for sha256 in study.sha256}
 
 

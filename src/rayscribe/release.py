@@ -75,7 +75,15 @@ def _without_places(settings: Mapping[str, Any]) -> dict[str, Any]:
             is_place = isinstance(value, str) and "/" in value and (name != "base" or Path(value).exists())
             is_place = is_place and name != "instruction"  # a prompt is words, which may hold a slash
             found[name] = Path(value).name if is_place else value  # a base that is no folder is an id of the hub
+        if name == "beside":
+            found[name] = [_without_place(str(one)) for one in value]
     return found
+
+
+def _without_place(encoder: str) -> str:
+    """NAME=PATH of an image encoder, with the file's name alone."""
+    name, is_named, path = encoder.partition("=")
+    return f"{name}{is_named}{Path(path).name}"
 
 
 def _check_llm(copy: Path, base: str) -> None:

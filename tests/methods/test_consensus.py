@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +26,9 @@ from rayscribe.data.phantom_truth import PhantomConfig
 from rayscribe.data.prepare import check
 from rayscribe.drafts import DecodingConfig
 from rayscribe.errors import InputError
-from rayscribe.methods.consensus import ConsensusReporter, ConsensusSettings, consensus, pooled_features
+from rayscribe.methods.consensus import ConsensusSettings, consensus
+from rayscribe.methods.consensus_reporter import ConsensusReporter
+from rayscribe.methods.consensus_studies import pooled_features
 from rayscribe.metrics.expected_utility import expected
 from rayscribe.metrics.labeler import RuleLabeler
 from rayscribe.models.backbones import Backbone
@@ -194,5 +197,63 @@ def test_too_many_views_are_named(fitted: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"training studies have \d images; give --method.views"):
         train_method(config, fitted / "world.parquet", tmp_path / "run", features=fitted / "features")
 
-    """The settings of the record, on real reports: see docs/results.md."""
-    pytest.skip("needs ImageNet weights, which no test can fetch")
+
+def test_candidates_can_be_compared_with_the_image(fitted: Path, tmp_path: Path) -> None:
+    drafts = {}
+    for utility in ("image=1", "bleu4=1,image=1", "bleu4=1"):
+        config = small(fitted / "weights.safetensors", aim="utility", utility=utility, strengths=(1.0,))
+        train_method(config, fitted / "world.parquet", tmp_path / utility, features=fitted / "features")
+        trained = load_fitted(tmp_path / utility)
+        drafts[utility] = ConsensusReporter(trained.config, trained.fitted).draft(features(fitted), DecodingConfig())
+    chosen = {utility: [draft.reports[0] for draft in drafts[utility]] for utility in drafts}
+    assert chosen["image=1"] != chosen["bleu4=1,image=1"] != chosen["bleu4=1"]
+    own, mixed = ([draft.expected["image"] for draft in drafts[name]] for name in ("image=1", "bleu4=1,image=1"))
+    assert (
+        all(one >= other - 1e-6 for one, other in zip(own, mixed, strict=True))
+        and "image" not in drafts["bleu4=1"][0].expected
+    )
+    others = chosen["image=1"][1:] + chosen["image=1"][:1]
+    assert macro_f1(chosen["image=1"], texts(fitted)) > 1.3 * macro_f1(others, texts(fitted))
+
+
+def test_a_folder_with_two_encoders_needs_no_other_file(fitted: Path, tmp_path: Path, rayscribe: Command) -> None:
+    torch.manual_seed(1)
+    other = tmp_path / "vit.safetensors"
+    save_file(Backbone(BackboneConfig(name="test_vit")).net.state_dict(), other)
+    shutil.copyfile(fitted / "weights.safetensors", tmp_path / "resnet.safetensors")
+    config = small(tmp_path / "resnet.safetensors", strengths=(1.0,), gammas=(3.0,))
+    config = replace(config, backbone=replace(config.backbone, layers=2, beside=(f"test_vit={other}",)))
+    train_method(config, fitted / "world.parquet", tmp_path / "run", features=tmp_path / "features")
+    image = read_manifest(fitted / "world.parquet").split("test")[0].images[0]
+    before = rayscribe("predict", image, "--model", tmp_path / "run", "--raw")
+    width = load_fitted(tmp_path / "run").fitted.weights["view0_centre"].shape[0]
+    assert width == 5 * load_fitted(tmp_path / "run").backbone.channels == 5 * (96 + 192 + 64 + 64)
+    rayscribe("export", "model", tmp_path / "run", "--out", tmp_path / "copy")
+    for path in (other, tmp_path / "resnet.safetensors"):
+        path.unlink()
+    shutil.rmtree(tmp_path / "run")
+    assert rayscribe("predict", image, "--model", tmp_path / "copy", "--raw") == before
+    facts = (tmp_path / "copy" / "model.json").read_text()
+    assert str(tmp_path) not in facts and "test_vit=vit.safetensors" in facts
+    card = (tmp_path / "copy" / "README.md").read_text()
+    assert (
+        "test_resnet (2 layers) beside test_vit (2 layers), frozen, started from resnet.safetensors, vit.safetensors"
+        in card
+    )
+
+
+def test_the_frontier_of_one_fit_goes_from_wording_to_findings(
+    fitted: Path, tmp_path: Path, rayscribe: Command
+) -> None:
+    always = tmp_path / "always.csv"
+    studies = read_manifest(fitted / "world.parquet").split("val")
+    always.write_text("id,report\n" + "".join(f"{study.id},The lungs are clear.\n" for study in studies))
+    common = ["--data", fitted / "world.parquet", "--features", fitted / "features", "--out", tmp_path / "frontier"]
+    said = rayscribe("frontier", "--model", fitted / "run", *common, "--systems", f"always={always}")
+    assert "always: below the frontier in BLEU-4 and findings" in said
+    result = json.loads((tmp_path / "frontier" / "frontier.json").read_text())
+    macro = {point["name"]: point["scores"]["ce_f1_macro_14_uncertain_negative"] for point in result["points"]}
+    best = max(value for name, value in macro.items() if name.startswith("both"))
+    assert best > 2 * max(macro["constant"], macro["always_normal"], macro["shuffled"])
+    assert (tmp_path / "frontier" / "frontier.png").stat().st_size > 10_000
+    assert "write NAME=FILE" in rayscribe("frontier", "--model", fitted / "run", *common, "--systems", "always", code=1)

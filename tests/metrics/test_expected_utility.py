@@ -7,6 +7,7 @@ import pytest
 
 from rayscribe.metrics.expected_utility import (
     FindingsTerm,
+    ImageTerm,
     Smoother,
     Space,
     best_thresholds,
@@ -86,3 +87,18 @@ def test_groups_reach_through_shared_keys() -> None:
     groups = groups_of(["p", "p", "", "", "q"], ["a", "b", "b", "c", "d"])
     assert groups[0] == groups[1] == groups[2]
     assert len({groups[0], groups[3], groups[4]}) == 3
+
+
+def test_the_image_term_is_the_cosine_with_the_embedding_that_is_expected() -> None:
+    text_CD, own_J = RANDOM.standard_normal((6, 4)), RANDOM.integers(0, 6, 30)
+    term = ImageTerm.fit(text_CD, own_J, weight=2.0)
+    assert term.pairs().std() == pytest.approx(2.0, rel=1e-5)  # as every utility: in standard deviations over all pairs
+    weights_BJ = RANDOM.standard_normal((3, 30)).astype(np.float32)
+    text_JD = text_CD[own_J]
+    for weights_J, found_C in zip(weights_BJ, term.of(weights_BJ), strict=True):
+        image_D = text_JD.mean(0) + weights_J @ (text_JD - text_JD.mean(0))
+        for candidate, text_D in enumerate(text_CD):
+            cosine = text_D @ image_D / np.linalg.norm(text_D) / np.linalg.norm(image_D)
+            assert found_C[candidate] == pytest.approx(term.scale * cosine, abs=1e-4)
+            rest = term.scale * (text_D @ text_JD.mean(0)) / np.linalg.norm(text_D) / np.linalg.norm(image_D)
+            assert rest + term.shares(weights_J, candidate).sum() == pytest.approx(found_C[candidate], abs=1e-4)

@@ -14,7 +14,14 @@ from rayscribe.errors import InputError
 from rayscribe.labels import OBSERVATIONS
 from rayscribe.metrics.labeler import RuleLabeler
 from rayscribe.metrics.overlap import overlap
-from rayscribe.metrics.utility import ReportPairs, clinical_utility, mixed, utilities, utility_weights
+from rayscribe.metrics.utility import (
+    ReportPairs,
+    clinical_utility,
+    cosine_utility,
+    mixed,
+    utilities,
+    utility_weights,
+)
 
 REFERENCES = [
     "the lungs are clear . no pleural effusion .",
@@ -101,3 +108,21 @@ def test_weights_of_utilities_are_read_or_refused() -> None:
             utility_weights(text, "--x")
     found = utilities(["a b"], ["a b", "c"], RuleLabeler(), beta=1.0, names=("cider", "clinical"))
     assert list(found) == ["cider", "clinical"]
+
+
+def test_cosines_are_those_of_a_plain_loop() -> None:
+    generator = np.random.default_rng(0)
+    text_CD, image_BD = generator.standard_normal((5, 8)), generator.standard_normal((3, 8)).astype(np.float32)
+    text_CD[2] = 0
+    found = cosine_utility(text_CD, image_BD)
+    assert found.shape == (5, 3) and found.dtype == np.float32
+    for c, b in np.ndindex(found.shape):
+        length = np.sqrt((text_CD[c] ** 2).sum()) * np.sqrt((image_BD[b] ** 2).sum())
+        wanted = sum(x * y for x, y in zip(text_CD[c], image_BD[b], strict=True)) / length if length else 0.0
+        assert found[c, b] == pytest.approx(wanted, abs=1e-6)
+
+
+def test_more_names_of_utilities_are_known_where_they_are_given() -> None:
+    assert utility_weights("bleu4=1,image=2", "--x", more=["image"]) == {"bleu4": 1.0, "image": 2.0}
+    with pytest.raises(InputError, match="of bleu4, cider, rouge_l, clinical"):
+        utility_weights("image=1", "--x")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +29,7 @@ def toy_nearest() -> RunConfig[NearestSettings]:
     return RunConfig(system="toy_nearest", method=NearestSettings(), backbone=backbone, images=images, text=text)
 
 
-def means(studies: Sequence[Features]) -> torch.Tensor:
+def means(studies: Iterable[Features]) -> torch.Tensor:
     return torch.from_numpy(np.stack([maps_VNC.astype(np.float32).mean((0, 1)) for maps_VNC in studies]))
 
 

@@ -92,7 +92,7 @@ def load_classifier(folder: Path, device: torch.device | str = "cpu") -> Trained
             f"{folder}: the weights and the thresholds in model.json are from different epochs, as a save was interrupted; "
             "continue with `rayscribe classify train --resume`"
         )
-    model = build_classifier(replace(config, backbone=replace(config.backbone, weights="")), len(findings))
+    model = build_classifier(replace(config, backbone=config.backbone.without_weights()), len(findings))
     load_weights(model, state, folder / WEIGHTS)
     return TrainedClassifier(
         model=model.to(device).eval(),
@@ -125,8 +125,7 @@ def _card(trained: TrainedClassifier) -> str:
 |---|---|
 | input | 1 or more chest X-rays of one study, {config.images.size} x {config.images.size}, grey |
 | output | a probability of every finding, calibrated on the validation split |
-| network | {config.backbone.name}, {"trained" if config.backbone.trainable else "frozen"}, \
-started from {Path(config.backbone.weights).name or "random weights"} |
+| network | {config.backbone.described} |
 | training data | {data.get("source", "not stated")}, {data.get("counts", {})}, digest {data.get("digest", "")[:16]} |
 | labels | {data.get("labels", "not stated")} |
 | terms of the data | {terms_of(data)} |

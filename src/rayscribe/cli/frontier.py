@@ -16,9 +16,9 @@ from rayscribe.progress import progress_bar
 
 if TYPE_CHECKING:
     from rayscribe.data.manifest import Manifest
-    from rayscribe.evaluation.frontier import Kind
+    from rayscribe.evaluation.frontier import PointKind
 
-Sets = dict[tuple["Kind", str], dict[str, str]]
+Sets = dict[tuple["PointKind", str], dict[str, str]]
 
 
 def frontier_verb(arguments: list[str]) -> None:

@@ -47,6 +47,7 @@ ALL_VERBS = (
     Verb("generate", "Use", "", "write a report for every study of a split", "generate", "generate_verb"),
     Verb("predict", "Use", "IMAGE...", "draft a report from the images of one study", "generate", "predict_verb"),
     Verb("export", "Use", "KIND", "convert a draft to DICOM SR, PDF or FHIR; share a model", "export", "export"),
+    Verb("forget", "Use", "MODEL ID...", "remove training studies from a consensus model, exactly", "forget", "forget_verb"),
     Verb("import-r2gen", "Use", "FILE", "convert a published R2Gen or R2GenCMN checkpoint", "import_models", "import_r2gen"),
     Verb("info", "Use", "[PATH]", "describe a manifest, a model or the installation", "inspect", "info"),
     Verb("evaluate", "Score", "FILE", "score predictions, with intervals, floors and alarms", "evaluate", "evaluate_verb"),

@@ -87,10 +87,10 @@ def build_aligned(
     x_RC = F.normalize(means_RC - centre_C, dim=-1)
     strength, queries_RM = held_out_queries(x_RC, bank_RM, top)
     map_CM = ridge(x_RC, bank_RM, [strength])[0]
-    net = {f"net.{name}": tensor.contiguous() for name, tensor in backbone.net.state_dict().items()}
+    net = {name: tensor.contiguous() for name, tensor in backbone.state_dict().items()}
     with whole_file(out / ENCODER) as temporary:
         save_file(net | {"centre": centre_C, "map": map_CM.contiguous()}, temporary)
-    kept = asdict(config.encoder) | {"weights": "", "trainable": False}
+    kept = asdict(config.encoder.without_weights()) | {"trainable": False}
     about = {"kind": "aligned", "ridge": strength, "backbone": kept, "images": asdict(config.images)}
     _write(out, about, manifest, text, studies, {"bank": bank_RM, "findings": findings_FM, "queries": queries_RM})
     return recall_of(queries_RM, bank_RM, top)

@@ -45,8 +45,7 @@ class AlignedEncoder:
         try:
             state = load_file(folder / ENCODER)
             backbone = Backbone(from_plain(BackboneConfig, about["backbone"])).eval()
-            own = {name.removeprefix("net."): tensor for name, tensor in state.items() if name.startswith("net.")}
-            backbone.net.load_state_dict(own)
+            backbone.load_state_dict({name: state[name] for name in state if name.startswith(("net.", "beside."))})
             return cls(
                 backbone=backbone,
                 square=from_plain(ImageConfig, about["images"]),

@@ -19,7 +19,7 @@ from rayscribe.metrics.clinical import DEFAULT, DEFAULT_MACRO, clinical
 from rayscribe.metrics.overlap import overlap
 from rayscribe.progress import ProgressBar
 
-Kind = Literal["aim", "floor", "system"]
+PointKind = Literal["aim", "floor", "system"]
 OVERLAPS = ("bleu4", "cider")
 "Scores of the horizontal axes."
 _FLOORS = (
@@ -33,7 +33,7 @@ class FrontierPoint:
     """One set of reports for the split."""
 
     name: str
-    kind: Kind
+    kind: PointKind
     scores: dict[str, float]
     distinct: int
     "different reports"
@@ -43,7 +43,7 @@ def frontier(
     manifest: Manifest,
     split: str,
     protocol: Protocol,
-    sets: Mapping[tuple[Kind, str], Mapping[str, str]],
+    sets: Mapping[tuple[PointKind, str], Mapping[str, str]],
     labeler: Labeler,
     *,
     progress: ProgressBar = iter,
@@ -79,7 +79,7 @@ def beaten(point: Mapping[str, Any], points: Sequence[Mapping[str, Any]], overla
     ]
 
 
-def _point(kind: Kind, name: str, texts: Sequence[str], wanted: Sequence[str], labeler: Labeler) -> FrontierPoint:
+def _point(kind: PointKind, name: str, texts: Sequence[str], wanted: Sequence[str], labeler: Labeler) -> FrontierPoint:
     scores = overlap(texts, wanted).scores() | clinical(labeler.label(texts), labeler.label(wanted)).scores()
     kept = {key: scores[key] for key in (*OVERLAPS, "rouge_l", DEFAULT_MACRO, DEFAULT)}
     return FrontierPoint(name=name, kind=kind, scores=kept, distinct=len(set(texts)))

@@ -27,7 +27,7 @@ from rayscribe.study import SPLITS, Study
 
 DRAWS = 300
 "Random splits that a split is compared with."
-MOST_STUDIES = 2_500
+MOST_TO_PREDICT = 2_500
 "Studies at most that the wording is predicted for, drawn at random."
 TELLING = 0.6
 "Warn of an AUROC above this."
@@ -86,8 +86,8 @@ def wording_clues(
         place for number in np.flatnonzero(alike_T == alike_T[common]).tolist() for place in copies.texts[number]
     }
     with_text = sorted(place for places in copies.texts for place in places)
-    if len(with_text) > MOST_STUDIES:
-        picks = np.random.default_rng(0).choice(len(with_text), MOST_STUDIES, replace=False)
+    if len(with_text) > MOST_TO_PREDICT:
+        picks = np.random.default_rng(0).choice(len(with_text), MOST_TO_PREDICT, replace=False)
         with_text = [with_text[pick] for pick in np.sort(picks)]
     chosen = [studies[place] for place in with_text]
     is_template_R = np.array([place in members for place in with_text])

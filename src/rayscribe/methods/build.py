@@ -55,4 +55,4 @@ def build_model(run: RunConfig[Any], vocabulary: int, resources: Resources | Non
 
 def without_sources(run: RunConfig[Any]) -> RunConfig[Any]:
     """The same settings without initial weights, for a model whose weights come from its own folder."""
-    return replace(run, backbone=replace(run.backbone, weights=""), model=replace(run.model, decoder_weights=""))
+    return replace(run, backbone=run.backbone.without_weights(), model=replace(run.model, decoder_weights=""))

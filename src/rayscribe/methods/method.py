@@ -216,8 +216,8 @@ class Material:
 
     training: SplitReports
     validation: SplitReports
-    features: Callable[[Sequence[Study]], list[Features]]
-    "features of studies, computed once and cached"
+    features: Callable[[Sequence[Study]], Iterable[Features]]
+    "features of studies, computed once and cached; read one study after the other, because all together may be large"
     notify: Callable[[str], None]
 
 
@@ -230,6 +230,22 @@ class Fitted:
     "JSON values"
     scores: Mapping[str, float] = field(default_factory=dict)
     "on the validation split"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forgotten:
+    """A fit without some of its training studies, as if they had never been there."""
+
+    fitted: Fitted
+    images: frozenset[str]
+    "hashes of images that only these studies had, as `provenance.image_hashes` gives them"
+    reports: frozenset[str]
+    "reports that only these studies had"
+    studies: int
+    "how many were forgotten"
+    remaining: int
+    same_patients: Sequence[str]
+    "ids of studies that remain, of the same patients"
 
 
 class Drafter(Protocol):
@@ -333,6 +349,8 @@ class Method(Generic[S]):
     "None: the report model's; a method with a `fit` needs one"
     aims: Callable[[RunConfig[S], Fitted], Mapping[str, Drafter]] | None = None
     "the same fit under other aims, from wording to findings, for `rayscribe frontier`; None where there is one aim"
+    forget: Callable[[RunConfig[S], Fitted, Sequence[str], Callable[[str], None]], Forgotten] | None = None
+    "run, fit, ids of training studies, notify: the fit without them, exactly; None: it cannot be had from the folder"
     stages: Callable[[RunConfig[S], int, int, Resources], list[nn.Module]] = patch_embedding
     "run, channels, words of the vocabulary, resources: the stages between image encoder and patch encoder"
     norms: Callable[[RunConfig[S]], nn.Module] = fixed_norms
@@ -364,6 +382,8 @@ class Method(Generic[S]):
     def __post_init__(self) -> None:
         if (self.fit is None) != (self.reporter is None):
             raise ValueError(f"the method {self.name}: `fit` and `reporter` need each other; define both or neither")
+        if self.forget is not None and self.fit is None:
+            raise ValueError(f"the method {self.name}: without a `fit` of its own it cannot `forget`; remove it")
         usual = {
             "stages": self.stages is patch_embedding,
             "norms": self.norms is fixed_norms,

@@ -3,7 +3,7 @@
 EU(c | x) = mean_J u(c, j) + sum_j w_j(x) (u(c, j) - mean_J u(c, j)), where the weights w are those of a ridge regression on
 features: one matrix product is the regression of every candidate's utility at once (spec: expected utility, section 3).
 
-Shapes: J training studies, B studies, F features, C candidates, O observations.
+Shapes: J training studies, B studies, F features, K components, C candidates, O observations, D numbers of an embedding.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from rayscribe.metrics.classification import best_f1_threshold
 from rayscribe.metrics.statistics import Floats
-from rayscribe.metrics.utility import Matrix
+from rayscribe.metrics.utility import Matrix, cosine_utility
 
 Bools = NDArray[np.bool_]
 
@@ -33,10 +33,11 @@ class Space:
     @classmethod
     def fit(cls, x_JF: NDArray[Any], components: int) -> Space:
         """The first `components` of the standardised features, or as many as the studies allow."""
-        x_JF = np.asarray(x_JF, np.float64)
-        centre_F, scale_F = x_JF.mean(0), x_JF.std(0)
+        z_JF = np.array(x_JF, np.float64)  # a copy, standardised in place: features are the largest array of a fit
+        centre_F, scale_F = z_JF.mean(0), z_JF.std(0)
         scale_F = np.where(scale_F > 0, scale_F, 1.0)
-        z_JF = (x_JF - centre_F) / scale_F
+        z_JF -= centre_F
+        z_JF /= scale_F
         components = min(components, *z_JF.shape)
         if z_JF.shape[0] <= z_JF.shape[1]:
             values_J, vectors_JJ = np.linalg.eigh(z_JF @ z_JF.T)
@@ -150,3 +151,49 @@ class FindingsTerm:
         signs_CO = 2.0 * is_positive_CO - 1.0
         found: Matrix = (self.gamma * excess_BO @ signs_CO.T).astype(np.float32)
         return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageTerm:
+    """What is added to the expected utility for the cosine of a candidate's and the image's embeddings in the texts' space.
+
+    An image's embedding is what the smoothers expect its report's to be. As every utility, the cosine is divided by its
+    standard deviation over all pairs of candidates and training reports.
+    """
+
+    text_CD: NDArray[Any]
+    own_J: NDArray[np.int64]
+    "the candidate that is each training study's report"
+    scale: float
+    "weight over standard deviation"
+
+    @classmethod
+    def fit(cls, text_CD: NDArray[Any], own_J: NDArray[np.int64], *, weight: float) -> ImageTerm:
+        """`weight`: in the sum of utilities."""
+        spread = float(cosine_utility(text_CD, text_CD[own_J]).std())
+        return cls(text_CD=text_CD, own_J=own_J, scale=weight / spread if spread > 0 else 0.0)
+
+    def pairs(self) -> Matrix:
+        """What the term is for a training study whose embedding is known (C, J): that of its own report."""
+        found: Matrix = (self.scale * cosine_utility(self.text_CD, self.text_CD[self.own_J])).astype(np.float32)
+        return found
+
+    def cosines(self, weights_BJ: Matrix) -> Matrix:
+        """Of every image's embedding and every candidate's (B, C)."""
+        return cosine_utility(self.text_CD, self._image_BD(weights_BJ)).T
+
+    def of(self, weights_BJ: Matrix) -> Matrix:
+        """The term for every study and candidate (B, C)."""
+        found: Matrix = (self.scale * self.cosines(weights_BJ)).astype(np.float32)
+        return found
+
+    def shares(self, weights_J: Matrix, candidate: int) -> Floats:
+        """What each training study adds to the term (J,), with the length of the image's embedding as it is."""
+        text_JD = self.text_CD[self.own_J].astype(np.float64)
+        text_D = self.text_CD[candidate].astype(np.float64)
+        length = np.linalg.norm(self._image_BD(weights_J[None])[0]) * np.linalg.norm(text_D)
+        found: Floats = self.scale * weights_J * ((text_JD - text_JD.mean(0)) @ text_D) / max(length, 1e-12)
+        return found
+
+    def _image_BD(self, weights_BJ: Matrix) -> Matrix:
+        return expected(weights_BJ, self.text_CD[self.own_J].astype(np.float32))

@@ -143,6 +143,18 @@ def clinical_utility(candidates_CO: Labels, references_JO: Labels, *, power: flo
     return found_CJ.astype(np.float32)
 
 
+def cosine_utility(text_CD: NDArray[Any], other_BD: NDArray[Any]) -> Matrix:
+    """Cosines (C, B) in [-1, 1] of candidates' embeddings and those of images, or of other texts, in one space.
+
+    A zero vector, such as that of a report whose words no training report has, is similar to nothing: 0.
+    """
+    units = [np.asarray(one, np.float64) for one in (text_CD, other_BD)]
+    lengths = [np.linalg.norm(one, axis=1, keepdims=True) for one in units]
+    text, other = (one / np.where(length > 0, length, 1.0) for one, length in zip(units, lengths, strict=True))
+    found: Matrix = (text @ other.T).astype(np.float32)
+    return found
+
+
 def mixed(parts: Mapping[str, Matrix], weights: Mapping[str, float]) -> Matrix:
     """The weighted sum (C, J) of utilities, each divided by its standard deviation over all pairs.
 
@@ -174,17 +186,21 @@ def utilities(
     return {name: makers[name]() for name in dict.fromkeys(names)}
 
 
-def utility_weights(text: str, flag: str) -> dict[str, float]:
-    """Weights by utility, from text such as `bleu4=1,cider=1,clinical=2`. Raises InputError that names `flag` otherwise."""
+def utility_weights(text: str, flag: str, more: Sequence[str] = ()) -> dict[str, float]:
+    """Weights by utility, from text such as `bleu4=1,cider=1,clinical=2`. Raises InputError that names `flag` otherwise.
+
+    `more`: names that are known beside those of `UTILITIES`.
+    """
     found: dict[str, float] = {}
+    known = (*UTILITIES, *more)
     for part in text.split(","):
         name, _, weight = part.strip().partition("=")
         try:
             found[name] = float(weight)
         except ValueError:
             found[name] = math.nan
-        fits = name in UTILITIES and math.isfinite(found[name]) and found[name] >= 0
-        need(fits, flag, text, f"write weights such as bleu4=1,clinical=2 of {', '.join(UTILITIES)}")
+        fits = name in known and math.isfinite(found[name]) and found[name] >= 0
+        need(fits, flag, text, f"write weights such as bleu4=1,clinical=2 of {', '.join(known)}")
     need(any(found.values()), flag, text, "give at least one weight above 0")
     return found
 

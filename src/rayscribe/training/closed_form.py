@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from rayscribe.errors import InputError
 from rayscribe.methods import find_method, run_from_yaml
 from rayscribe.methods.method import Features, Material
 from rayscribe.models.backbones import Backbone
+from rayscribe.provenance import count_seen
 from rayscribe.study import Study
 from rayscribe.training.folder import RunFolder
 from rayscribe.training.learner import Place, begin, model_data, note_random_weights, prepared_source, report_splits
@@ -47,13 +48,14 @@ def fit_in_closed_form(config: RunConfig[Any], place: Place, group: Processes) -
     backbone = Backbone(config.backbone).to(group.device).eval()
     note_random_weights(config, place.notify)
 
-    def features(studies: Sequence[Study]) -> list[Features]:
+    def features(studies: Sequence[Study]) -> Iterator[Features]:
         found = cached_features(studies, backbone, config.images, folder=place.features, device=group.device)
-        return [np.stack([found[sha256] for sha256 in study.sha256]) for study in studies]
+        return (np.stack([found[sha256] for sha256 in study.sha256]) for study in studies)
 
     fitted = method.fit(
         config, Material(training=training, validation=validation, features=features, notify=place.notify)
     )
+    seen = count_seen(config.backbone.sources, training.studies)
     scores = {name: float(score) for name, score in fitted.scores.items()}
     trained = FittedModel(
         method=method,
@@ -61,7 +63,7 @@ def fit_in_closed_form(config: RunConfig[Any], place: Place, group: Processes) -
         backbone=backbone,
         fitted=fitted,
         data=model_data(manifest.provenance, config, (), manifest.digest()),
-        training={"validation": scores, "processes": 1},
+        training={"validation": scores, "processes": 1, "seen_by_encoder": seen},
     )
     save_fitted(place.run, trained)
     told = ", ".join(f"{name} {value:.4f}" for name, value in scores.items())

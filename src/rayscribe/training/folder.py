@@ -58,7 +58,7 @@ class RunFolder:
         elif path.exists() and not {entry.name for entry in path.iterdir()} <= _BEFORE_TRAINING | _OF_VERSION_0_3:
             raise InputError(f"{path}: already holds a run; continue it with --resume, or give another --run folder")
         path.mkdir(parents=True, exist_ok=True)
-        self._lock = _locked(path)
+        self._lock = locked(path)
         write_text(stored, to_yaml(config))
         write_text(data, data_digest + "\n")
         if not self.resumes:
@@ -139,7 +139,7 @@ class RunFolder:
                     self._board.add_scalar(f"{group}/{name}", value, values["step"])
 
 
-def _locked(path: Path) -> IO[str]:
+def locked(path: Path) -> IO[str]:
     """Holds the run folder for this process; the system lets go when it ends. Raises InputError where another one has it."""
     lock = open(path / LOCK, "w")  # noqa: SIM115  # stays open as long as the run
     try:

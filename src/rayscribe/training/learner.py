@@ -161,10 +161,11 @@ def prepared_source(
 
 def begin(splits: Splits, config: LearnerConfig, run: Path, *, writes: bool) -> None:
     """Rejects weights trained on held-out studies, records the training images, and seeds all random generators."""
-    if config.backbone.weights:
-        check_unseen(Path(config.backbone.weights), splits.kept_apart, splits.apart)
+    sources = config.backbone.sources
+    for weights in sources:
+        check_unseen(Path(weights), splits.kept_apart, splits.apart)
     if writes:
-        write_training_images(run, splits.training, config.backbone.weights)
+        write_training_images(run, splits.training, sources)
     torch.manual_seed(config.seed)
 
 
@@ -184,11 +185,15 @@ def note_random_weights(config: LearnerConfig, notify: Callable[[str], None]) ->
         notify(
             f"note: {config.backbone.name} starts from random weights; --backbone.weights takes a file or `pretrained`"
         )
+    for one in config.backbone.beside:
+        if not one.partition("=")[2]:
+            notify(f"note: {one} starts from random weights; --backbone.beside {one}=WEIGHTS names some")
 
 
 def model_data(provenance: dict[str, Any], config: LearnerConfig, others: Sequence[Any], digest: str) -> dict[str, Any]:
     """What a model folder states about its data, including that of the models it starts or learns from."""
-    return inherited(provenance, [*origin_of(config.backbone.weights), *others]) | {"digest": digest}
+    origins = [origin for weights in config.backbone.sources for origin in origin_of(weights)]
+    return inherited(provenance, [*origins, *others]) | {"digest": digest}
 
 
 def _silent(text: str) -> None:

@@ -132,7 +132,7 @@ def wrap_base(config: LlmConfig, out: Path, *, download: bool = False) -> None:
         model=model, conversation=conversation, config=config, data=data, training={}, base_sha256=base_digest(place)
     )
     save_llm(out, wrapped)
-    write_training_images(out, [], str(place))
+    write_training_images(out, [], [str(place)])
 
 
 def merge(folder: Path, out: Path, *, base: str | None = None, dtype: str = "bfloat16") -> None:
@@ -149,7 +149,7 @@ def merge(folder: Path, out: Path, *, base: str | None = None, dtype: str = "bfl
     config = replace(trained.config, base=HERE, revision="main", weights=dtype)  # type: ignore[arg-type]
     merged = replace(trained, model=whole, config=config, base_sha256=base_digest(out))
     save_llm(out, merged)
-    write_training_images(out, [], str(folder))
+    write_training_images(out, [], [str(folder)])
 
 
 def check_adapters(folder: Path) -> None:

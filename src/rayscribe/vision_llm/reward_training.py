@@ -76,7 +76,7 @@ def train_reward(
     check_trainable(trained.conversation, lessons[0])
     adapters = sha256_of(model / ADAPTERS)
     start_run(run, config, run_digest([manifest.digest(), trained.base_sha256, adapters], prompt), resume=resume)
-    write_training_images(run, training, str(model))
+    write_training_images(run, training, [str(model)])
     checkpoint = last_whole(run / "checkpoints", may_delete=True) if resume else None
 
     set_seed(config.seed)

@@ -86,8 +86,10 @@ AutoModel.register(BackboneTowerConfig, BackboneTower, exist_ok=True)
 def compose(language: Path, backbone: BackboneConfig, out: Path, *, size: int = 224, seed: int = 0) -> None:
     """Writes a LLaVA into `out`: the weights of the encoder and the language model, with an untrained projector.
 
-    Raises InputError unless `language` is a language model with ChatML's tokens.
+    Raises InputError unless `language` is a language model with ChatML's tokens, and for several layers or encoders.
     """
+    if backbone.layers > 1 or backbone.beside:
+        raise InputError("a vision LLM reads the last layer of one image encoder; leave out layers and beside")
     check_new(out)
     torch.manual_seed(seed)
     tokenizer, words = _language_model(language)
@@ -115,7 +117,7 @@ def compose(language: Path, backbone: BackboneConfig, out: Path, *, size: int = 
         # A model tuned on this one must record the encoder's training data.
         about = {"format": "composed", "data": inherited({}, origin)}
         write_text(out / "model.json", json.dumps(about, indent=2) + "\n")
-        write_training_images(out, [], backbone.weights)
+        write_training_images(out, [], backbone.sources)
 
 
 def _language_model(folder: Path) -> tuple[Any, Any]:

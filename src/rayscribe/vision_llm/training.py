@@ -74,7 +74,7 @@ def train_llm(
     check_unseen(place, [*manifest.split("val"), *manifest.split("test")], "val or test")
     if is_first:
         start_run(run, config, run_digest([manifest.digest(), base_sha256], config.prompt), resume=resume)
-        write_training_images(run, training, str(place))
+        write_training_images(run, training, [str(place)])
     checkpoint = last_whole(run / "checkpoints", may_delete=is_first) if resume else None
 
     set_seed(config.seed)

@@ -1,0 +1,146 @@
+"""Drafts of consensus: the reports of highest expected utility, with findings, expected scores and evidence.
+
+Shapes: J training studies, B studies, V views, C candidates, F features, K components or places, O observations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rayscribe.config import RunConfig
+from rayscribe.drafts import DecodingConfig, Draft, TrainingStudy
+from rayscribe.labels import OBSERVATIONS
+from rayscribe.methods.consensus_fit import TOLD, image_weight, mixed_texts, text_weights
+from rayscribe.methods.consensus_studies import PooledViews
+from rayscribe.methods.method import Features, Fitted
+from rayscribe.metrics.classification import sigmoid
+from rayscribe.metrics.expected_utility import FindingsTerm, ImageTerm, expected, joined_weights
+
+if TYPE_CHECKING:
+    from rayscribe.methods.consensus import ConsensusSettings
+
+_ALTERNATIVES = 10
+
+
+@dataclass(frozen=True)
+class ConsensusReporter:
+    """Drafts from a fitted folder."""
+
+    run: RunConfig[ConsensusSettings]
+    fitted: Fitted
+
+    @cached_property
+    def _candidates(self) -> list[str]:
+        return list(dict.fromkeys(self.fitted.texts["reports"]))
+
+    @cached_property
+    def _utility_CJ(self) -> NDArray[np.float32]:
+        names = {*TOLD, *text_weights(self.run.method)}
+        return mixed_texts({name: self._array(f"utility_{name}") for name in names}, self.run.method)
+
+    @cached_property
+    def _image(self) -> ImageTerm | None:
+        weight = image_weight(self.run.method)
+        if not weight:
+            return None
+        places = {text: at for at, text in enumerate(self._candidates)}
+        own_J = np.array([places[text] for text in self.fitted.texts["reports"]])
+        return ImageTerm.fit(self._array("text_cd"), own_J, weight=weight)
+
+    @cached_property
+    def _term(self) -> FindingsTerm:
+        return FindingsTerm(
+            thresholds_O=self._array("thresholds"),
+            spread_O=self._array("spread"),
+            gamma=float(self.fitted.texts["gamma"]),
+        )
+
+    def draft(self, studies: Sequence[Features], decoding: DecodingConfig) -> list[Draft]:
+        """The reports of highest expected utility, best first, with findings, expected scores and evidence.
+
+        `decoding` is not used: nothing is decoded word by word.
+        """
+        weights_BJ = self.weights(studies)
+        scores_BO = expected(weights_BJ, self._array("is_positive_jo").astype(np.float32))
+        is_positive_CO = self._array("is_positive_co")
+        total_BC = expected(weights_BJ, self._utility_CJ.T) + self._term.of(scores_BO, is_positive_CO)
+        if self._image is not None:
+            total_BC += self._image.of(weights_BJ)
+        most = min(_ALTERNATIVES, total_BC.shape[1])
+        best_BK = np.argsort(-total_BC, axis=1, kind="stable")[:, :most]
+        return [
+            Draft(
+                reports=[self._candidates[place] for place in best_K],
+                diagnosis=self._states(scores_O),
+                probabilities=self._probabilities(scores_O),
+                expected=self._told(weights_J, int(best_K[0])),
+                studies=self._evidence(weights_J, int(best_K[0])),
+            )
+            for weights_J, scores_O, best_K in zip(weights_BJ, scores_BO, best_BK)
+        ]
+
+    def weights(self, studies: Sequence[Features]) -> NDArray[np.float32]:
+        """How much every training study counts for these (B, J), signed."""
+        settings, width = self.run.method, len(self._array("view0_centre"))
+        views = PooledViews.of(studies, views=settings.views, grid=settings.grid, width=width)
+        count, found = len(self.fitted.texts["reports"]), []
+        for view, x_BF in enumerate(views.x_VBF):
+            centre_F, scale_F, components_FK, solved_KJ = (
+                self._array(f"view{view}_{name}") for name in ("centre", "scale", "components", "solved")
+            )
+            weights_BJ = np.zeros((len(x_BF), count), np.float32)
+            weights_BJ[:, self._array(f"view{view}_rows")] = ((x_BF - centre_F) / scale_F) @ components_FK @ solved_KJ
+            found.append(weights_BJ)
+        return joined_weights(found, views.has_view_BV)
+
+    def contributions(self, weights_J: NDArray[np.float32], candidate: int) -> NDArray[np.float64]:
+        """What each training study adds to the candidate's total (J,): utility and findings term are linear in the weights.
+
+        So is the image's term while the length of the image's embedding is held.
+        """
+        utility_J = self._utility_CJ[candidate].astype(np.float64)
+        positive_JO = self._array("is_positive_jo").astype(np.float64)
+        signs_O = (2.0 * self._array("is_positive_co")[candidate] - 1) / self._term.spread_O / positive_JO.shape[1]
+        findings_J = (positive_JO - positive_JO.mean(0)) @ signs_O
+        found: NDArray[np.float64] = weights_J * (utility_J - utility_J.mean() + self._term.gamma * findings_J)
+        return found if self._image is None else found + self._image.shares(weights_J, candidate)
+
+    def _told(self, weights_J: NDArray[np.float32], candidate: int) -> dict[str, float]:
+        """What the candidate is expected to score, and its cosine with the image where that is aimed at."""
+        found = {
+            name: float(expected(weights_J[None], self._array(f"utility_{name}")[[candidate]].T)[0, 0]) for name in TOLD
+        }
+        if self._image is not None:
+            found["image"] = float(self._image.cosines(weights_J[None])[0, candidate])
+        return found
+
+    def _evidence(self, weights_J: NDArray[np.float32], candidate: int) -> list[TrainingStudy]:
+        added_J = np.maximum(0, self.contributions(weights_J, candidate))
+        total = float(added_J.sum())
+        best = np.argsort(-added_J, kind="stable")[: self.run.method.evidence]
+        ids = self.fitted.texts["ids"]
+        return [TrainingStudy(id=ids[at], share=float(added_J[at]) / total) for at in best if added_J[at] > 0]
+
+    def _states(self, scores_O: NDArray[np.float32]) -> dict[str, str]:
+        known_O = np.isfinite(self._array("calibration")).all(1)
+        return {
+            name: "positive" if scores_O[place] >= self._term.thresholds_O[place] else "negative"
+            for place, name in enumerate(OBSERVATIONS)
+            if known_O[place]
+        }
+
+    def _probabilities(self, scores_O: NDArray[np.float32]) -> dict[str, float]:
+        found = {}
+        for place, (centre, spread, slope, offset) in enumerate(self._array("calibration")):
+            if np.isfinite(centre):
+                found[OBSERVATIONS[place]] = float(sigmoid(slope * (scores_O[place] - centre) / spread + offset))
+        return found
+
+    def _array(self, name: str) -> NDArray[Any]:
+        return self.fitted.weights[name].numpy()
