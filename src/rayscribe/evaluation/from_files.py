@@ -11,7 +11,7 @@ from rayscribe.data.predictions import read_predictions
 from rayscribe.evaluation.evaluate import Stage, evaluate_predictions
 from rayscribe.evaluation.protocol import Protocol, check_protocol, note_scored
 from rayscribe.evaluation.scorers import Scorers
-from rayscribe.evaluation.split_sets import check_written_for, predictions_of_splits, set_result, training_studies
+from rayscribe.evaluation.split_sets import check_pairs, predictions_of_splits, set_result, training_studies
 from rayscribe.progress import ProgressBar
 
 
@@ -54,8 +54,7 @@ def evaluate_set(
     Raises InputError, before a split is scored, where files and splits do not go together.
     """
     pairs = predictions_of_splits(predictions, data)
-    for file, path in pairs.values():
-        check_written_for(file, path)
+    check_pairs(pairs)
     results, training = {}, {}
     for number, (name, (file, path)) in enumerate(pairs.items(), 1):
         manifest, place = read_manifest(path), f"split {number} of {len(pairs)}"

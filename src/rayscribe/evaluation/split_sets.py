@@ -49,12 +49,19 @@ def predictions_of_splits(predictions: Path, data: Path) -> dict[str, tuple[Path
     return found
 
 
-def check_written_for(predictions: Path, data: Path) -> None:
-    """Raises InputError for a file that `rayscribe generate` wrote for another manifest than `data`."""
-    meta = predictions.with_name(predictions.name + _META)
-    digest = json.loads(meta.read_text()).get("data_digest") if meta.is_file() else None
-    if digest and digest != read_manifest(data).digest():
-        raise InputError(f"{predictions}: was written for another manifest than {data}; generate it for this split")
+def check_pairs(pairs: Mapping[str, tuple[Path, Path]]) -> None:
+    """Raises InputError for two equal splits, or for a file that `rayscribe generate` wrote for another manifest."""
+    known: dict[str, Path] = {}
+    for predictions, data in pairs.values():
+        digest = read_manifest(data).digest()
+        if known.setdefault(digest, data) != data:
+            raise InputError(
+                f"{known[digest]} and {data} are the same split, which would count twice; leave one of them"
+            )
+        meta = predictions.with_name(predictions.name + _META)
+        made = json.loads(meta.read_text()) if meta.is_file() else {}
+        if made.get("data_digest", digest) != digest:
+            raise InputError(f"{predictions}: was written for another manifest than {data}; generate it for this split")
 
 
 def training_studies(manifest: Manifest, protocol: Protocol) -> int:
@@ -72,11 +79,7 @@ def set_result(results: Mapping[str, dict[str, Any]], training: Mapping[str, int
     Returns:
         `signature`: the parts that all splits share; `splits`: the results as they are; `summary`: mean, standard deviation,
         smallest and largest value, and the values by split, of the model's scores and of every floor's.
-
-    Raises:
-        InputError: two splits are the same
     """
-    _check_different(results)
     parts = [result["signature"] for result in results.values()]
     floors = dict.fromkeys(name for result in results.values() for name in result["floors"])
     return {
@@ -132,14 +135,6 @@ def _over(values: Mapping[str, float]) -> dict[str, Any]:
         "high": max(numbers),
         "values": dict(values),
     }
-
-
-def _check_different(results: Mapping[str, Mapping[str, Any]]) -> None:
-    known: dict[str, str] = {}
-    for split, result in results.items():
-        first = known.setdefault(result["signature"]["data_digest"], split)
-        if first != split:
-            raise InputError(f"{first} and {split} are the same split; leave one of them, it would count twice")
 
 
 def _notes(results: Mapping[str, Mapping[str, Any]]) -> list[str]:

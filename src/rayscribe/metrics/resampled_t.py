@@ -55,6 +55,9 @@ def over_splits(values_S: Sequence[float], *, test_share: float) -> OverSplits:
 
 def student_p(t: float, freedom: int) -> float:
     """Probability that |T| is at least |t|, for Student's t with this many degrees of freedom."""
+    # The smaller argument, which keeps its digits.
+    if t * t < freedom:
+        return 1 - incomplete_beta(t * t / (freedom + t * t), 0.5, freedom / 2)
     return incomplete_beta(freedom / (freedom + t * t), freedom / 2, 0.5)
 
 

@@ -29,7 +29,7 @@ def train_splits(config: RunConfig[Any], place: Place, *, generations: int = 1) 
     """Trains on every split of the set `place.data`; returns the model folders by split.
 
     A resumed set skips the splits that are finished. With generations, every split has its own line of teachers. Raises
-    InputError for a set that was started with other settings, other splits or another number of generations.
+    InputError for a set that was started with other settings or on other splits.
     """
     check_generations(config, generations)
     manifests = split_manifests(place.data)
@@ -90,9 +90,6 @@ def _begin(config: RunConfig[Any], place: Place, manifests: Mapping[str, Path], 
     digest = hashlib.sha256(json.dumps(digests).encode()).hexdigest()
     if place.resume:
         check_same_run(place.run, config, digest, run_from_yaml)
-        known = read_started(place.run).generations if (place.run / STARTED).is_file() else generations
-        if known != generations:
-            raise InputError(f"--generations {generations}: {place.run} is a run of {known} over splits")
     else:
         check_no_run(place.run, beside=manifests)
         for name in manifests:
