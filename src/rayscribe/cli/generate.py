@@ -81,6 +81,7 @@ def _generate(options: Any) -> None:
         print(f"{written.reports} reports in {options.out}. {DISCLAIMER}")
     usual = {"section": Protocol().section, "cleaning": Protocol().cleaning}
     flags = "".join(f" --{name} {value}" for name, value in written.protocol.items() if value != usual[name])
+    flags += " --json set.json" if is_split_set(options.data) else ""
     print(f"next: rayscribe evaluate {options.out} --data {options.data} --split {options.split}{flags}")
 
 
