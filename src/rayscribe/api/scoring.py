@@ -65,10 +65,10 @@ def evaluate(
     asked |= {"stage": stage, "progress": progress}
     if _is_folder(predictions) or _is_folder(data):
         return evaluate_set(_path(predictions, "predictions"), _path(data, "manifests"), **asked)
-    manifest = data if isinstance(data, Manifest) else read_manifest(data)
     if isinstance(predictions, Mapping):
+        manifest = data if isinstance(data, Manifest) else read_manifest(data)
         return evaluate_predictions(predictions, manifest, **asked)
-    return evaluate_file(Path(os.path.expanduser(predictions)), manifest, **asked)
+    return evaluate_file(Path(os.path.expanduser(predictions)), data, **asked)
 
 
 def score(

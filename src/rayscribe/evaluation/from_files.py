@@ -17,7 +17,7 @@ from rayscribe.progress import ProgressBar
 
 def evaluate_file(
     predictions: Path,
-    manifest: Manifest,
+    data: str | Path | Manifest,
     *,
     split: str,
     protocol: Protocol,
@@ -31,6 +31,7 @@ def evaluate_file(
     """
     check_protocol(predictions, protocol)
     reports = read_predictions(predictions)
+    manifest = data if isinstance(data, Manifest) else read_manifest(data)
     result = evaluate_predictions(
         reports, manifest, split=split, protocol=protocol, scorers=scorers, stage=stage, progress=progress
     )
