@@ -33,8 +33,9 @@ def evaluate(
     """Scores predictions for a split of a manifest: what `rayscribe evaluate` computes. Needs no model and no torch.
 
     Args:
-        predictions: JSONL, CSV or JSON with ids and reports, or reports by study id; your own or another system's
-        data: the manifest, or its path
+        predictions: JSONL, CSV or JSON with ids and reports, or reports by study id; your own or another system's; of a set
+            of splits, a folder with one file each
+        data: the manifest, or its path; a folder of manifests for a set of splits
         split: train, val or test; a look at test is noted in the folder of the model that wrote the file
         protocol: how references are made; findings, full references when None
         scorers: labeler, RadGraph, sentence encoder, label tables; the built-in rules alone when None
@@ -43,7 +44,8 @@ def evaluate(
 
     Returns:
         JSON values: `scores` with 95 % intervals, the same of `floors` that see no image, `signature` (the protocol),
-        `alarms` in words, subsets, and per-report `statistics`.
+        `alarms` in words, subsets, and per-report `statistics`. For a set of splits: such results by split in `splits`, and
+        in `summary` mean, deviation and range over the splits, of the model and of every floor.
 
     Raises:
         InputError: studies lack a prediction, or have one that is no text; the split lacks the section; the file was written
@@ -54,31 +56,19 @@ def evaluate(
         >>> result["scores"]["bleu4"]
     """
     from rayscribe.data.manifest import Manifest, read_manifest
-    from rayscribe.data.predictions import read_predictions
     from rayscribe.evaluation.evaluate import evaluate_predictions
-    from rayscribe.evaluation.protocol import Protocol, check_protocol, note_scored
+    from rayscribe.evaluation.from_files import evaluate_file, evaluate_set
+    from rayscribe.evaluation.protocol import Protocol
 
     _check_kinds(predictions, data, protocol)
-    protocol = protocol or Protocol()
-    path = None
+    asked: dict[str, Any] = {"split": split, "protocol": protocol or Protocol(), "scorers": scorers}
+    asked |= {"stage": stage, "progress": progress}
+    if _is_folder(predictions) or _is_folder(data):
+        return evaluate_set(_path(predictions, "predictions"), _path(data, "manifests"), **asked)
     if isinstance(predictions, Mapping):
-        reports = predictions
-    else:
-        path = Path(os.path.expanduser(predictions))
-        check_protocol(path, protocol)
-        reports = read_predictions(path)
-    result = evaluate_predictions(
-        reports,
-        data if isinstance(data, Manifest) else read_manifest(data),
-        split=split,
-        protocol=protocol,
-        scorers=scorers,
-        stage=stage,
-        progress=progress,
-    )
-    if split == "test" and path is not None:
-        note_scored(path, result)
-    return result
+        manifest = data if isinstance(data, Manifest) else read_manifest(data)
+        return evaluate_predictions(predictions, manifest, **asked)
+    return evaluate_file(Path(os.path.expanduser(predictions)), data, **asked)
 
 
 def score(
@@ -184,6 +174,17 @@ def _check_kinds(predictions: object, data: object, protocol: object) -> None:
         raise InputError(
             f"protocol: of type {type(protocol).__name__}; give rs.Protocol(...), or None for the usual one"
         )
+
+
+def _is_folder(value: object) -> bool:
+    return isinstance(value, str | Path) and Path(os.path.expanduser(value)).is_dir()
+
+
+def _path(value: object, what: str) -> Path:
+    """Of what a set of splits is scored from."""
+    if not isinstance(value, str | Path):
+        raise InputError(f"a set of splits needs a folder of {what}, not a value of type {type(value).__name__}")
+    return Path(os.path.expanduser(value))
 
 
 def _studies_of(references: list[str], subjects: list[str], training: list[str]) -> tuple[Study, ...]:

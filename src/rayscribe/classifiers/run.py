@@ -37,7 +37,7 @@ from rayscribe.training.folder import check_same_run
 from rayscribe.training.learner import Learner, Place, Splits, model_data, note_random_weights, run_learner
 from rayscribe.training.loop import Fitting, Progress
 from rayscribe.training.processes import Processes, processes
-from rayscribe.training.started import Started, begin_several
+from rayscribe.training.started import DONE, Started, begin_several
 from rayscribe.training.validation import read_once
 
 Logits = NDArray[np.float64]
@@ -61,7 +61,7 @@ def train_each(config: ClassifyConfig, place: Place) -> list[Path]:
             started = Started(data=place.data, features=place.features, per_finding=True)
             begin_several(place.run, config, started, resume=place.resume)
         for name, folder in zip(names, folders, strict=True):
-            is_done, goes_on = (folder / "done.txt").exists(), (folder / "config.yaml").exists()
+            is_done, goes_on = (folder / DONE).exists(), (folder / "config.yaml").exists()
             group.wait()  # before the first process creates the folder
             alone = replace(config, cohort=replace(config.cohort, findings=(name,)))
             if place.resume and is_done:
@@ -70,7 +70,7 @@ def train_each(config: ClassifyConfig, place: Place) -> list[Path]:
             own = replace(place, run=folder, resume=place.resume and goes_on)
             run_learner(FindingLearner(alone, own, group), own, group)
             if group.rank == 0:
-                (folder / "done.txt").touch()
+                (folder / DONE).touch()
     return folders
 
 

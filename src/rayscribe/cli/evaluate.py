@@ -28,9 +28,9 @@ def evaluate_verb(arguments: list[str]) -> None:
         """Scores predictions with intervals, floors, tests and alarms."""
 
         predictions: tyro.conf.Positional[Path]
-        "JSONL, CSV or JSON with ids and reports; your own or another system's"
+        "JSONL, CSV or JSON with ids and reports; your own or another system's; a folder of them for a set of splits"
         data: Path
-        "the manifest"
+        "the manifest, or a folder of manifests (`rayscribe resplit`)"
         split: str = "test"
         "train, val or test"
         protocol: Annotated[Protocol, tyro.conf.arg(name="")] = field(default_factory=Protocol)
@@ -67,11 +67,15 @@ def evaluate_verb(arguments: list[str]) -> None:
 
 
 def _evaluate(options: Any) -> None:
+    from rayscribe.data.split_sets import is_split_set
+    from rayscribe.pages.split_sets import split_set_text
     from rayscribe.pages.summary import summary
 
     _check_pairs(options)
+    if is_split_set(options.data):
+        _check_for_sets(options)
     result = _scored(options, _scorers(options))
-    print(summary(result))
+    print(split_set_text(result) if "splits" in result else summary(result))
     if options.json is not None:
         write_text(options.json, json.dumps(result, indent=1, ensure_ascii=False) + "\n")
         print(f"wrote {options.json}")
@@ -91,6 +95,20 @@ def _check_pairs(options: Any) -> None:
         )
     if (options.predicted_graphs is None) != (options.reference_graphs is None):
         raise InputError("give both --predicted-graphs and --reference-graphs")
+
+
+def _check_for_sets(options: Any) -> None:
+    """Raises InputError for options that belong to one split: a table or a drawing of a set has to say of which."""
+    given = {
+        "--predicted-labels": options.predicted_labels,
+        "--predicted-graphs": options.predicted_graphs,
+        "--template-findings": options.template_findings,
+        "--plots": options.plots,
+    }
+    if of_one := [flag for flag, value in given.items() if value is not None]:
+        raise InputError(
+            f"{', '.join(of_one)}: belongs to one split, and {options.data} is a set of splits; evaluate that split by itself"
+        )
 
 
 def _scorers(options: Any) -> "Scorers":
@@ -121,10 +139,11 @@ def _scorers(options: Any) -> "Scorers":
 def _scored(options: Any, scorers: "Scorers") -> dict[str, Any]:
     """The scores, with a bar that shows the stage."""
     from rayscribe.api.scoring import evaluate
+    from rayscribe.data.split_sets import is_split_set, split_manifests
     from rayscribe.evaluation.evaluate import STAGES
 
-    name = "scoring"
-    with Meter(desc=name, unit="stage", total=STAGES) as meter:
+    name, splits = "scoring", len(split_manifests(options.data)) if is_split_set(options.data) else 1
+    with Meter(desc=name, unit="stage", total=STAGES * splits) as meter:
 
         def stage(begun: str) -> None:
             nonlocal name
@@ -148,7 +167,10 @@ def _page(options: Any, result: dict[str, Any]) -> str:
     from rayscribe.data.predictions import read_predictions
     from rayscribe.evaluation.protocol import reference_reports, written_reports
     from rayscribe.pages.evaluation import evaluation_page
+    from rayscribe.pages.split_sets import split_set_page
 
+    if "splits" in result:
+        return split_set_page(result)
     manifest = read_manifest(options.data)
     references = reference_reports(manifest, options.split, options.protocol)
     reports = written_reports(read_predictions(options.predictions), references, options.split, options.protocol)
@@ -168,7 +190,7 @@ def compare_verb(arguments: list[str]) -> None:
 
         Args:
             scores: score files, or name=one.json,two.json,three.json for the seeds of one system; every system is tested
-                against the first, and files of different protocols are refused
+                against the first, and files of different protocols are refused; all of one split, or all of a set of splits
             html: write the table to this page
             latex: write the table to this file
             json: write everything to this file
@@ -180,9 +202,13 @@ def compare_verb(arguments: list[str]) -> None:
 
 def _compare(scores: tuple[str, ...], page: Path | None, latex: Path | None, target: Path | None) -> None:
     from rayscribe.evaluation.compare import compare, read_entry
+    from rayscribe.evaluation.compare_splits import are_sets, compare_splits, read_set_entry
     from rayscribe.pages.compare import compare_latex, compare_page, compare_text
 
-    result = compare([read_entry(one) for one in scores])
+    if are_sets(scores):
+        result = compare_splits([read_set_entry(one) for one in scores])
+    else:
+        result = compare([read_entry(one) for one in scores])
     print(compare_text(result))
     makers: list[tuple[Path | None, Callable[[dict[str, Any]], str]]] = [
         (page, compare_page),

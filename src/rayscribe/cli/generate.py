@@ -17,6 +17,7 @@ from rayscribe.progress import progress_bar
 
 if TYPE_CHECKING:
     from rayscribe.drafts import Draft
+    from rayscribe.inference.split import SplitJob, Written
 
 Preset = Literal["greedy", "koehler"]
 "Names of `rayscribe.drafts.PRESETS`."
@@ -30,11 +31,11 @@ def generate_verb(arguments: list[str]) -> None:
         """Writes a report for every study of a split, one JSON line each. An interrupted run continues where it stopped."""
 
         model: Path
-        "the model folder"
+        "the model folder; of a set of splits, the folder that `rayscribe train` wrote, with one model each"
         data: Path
-        "the manifest"
+        "the manifest, or a folder of manifests (`rayscribe resplit`)"
         out: Path
-        "the predictions file to write (JSONL)"
+        "the predictions file to write (JSONL); of a set of splits, the folder for one file each"
         split: str = "test"
         "train, val or test"
         decoding: DecodingConfig = field(default_factory=DecodingConfig)
@@ -55,9 +56,9 @@ def generate_verb(arguments: list[str]) -> None:
 
 
 def _generate(options: Any) -> None:
-    from rayscribe.api.models import open_reporter
+    from rayscribe.data.split_sets import is_split_set
     from rayscribe.evaluation.protocol import Protocol
-    from rayscribe.inference.split import SplitJob, write_predictions
+    from rayscribe.inference.split import SplitJob
 
     job = SplitJob(
         model=options.model,
@@ -68,12 +69,50 @@ def _generate(options: Any) -> None:
         features=options.features,
         states=options.states,
     )
-    writer = open_reporter(options.model, base=options.base, download=options.download, device=options.device)
-    written = write_predictions(writer, job, progress=partial(progress_bar, desc="generating", unit="batch"))
-    print(f"{written.reports} reports in {options.out}. {DISCLAIMER}")
+    if is_split_set(options.data):
+        jobs = _jobs(job)
+        for number, (name, one) in enumerate(jobs.items(), 1):
+            place = f"split {number} of {len(jobs)}"
+            written = _written(one, options, f"{place}, generating")
+            print(f"{place}: {name}, {written.reports} reports in {one.out}")
+        print(DISCLAIMER)
+    else:
+        written = _written(job, options, "generating")
+        print(f"{written.reports} reports in {options.out}. {DISCLAIMER}")
     usual = {"section": Protocol().section, "cleaning": Protocol().cleaning}
     flags = "".join(f" --{name} {value}" for name, value in written.protocol.items() if value != usual[name])
+    flags += " --json set.json" if is_split_set(options.data) else ""
     print(f"next: rayscribe evaluate {options.out} --data {options.data} --split {options.split}{flags}")
+
+
+def _written(job: "SplitJob", options: Any, desc: str) -> "Written":
+    """What the predictions file of a job contains after its run."""
+    from rayscribe.api.models import open_reporter
+    from rayscribe.inference.split import write_predictions
+
+    writer = open_reporter(job.model, base=options.base, download=options.download, device=options.device)
+    return write_predictions(writer, job, progress=partial(progress_bar, desc=desc, unit="batch"))
+
+
+def _jobs(whole: "SplitJob") -> "dict[str, SplitJob]":
+    """The jobs of a set by split. Raises InputError, before anything is written, for models that do not go with the splits."""
+    from rayscribe.data.split_sets import split_manifests
+    from rayscribe.training.split_sets import models_of_splits
+
+    if whole.out.is_file():
+        raise InputError(
+            f"{whole.out}: is a file; the predictions of a set of splits are a folder, name one with --out"
+        )
+    if whole.states is not None:
+        raise InputError(
+            f"--states {whole.states}: a classifier's findings belong to one split, because it has learned from studies that "
+            "other splits test on; generate each split by itself"
+        )
+    manifests = split_manifests(whole.data)
+    return {
+        name: replace(whole, model=model, data=manifests[name], out=whole.out / f"{name}.jsonl")
+        for name, model in models_of_splits(whole.model, manifests).items()
+    }
 
 
 def predict_verb(arguments: list[str]) -> None:

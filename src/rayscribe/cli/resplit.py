@@ -37,6 +37,7 @@ def _resplit(options: Any) -> None:
     from rayscribe.data.audit import find_copies
     from rayscribe.data.manifest import Manifest, read_manifest, write_manifest
     from rayscribe.data.resplit import stratified_split
+    from rayscribe.data.split_sets import RESPLIT
     from rayscribe.metrics.labeler import RuleLabeler
     from rayscribe.progress import progress_bar
 
@@ -56,7 +57,7 @@ def _resplit(options: Any) -> None:
         )
         about = {key: value for key, value in manifest.provenance.items() if key != "negatives"}
         kept = "near-duplicates" if options.group_near_duplicates else "reports" if apart else "patients"
-        about["resplit"] = {"seed": seed, "kept_together": kept, "from": manifest.digest()}
+        about[RESPLIT] = {"seed": seed, "kept_together": kept, "from": manifest.digest()}
         write_manifest(options.out / f"split-{seed}.parquet", Manifest(studies=rows, provenance=about))
     print(f"wrote {options.seeds} manifests to {options.out}")
-    print(f"next: rayscribe train consensus --data {options.out}/split-0.parquet --run runs/split-0")
+    print(f"next: rayscribe train consensus --data {options.out} --run runs/consensus")

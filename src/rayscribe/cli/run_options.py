@@ -144,7 +144,7 @@ def started_of(options: RunOptions) -> "Started":
     if options.resume and (options.data is None or (options.run / STARTED).is_file()):
         known = read_started(options.run)
         data = options.data or known.data
-        if not data.is_file():
+        if not data.exists():
             raise InputError(f"{data}: the manifest that {options.run} was started on is gone; name it with --data")
         return dataclasses.replace(known, data=data, features=options.features or known.features)
     if options.data is None:

@@ -5,6 +5,7 @@ Annotations are evaluated here (no postponed ones), because tyro reads them from
 
 import sys
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any
 
 from rayscribe.cli.arguments import choice, parsed
@@ -25,6 +26,8 @@ _COMMON = (
 class TrainOptions(RunOptions):
     """Trains a model; the run folder is then a model folder."""
 
+    data: Path | None = None
+    "the manifest, or a folder of manifests (`rayscribe resplit`): one model each; a resumed run knows its own"
     generations: int = 1
     "train this many models, each taught by the one before; needs a plug-in that learns from an earlier model"
     as_published: bool = False
@@ -122,9 +125,11 @@ def _print_published(settings: Any, switched: list[Any]) -> None:
 
 
 def _train(options: Any) -> None:
+    from rayscribe.data.split_sets import is_split_set
     from rayscribe.errors import InputError
     from rayscribe.training.learner import Place
     from rayscribe.training.run import train_generations
+    from rayscribe.training.split_sets import train_splits
 
     started = started_of(options)
     generations = started.generations if options.generations == 1 else options.generations
@@ -135,5 +140,9 @@ def _train(options: Any) -> None:
     place = Place(
         data=started.data, run=options.run, resume=options.resume, features=started.features, device=options.device
     )
+    if is_split_set(place.data):
+        train_splits(options.settings, place, generations=generations)
+        print(f"next: rayscribe generate --model {place.run} --data {place.data} --split test --out predictions/")
+        return
     last = train_generations(options.settings, place, generations=generations)
     print(f"next: rayscribe generate --model {last} --data {place.data} --split test --out predictions.jsonl")

@@ -6,7 +6,8 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -98,6 +99,25 @@ def read_manifest(path: str | Path) -> Manifest:
         >>> len(manifest.split("test")), manifest.counts()
     """
     path = Path(os.path.expanduser(path))
+    with _opened(path) as (file, provenance):
+        folder = path.parent.resolve()
+        batches = file.iter_batches(_BATCH)
+        studies = tuple(_study(row, folder) for batch in batches for row in batch.to_pylist())
+    return Manifest(studies=studies, provenance=provenance)
+
+
+def read_provenance(path: Path) -> dict[str, Any]:
+    """The provenance alone, without reading the studies. Raises InputError as `read_manifest`."""
+    with _opened(path) as (_, provenance):
+        return provenance
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[parquet.ParquetFile, dict[str, Any]]]:
+    """The open file and its provenance. Raises InputError that says what the path is instead of a manifest."""
+    if path.is_dir():
+        inside = min(path.glob("*.parquet"), default=path / "split-0.parquet")
+        raise InputError(f"{path}: is a folder, and one manifest is needed here; give a file, such as {inside}")
     if not path.is_file():
         raise InputError(f"{path}: no such manifest; write one with `rayscribe prepare ... --out {path}`")
     try:
@@ -105,14 +125,11 @@ def read_manifest(path: str | Path) -> Manifest:
             provenance = json.loads((file.schema_arrow.metadata or {})[_KEY])
             if provenance.pop("format") != _FORMAT:
                 raise InputError(f"{path}: a manifest of another format; write it again with `rayscribe prepare`")
-            folder = path.parent.resolve()
-            batches = file.iter_batches(_BATCH)
-            studies = tuple(_study(row, folder) for batch in batches for row in batch.to_pylist())
+            yield file, provenance
     except (arrow.ArrowInvalid, KeyError, ValueError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path}: not a rayscribe manifest; write one with `rayscribe prepare`") from error
-    return Manifest(studies=studies, provenance=provenance)
 
 
 def _row(study: Study, folder: str, real: Callable[[str], str]) -> dict[str, Any]:

@@ -35,16 +35,22 @@ class Entry:
 
 def read_entry(argument: str) -> Entry:
     """Reads `a/scores.json`, or `name=one.json,two.json,three.json` for the seeds of one system. Raises InputError."""
-    name, equals, listed = argument.partition("=")
-    if not equals or Path(argument).exists():
-        name, listed = "", argument
-    paths = tuple(Path(part) for part in (listed.split(",") if equals else [listed]))
-    results = tuple(_read(path) for path in paths)
+    name, paths = named_files(argument)
+    results = tuple(read_scores(path) for path in paths)
     families = tuple(
         restored(str(path), result.get("statistics"), result["signature"].get("meteor", "meteor"))
         for path, result in zip(paths, results)
     )
-    return Entry(name=name or _short_name(paths[0]), paths=paths, results=results, families=families)
+    return Entry(name=name, paths=paths, results=results, families=families)
+
+
+def named_files(argument: str) -> tuple[str, tuple[Path, ...]]:
+    """The system's name and its files: `a/scores.json`, or `name=one.json,two.json,three.json`."""
+    name, equals, listed = argument.partition("=")
+    if not equals or Path(argument).exists():
+        name, listed = "", argument
+    paths = tuple(Path(part) for part in (listed.split(",") if equals else [listed]))
+    return name or _short_name(paths[0]), paths
 
 
 def compare(entries: Sequence[Entry], *, resamples: int = RESAMPLES) -> dict[str, Any]:
@@ -72,7 +78,7 @@ def compare(entries: Sequence[Entry], *, resamples: int = RESAMPLES) -> dict[str
             name: asdict(one)
             for name, one in differences(a, b, groups=patients, names=names, resamples=resamples).items()
         }
-    _correct(pairs)
+    corrected_over_table(pairs)
     floors = first.results[0]["floors"]
     return {
         "disclaimer": DISCLAIMER,
@@ -95,14 +101,16 @@ def _floor(floors: Mapping[str, Any], names: Sequence[str]) -> dict[str, float]:
     return {name: scores[name]["value"] for name in names if name in scores}
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_scores(path: Path) -> dict[str, Any]:
+    """A score file: of one split (`scores`), or of a set of splits (`splits`). Raises InputError for any other file."""
     if not path.is_file():
         raise InputError(f"{path}: no such score file; write one with `rayscribe evaluate PREDICTIONS --json {path}`")
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputError(f"{path}: not JSON ({error}); write it again with `rayscribe evaluate`") from error
-    if not isinstance(result, dict) or not isinstance(result.get("signature"), dict) or "scores" not in result:
+    is_ours = isinstance(result, dict) and isinstance(result.get("signature"), dict)
+    if not is_ours or not {"scores", "splits"} & set(result):
         raise InputError(f"{path}: not a score file; write one with `rayscribe evaluate PREDICTIONS --json FILE`")
     return result
 
@@ -169,8 +177,8 @@ def _as_many(first: list[Rows], second: list[Rows]) -> tuple[list[Rows], list[Ro
     return first * (count // len(first)), second * (count // len(second))
 
 
-def _correct(pairs: Mapping[str, dict[str, dict[str, float]]]) -> None:
-    """Applies Holm's correction over all tests of the table, not only over those of one pair."""
+def corrected_over_table(pairs: Mapping[str, Mapping[str, dict[str, Any]]]) -> None:
+    """Sets `p_holm` by Holm's correction over all tests of the table, not only over those of one pair."""
     tests = [test for pair in pairs.values() for test in pair.values()]
     for test, corrected in zip(tests, holm([test["p"] for test in tests]), strict=True):
         test["p_holm"] = corrected

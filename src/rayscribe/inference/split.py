@@ -14,14 +14,15 @@ from typing import Any
 from rayscribe import __version__
 from rayscribe.data.conditions import given_states
 from rayscribe.data.manifest import Manifest, read_manifest
+from rayscribe.data.split_sets import RESPLIT
 from rayscribe.drafts import DecodingConfig
 from rayscribe.errors import DISCLAIMER, InputError
 from rayscribe.files import naming, sha256_of, write_text
 from rayscribe.inference.reporter import BATCH
 from rayscribe.inference.writer import Writer
-from rayscribe.models.folder import weights_sha256
+from rayscribe.models.folder import origin_of, weights_sha256
 from rayscribe.progress import ProgressBar
-from rayscribe.provenance import note_test
+from rayscribe.provenance import check_unseen, note_test
 from rayscribe.study import Study
 
 
@@ -53,14 +54,15 @@ def write_predictions(writer: Writer, job: SplitJob, *, progress: ProgressBar = 
     """Writes one line {"id", "report", "disclaimer"} per study of the split that has the model's section.
 
     `writer` is that of `job.model`. Whole batches from an earlier run are kept. Every use of the test split is recorded in the
-    model's folder. Raises InputError if no study has the section, or if the file was written by another model, data or
-    decoding.
+    model's folder. Raises InputError if no study has the section, if the model was trained on another random split and has
+    learned from these studies, or if the file was written by another model, data or decoding.
     """
     writer.check(states=job.states is not None, features=job.features is not None)
     manifest = read_manifest(job.data)
     studies = writer.studies(manifest, job.split)
     if not studies:
         raise InputError(f"{job.data}: no study of split {job.split} has the section {writer.protocol['section']!r}")
+    _check_same_split(job, manifest, studies)
     about = _about(writer, job, manifest)
     given = None
     if job.states is not None:
@@ -81,6 +83,14 @@ def write_predictions(writer: Writer, job: SplitJob, *, progress: ProgressBar = 
                     file.write(json.dumps(line, ensure_ascii=False) + "\n")
                 file.flush()
     return Written(len(studies), writer.protocol)
+
+
+def _check_same_split(job: SplitJob, manifest: Manifest, studies: list[Study]) -> None:
+    """Raises InputError where model and manifest are of different random splits, and the model has learned from these."""
+    learned = next(iter(origin_of(str(job.model))), {})
+    is_resplit = RESPLIT in learned or RESPLIT in manifest.provenance
+    if job.split != "train" and is_resplit and learned.get("digest") != manifest.digest():
+        check_unseen(job.model, studies, f"split {job.split} of {job.data}")
 
 
 def _about(writer: Writer, job: SplitJob, manifest: Manifest) -> dict[str, Any]:

@@ -112,10 +112,13 @@ def facts_of(folder: Path) -> dict[str, Any]:
     """model.json of a folder of any format. Raises InputError if it is missing or not ours."""
     path = folder / "model.json"
     if not path.is_file():
-        raise InputError(
-            f"{folder}: no rayscribe model (no model.json); train one with `rayscribe train`, "
-            "or get one by running `rayscribe demo`"
+        inside = sorted(str(one.parent) for one in folder.glob("*/model.json"))
+        advice = (
+            f"there is one in {', '.join(inside)}"
+            if inside
+            else "train one with `rayscribe train`, or get one by running `rayscribe demo`"
         )
+        raise InputError(f"{folder}: no rayscribe model (no model.json); {advice}")
     try:
         about: dict[str, Any] = json.loads(path.read_text())
         about["format"]

@@ -10,6 +10,8 @@ from rayscribe.metrics.statistics import p_text
 from rayscribe.pages.layout import bullets, definitions, page, table
 
 _LEVEL = 0.05
+_SMALL_BOUNDS = r" {{\scriptsize [{:.3f}, {:.3f}]}}"
+_DETECTABLE = " Detectable: the smallest true difference that so many studies show with power .8."
 
 
 def compare_text(result: Mapping[str, Any]) -> str:
@@ -22,11 +24,10 @@ def compare_text(result: Mapping[str, Any]) -> str:
             lines.append(f"  {'constant report':{width}}{result['floor'][name]:>8.4f}")
         for system, facts in result["systems"].items():
             score, test = facts["scores"][name], result["differences"].get(system, {}).get(name)
-            line = f"  {system:{width}}{score['value']:>8.4f}  [{score['low']:.4f}, {score['high']:.4f}]{_seeds(score)}"
+            line = f"  {system:{width}}{score['value']:>8.4f}{_bounds(score, '  [{:.4f}, {:.4f}]')}{_spread(score)}"
             if test:
                 line += (
-                    f"  {test['difference']:+.4f} [{test['low']:+.4f}, {test['high']:+.4f}] p {p_text(test['p_holm'])}"
-                    f"{' *' if test['p_holm'] < _LEVEL else ''}"
+                    f"  {test['difference']:+.4f}{_bounds(test, ' [{:+.4f}, {:+.4f}]')}{_p(test, ' p ')}{_mark(test)}"
                 )
             lines.append(line)
     lines += [f"differences and *: against {result['against']}; {result['test']}", f"intervals: {result['interval']}"]
@@ -52,8 +53,8 @@ def compare_latex(result: Mapping[str, Any]) -> str:
         cells = []
         for name in names:
             score, test = facts["scores"][name], result["differences"].get(system, {}).get(name)
-            mark = r"\textsuperscript{*}" if test and test["p_holm"] < _LEVEL else ""
-            cells.append(rf"{score['value']:.3f}{mark} {{\scriptsize [{score['low']:.3f}, {score['high']:.3f}]}}")
+            mark = r"\textsuperscript{*}" if test and _mark(test) else ""
+            cells.append(f"{score['value']:.3f}{mark}{_bounds(score, _SMALL_BOUNDS)}")
         lines.append(" & ".join([_tex(system), *cells]) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
 
@@ -65,14 +66,12 @@ def compare_page(result: Mapping[str, Any]) -> str:
     body = "\n".join(
         [
             bullets(alarms, kind="alarms"),
-            f"<p>{html.escape(str(result['studies']))} studies, one protocol. "
-            f"Intervals: {html.escape(result['interval'])}.</p>",
+            f"<p>{html.escape(_size(result))}, one protocol. Intervals: {html.escape(result['interval'])}.</p>",
             "<h2>Scores</h2>",
             table(["score", "constant report", *map(html.escape, systems)], [_row(result, n) for n in result["names"]]),
             f"<h2>Differences from {html.escape(result['against'])}</h2>",
             *(_differences(name, tests) for name, tests in result["differences"].items()),
-            f"<p>{html.escape(result['test'])}. Detectable: the smallest true difference that so many studies show with "
-            "power .8.</p>",
+            f"<p>{html.escape(result['test'])}.{'' if 'splits' in result else _DETECTABLE}</p>",
             bullets(result["notes"]),
             "<h2>Protocol</h2>",
             definitions(result["signature"]),
@@ -86,9 +85,7 @@ def _row(result: Mapping[str, Any], name: str) -> list[str]:
     cells = []
     for facts in result["systems"].values():
         score = facts["scores"][name]
-        cells.append(
-            f"<b>{score['value']:.3f}</b> ({score['low']:.3f} to {score['high']:.3f}){html.escape(_seeds(score))}"
-        )
+        cells.append(f"<b>{score['value']:.3f}</b>{_bounds(score, ' ({:.3f} to {:.3f})')}{html.escape(_spread(score))}")
     return [html.escape(name), "–" if floor is None else f"{floor:.3f}", *cells]
 
 
@@ -97,21 +94,42 @@ def _differences(name: str, tests: Mapping[str, Mapping[str, float]]) -> str:
         [
             html.escape(score),
             f"<b>{test['difference']:+.3f}</b>",
-            f"{test['low']:+.3f} to {test['high']:+.3f}",
-            html.escape(p_text(test["p"])),
-            html.escape(p_text(test["p_holm"])) + (" *" if test["p_holm"] < _LEVEL else ""),
-            f"{test['detectable']:.3f}",
+            _bounds(test, "{:+.3f} to {:+.3f}"),
+            "" if test["p"] is None else html.escape(p_text(test["p"])),
+            html.escape(_p(test)) + _mark(test),
+            *([f"{test['detectable']:.3f}"] if "detectable" in test else []),
         ]
         for score, test in tests.items()
     ]
     header = ["score", "difference", "95 % interval", "p", "p, Holm", "detectable"]
-    return table(header, rows, caption=html.escape(name))
+    return table(header[: len(rows[0])], rows, caption=html.escape(name))
 
 
-def _seeds(score: Mapping[str, Any]) -> str:
+def _size(result: Mapping[str, Any]) -> str:
+    if "splits" not in result:
+        return f"{result['studies']} studies"
+    return ", ".join(f"{split}: {count} studies" for split, count in result["studies"].items())
+
+
+def _bounds(facts: Mapping[str, Any], form: str) -> str:
+    """The interval; empty where there is none, as over a single split."""
+    return "" if facts["low"] is None else form.format(facts["low"], facts["high"])
+
+
+def _p(test: Mapping[str, Any], before: str = "") -> str:
+    return "" if test["p_holm"] is None else before + p_text(test["p_holm"])
+
+
+def _mark(test: Mapping[str, Any]) -> str:
+    return " *" if test["p_holm"] is not None and test["p_holm"] < _LEVEL else ""
+
+
+def _spread(score: Mapping[str, Any]) -> str:
+    """Deviation and values of the seeds, or of the splits."""
     if score["deviation"] is None:
         return ""
-    return f" sd {score['deviation']:.4f} of {', '.join(f'{seed:.4f}' for seed in score['seeds'])}"
+    values = score["values"].values() if "values" in score else score["seeds"]
+    return f" sd {score['deviation']:.4f} of {', '.join(f'{value:.4f}' for value in values)}"
 
 
 def _tex(text: str) -> str:

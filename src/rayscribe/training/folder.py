@@ -18,7 +18,7 @@ import fcntl
 import importlib.util
 import pickle
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import IO, Any
 
@@ -55,8 +55,8 @@ class RunFolder:
         stored, data = path / "config.yaml", path / "data.sha256"
         if resume:
             check_same_run(path, config, data_digest, parse)
-        elif path.exists() and not {entry.name for entry in path.iterdir()} <= _BEFORE_TRAINING | _OF_VERSION_0_3:
-            raise InputError(f"{path}: already holds a run; continue it with --resume, or give another --run folder")
+        else:
+            check_no_run(path)
         path.mkdir(parents=True, exist_ok=True)
         self._lock = locked(path)
         write_text(stored, to_yaml(config))
@@ -149,6 +149,15 @@ def locked(path: Path) -> IO[str]:
             f"{path}: another process is training into this folder; wait for it, or give another --run"
         ) from error
     return lock
+
+
+def check_no_run(path: Path, *, beside: Iterable[str] = ()) -> None:
+    """Raises InputError where the folder holds more than a run that failed before its first step leaves behind.
+
+    `beside`: names of entries that do not count.
+    """
+    if path.exists() and not {entry.name for entry in path.iterdir()} <= _BEFORE_TRAINING | _OF_VERSION_0_3 | {*beside}:
+        raise InputError(f"{path}: already holds a run; continue it with --resume, or give another --run folder")
 
 
 def check_same_run(path: Path, config: Any, data_digest: str, parse: Parse | None = None) -> None:

@@ -53,38 +53,47 @@ def train_generations(config: RunConfig[Any], place: Place, *, generations: int)
 
     The generations are RUN/generation-1, RUN/generation-2, ...; a single one is RUN itself.
     """
+    check_generations(config, generations)
+    with processes(place.device) as group:
+        return train_in_group(config, place, group, generations=generations)
+
+
+def check_generations(config: RunConfig[Any], generations: int) -> None:
+    """Raises InputError for a number of generations that the method cannot have."""
     if generations < 1:
         raise InputError(f"--generations {generations}: at least 1")
-    if generations == 1:
-        with processes(place.device) as group:
-            _train(config, place, group)
-        return place.run
-    taught = find_method(config.system).generation
-    if taught is None:
+    if generations > 1 and find_method(config.system).generation is None:
         teaching = " or ".join(taught_systems(config.system))
         advice = f"; train {teaching}" if teaching else ""
         raise InputError(f"--generations {generations}: {config.system} learns nothing from an earlier run{advice}")
+
+
+def train_in_group(config: RunConfig[Any], place: Place, group: Processes, *, generations: int) -> Path:
+    """`train_generations` by processes that have joined already."""
+    taught = find_method(config.system).generation
+    if generations == 1 or taught is None:
+        _train(config, place, group)
+        return place.run
     folders = [place.run / f"generation-{number}" for number in range(1, generations + 1)]
     if not place.resume and any(folder.exists() for folder in folders):
         raise InputError(f"{place.run}: already holds a run; continue it with --resume, or give another --run folder")
     teacher: Path | None = None
-    with processes(place.device) as group:  # joined once for all of them
-        if group.rank == 0:
-            started = Started(data=place.data, features=place.features, generations=generations)
-            begin_several(place.run, config, started, resume=place.resume)
-        for number, folder in enumerate(folders, 1):
-            place.of(group).notify(f"generation {number} of {generations}")
-            goes_on = place.resume and (folder / "config.yaml").exists()
-            own = taught(config, teacher)
-            if goes_on and group.rank == 0:
-                stored = folder / "config.yaml"
-                kept = run_from_yaml(stored.read_text(encoding="utf-8"), stored)
-                is_same = teacher is not None and kept.system == own.system and taught(kept, teacher) == own
-                if kept != own and is_same:  # the folders were moved, or are named by another path
-                    write_text(stored, to_yaml(own))
-            group.wait()  # before the first process makes the folder
-            _train(own, replace(place, run=folder, resume=goes_on), group)
-            teacher = folder
+    if group.rank == 0:
+        started = Started(data=place.data, features=place.features, generations=generations)
+        begin_several(place.run, config, started, resume=place.resume)
+    for number, folder in enumerate(folders, 1):
+        place.of(group).notify(f"generation {number} of {generations}")
+        goes_on = place.resume and (folder / "config.yaml").exists()
+        own = taught(config, teacher)
+        if goes_on and group.rank == 0:
+            stored = folder / "config.yaml"
+            kept = run_from_yaml(stored.read_text(encoding="utf-8"), stored)
+            is_same = teacher is not None and kept.system == own.system and taught(kept, teacher) == own
+            if kept != own and is_same:  # the folders were moved, or are named by another path
+                write_text(stored, to_yaml(own))
+        group.wait()  # before the first process makes the folder
+        _train(own, replace(place, run=folder, resume=goes_on), group)
+        teacher = folder
     return folders[-1]
 
 

@@ -15,12 +15,16 @@ STARTED = "started.json"
 "Name of the file in a run folder. It names local paths, so no model that is passed on carries it."
 
 
+DONE = "done.txt"
+"Name of the empty file that marks a finished run among several."
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Started:
     """Paths are absolute."""
 
     data: Path
-    "the manifest"
+    "the manifest, or the folder of a set of splits"
     features: Path | None = None
     "folder of the feature cache; the user's cache folder when None"
     generations: int = 1
