@@ -20,6 +20,7 @@ from rayscribe.metrics.statistics import Floats
 from rayscribe.metrics.utility import Matrix, cosine_utility
 
 Bools = NDArray[np.bool_]
+_ROWS = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,8 +52,9 @@ class Space:
 
     def project(self, x_BF: NDArray[Any]) -> Floats:
         """Components (B, K)."""
-        found: Floats = ((np.asarray(x_BF, np.float64) - self.centre_F) / self.scale_F) @ self.components_FK
-        return found
+        starts = range(0, max(1, len(x_BF)), _ROWS)  # in blocks, because features are the largest array of a fit
+        blocks = (np.asarray(x_BF[start : start + _ROWS], np.float64) for start in starts)
+        return np.concatenate([((block - self.centre_F) / self.scale_F) @ self.components_FK for block in blocks])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
