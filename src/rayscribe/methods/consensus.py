@@ -25,10 +25,11 @@ from typing import Any, Literal
 
 from rayscribe.config import BackboneConfig, RunConfig
 from rayscribe.errors import InputError
-from rayscribe.methods.consensus_fit import IMAGE, fitted_on
+from rayscribe.methods.consensus_fit import IMAGE, fitted_on, text_weights
 from rayscribe.methods.consensus_reporter import ConsensusReporter
 from rayscribe.methods.consensus_studies import LearnedStudies, PooledViews, sampled
 from rayscribe.methods.method import Fitted, Forgotten, Material, Method
+from rayscribe.metrics.composing import COMPOSED
 from rayscribe.metrics.utility import utility_weights
 from rayscribe.settings import need
 
@@ -48,6 +49,8 @@ class ConsensusSettings:
     "ridge strengths to choose from, in units of the mean squared component"
     gammas: tuple[float, ...] = (1.0, 3.0, 6.0, 10.0, 20.0)
     "weights of the findings term to choose from"
+    compose: bool = False
+    "write a new report from training sentences, at most one on each observation, instead of a whole training report"
     beta: float = 1.0
     "of the clinical utility: above 1, missed findings cost more than added ones"
     components: int = 400
@@ -65,6 +68,13 @@ class ConsensusSettings:
         utility_weights(self.utility, "--method.utility", more=[IMAGE])
         need(bool(self.strengths) and min(self.strengths) > 0, "--method.strengths", self.strengths, "above 0")
         need(bool(self.gammas) and min(self.gammas) >= 0, "--method.gammas", self.gammas, "not negative")
+        composes = utility_weights(self.utility, "--method.utility", more=[IMAGE]).keys() <= COMPOSED
+        need(
+            composes or not self.compose,
+            "--method.utility",
+            self.utility,
+            f"--method.compose weighs {' and '.join(sorted(COMPOSED))} alone",
+        )
         need(self.beta > 0, "--method.beta", self.beta, "above 0")
         need(self.components >= 1, "--method.components", self.components, "at least 1")
         need(0 <= self.grid <= 7, "--method.grid", self.grid, "between 0 and 7")
@@ -120,13 +130,15 @@ def consensus_aims(run: RunConfig[ConsensusSettings], fitted: Fitted) -> dict[st
     """The fit aimed at single utilities, and at both overlaps with the findings term in growing weight."""
     aims = [("bleu4", "bleu4=1", 0.0), ("cider", "cider=1", 0.0), ("clinical", "clinical=1", 0.0)]
     aims += [(f"both, gamma {gamma:g}", "bleu4=1,cider=1", gamma) for gamma in (0.0, *_FRONTIER_GAMMAS)]
-    return {
+    composed = ConsensusReporter(run=replace(run, method=replace(run.method, compose=True)), fitted=fitted)
+    whole = {
         name: ConsensusReporter(
-            run=replace(run, method=replace(run.method, utility=utility)),
+            run=replace(run, method=replace(run.method, utility=utility, compose=False)),
             fitted=replace(fitted, texts={**fitted.texts, "gamma": gamma}),
         )
         for name, utility, gamma in aims
     }
+    return whole | ({"composed": composed} if text_weights(run.method).keys() <= COMPOSED else {})
 
 
 def consensus() -> RunConfig[ConsensusSettings]:

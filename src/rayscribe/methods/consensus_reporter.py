@@ -5,7 +5,7 @@ Shapes: J training studies, B studies, V views, C candidates, F features, K comp
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -15,17 +15,31 @@ from numpy.typing import NDArray
 
 from rayscribe.config import RunConfig
 from rayscribe.drafts import DecodingConfig, Draft, TrainingStudy
-from rayscribe.labels import OBSERVATIONS
+from rayscribe.labels import NOT_MENTIONED, OBSERVATIONS, POSITIVE
 from rayscribe.methods.consensus_fit import TOLD, image_weight, mixed_texts, text_weights
 from rayscribe.methods.consensus_studies import PooledViews
 from rayscribe.methods.method import Features, Fitted
 from rayscribe.metrics.classification import sigmoid
+from rayscribe.metrics.composing import Composer
 from rayscribe.metrics.expected_utility import FindingsTerm, ImageTerm, expected, joined_weights
+from rayscribe.metrics.labeler import RuleLabeler
+from rayscribe.metrics.utility import clinical_utility
 
 if TYPE_CHECKING:
     from rayscribe.methods.consensus import ConsensusSettings
 
 _ALTERNATIVES = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Statement:
+    """A report beside the training reports."""
+
+    utilities: Mapping[str, NDArray[Any]]
+    "against each training report (J,)"
+    positive_O: NDArray[np.bool_]
+    candidate: int | None = None
+    "which training report it is; None for a composed one"
 
 
 @dataclass(frozen=True)
@@ -43,6 +57,19 @@ class ConsensusReporter:
     def _utility_CJ(self) -> NDArray[np.float32]:
         names = {*TOLD, *text_weights(self.run.method)}
         return mixed_texts({name: self._array(f"utility_{name}") for name in names}, self.run.method)
+
+    @cached_property
+    def _scale(self) -> dict[str, float]:
+        """Weights of the utilities over their standard deviations, as `mixed` has them."""
+        spreads = {name: float(self._array(f"utility_{name}").std()) for name in text_weights(self.run.method)}
+        weights = text_weights(self.run.method)
+        return {name: weights[name] / spread if spread > 0 else 0.0 for name, spread in spreads.items()}
+
+    @cached_property
+    def _composer(self) -> Composer | None:
+        if not self.run.method.compose:
+            return None
+        return Composer.of(self.fitted.texts["reports"], self._scale, RuleLabeler())
 
     @cached_property
     def _image(self) -> ImageTerm | None:
@@ -74,16 +101,24 @@ class ConsensusReporter:
             total_BC += self._image.of(weights_BJ)
         most = min(_ALTERNATIVES, total_BC.shape[1])
         best_BK = np.argsort(-total_BC, axis=1, kind="stable")[:, :most]
-        return [
-            Draft(
-                reports=[self._candidates[place] for place in best_K],
-                diagnosis=self._states(scores_O),
-                probabilities=self._probabilities(scores_O),
-                expected=self._told(weights_J, int(best_K[0])),
-                studies=self._evidence(weights_J, int(best_K[0])),
-            )
-            for weights_J, scores_O, best_K in zip(weights_BJ, scores_BO, best_BK)
-        ]
+        return [self._drafted(*one) for one in zip(weights_BJ, scores_BO, best_BK)]
+
+    def _drafted(self, weights_J: NDArray[np.float32], scores_O: NDArray[np.float32], best_K: NDArray[Any]) -> Draft:
+        """One study's draft: the composed report, where asked for, before the best whole ones."""
+        reports = [self._candidates[place] for place in best_K]
+        first = self._candidate(int(best_K[0]))
+        if self._composer is not None:
+            text = self._composer.composed(reports[0], weights_J, scores_O, self._term)
+            if text != reports[0]:
+                first = self._composed(text)
+                reports = [text, *(report for report in reports if report != text)][:_ALTERNATIVES]
+        return Draft(
+            reports=reports,
+            diagnosis=self._states(scores_O),
+            probabilities=self._probabilities(scores_O),
+            expected=self._told(weights_J, first),
+            studies=self._evidence(weights_J, first),
+        )
 
     def weights(self, studies: Sequence[Features]) -> NDArray[np.float32]:
         """How much every training study counts for these (B, J), signed."""
@@ -100,28 +135,50 @@ class ConsensusReporter:
         return joined_weights(found, views.has_view_BV)
 
     def contributions(self, weights_J: NDArray[np.float32], candidate: int) -> NDArray[np.float64]:
-        """What each training study adds to the candidate's total (J,): utility and findings term are linear in the weights.
+        """What each training study adds to the total of a whole report (J,).
 
-        So is the image's term while the length of the image's embedding is held.
+        Utility and findings term are linear in the weights. So is the image's term while the length of the image's embedding
+        is held.
         """
-        utility_J = self._utility_CJ[candidate].astype(np.float64)
+        return self._added(weights_J, self._candidate(candidate))
+
+    def _added(self, weights_J: NDArray[np.float32], one: _Statement) -> NDArray[np.float64]:
+        scale = self._scale
+        utility_J = sum((scale[name] * one.utilities[name] for name in scale), np.zeros(len(weights_J)))
         positive_JO = self._array("is_positive_jo").astype(np.float64)
-        signs_O = (2.0 * self._array("is_positive_co")[candidate] - 1) / self._term.spread_O / positive_JO.shape[1]
+        signs_O = (2.0 * one.positive_O - 1) / self._term.spread_O / positive_JO.shape[1]
         findings_J = (positive_JO - positive_JO.mean(0)) @ signs_O
         found: NDArray[np.float64] = weights_J * (utility_J - utility_J.mean() + self._term.gamma * findings_J)
-        return found if self._image is None else found + self._image.shares(weights_J, candidate)
-
-    def _told(self, weights_J: NDArray[np.float32], candidate: int) -> dict[str, float]:
-        """What the candidate is expected to score, and its cosine with the image where that is aimed at."""
-        found = {
-            name: float(expected(weights_J[None], self._array(f"utility_{name}")[[candidate]].T)[0, 0]) for name in TOLD
-        }
-        if self._image is not None:
-            found["image"] = float(self._image.cosines(weights_J[None])[0, candidate])
+        if self._image is not None and one.candidate is not None:
+            found = found + self._image.shares(weights_J, one.candidate)
         return found
 
-    def _evidence(self, weights_J: NDArray[np.float32], candidate: int) -> list[TrainingStudy]:
-        added_J = np.maximum(0, self.contributions(weights_J, candidate))
+    def _candidate(self, place: int) -> _Statement:
+        """A whole training report."""
+        utilities = {name: self._array(f"utility_{name}")[place] for name in {*TOLD, *self._scale}}
+        return _Statement(
+            utilities=utilities, positive_O=self._array("is_positive_co")[place].astype(bool), candidate=place
+        )
+
+    def _composed(self, text: str) -> _Statement:
+        assert self._composer is not None
+        labels_1O = RuleLabeler().label([text])
+        wanted_JO = np.where(self._array("is_positive_jo"), POSITIVE, NOT_MENTIONED).astype(np.int8)
+        clinical_J = clinical_utility(labels_1O, wanted_JO, beta=self.run.method.beta)[0]
+        return _Statement(
+            utilities={**self._composer.index.utilities(text), "clinical": clinical_J},
+            positive_O=labels_1O[0] == POSITIVE,
+        )
+
+    def _told(self, weights_J: NDArray[np.float32], one: _Statement) -> dict[str, float]:
+        """What the report is expected to score, and its cosine with the image where that is aimed at."""
+        found = {name: float(expected(weights_J[None], one.utilities[name][:, None])[0, 0]) for name in TOLD}
+        if self._image is not None and one.candidate is not None:
+            found["image"] = float(self._image.cosines(weights_J[None])[0, one.candidate])
+        return found
+
+    def _evidence(self, weights_J: NDArray[np.float32], one: _Statement) -> list[TrainingStudy]:
+        added_J = np.maximum(0, self._added(weights_J, one))
         total = float(added_J.sum())
         best = np.argsort(-added_J, kind="stable")[: self.run.method.evidence]
         ids = self.fitted.texts["ids"]

@@ -26,7 +26,8 @@ Matrix = NDArray[np.float32]
 UtilityName = Literal["bleu4", "cider", "rouge_l", "clinical"]
 UTILITIES: tuple[UtilityName, ...] = get_args(UtilityName)
 
-_SMOOTHING = 0.1  # of the orders 2 to 4
+SMOOTHING = 0.1
+"Of the orders 2 to 4 of sentence BLEU."
 _BLOCK = 32  # candidates at once
 _WORD = 64  # bits
 
@@ -61,7 +62,7 @@ class ReportPairs:
         """Sentence BLEU-4 in [0, 1]: clipped counts, orders 2 to 4 smoothed by .1, brevity penalty."""
         log_CJ = np.zeros((len(self._lengths_C), len(self._lengths_J)), np.float32)
         for order, table in enumerate(self._tables):
-            smooth = _SMOOTHING if order else 0.0
+            smooth = SMOOTHING if order else 0.0
             guesses_C1 = np.maximum(0, self._lengths_C - order)[:, None]
             matches_CJ = table.sums(table.counts_c, table.counts_j, np.minimum)
             with np.errstate(divide="ignore", invalid="ignore"):
