@@ -66,7 +66,7 @@ class LinearSettings:
     place where too few training studies have an image"""
     components: int = 400
     "principal components of the standardised features of a place"
-    strengths: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+    strengths: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0, 3.0)
     "L2 strengths to choose from for every finding, in units of the mean squared component"
     folds: int = 5
     "parts of the training studies for this choice; a patient's studies stay together"

@@ -164,7 +164,10 @@ def _components(
     names: Sequence[str], pooled: Callable[[Sequence[str]], NDArray[np.float32]], components: int
 ) -> tuple[Space, NDArray[np.float64]]:
     """The principal components of a place, and those of its images (R, C). Reads features block by block."""
-    space = Space.fit(pooled(names[:: -(-len(names) // _SAMPLE)]), components)
+    x_RF = pooled(names[:: -(-len(names) // _SAMPLE)])
+    space = Space.fit(x_RF, components)
+    if len(x_RF) == len(names):
+        return space, space.project(x_RF)
     blocks = [names[start : start + _BLOCK] for start in range(0, len(names), _BLOCK)]
     return space, np.concatenate([space.project(pooled(block)) for block in blocks])
 

@@ -18,7 +18,10 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 _Floats = NDArray[np.float64]
+_Map = tuple[_Floats, _Floats]
 _STEPS = 500
+PRECISE, ROUGH = 1e-6, 1e-4
+"Tolerances of the gradient: of a model, and of the many fits of a cross-validation, whose losses they change by about 1e-5."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +33,7 @@ class PlacedRows:
     study_R: list[NDArray[np.int64]]
     "the studies of these images"
 
-    def logits(self, weights: Sequence[tuple[_Floats, _Floats]], studies: int) -> _Floats:
+    def logits(self, weights: Sequence[_Map], studies: int) -> _Floats:
         """Means over the images of a study (S, L); `weights`: (C, L) and (L,) for every place. NaN for studies without any."""
         total_SL = np.zeros((studies, weights[0][1].shape[0]))
         count_S = np.zeros(studies)
@@ -49,17 +52,24 @@ class PlacedRows:
             study_R=[study_R[one] for study_R, one in zip(self.study_R, kept)],
         )
 
-    def fit(self, known_SL: _Floats, strength_L: _Floats) -> list[tuple[_Floats, _Floats]]:
-        """For every place the weights (C, L) and intercepts (L,)."""
+    def fit(
+        self, known_SL: _Floats, strength_L: _Floats, *, start: Sequence[_Map] | None = None, tolerance: float = PRECISE
+    ) -> list[_Map]:
+        """For every place the weights (C, L) and intercepts (L,); `start`: those of another strength."""
+        starts: Sequence[_Map | None] = start or [None] * len(self.x_RC)
         return [
-            logistic(x_RC, known_SL[study_R], strength_L) for x_RC, study_R in zip(self.x_RC, self.study_R, strict=True)
+            logistic(x_RC, known_SL[study_R], strength_L, start=one, tolerance=tolerance)
+            for x_RC, study_R, one in zip(self.x_RC, self.study_R, starts, strict=True)
         ]
 
 
-def logistic(x_RC: _Floats, known_RL: _Floats, strength_L: _Floats) -> tuple[_Floats, _Floats]:
+def logistic(
+    x_RC: _Floats, known_RL: _Floats, strength_L: _Floats, *, start: _Map | None = None, tolerance: float = PRECISE
+) -> _Map:
     """Weights (C, L) and intercepts (L,); labels are 1, 0 or NaN where unknown.
 
     A finding without rows of both kinds has weights of 0 and the intercept of its prevalence, (present + .5) / (known + 1).
+    `start`: where the search begins; `tolerance`: of the gradient, in directions whose curvature is near 1.
     """
     is_known_RL = ~np.isnan(known_RL)
     count_L, present_L = is_known_RL.sum(0), np.nansum(known_RL, 0)
@@ -68,29 +78,29 @@ def logistic(x_RC: _Floats, known_RL: _Floats, strength_L: _Floats) -> tuple[_Fl
     weight_CL = np.zeros((x_RC.shape[1], known_RL.shape[1]))
     both = np.flatnonzero((present_L > 0) & (present_L < count_L))
     if len(both):
-        start_L = bias_L[both]
-        weight_CL[:, both], bias_L[both] = _minimised(x_RC, known_RL[:, both], strength_L[both], start_L)
+        first = (weight_CL, bias_L) if start is None else start
+        begin = (first[0][:, both], first[1][both])
+        weight_CL[:, both], bias_L[both] = _minimised(x_RC, known_RL[:, both], strength_L[both], begin, tolerance)
     return weight_CL, bias_L
 
 
-def _minimised(x_RC: _Floats, known_RL: _Floats, strength_L: _Floats, bias_L: _Floats) -> tuple[_Floats, _Floats]:
-    """By L-BFGS, with components scaled so that the curvature at the start is near 1 in every direction."""
+def _minimised(x_RC: _Floats, known_RL: _Floats, strength_L: _Floats, begin: _Map, tolerance: float) -> _Map:
+    """By L-BFGS, with components scaled so that the curvature is near 1 in every direction."""
     x = torch.from_numpy(x_RC)
     share_RL = torch.from_numpy(~np.isnan(known_RL) / (~np.isnan(known_RL)).sum(0))
     target_RL = torch.from_numpy(np.nan_to_num(known_RL))
     square_C = (x**2).mean(0)
     ridge_L = torch.from_numpy(strength_L) * square_C.mean().clamp(min=1e-9)
-    rate_L = torch.from_numpy(bias_L).sigmoid()
+    rate_L = (share_RL * target_RL).sum(0)
     scale_CL = (square_C[:, None] * (rate_L * (1 - rate_L)) + ridge_L).rsqrt()
     bias_scale_L = (rate_L * (1 - rate_L)).rsqrt()
-    moved_CL = torch.zeros(x.shape[1], len(bias_L), dtype=torch.float64, requires_grad=True)
-    shift_L = torch.zeros(len(bias_L), dtype=torch.float64, requires_grad=True)
-    start_L = torch.from_numpy(bias_L.copy())
+    moved_CL = (torch.from_numpy(begin[0]) / scale_CL).contiguous().requires_grad_()
+    shift_L = (torch.from_numpy(begin[1]) / bias_scale_L).requires_grad_()
     search = torch.optim.LBFGS(
         [moved_CL, shift_L],
         max_iter=_STEPS,
         history_size=20,
-        tolerance_grad=1e-7,
+        tolerance_grad=tolerance,
         tolerance_change=1e-12,
         line_search_fn="strong_wolfe",
     )
@@ -98,7 +108,7 @@ def _minimised(x_RC: _Floats, known_RL: _Floats, strength_L: _Floats, bias_L: _F
     def loss() -> torch.Tensor:
         search.zero_grad()
         weight_CL = moved_CL * scale_CL
-        logits_RL = x @ weight_CL + start_L + bias_scale_L * shift_L
+        logits_RL = x @ weight_CL + bias_scale_L * shift_L
         cost = ((F.softplus(logits_RL) - logits_RL * target_RL) * share_RL).sum()
         cost = cost + (ridge_L / 2 * (weight_CL**2).sum(0)).sum()
         cost.backward()
@@ -106,7 +116,7 @@ def _minimised(x_RC: _Floats, known_RL: _Floats, strength_L: _Floats, bias_L: _F
 
     search.step(loss)
     with torch.no_grad():
-        return (moved_CL * scale_CL).numpy(), (start_L + bias_scale_L * shift_L).numpy()
+        return (moved_CL * scale_CL).numpy(), (bias_scale_L * shift_L).numpy()
 
 
 def chosen_strengths(
@@ -119,15 +129,17 @@ def chosen_strengths(
     fold_S = fold_of_groups(groups, folds, seed)
     studies, findings = known_SL.shape
     is_known_SL = ~np.isnan(known_SL)
-    loss_AL = np.zeros((len(strengths), findings))
-    for place, strength in enumerate(strengths):
-        logits_SL = np.zeros((studies, findings))
-        for fold in range(int(fold_S.max()) + 1):
-            is_out_S = fold_S == fold
-            weights = rows.of_studies(~is_out_S).fit(known_SL, np.full(findings, strength))
-            logits_SL[is_out_S] = rows.of_studies(is_out_S).logits(weights, studies)[is_out_S]
-        loss_SL = np.logaddexp(0, logits_SL) - logits_SL * np.nan_to_num(known_SL)
-        loss_AL[place] = (loss_SL * is_known_SL).sum(0) / is_known_SL.sum(0)
+    logits_ASL = np.zeros((len(strengths), studies, findings))
+    for fold in range(int(fold_S.max()) + 1):
+        is_out_S = fold_S == fold
+        inside, outside = rows.of_studies(~is_out_S), rows.of_studies(is_out_S)
+        weights: list[_Map] | None = None
+        for place in np.argsort(strengths)[::-1]:  # from the strongest on, each from the last one's weights
+            strength_L = np.full(findings, strengths[place])
+            weights = inside.fit(known_SL, strength_L, start=weights, tolerance=ROUGH)
+            logits_ASL[place, is_out_S] = outside.logits(weights, studies)[is_out_S]
+    loss_ASL = np.logaddexp(0, logits_ASL) - logits_ASL * np.nan_to_num(known_SL)
+    loss_AL = (loss_ASL * is_known_SL).sum(1) / is_known_SL.sum(0)
     return np.array(strengths)[loss_AL.argmin(0)], loss_AL
 
 
