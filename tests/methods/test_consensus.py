@@ -28,10 +28,10 @@ from rayscribe.drafts import DecodingConfig
 from rayscribe.errors import InputError
 from rayscribe.methods.consensus import ConsensusSettings, consensus
 from rayscribe.methods.consensus_reporter import ConsensusReporter
-from rayscribe.methods.consensus_studies import pooled_features
 from rayscribe.metrics.expected_utility import expected
 from rayscribe.metrics.labeler import RuleLabeler
 from rayscribe.models.backbones import Backbone
+from rayscribe.models.pooling import pooled_features
 from rayscribe.reports.document import document_json, read_document
 from rayscribe.training.run import train_method
 
