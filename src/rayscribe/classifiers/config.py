@@ -100,11 +100,6 @@ ClassifierConfig = ClassifyConfig | LinearConfig
 "A network's settings, or a linear classifier's."
 
 
-def linear() -> LinearConfig:
-    """Logistic regressions on a frozen image encoder, one for all findings; seconds on a CPU, once it has the features."""
-    return LinearConfig()
-
-
 def binary() -> ClassifyConfig:
     """One model per finding, as Koehler, Hsieh and Tang (2024) train theirs; values of the final notebook (spec C2).
 
@@ -145,7 +140,7 @@ def multilabel() -> ClassifyConfig:
 
 NETWORKS: Mapping[str, Callable[[], ClassifyConfig]] = {"multilabel": multilabel, "binary": binary}
 "Recipes that the training loop trains, with hyper-parameters to search for."
-CLASSIFIERS: Mapping[str, Callable[[], ClassifierConfig]] = {"linear": linear, **NETWORKS}
+CLASSIFIERS: Mapping[str, Callable[[], ClassifierConfig]] = {"linear": LinearConfig, **NETWORKS}
 
 
 def classifier_from_yaml(text: str, source: Path) -> ClassifierConfig:
