@@ -277,4 +277,6 @@ def test_the_frontier_of_one_fit_goes_from_wording_to_findings(
     best = max(value for name, value in macro.items() if name.startswith("both"))
     assert best > 2 * max(macro["constant"], macro["always_normal"], macro["shuffled"])
     assert (tmp_path / "frontier" / "frontier.png").stat().st_size > 10_000
+    as_file = ["--data", fitted / "world.parquet", "--out", always]
+    assert "is a file; name a folder" in rayscribe("frontier", "--model", fitted / "run", *as_file, code=1)
     assert "write NAME=FILE" in rayscribe("frontier", "--model", fitted / "run", *common, "--systems", "always", code=1)
