@@ -10,10 +10,10 @@ import pytest
 import yaml
 
 from conftest import small_config
-from rayscribe.classifiers.config import CLASSIFIERS, ClassifyConfig
+from rayscribe.classifiers.config import CLASSIFIERS, classifier_from_plain, classifier_from_yaml
 from rayscribe.errors import InputError
 from rayscribe.methods import find_recipe, recipes, run_from_plain, run_from_yaml
-from rayscribe.settings import from_plain, settings_from_yaml, to_plain, to_yaml
+from rayscribe.settings import to_plain, to_yaml
 
 
 def changed(path: str, value: Any) -> dict[str, Any]:
@@ -35,8 +35,8 @@ def test_every_recipe_survives_plain_values(name: str) -> None:
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_every_classifier_survives_plain_values(name: str) -> None:
     config = CLASSIFIERS[name]()
-    assert settings_from_yaml(ClassifyConfig, to_yaml(config), "config.yaml") == config
-    assert from_plain(ClassifyConfig, to_plain(config)) == config
+    assert classifier_from_yaml(to_yaml(config), Path("config.yaml")) == config
+    assert classifier_from_plain(to_plain(config)) == config
 
 
 @pytest.mark.parametrize(
