@@ -74,17 +74,25 @@ def beside(folder: Path) -> Iterator[Path]:
     Raises InputError where weights cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    made = folder / f".part.{os.getpid()}"
-    for left in folder.glob(".part.*"):  # by a process that was killed
-        shutil.rmtree(left, ignore_errors=True)
-    made.mkdir()
     try:
-        with naming(folder):
+        with _part_of(folder) as made:
             yield made
             for path in sorted(made.iterdir()):
                 os.replace(path, folder / path.name)
     except SafetensorError as error:
         raise InputError(f"{folder}: cannot be written ({error}); free some disk space and repeat") from error
+
+
+@contextmanager
+def _part_of(folder: Path) -> Iterator[Path]:
+    """A new folder in `folder`, which is gone at the end, as is what a killed process left."""
+    made = folder / f".part.{os.getpid()}"
+    for left in folder.glob(".part.*"):
+        shutil.rmtree(left, ignore_errors=True)
+    made.mkdir()
+    try:
+        with naming(folder):
+            yield made
     finally:
         shutil.rmtree(made, ignore_errors=True)
 
@@ -98,17 +106,10 @@ def replaced_together(folder: Path) -> Iterator[Path]:
 
     A process that is killed while it replaces them leaves the rest to `finish_replacing`.
     """
-    made = folder / f".part.{os.getpid()}"
-    for left in folder.glob(".part.*"):  # by a process that was killed
-        shutil.rmtree(left, ignore_errors=True)
-    made.mkdir()
-    try:
-        with naming(folder):
-            yield made
-            os.replace(made, folder / _READY)
-            finish_replacing(folder)
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
+    with _part_of(folder) as made:
+        yield made
+        os.replace(made, folder / _READY)
+        finish_replacing(folder)
 
 
 def finish_replacing(folder: Path) -> bool:

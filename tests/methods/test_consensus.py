@@ -115,8 +115,7 @@ def test_the_studies_that_speak_for_a_report_are_those_that_raise_it(fitted: Pat
     drafts = model.draft(features(fitted), DecodingConfig())
     ids = list(model.fitted.texts["ids"])
     for weights_J, draft in zip(weights_BJ[:20], drafts, strict=False):
-        candidate = list(dict.fromkeys(model.fitted.texts["reports"])).index(draft.reports[0])
-        added_J = model.contributions(weights_J, candidate)
+        added_J = model.contributions(weights_J, draft.reports[0])
         named = [ids.index(one.id) for one in draft.studies]
         random = [added_J[generator.choice(len(ids), len(named), replace=False)].sum() for _ in range(20)]
         assert added_J[named].sum() > max(random)
@@ -154,7 +153,8 @@ def test_no_study_judges_itself(tmp_path: Path, fitted: Path) -> None:
 
 
 def test_the_aim_decides_what_is_written(fitted: Path, tmp_path: Path) -> None:
-    config = small(fitted / "weights.safetensors", aim="utility", utility="bleu4=1", strengths=(1.0,))
+    plain = {"aim": "utility", "utility": "bleu4=1", "compose": False}
+    config = small(fitted / "weights.safetensors", strengths=(1.0,), **plain)
     progress = train_method(config, fitted / "world.parquet", tmp_path / "run", features=fitted / "features")
     trained = load_fitted(tmp_path / "run")
     assert trained.fitted.texts["gamma"] == 0 and "leave_one_out_utility" in progress.scores
@@ -166,6 +166,26 @@ def test_the_aim_decides_what_is_written(fitted: Path, tmp_path: Path) -> None:
     assert macro_f1([one.reports[0] for one in aimed], texts(fitted)) > macro_f1(
         [one.reports[0] for one in model.draft(features(fitted), DecodingConfig())], texts(fitted)
     )
+
+
+def test_composed_reports_score_what_they_promise_and_repeat_less_than_whole_ones(fitted: Path) -> None:
+    model = reporter(fitted)
+    whole = ConsensusReporter(replace(model.run, method=replace(model.run.method, compose=False)), model.fitted)
+    drafts, plain = (one.draft(features(fitted), DecodingConfig()) for one in (model, whole))
+    known = set(model.fitted.texts["reports"])
+    assert {draft.reports[0] for draft in plain} <= known
+    new = [draft for draft in drafts if draft.reports[0] not in known]
+    assert len(new) > len(drafts) / 4
+    assert all(draft.reports[1] == one.reports[0] for draft, one in zip(drafts, plain, strict=True) if draft in new)
+    assert len({draft.reports[0] for draft in drafts}) > len({draft.reports[0] for draft in plain})
+    composed, others = ([draft.reports[0] for draft in one] for one in (drafts, plain))
+    assert macro_f1(composed, texts(fitted)) > 0.8 * macro_f1(others, texts(fitted))
+    assert all(draft.studies and 0 <= draft.expected["clinical"] <= 1.5 for draft in drafts)
+
+
+def test_a_utility_that_cannot_be_composed_says_what_to_add(fitted: Path) -> None:
+    with pytest.raises(InputError, match=r"--method\.no-compose"):
+        small(fitted / "weights.safetensors", utility="clinical=1")
 
 
 def test_a_draft_keeps_its_evidence_as_json(fitted: Path, tmp_path: Path, rayscribe: Command) -> None:
@@ -201,7 +221,8 @@ def test_too_many_views_are_named(fitted: Path, tmp_path: Path) -> None:
 def test_candidates_can_be_compared_with_the_image(fitted: Path, tmp_path: Path) -> None:
     drafts = {}
     for utility in ("image=1", "bleu4=1,image=1", "bleu4=1"):
-        config = small(fitted / "weights.safetensors", aim="utility", utility=utility, strengths=(1.0,))
+        plain = {"aim": "utility", "utility": utility, "compose": False}
+        config = small(fitted / "weights.safetensors", strengths=(1.0,), **plain)
         train_method(config, fitted / "world.parquet", tmp_path / utility, features=fitted / "features")
         trained = load_fitted(tmp_path / utility)
         drafts[utility] = ConsensusReporter(trained.config, trained.fitted).draft(features(fitted), DecodingConfig())

@@ -33,7 +33,9 @@ __all__ = ["fitted"]
 
 
 def settings(fitted: Path) -> RunConfig[ConsensusSettings]:
-    return small(fitted / "weights.safetensors", strengths=(1.0,), gammas=(3.0,), utility="bleu4=1,cider=1,image=1")
+    return small(
+        fitted / "weights.safetensors", strengths=(1.0,), gammas=(3.0,), utility="bleu4=1,image=1", compose=False
+    )
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rayscribe.labels import NOT_MENTIONED, OBSERVATIONS, POSITIVE
-from rayscribe.metrics.composing import Composer, ReferenceIndex, sentences_of
+from rayscribe.metrics.composing import Composer, ReferenceIndex, report_sentences
 from rayscribe.metrics.expected_utility import FindingsTerm
 from rayscribe.metrics.labeler import RuleLabeler
 from rayscribe.metrics.utility import ReportPairs
@@ -52,8 +52,8 @@ def test_two_findings_that_nobody_wrote_together_are_said_together() -> None:
     scores_O, findings = term({"Cardiomegaly", "Pleural Effusion"})
     found = composer.composed(texts[0], np.zeros(30, np.float32), scores_O, findings)
     assert found not in texts
-    assert set(sentences_of(found)) == {HEART, NORMAL[1], EFFUSION}
-    assert sentences_of(found)[0] == HEART  # in the order of the training reports
+    assert set(report_sentences(found)) == {HEART, NORMAL[1], EFFUSION}
+    assert report_sentences(found)[0] == HEART  # in the order of the training reports
 
 
 def test_a_composed_report_speaks_of_an_observation_once_and_contradicts_nothing() -> None:
@@ -63,7 +63,7 @@ def test_a_composed_report_speaks_of_an_observation_once_and_contradicts_nothing
         scores_O, findings = term(wanted)
         weights_J = generator.normal(0, 0.3, 30).astype(np.float32)
         text = composer.composed(reports()[int(generator.integers(30))], weights_J, scores_O, findings)
-        states_SO = RuleLabeler().label(sentences_of(text))
+        states_SO = RuleLabeler().label(report_sentences(text))
         states_SO[:, OBSERVATIONS.index("No Finding")] = NOT_MENTIONED
         assert ((states_SO != NOT_MENTIONED).sum(0) <= 1).all()
 
@@ -76,7 +76,7 @@ def test_composing_never_lowers_the_expected_utility() -> None:
         weights_J = generator.normal(0, 0.2, 30).astype(np.float32)
         found = composer.composed(start, weights_J, scores_O, findings)
         before, after = (
-            composer._value(frozenset(place[one] for one in sentences_of(text)), weights_J, scores_O, findings)
+            composer._value(frozenset(place[one] for one in report_sentences(text)), weights_J, scores_O, findings)
             for text in (start, found)
         )
         assert after >= before

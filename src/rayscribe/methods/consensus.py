@@ -49,7 +49,7 @@ class ConsensusSettings:
     "ridge strengths to choose from, in units of the mean squared component"
     gammas: tuple[float, ...] = (1.0, 3.0, 6.0, 10.0, 20.0)
     "weights of the findings term to choose from"
-    compose: bool = False
+    compose: bool = True
     "write a new report from training sentences, at most one on each observation, instead of a whole training report"
     beta: float = 1.0
     "of the clinical utility: above 1, missed findings cost more than added ones"
@@ -73,7 +73,7 @@ class ConsensusSettings:
             composes or not self.compose,
             "--method.utility",
             self.utility,
-            f"--method.compose weighs {' and '.join(sorted(COMPOSED))} alone",
+            f"--method.compose weighs {' and '.join(sorted(COMPOSED))} alone; add --method.no-compose",
         )
         need(self.beta > 0, "--method.beta", self.beta, "above 0")
         need(self.components >= 1, "--method.components", self.components, "at least 1")

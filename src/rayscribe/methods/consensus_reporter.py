@@ -54,6 +54,10 @@ class ConsensusReporter:
         return list(dict.fromkeys(self.fitted.texts["reports"]))
 
     @cached_property
+    def _places(self) -> dict[str, int]:
+        return {text: at for at, text in enumerate(self._candidates)}
+
+    @cached_property
     def _utility_CJ(self) -> NDArray[np.float32]:
         names = {*TOLD, *text_weights(self.run.method)}
         return mixed_texts({name: self._array(f"utility_{name}") for name in names}, self.run.method)
@@ -76,8 +80,7 @@ class ConsensusReporter:
         weight = image_weight(self.run.method)
         if not weight:
             return None
-        places = {text: at for at, text in enumerate(self._candidates)}
-        own_J = np.array([places[text] for text in self.fitted.texts["reports"]])
+        own_J = np.array([self._places[text] for text in self.fitted.texts["reports"]])
         return ImageTerm.fit(self._array("text_cd"), own_J, weight=weight)
 
     @cached_property
@@ -106,12 +109,10 @@ class ConsensusReporter:
     def _drafted(self, weights_J: NDArray[np.float32], scores_O: NDArray[np.float32], best_K: NDArray[Any]) -> Draft:
         """One study's draft: the composed report, where asked for, before the best whole ones."""
         reports = [self._candidates[place] for place in best_K]
-        first = self._candidate(int(best_K[0]))
         if self._composer is not None:
             text = self._composer.composed(reports[0], weights_J, scores_O, self._term)
-            if text != reports[0]:
-                first = self._composed(text)
-                reports = [text, *(report for report in reports if report != text)][:_ALTERNATIVES]
+            reports = list(dict.fromkeys([text, *reports]))[:_ALTERNATIVES]
+        first = self._statement(reports[0])
         return Draft(
             reports=reports,
             diagnosis=self._states(scores_O),
@@ -134,13 +135,13 @@ class ConsensusReporter:
             found.append(weights_BJ)
         return joined_weights(found, views.has_view_BV)
 
-    def contributions(self, weights_J: NDArray[np.float32], candidate: int) -> NDArray[np.float64]:
-        """What each training study adds to the total of a whole report (J,).
+    def contributions(self, weights_J: NDArray[np.float32], report: str) -> NDArray[np.float64]:
+        """What each training study adds to the total of a report of this model (J,).
 
         Utility and findings term are linear in the weights. So is the image's term while the length of the image's embedding
         is held.
         """
-        return self._added(weights_J, self._candidate(candidate))
+        return self._added(weights_J, self._statement(report))
 
     def _added(self, weights_J: NDArray[np.float32], one: _Statement) -> NDArray[np.float64]:
         scale = self._scale
@@ -153,8 +154,10 @@ class ConsensusReporter:
             found = found + self._image.shares(weights_J, one.candidate)
         return found
 
-    def _candidate(self, place: int) -> _Statement:
-        """A whole training report."""
+    def _statement(self, report: str) -> _Statement:
+        place = self._places.get(report)
+        if place is None:
+            return self._composed(report)
         utilities = {name: self._array(f"utility_{name}")[place] for name in {*TOLD, *self._scale}}
         return _Statement(
             utilities=utilities, positive_O=self._array("is_positive_co")[place].astype(bool), candidate=place

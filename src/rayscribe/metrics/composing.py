@@ -128,7 +128,7 @@ class Composer:
     @classmethod
     def of(cls, reports: Sequence[str], scale: Mapping[str, float], labeler: Labeler) -> Composer:
         """The pool of these cleaned reports: their sentences that occur in at least two, or that alone name a finding."""
-        parts = [sentences_of(report) for report in reports]
+        parts = [report_sentences(report) for report in reports]
         holders: dict[str, list[tuple[int, float]]] = defaultdict(list)
         for report, sentences in enumerate(parts):
             for at, sentence in enumerate(sentences):
@@ -154,7 +154,7 @@ class Composer:
     def composed(self, start: str, weights_J: Matrix, scores_O: Matrix, term: FindingsTerm) -> str:
         """The report that the search ends with; `start`: a training report, `weights_J`, `scores_O`: the study's."""
         place = {text: at for at, text in enumerate(self.sentences)}
-        chosen = frozenset(place[text] for text in sentences_of(start) if text in place)
+        chosen = frozenset(place[text] for text in report_sentences(start) if text in place)
         tried = self._tried(weights_J, scores_O, term)
         value = self._valued(weights_J, scores_O, term)
         best = value(chosen)
@@ -211,7 +211,7 @@ class Composer:
         return " ".join(self.sentences[at] for at in sorted(chosen, key=lambda at: (self.position_S[at], at)))
 
 
-def sentences_of(report: str) -> list[str]:
+def report_sentences(report: str) -> list[str]:
     """The sentences of a cleaned report, each with its full stop."""
     return [f"{part.strip()} ." for part in report.split(" .") if part.strip()]
 
