@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from rayscribe.data.split_reports import SplitReports
@@ -102,6 +103,14 @@ class LearnedStudies:
             images=[list(one) for one in texts["images"]],
             views=PooledViews(x_VBF=x_VBF, has_view_BV=np.stack(has_view_VB, axis=1)),
         )
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """The features that `kept_in` reads."""
+        found: dict[str, torch.Tensor] = {}
+        for view, x_JF in enumerate(self.views.x_VBF):
+            rows = np.flatnonzero(self.views.has_view_BV[:, view])
+            found |= {f"view{view}_rows": torch.from_numpy(rows), f"view{view}_features": torch.from_numpy(x_JF[rows])}
+        return found
 
     def texts(self) -> dict[str, Any]:
         """What `kept_in` reads beside the features."""
