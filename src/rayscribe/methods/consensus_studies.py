@@ -144,9 +144,8 @@ def sampled(training: SplitReports, most: int, seed: int) -> SplitReports:
     """
     if len(training.reports) <= most:
         return training
-    order = sorted(
-        range(len(training.reports)), key=lambda row: hashlib.sha256(f"{seed} {training.ids[row]}".encode()).digest()
-    )
+    hashes = [hashlib.sha256(f"{seed} {one}".encode()).digest() for one in training.ids]
+    order = sorted(range(len(hashes)), key=hashes.__getitem__)
     picks = sorted(order[:most])
     return SplitReports([training.studies[row] for row in picks], [training.reports[row] for row in picks])
 
