@@ -51,6 +51,9 @@ def test_every_explained_setting_has_an_explanation(rayscribe: Command) -> None:
 
 
 def test_the_rest_is_in_help_all(rayscribe: Command) -> None:
+    fitted = rayscribe("train", "consensus", "--help")
+    assert "--method.no-compose" in fitted and "training sentences" in " ".join(fitted.split())
+    assert "--train.lr" not in fitted
     said = rayscribe("train", "r2gen", "--help-all")
     assert "--train.plateau-epochs" in said and "--train.plateau-epochs" not in rayscribe("train", "r2gen", "--help")
 

@@ -83,6 +83,7 @@ def test_a_score_file_has_the_promised_keys(scored: dict[str, Path]) -> None:
         "nearest_image",
         "template",
         "best_constant",
+        "every_finding",
         "thumbnails",
         "corners",
         "scanner",

@@ -13,7 +13,10 @@ from rayscribe.evaluation import floor_cache
 from rayscribe.evaluation.expected_floors import AIMS, TrainingReports, best_constants, expected_reports
 from rayscribe.evaluation.floor_cache import Choices, kept_choices, small_pictures
 from rayscribe.evaluation.floor_features import context_form, corners, fact_tables, scanner_facts
-from rayscribe.metrics.clinical import clinical
+from rayscribe.evaluation.floors import FloorScorers, floor_reports
+from rayscribe.evaluation.protocol import Protocol, reference_reports
+from rayscribe.labels import POSITIVE
+from rayscribe.metrics.clinical import clinical, observation_counts
 from rayscribe.metrics.labeler import RuleLabeler
 from rayscribe.metrics.overlap import overlap_scores
 from rayscribe.study import Study
@@ -129,3 +132,19 @@ def test_floors_are_the_same_without_a_cache(world: Path, tmp_path: Path, monkey
     (tmp_path / "file").touch()
     monkeypatch.setenv("RAYSCRIBE_CACHE", str(tmp_path / "file" / "folder"))
     assert np.array_equal(small_pictures(studies), first)
+
+
+def test_a_report_of_every_finding_has_full_recall_of_what_has_a_sentence(world: Path) -> None:
+    manifest = read_manifest(world)
+    references = reference_reports(manifest, "test", Protocol())
+    studies = [study for study in manifest.split("test") if study.id in references]
+    scorers = FloorScorers(labeler=RuleLabeler(), read_images=False)
+    floors, _ = floor_reports(manifest, studies, list(references.values()), Protocol(), scorers)
+    (text,) = set(floors["every_finding"])
+    stated_O = RuleLabeler().label([text])[0] == POSITIVE
+    assert stated_O[1:].sum() >= 8
+    scores = clinical(RuleLabeler().label(floors["every_finding"]), RuleLabeler().label(list(references.values())))
+    counts = observation_counts(scores, "negative")
+    assert all(
+        one["recall"] == 1 for one, stated in zip(counts.values(), stated_O, strict=True) if stated and one["positives"]
+    )

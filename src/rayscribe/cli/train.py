@@ -20,6 +20,11 @@ _COMMON = (
     *("train.warmup_steps", "train.precision", "train.workers", "decoding.beams", "seed"),
 )
 "The settings that `--help` explains."
+_FITTED = (
+    *("text.section", "images.size", "images.resize"),
+    *("backbone.name", "backbone.weights", "backbone.layers", "backbone.beside", "seed"),
+)
+"Those of a method that fits without gradient steps, whose own settings are explained too."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,13 +51,24 @@ def train_verb(arguments: list[str]) -> None:
     base = frozen_if_asked(base, early)
     usage = _USAGE.replace("RECIPE[+PLUG_IN]", early.recipe or base.system)
     if early.has("--help") or early.has("-h"):
-        print(short_help(usage, TrainOptions, base, _COMMON, _method_flags(base)))
+        print(_help(usage, base))
         return
     options = _parsed(base, early.whole_flags())
     find_method(options.settings.system)
     if options.as_published:
         _print_published(options.settings, switched)
     _train(options)
+
+
+def _help(usage: str, base: Any) -> str:
+    """The settings that matter for this method."""
+    from rayscribe.methods import find_method
+    from rayscribe.settings import to_plain
+
+    if find_method(base.system).fit is None:
+        return short_help(usage, TrainOptions, base, _COMMON, _method_flags(base))
+    own = [f"method.{name}" for name in to_plain(base)["method"]]
+    return short_help(usage, TrainOptions, base, [*_FITTED, *own], [])
 
 
 def _base(arguments: list[str], early: Beginning) -> Any:

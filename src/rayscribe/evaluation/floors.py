@@ -20,7 +20,7 @@ from rayscribe.evaluation.floor_cache import small_pictures
 from rayscribe.evaluation.floor_features import thumbnails
 from rayscribe.evaluation.image_floors import filled_templates, nearest_reports, templates
 from rayscribe.evaluation.protocol import Protocol, reference_reports
-from rayscribe.labels import POSITIVE, Labeler
+from rayscribe.labels import OBSERVATIONS, POSITIVE, Labeler
 from rayscribe.metrics.floors import always_normal, most_frequent, most_similar, random_reports, shuffled
 from rayscribe.metrics.similarity import SentenceEncoder
 from rayscribe.progress import ProgressBar
@@ -29,7 +29,7 @@ from rayscribe.study import Study
 MOST_TRAINING_IMAGES = 5_000
 "The template and nearest-image floors use at most this many training studies, drawn at random."
 
-ONE_REPORT = ("constant", "most_frequent", "always_normal", "most_similar", "best_constant")
+ONE_REPORT = ("constant", "most_frequent", "always_normal", "every_finding", "most_similar", "best_constant")
 "Floors that write one report for every study."
 WITHOUT_LUNG = {
     "corners": "the picture's four corners",
@@ -45,6 +45,7 @@ _WHAT = {
     "best_constant": "the training report that is best on val by the score it stands beside, for every study",
     "most_frequent": "the most frequent training report, for every study",
     "always_normal": "the most frequent training report without a finding, for every study",
+    "every_finding": "a report that states every finding, in stock sentences, for every study",
     "most_similar": "the training report with the best sentence similarity on val, for every study",
     "random_training": "a training report drawn at random for every study",
     "shuffled": "the system's own reports, every one given to another study",
@@ -95,6 +96,9 @@ def floor_reports(
     floors["most_frequent"] = [most_frequent(texts)] * len(studies)
     if (normal := always_normal(texts, scorers.labeler)) is not None:
         floors["always_normal"] = [normal] * len(studies)
+    everything_1O = np.ones((1, len(OBSERVATIONS)), bool)
+    stated = filled_templates(everything_1O, texts, constant=constant, labeler=scorers.labeler)
+    floors["every_finding"] = stated * len(studies)
     if scorers.sentences is not None:
         floors["most_similar"] = [most_similar(texts, val_texts, scorers.sentences)] * len(studies)
     floors["random_training"] = random_reports(texts, len(studies))

@@ -23,7 +23,7 @@ PointKind = Literal["aim", "floor", "system"]
 OVERLAPS = ("bleu4", "cider")
 "Scores of the horizontal axes."
 _FLOORS = (
-    *("constant", "always_normal", "shuffled"),
+    *("constant", "always_normal", "every_finding", "shuffled"),
     *(f"{name}/{aim}" for name in ("corners", "scanner", "context_form", "thumbnails") for aim in AIMS),
 )
 

@@ -25,6 +25,7 @@ FLOOR_STYLES = {
     "constant": ("o", "#b5452c"),
     "most_frequent": ("D", "#c98a2b"),
     "always_normal": ("h", "#2f7d6d"),
+    "every_finding": ("H", "#7d2f4f"),
     "most_similar": ("P", "#a2467f"),
     "best_constant": ("*", "#b5452c"),
     "corners": ("<", "#5b6bb5"),

@@ -9,11 +9,11 @@ from rayscribe.metrics.families import headline_names
 from rayscribe.metrics.statistics import p_text
 
 SHOWN_FLOORS = (
-    *("best_constant", "always_normal", "corners", "scanner", "context_form", "thumbnails"),
+    *("best_constant", "always_normal", "every_finding", "corners", "scanner", "context_form", "thumbnails"),
     *("constant", "most_frequent", "most_similar", "nearest_image", "template", "classifier_template", "shuffled"),
 )
 "Floors of the page, in order."
-_PRINTED = (*SHOWN_FLOORS[:6], "most_similar", "classifier_template", "shuffled")
+_PRINTED = (*SHOWN_FLOORS[:7], "most_similar", "classifier_template", "shuffled")
 "Those for which a terminal has room."
 
 
