@@ -102,6 +102,10 @@ class ConsensusReporter:
         return ImageTerm.fit(self._array("text_cd"), np.arange(len(shares_L)), weight=weight, shares_J=shares_L)
 
     @cached_property
+    def _positive_JO(self) -> Matrix:
+        return self._array("is_positive_jo").astype(np.float32)
+
+    @cached_property
     def _positive_mean_O(self) -> NDArray[np.float64]:
         return np.asarray(self._array("is_positive_jo").mean(0))
 
@@ -168,7 +172,7 @@ class ConsensusReporter:
         tables = [self._array(f"view{view}_{name}") for view in range(len(queries_VBK))]
         return joined_weights([x_BK @ table_KX for x_BK, table_KX in zip(queries_VBK, tables)], has_view_BV)
 
-    def contributions(self, study: Features, report: str) -> NDArray[np.float64]:
+    def contributions(self, study: Features, report: str) -> Matrix:
         """What each training study adds to the total of a report of this model for a study (J,).
 
         Utility and findings term are linear in the weights. So is the image's term while the length of the image's embedding
@@ -181,16 +185,18 @@ class ConsensusReporter:
         weighted = _Weighted(studies_J=studies_J, references_L=references_L, scores_O=scores_O)
         return self._added(weighted, self._statement(report))
 
-    def _added(self, weighted: _Weighted, one: _Statement) -> NDArray[np.float64]:
+    def _added(self, weighted: _Weighted, one: _Statement) -> Matrix:
         scale, shares_L = self._scale, self._texts.shares_J
         slope_L = sum((scale[name] * one.utilities[name] for name in scale), np.zeros(len(shares_L)))
         slope_L = slope_L - shares_L @ slope_L
         if self._image is not None and one.candidate is not None:
             slope_L = slope_L + self._image.slopes(weighted.references_L, one.candidate)
         signs_O = (2.0 * one.positive_O - 1) / self._term.spread_O / len(one.positive_O)
-        findings_J = self._array("is_positive_jo") @ signs_O - self._positive_mean_O @ signs_O
-        slope_J = slope_L[self._array("reference_of")] + self._term.gamma * findings_J
-        return np.asarray(weighted.studies_J * slope_J)
+        slope_L = slope_L - self._term.gamma * (self._positive_mean_O @ signs_O)
+        slope_J = self._positive_JO @ (self._term.gamma * signs_O).astype(np.float32)
+        slope_J += slope_L.astype(np.float32)[self._array("reference_of")]
+        slope_J *= weighted.studies_J
+        return slope_J
 
     def _statement(self, report: str) -> _Statement:
         place = self._places.get(report)
