@@ -115,9 +115,9 @@ def expected(weights_BJ: Matrix, values_JX: NDArray[Any], shares_J: NDArray[Any]
     """
     if shares_J is None:
         shares_J = np.full(len(values_JX), 1 / len(values_JX))
-    rest_B1 = 1 - weights_BJ.sum(1, keepdims=True, dtype=np.float64)
-    probabilities_BJ = (weights_BJ + rest_B1 * shares_J).astype(np.float32)  # signed; each row sums to 1
-    found: Matrix = (probabilities_BJ @ values_JX).astype(np.float32)
+    mean_X = shares_J.astype(np.float32) @ values_JX
+    found_BX = weights_BJ @ values_JX - weights_BJ.sum(1, keepdims=True) * mean_X
+    found: Matrix = (mean_X + found_BX).astype(np.float32)
     return found
 
 
