@@ -19,7 +19,8 @@ from conftest import small_config
 from rayscribe.classifiers.cohort import as_in_training, cohort_digest, read_cohort, trainable_findings
 from rayscribe.classifiers.config import ClassifyConfig, CohortConfig, binary, multilabel
 from rayscribe.classifiers.folder import build_classifier, load_classifier
-from rayscribe.classifiers.run import image_set, logits_of, train_classifier, train_each
+from rayscribe.classifiers.measured import image_set, logits_of
+from rayscribe.classifiers.run import train_classifier, train_each
 from rayscribe.classifiers.scores import score_classifiers, study_logits
 from rayscribe.classifiers.task import ClassifierTask, finding_loss_B
 from rayscribe.cli.classify import _text

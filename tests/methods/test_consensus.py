@@ -28,10 +28,10 @@ from rayscribe.drafts import DecodingConfig
 from rayscribe.errors import InputError
 from rayscribe.methods.consensus import ConsensusSettings, consensus
 from rayscribe.methods.consensus_reporter import ConsensusReporter
-from rayscribe.methods.consensus_studies import pooled_features
 from rayscribe.metrics.expected_utility import expected
 from rayscribe.metrics.labeler import RuleLabeler
 from rayscribe.models.backbones import Backbone
+from rayscribe.models.pooling import pooled_features
 from rayscribe.reports.document import document_json, read_document
 from rayscribe.training.run import train_method
 
@@ -278,4 +278,6 @@ def test_the_frontier_of_one_fit_goes_from_wording_to_findings(
     best = max(value for name, value in macro.items() if name.startswith("both"))
     assert best > 2 * max(macro["constant"], macro["always_normal"], macro["shuffled"])
     assert (tmp_path / "frontier" / "frontier.png").stat().st_size > 10_000
+    as_file = ["--data", fitted / "world.parquet", "--out", always]
+    assert "is a file; name a folder" in rayscribe("frontier", "--model", fitted / "run", *as_file, code=1)
     assert "write NAME=FILE" in rayscribe("frontier", "--model", fitted / "run", *common, "--systems", "always", code=1)

@@ -167,7 +167,9 @@ def test_a_killed_fit_leaves_no_model_and_its_rerun_equals_an_unbroken_one(
         name: one.numpy().tobytes() for name, one in wanted.items()
     }
     files_left = {path.name for path in (tmp_path / "run").iterdir()}
-    assert files_left <= {path.name for path in (fitted / "run").iterdir()}  # other tests note their looks at test there
+    assert files_left <= {
+        path.name for path in (fitted / "run").iterdir()
+    }  # other tests note their looks at test there
 
 
 def reporter_of(run: Path) -> Any:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
 
     from rayscribe.api.models import Model
-    from rayscribe.classifiers.config import ClassifyConfig
+    from rayscribe.classifiers.config import ClassifierConfig
     from rayscribe.config import RunConfig
 
 
@@ -35,7 +35,7 @@ def list_recipes() -> list[str]:
 
 def recipe(
     name: str, changes: Mapping[str, Any] | None = None, *, as_published: bool = False
-) -> RunConfig[Any] | ClassifyConfig:
+) -> RunConfig[Any] | ClassifierConfig:
     """The settings of a published method, or of a classifier, to be trained with `train`.
 
     Args:
@@ -63,7 +63,7 @@ def recipe(
         raise InputError(
             f"changes: of type {type(changes).__name__}; give values by dotted path, such as {{'train.epochs': 20}}"
         )
-    run: RunConfig[Any] | ClassifyConfig
+    run: RunConfig[Any] | ClassifierConfig
     if name in CLASSIFIERS:
         if as_published:
             raise InputError(f"as_published: {name} is a classifier, whose recipe has no second form; leave it out")
@@ -76,7 +76,7 @@ def recipe(
 
 
 def train(
-    config: RunConfig[Any] | ClassifyConfig,
+    config: RunConfig[Any] | ClassifierConfig,
     data: str | Path,
     run: str | Path,
     *,
@@ -108,7 +108,7 @@ def train(
         >>> model = rs.train(rs.recipe("r2gen"), data="iu.parquet", run="runs/mine")
     """
     from rayscribe.api.models import load
-    from rayscribe.classifiers.config import ClassifyConfig
+    from rayscribe.config import RunConfig
     from rayscribe.training.learner import Place
     from rayscribe.training.run import train_generations
 
@@ -116,7 +116,7 @@ def train(
     kept = None if features is None else _folder(features, "features")
     device = None if device is None else str(device)
     place = Place(data=_folder(data, "data"), run=_folder(run, "run"), resume=resume, features=kept, device=device)
-    if not isinstance(config, ClassifyConfig):
+    if isinstance(config, RunConfig):
         return load(train_generations(config, place, generations=generations), device=device)
     from rayscribe.classifiers.run import train_classifier
 
@@ -127,12 +127,12 @@ def train(
 
 
 def _changed(
-    run: RunConfig[Any] | ClassifyConfig, name: str, changes: Mapping[str, Any]
-) -> RunConfig[Any] | ClassifyConfig:
-    from rayscribe.classifiers.config import ClassifyConfig
-    from rayscribe.config import with_frozen_encoder
+    run: RunConfig[Any] | ClassifierConfig, name: str, changes: Mapping[str, Any]
+) -> RunConfig[Any] | ClassifierConfig:
+    from rayscribe.classifiers.config import classifier_from_plain
+    from rayscribe.config import RunConfig, with_frozen_encoder
     from rayscribe.methods import run_from_plain
-    from rayscribe.settings import from_plain, to_plain
+    from rayscribe.settings import to_plain
 
     known = _settings(run)
     values: dict[str, Any] = {}
@@ -151,20 +151,20 @@ def _changed(
             part = part[step]
         part[last] = value
     try:
-        return from_plain(ClassifyConfig, plain) if isinstance(run, ClassifyConfig) else run_from_plain(plain)
+        return run_from_plain(plain) if isinstance(run, RunConfig) else classifier_from_plain(plain)
     except TypeError as error:
         raise InputError(f"{name}: {error}") from error
 
 
-def _settings(run: RunConfig[Any] | ClassifyConfig) -> dict[str, str]:
+def _settings(run: RunConfig[Any] | ClassifierConfig) -> dict[str, str]:
     """Dotted paths of all settings, by their own names and by those of their flags (with underscores)."""
-    from rayscribe.classifiers.config import ClassifyConfig
+    from rayscribe.config import RunConfig
     from rayscribe.methods.compose import flag_of
     from rayscribe.settings import to_plain
 
     paths = [path for path in _paths(to_plain(run)) if path != "system"]
     flags = {}
-    if not isinstance(run, ClassifyConfig):
+    if isinstance(run, RunConfig):
         flags = {flag_of(path, run.system, True).removeprefix("--").replace("-", "_"): path for path in paths}
     return flags | {path: path for path in paths}
 
@@ -181,10 +181,10 @@ def _setting(given: object, known: Mapping[str, str], name: str) -> str:
 
 
 def _check_config(config: object) -> None:
-    from rayscribe.classifiers.config import ClassifyConfig
+    from rayscribe.classifiers.config import ClassifyConfig, LinearConfig
     from rayscribe.config import RunConfig
 
-    if not isinstance(config, RunConfig | ClassifyConfig):
+    if not isinstance(config, RunConfig | ClassifyConfig | LinearConfig):
         name = config if isinstance(config, str) else "r2gen"
         raise InputError(
             f"config: of type {type(config).__name__}, not settings; make them with rs.recipe({name!r}, {{...}})"

@@ -7,22 +7,22 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from rayscribe import __version__
-from rayscribe.classifiers.config import ClassifyConfig
+from rayscribe.classifiers.config import ClassifierConfig, ClassifyConfig, LinearConfig, classifier_from_plain
 from rayscribe.errors import DISCLAIMER, InputError
 from rayscribe.files import write_text
 from rayscribe.metrics.classification import sigmoid
 from rayscribe.models.backbones import Backbone
-from rayscribe.models.classifier import Classifier
+from rayscribe.models.classifier import Classifier, LinearClassifier, PooledClassifier
 from rayscribe.models.folder import WEIGHTS, load_weights, read_facts, read_weights, write_weights
 from rayscribe.provenance import terms_of
-from rayscribe.settings import from_plain, to_plain
+from rayscribe.settings import to_plain
 
 CLASSIFIER_FORMAT = "rayscribe-classifier-1"
 
@@ -32,7 +32,7 @@ class TrainedClassifier:
     """A classifier, with the interpretation of its logits."""
 
     model: Classifier
-    config: ClassifyConfig
+    config: ClassifierConfig
     findings: tuple[str, ...]
     thresholds: tuple[float, ...]
     "for the calibrated probabilities: the best F1 on the validation split"
@@ -41,7 +41,7 @@ class TrainedClassifier:
     data: dict[str, Any]
     "the manifest's provenance and digest, and the source of the labels"
     training: dict[str, Any]
-    "epoch and validation scores"
+    "validation scores; the epoch of a network, the strengths of a linear classifier"
 
     def probabilities(self, logits_RL: NDArray[np.float64]) -> NDArray[np.float64]:
         """Calibrated probabilities (R, L)."""
@@ -53,8 +53,19 @@ def calibrated(logits_RL: NDArray[np.float64], by_finding: tuple[tuple[float, fl
     return sigmoid(logits_RL * slope_L + offset_L)
 
 
-def build_classifier(config: ClassifyConfig, findings: int) -> Classifier:
-    return Classifier(Backbone(config.backbone), findings, config.dropout)
+@overload
+def build_classifier(config: ClassifyConfig, findings: int) -> PooledClassifier: ...
+
+
+@overload
+def build_classifier(config: LinearConfig, findings: int) -> LinearClassifier: ...
+
+
+def build_classifier(config: ClassifierConfig, findings: int) -> Classifier:
+    backbone = Backbone(config.backbone)
+    if isinstance(config, LinearConfig):
+        return LinearClassifier(backbone, findings, places=config.linear.views, grid=config.linear.grid)
+    return PooledClassifier(backbone, findings, config.dropout)
 
 
 def save_classifier(folder: Path, trained: TrainedClassifier) -> None:
@@ -79,7 +90,7 @@ def load_classifier(folder: Path, device: torch.device | str = "cpu") -> Trained
     """The classifier in evaluation mode. Raises InputError that names the missing or mismatched part."""
     about = read_facts(folder, CLASSIFIER_FORMAT)
     try:
-        config = from_plain(ClassifyConfig, about["config"])
+        config = classifier_from_plain(about["config"])
         findings = tuple(about["findings"])
         thresholds = tuple(float(value) for value in about["thresholds"])
         calibration = tuple((float(slope), float(offset)) for slope, offset in about["calibration"])
@@ -92,7 +103,7 @@ def load_classifier(folder: Path, device: torch.device | str = "cpu") -> Trained
             f"{folder}: the weights and the thresholds in model.json are from different epochs, as a save was interrupted; "
             "continue with `rayscribe classify train --resume`"
         )
-    model = build_classifier(replace(config, backbone=config.backbone.without_weights()), len(findings))
+    model: Classifier = build_classifier(replace(config, backbone=config.backbone.without_weights()), len(findings))
     load_weights(model, state, folder / WEIGHTS)
     return TrainedClassifier(
         model=model.to(device).eval(),
@@ -109,6 +120,14 @@ def _decisions(about: Mapping[str, Any]) -> str:
     """A digest of everything that belongs to one epoch's weights and no other's."""
     parts = [about[name] for name in ("findings", "thresholds", "calibration")]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def _selection(trained: TrainedClassifier) -> str:
+    """The card's line on how the weights were chosen."""
+    if isinstance(trained.config, LinearConfig):
+        strengths = (f"{name} {value:g}" for name, value in trained.training["strengths"].items())
+        return f"L2 strengths | {', '.join(strengths)}; by {trained.training['folds']}-fold cross-validation on train"
+    return f"selected at | epoch {trained.training['epoch']} by validation {trained.config.train.metric}"
 
 
 def _card(trained: TrainedClassifier) -> str:
@@ -129,7 +148,7 @@ def _card(trained: TrainedClassifier) -> str:
 | training data | {data.get("source", "not stated")}, {data.get("counts", {})}, digest {data.get("digest", "")[:16]} |
 | labels | {data.get("labels", "not stated")} |
 | terms of the data | {terms_of(data)} |
-| selected at | epoch {trained.training["epoch"]} by validation {config.train.metric} |
+| {_selection(trained)} |
 | validation scores | {scores} |
 | seed | {config.seed} |
 

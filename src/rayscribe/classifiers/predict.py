@@ -50,7 +50,7 @@ def classified(trained: TrainedClassifier, images: Sequence[ImageFile]) -> Class
     """Classifies one study. Raises InputError that names the file unless it is a readable radiograph."""
     size = trained.config.images.size
     loose = read_image_study(images, at_least=size, source=trained.data.get("source", ""))
-    batch = image_batch([loose], trained.config.images).to(trained.model.head.weight.device)
+    batch = image_batch([loose], trained.config.images).to(trained.model.weight.device)
     with torch.inference_mode():
         logits_1L = trained.model(batch).double().cpu().numpy()
     if not np.isfinite(logits_1L).all():

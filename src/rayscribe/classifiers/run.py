@@ -17,35 +17,26 @@ import torch
 from numpy.typing import NDArray
 
 from rayscribe.classifiers.cohort import Cohort, cohort_digest, read_cohort, trainable_findings
-from rayscribe.classifiers.config import ClassifyConfig
-from rayscribe.classifiers.folder import TrainedClassifier, build_classifier, calibrated, save_classifier
-from rayscribe.classifiers.task import ClassifierTask, finding_loss_B
-from rayscribe.config import ImageConfig, TextConfig
+from rayscribe.classifiers.config import ClassifierConfig, ClassifyConfig, LinearConfig, classifier_from_yaml
+from rayscribe.classifiers.folder import TrainedClassifier, build_classifier, save_classifier
+from rayscribe.classifiers.linear import fit_linear
+from rayscribe.classifiers.measured import decisions, image_set, logits_of, notify_counts, validation_scores
+from rayscribe.classifiers.task import ClassifierTask
 from rayscribe.data.dataset import Order, StudyDataset
 from rayscribe.data.features import FeatureCache
 from rayscribe.data.manifest import read_manifest
 from rayscribe.data.shards import shard_numbers
-from rayscribe.data.split_reports import SplitReports
-from rayscribe.data.tokenizer import Tokenizer
 from rayscribe.errors import InputError
-from rayscribe.metrics.classification import best_f1_threshold, calibration, finding_scores, sigmoid
-from rayscribe.models.classifier import Classifier
+from rayscribe.models.classifier import PooledClassifier
 from rayscribe.progress import ProgressBar
-from rayscribe.settings import settings_from_yaml
-from rayscribe.study import Study
 from rayscribe.training.folder import check_same_run
 from rayscribe.training.learner import Learner, Place, Splits, model_data, note_random_weights, run_learner
 from rayscribe.training.loop import Fitting, Progress
 from rayscribe.training.processes import Processes, processes
 from rayscribe.training.started import DONE, Started, begin_several
-from rayscribe.training.validation import read_once
-
-Logits = NDArray[np.float64]
-
-NO_TEXT = Tokenizer(words=())  # images only: begin and end
 
 
-def train_each(config: ClassifyConfig, place: Place) -> list[Path]:
+def train_each(config: ClassifierConfig, place: Place) -> list[Path]:
     """Trains one model per finding, in RUN/<finding>; reports and skips findings with one class in a split."""
     manifest = read_manifest(place.data)
     train, val = (read_cohort(manifest, split, config.cohort) for split in ("train", "val"))
@@ -65,17 +56,17 @@ def train_each(config: ClassifyConfig, place: Place) -> list[Path]:
             group.wait()  # before the first process creates the folder
             alone = replace(config, cohort=replace(config.cohort, findings=(name,)))
             if place.resume and is_done:
-                check_same_run(folder, alone, cohort_digest(manifest, alone.cohort))
+                check_same_run(folder, alone, cohort_digest(manifest, alone.cohort), classifier_from_yaml)
                 continue
             own = replace(place, run=folder, resume=place.resume and goes_on)
-            run_learner(FindingLearner(alone, own, group), own, group)
+            _train(alone, own, group)
             if group.rank == 0:
                 (folder / DONE).touch()
     return folders
 
 
 def train_classifier(
-    config: ClassifyConfig,
+    config: ClassifierConfig,
     data: Path,
     run: Path,
     *,
@@ -87,16 +78,21 @@ def train_classifier(
     """Trains one model for the findings of `config` into `run`, which becomes a classifier's folder."""
     whole = Place(data=data, run=run, resume=resume, features=features, notify=notify, device=device)
     with processes(device) as group:
-        place = whole.of(group)
-        return run_learner(FindingLearner(config, place, group), place, group)
+        return _train(config, whole.of(group), group)
+
+
+def _train(config: ClassifierConfig, place: Place, group: Processes) -> Progress:
+    if isinstance(config, LinearConfig):
+        return fit_linear(config, place, group)
+    return run_learner(FindingLearner(config, place, group), place, group)
 
 
 class FindingLearner(Learner):
-    """A classifier's run: the studies that count, their known findings, and the best epoch so far."""
+    """A network's run: the studies that count, their known findings, and the best epoch so far."""
 
     training: Cohort
     validation: Cohort
-    classifier: Classifier
+    classifier: PooledClassifier
 
     def __init__(self, config: ClassifyConfig, place: Place, group: Processes) -> None:
         self.config, self.place, self.group = config, place, group
@@ -107,18 +103,18 @@ class FindingLearner(Learner):
     def digest(self) -> str:
         return cohort_digest(self.manifest, self.config.cohort)
 
-    def parse(self, text: str, source: Path) -> ClassifyConfig:
-        return settings_from_yaml(ClassifyConfig, text, source)
+    def parse(self, text: str, source: Path) -> ClassifierConfig:
+        return classifier_from_yaml(text, source)
 
     def splits(self) -> Splits:
         whole = [read_cohort(self.manifest, split, self.config.cohort) for split in ("train", "val")]
         findings = trainable_findings(whole[0], whole[1], self.place.notify)
         self.training, self.validation = (cohort.of(findings) for cohort in whole)
-        _notify_counts(self.training, self.validation, self.place.notify)
+        notify_counts(self.training, self.validation, self.place.notify)
         validation = self.validation.studies
         return Splits(training=self.training.studies, validation=validation, kept_apart=validation, apart="val")
 
-    def model(self) -> Classifier:
+    def model(self) -> PooledClassifier:
         self.classifier = build_classifier(self.config, len(self.training.findings))
         note_random_weights(self.config, self.place.notify)
         return self.classifier
@@ -160,7 +156,7 @@ class FindingLearner(Learner):
         """Saves the model with the thresholds of its epoch, in the first process only."""
         if self.group.rank > 0:
             return
-        thresholds, slopes = _decisions(self.measured["logits"], self.measured["known"])
+        thresholds, slopes = decisions(self.measured["logits"], self.measured["known"])
         data = model_data(self.manifest.provenance, self.config, (), self.manifest.digest())
         best = TrainedClassifier(
             model=self.classifier,
@@ -172,66 +168,3 @@ class FindingLearner(Learner):
             training={"epoch": epoch + 1, "validation": scores, "processes": self.group.count},
         )
         save_classifier(self.place.run, best)
-
-
-def image_set(
-    studies: list[Study],
-    images: ImageConfig,
-    cache: FeatureCache | None,
-    *,
-    augment: int | None = None,
-) -> StudyDataset:
-    """The images of studies, without words."""
-    return StudyDataset(
-        SplitReports.blank(studies),
-        NO_TEXT,
-        text=TextConfig(),
-        images=images,
-        cache=cache,
-        augment=augment,
-    )
-
-
-@torch.inference_mode()
-def logits_of(
-    model: Classifier, data: StudyDataset, *, workers: int = 0, progress: Callable[[Any], Any] = iter
-) -> Logits:
-    """Logits of all studies (R, L), in order."""
-    model.eval()
-    device = model.head.weight.device
-    batches = progress(read_once(data, range(len(data)), workers=workers))
-    found = [model(batch.to(device)).double().cpu().numpy() for batch in batches]
-    return np.concatenate(found) if found else np.zeros((0, model.head.out_features))
-
-
-def validation_scores(logits_RL: Logits, known_RL: NDArray[np.float32]) -> dict[str, float]:
-    """The loss, and the means over findings of the areas under the ROC and precision-recall curves."""
-    known = torch.from_numpy(known_RL)
-    loss = float(finding_loss_B(torch.from_numpy(logits_RL), known).mean())
-    found = []
-    for logit_R, known_R in zip(logits_RL.T, known_RL.T, strict=True):
-        is_known_R = ~np.isnan(known_R)
-        found.append(finding_scores(sigmoid(logit_R[is_known_R]), known_R[is_known_R] == 1, 0.5))
-    means = {name: float(np.nanmean([one[name][0] for one in found])) for name in ("auroc", "average_precision")}
-    return {"loss": loss, **means}
-
-
-def _decisions(
-    logits_RL: Logits, known_RL: NDArray[np.float32]
-) -> tuple[tuple[float, ...], tuple[tuple[float, float], ...]]:
-    """Thresholds of the calibrated probabilities, and the calibration itself, from the validation studies."""
-    thresholds, slopes = [], []
-    for logit_R, known_R in zip(logits_RL.T, known_RL.T, strict=True):
-        is_known_R = ~np.isnan(known_R)
-        logit_R, is_present_R = logit_R[is_known_R], known_R[is_known_R] == 1
-        slopes.append(calibration(logit_R, is_present_R))
-        probability_R1 = calibrated(logit_R[:, None], (slopes[-1],))
-        thresholds.append(best_f1_threshold(probability_R1[:, 0], is_present_R))
-    return tuple(thresholds), tuple(slopes)
-
-
-def _notify_counts(training: Cohort, validation: Cohort, notify: Callable[[str], None]) -> None:
-    for split, cohort in (("train", training), ("val", validation)):
-        left_out = "".join(f", {count} left out with {reason}" for reason, count in cohort.left_out.items())
-        counts = "; ".join(f"{name} {'/'.join(map(str, cohort.counts(name)))}" for name in cohort.findings)
-        notify(f"{split}: {len(cohort.studies)} studies{left_out}; with/without: {counts} ({cohort.source})")

@@ -18,7 +18,7 @@ from rayscribe import __version__
 from rayscribe.classifiers.cohort import Cohort, read_cohort
 from rayscribe.classifiers.config import CohortConfig
 from rayscribe.classifiers.folder import TrainedClassifier, load_classifier
-from rayscribe.classifiers.run import Logits, image_set, logits_of
+from rayscribe.classifiers.measured import Logits, image_set, logits_of
 from rayscribe.data.features import cached_features
 from rayscribe.data.label_tables import write_labels
 from rayscribe.data.manifest import Manifest

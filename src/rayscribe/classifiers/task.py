@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from rayscribe.models.classifier import Classifier
+from rayscribe.models.classifier import PooledClassifier
 from rayscribe.study import Batch
 from rayscribe.task import Task, studies_of
 
@@ -20,7 +20,7 @@ class ClassifierTask(Task[Batch]):
     known_RL: Tensor
     positive_weight_L: Tensor
 
-    def __init__(self, model: Classifier, known_RL: Tensor, *, balanced: bool) -> None:
+    def __init__(self, model: PooledClassifier, known_RL: Tensor, *, balanced: bool) -> None:
         super().__init__()
         self.classifier = model
         self.register_buffer("known_RL", known_RL, persistent=False)
@@ -32,7 +32,7 @@ class ClassifierTask(Task[Batch]):
             self.classifier.head.bias.copy_(torch.zeros_like(rate_L) if balanced else rate_L.logit())
 
     @property
-    def model(self) -> Classifier:
+    def model(self) -> PooledClassifier:
         return self.classifier
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:

@@ -32,17 +32,6 @@ def classify(arguments: list[str]) -> None:
     kinds[kind](arguments[1:])
 
 
-def _recipe(arguments: list[str], verb: str) -> str:
-    from rayscribe.classifiers.config import CLASSIFIERS
-
-    return choice(
-        arguments,
-        tuple(CLASSIFIERS),
-        "recipe",
-        f"rayscribe classify {verb} RECIPE [options] --data data.parquet --run DIR",
-    )
-
-
 def _train(arguments: list[str]) -> None:
     from rayscribe.cli.classify_train import classify_train
 
@@ -110,17 +99,22 @@ def _test(arguments: list[str]) -> None:
 def _tune(arguments: list[str]) -> None:
     import tyro
 
-    from rayscribe.classifiers.config import CLASSIFIERS, ClassifyConfig
+    from rayscribe.classifiers.config import CLASSIFIERS, NETWORKS, ClassifyConfig
     from rayscribe.classifiers.tune import SearchSpace
 
-    recipe = _recipe(arguments, "tune")
+    if arguments and arguments[0] in CLASSIFIERS.keys() - NETWORKS.keys():
+        raise InputError(
+            f"{arguments[0]}: `classify train` chooses its strengths by cross-validation; there is nothing to tune"
+        )
+    usage = "rayscribe classify tune RECIPE [options] --data data.parquet --run DIR"
+    recipe = choice(arguments, tuple(NETWORKS), "recipe", usage)
 
     def tune(
         data: Path,
         run: Path,
         trials: int = 20,
         space: SearchSpace = SearchSpace(),  # noqa: B008  # frozen
-        config: Annotated[ClassifyConfig, tyro.conf.arg(name="")] = CLASSIFIERS[recipe](),  # noqa: B008  # frozen
+        config: Annotated[ClassifyConfig, tyro.conf.arg(name="")] = NETWORKS[recipe](),  # noqa: B008  # frozen
         features: Path | None = None,
     ) -> None:
         """Searches for the hyper-parameters with the best validation score. Run it again to continue.

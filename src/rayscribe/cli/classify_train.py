@@ -11,13 +11,20 @@ from rayscribe.cli.arguments import choice, parsed
 from rayscribe.cli.run_options import Beginning, RunOptions, beginning, frozen_if_asked, short_help, started_of
 
 _USAGE = "rayscribe classify train RECIPE --data data.parquet --run runs/name [options]"
+_COHORT = ("cohort.labels", "cohort.findings", "cohort.uncertain", "cohort.views", "cohort.one_per_subject")
 _COMMON = (
-    *("cohort.labels", "cohort.findings", "cohort.uncertain", "cohort.views", "cohort.one_per_subject"),
+    *_COHORT,
     *("images.size", "images.rotation", "backbone.name", "backbone.weights", "backbone.trainable"),
     *("train.epochs", "train.patience", "train.metric", "train.batch_size", "train.lr", "train.lr_backbone"),
     *("train.workers", "dropout", "positive_weight", "seed"),
 )
-"The settings that `--help` explains."
+"The settings of a network that `--help` explains."
+_LINEAR = (
+    *_COHORT,
+    *("images.size", "backbone.name", "backbone.weights", "backbone.layers", "backbone.beside"),
+    *("linear.grid", "linear.views", "linear.components", "linear.strengths", "linear.folds", "seed"),
+)
+"The same of a linear classifier."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,23 +37,19 @@ class ClassifyTrainOptions(RunOptions):
 
 def classify_train(arguments: list[str]) -> None:
     """Trains classifiers of findings."""
-    from rayscribe.classifiers.config import CLASSIFIERS, ClassifyConfig
-    from rayscribe.settings import settings_from_yaml
+    from rayscribe.classifiers.config import CLASSIFIERS, LinearConfig, classifier_from_yaml
 
     early = beginning(arguments)
     if early.recipe is not None:
         choice([early.recipe], tuple(CLASSIFIERS), "recipe", _USAGE)
-    base = early.settings(
-        lambda name: CLASSIFIERS[name](),
-        lambda text, path: settings_from_yaml(ClassifyConfig, text, path),
-        "classify train",
-    )
+    base = early.settings(lambda name: CLASSIFIERS[name](), classifier_from_yaml, "classify train")
     if base is None:
         choice(["--help"] if early.asks_help else arguments, tuple(CLASSIFIERS), "recipe", _USAGE)
     base = frozen_if_asked(base, early)
     if early.has("--help") or early.has("-h"):
         usage = _USAGE.replace("RECIPE", early.recipe or "RECIPE")
-        print(short_help(usage, ClassifyTrainOptions, base, _COMMON, ()))
+        common = _LINEAR if isinstance(base, LinearConfig) else _COMMON
+        print(short_help(usage, ClassifyTrainOptions, base, common, ()))
         return
     _train(_parsed(base, early))
 
@@ -54,7 +57,7 @@ def classify_train(arguments: list[str]) -> None:
 def _parsed(base: Any, early: Beginning) -> Any:
     import tyro
 
-    from rayscribe.classifiers.config import ClassifyConfig
+    kind: Any = type(base)
 
     @dataclass(frozen=True, kw_only=True)
     class Train(ClassifyTrainOptions):
@@ -62,7 +65,7 @@ def _parsed(base: Any, early: Beginning) -> Any:
 
         per_finding: bool = early.recipe == "binary"
         "train one model per finding, each in a folder inside the run's; the recipe `binary` does"
-        settings: Annotated[ClassifyConfig, tyro.conf.arg(name="")] = field(default_factory=lambda: base)
+        settings: Annotated[kind, tyro.conf.arg(name="")] = field(default_factory=lambda: base)
 
     return parsed(Train, early.whole_flags(), f"classify train {early.recipe or ''}".strip())
 

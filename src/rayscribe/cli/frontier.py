@@ -56,6 +56,8 @@ def _frontier(options: Any) -> None:
     from rayscribe.pages.plots import save_figure
     from rayscribe.provenance import note_test
 
+    if options.out.exists() and not options.out.is_dir():
+        raise InputError(f"{options.out}: is a file; name a folder with --out")
     manifest = read_manifest(options.data)
     systems: Sets = {}
     for argument in options.systems:

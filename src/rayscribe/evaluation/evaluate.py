@@ -10,12 +10,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from rayscribe.data.cleaning import words_only
 from rayscribe.data.manifest import Manifest
 from rayscribe.errors import DISCLAIMER
+from rayscribe.evaluation.breakdown import (
+    Bootstrap,
+    imbalance_scores,
+    normal_studies,
+    observation_scores,
+    seen_studies,
+    subset_scores,
+)
 from rayscribe.evaluation.floors import ONE_REPORT, WITHOUT_LUNG, about_floor, floor_reports, scores_beside
 from rayscribe.evaluation.protocol import (
     Protocol,
@@ -28,14 +32,12 @@ from rayscribe.evaluation.protocol import (
 from rayscribe.evaluation.scorers import Scorers
 from rayscribe.labels import Labels
 from rayscribe.metrics.alarms import alarms
-from rayscribe.metrics.clinical import POLICIES, is_normal, observation_counts, per_observation
 from rayscribe.metrics.diversity import against_references, diversity
 from rayscribe.metrics.families import Families, measured, stored, tested_names, together
 from rayscribe.metrics.grounding import FEWEST_STUDIES, finding_grounding, text_grounding
-from rayscribe.metrics.imbalance import by_frequency, published_word_bins, word_bins
 from rayscribe.metrics.meteor import MeteorResources, find_resources, meteor_name
 from rayscribe.metrics.similarity import distribution
-from rayscribe.metrics.statistics import Rows, differences, intervals
+from rayscribe.metrics.statistics import differences
 from rayscribe.progress import ProgressBar
 from rayscribe.provenance import is_restricted
 from rayscribe.study import Study
@@ -65,13 +67,13 @@ def evaluate_predictions(
     part = _split_of(predictions, manifest, split, protocol)
     found = _measured(part, manifest, protocol, scorers, resources, stage=stage, progress=progress)
     stage("resampling")
-    again = _Intervals(part.groups, scorers.resamples)
+    again = Bootstrap(part.groups, scorers.resamples)
     scores = scores_beside({name: again(together(families)) for name, families in found.tables.items()})
     stage("subsets")
-    normal, by = _normal(part.studies, found.wanted_labels)
+    normal, by = normal_studies(part.studies, found.wanted_labels)
     training = training_reports(manifest, protocol)
-    seen = _seen(manifest, split, protocol, training)
-    subsets = _subsets(together(found.tables["model"]), normal, seen, again)
+    seen = seen_studies(manifest, split, protocol, training)
+    subsets = subset_scores(together(found.tables["model"]), normal, seen, again)
     stage("tests")
     against = {
         floor: _against(found.tables, floor, part.groups, scorers.resamples) for floor in ("constant", "always_normal")
@@ -95,10 +97,10 @@ def evaluate_predictions(
         "floors": _floors(found.floors, scores, may_quote=not is_restricted(manifest.provenance)),
         "against_constant": against["constant"],
         "against_always_normal": _clinical(against["always_normal"]),
-        "observations": _observations(found.tables["model"], again),
+        "observations": observation_scores(found.tables["model"], again),
         "normal_by": by,
         "subsets": subsets,
-        "imbalance": _imbalance(part.own, part.wanted, training, again),
+        "imbalance": imbalance_scores(part.own, part.wanted, training, again),
         "diversity": diverse,
         "grounding": grounding,
         "sentence_similarity": _similarities(found.tables),
@@ -200,51 +202,6 @@ def _measured(
     return _Measured(own_labels=own_labels, wanted_labels=wanted_labels, floors=floors, tables=tables, notes=notes)
 
 
-@dataclass(frozen=True, slots=True)
-class _Intervals:
-    """The bootstrap under fixed settings; a score with its bounds."""
-
-    groups: Sequence[str] | None
-    resamples: int
-
-    def __call__(self, rows: Rows, keep: NDArray[np.bool_] | None = None) -> dict[str, dict[str, float]]:
-        groups = self.groups
-        if keep is not None:
-            rows = rows.of(keep)
-            groups = [group for group, kept in zip(groups, keep) if kept] if groups else None
-        found = intervals(rows, groups=groups, resamples=self.resamples)
-        return {name: {"value": one.value, "low": one.low, "high": one.high} for name, one in found.items()}
-
-
-def _normal(studies: Sequence[Study], labels: Labels) -> tuple[NDArray[np.bool_], str]:
-    """Which studies are normal: by the source's indexers if they coded every study, else by the labeler."""
-    if all(study.problems for study in studies):
-        return np.array([study.is_coded_normal for study in studies]), "the source's codes"
-    return is_normal(labels), "the labeler's No Finding"
-
-
-def _seen(manifest: Manifest, split: str, protocol: Protocol, training: Mapping[str, str]) -> NDArray[np.bool_] | None:
-    """Studies whose full reference occurs verbatim among the training reports; None without training reports."""
-    if not training:
-        return None
-    full = reference_reports(manifest, split, Protocol(section=protocol.section, cleaning=protocol.cleaning))
-    known = {words_only(text) for text in training.values()}
-    return np.array([words_only(text) in known for text in full.values()])
-
-
-def _subsets(
-    rows: Rows, normal: NDArray[np.bool_], seen: NDArray[np.bool_] | None, again: _Intervals
-) -> dict[str, Any]:
-    """Scores of the normal, abnormal, seen and unseen studies; CIDEr keeps the document frequencies of the whole split."""
-    parts = {"normal": normal, "abnormal": ~normal}
-    if seen is not None:
-        parts |= {"seen": seen, "novel": ~seen}
-    return {
-        name: {"studies": int(keep.sum()), "scores": again(rows, keep) if keep.any() else {}}
-        for name, keep in parts.items()
-    }
-
-
 def _against(
     tables: Mapping[str, Families], floor: str, groups: Sequence[str] | None, resamples: int
 ) -> dict[str, dict[str, float]]:
@@ -295,26 +252,4 @@ def _similarities(tables: Mapping[str, Families]) -> dict[str, Any]:
         name: distribution(families["sentences"])
         for name, families in tables.items()
         if "sentences" in families and "/" not in name
-    }
-
-
-def _observations(families: Families, again: _Intervals) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for policy in POLICIES:
-        counts = observation_counts(families["clinical"], policy)
-        f1 = again(per_observation(families["clinical"], policy))
-        found[f"uncertain_{policy}"] = {name: counts[name] | {"f1": f1[name]} for name in counts}
-    return found
-
-
-def _imbalance(
-    own: Sequence[str], wanted: Sequence[str], training: Mapping[str, str], again: _Intervals
-) -> dict[str, Any]:
-    if not training:
-        return {}
-    vocabulary = by_frequency(list(training.values()))
-    return {
-        "vocabulary": len(vocabulary),
-        "scores": again(word_bins(own, wanted, vocabulary)),
-        "published": published_word_bins(own, wanted, vocabulary),
     }

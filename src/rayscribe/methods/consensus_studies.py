@@ -16,19 +16,8 @@ from numpy.typing import NDArray
 
 from rayscribe.data.split_reports import SplitReports
 from rayscribe.methods.method import Features, Fitted
-from rayscribe.models.backbones import grid_side
+from rayscribe.models.pooling import pooled_features
 from rayscribe.provenance import image_hashes
-
-
-def pooled_features(maps_VNC: Features, grid: int) -> NDArray[np.float32]:
-    """Means over all patches and over the squares of a grid (V, C + grid^2 C)."""
-    views, patches, channels = maps_VNC.shape
-    side = grid_side(patches)
-    maps_VSSC = maps_VNC.astype(np.float32).reshape(views, side, side, channels)
-    parts = [maps_VSSC.mean((1, 2))]
-    edges = [(side * at // max(1, grid), -(-side * (at + 1) // max(1, grid))) for at in range(grid)]
-    parts += [maps_VSSC[:, top:below, left:right].mean((1, 2)) for top, below in edges for left, right in edges]
-    return np.concatenate(parts, axis=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

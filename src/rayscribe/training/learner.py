@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from rayscribe.config import BackboneConfig, ImageConfig, RunConfig, TrainConfig
+from rayscribe.config import BackboneConfig, ImageConfig, RunConfig
 from rayscribe.data.features import FeatureCache, cached_features
 from rayscribe.data.manifest import Manifest, read_manifest
 from rayscribe.data.split_reports import SplitReports
@@ -56,8 +56,6 @@ class LearnerConfig(Protocol):
     @property
     def backbone(self) -> BackboneConfig: ...
     @property
-    def train(self) -> TrainConfig: ...
-    @property
     def seed(self) -> int: ...
 
 
@@ -86,7 +84,7 @@ class Learner(ABC):
     """What differs between report models and classifiers. `run_learner` calls the methods in this order."""
 
     config: Any
-    "implements `LearnerConfig`"
+    "implements `LearnerConfig`, with the loop's settings as `train`"
 
     @abstractmethod
     def digest(self) -> str:
