@@ -110,12 +110,11 @@ def test_manifest_and_loose_images_give_the_same_draft(fitted: Path, tmp_path: P
 def test_the_studies_that_speak_for_a_report_are_those_that_raise_it(fitted: Path) -> None:
     """Without them the report's total falls further than without as many others; all contributions add up to the total."""
     model = reporter(fitted)
-    weights_BJ = model.weights(features(fitted))
     generator = np.random.default_rng(0)
     drafts = model.draft(features(fitted), DecodingConfig())
     ids = list(model.fitted.texts["ids"])
-    for weights_J, draft in zip(weights_BJ[:20], drafts, strict=False):
-        added_J = model.contributions(weights_J, draft.reports[0])
+    for study, draft in zip(features(fitted)[:20], drafts, strict=False):
+        added_J = model.contributions(study, draft.reports[0])
         named = [ids.index(one.id) for one in draft.studies]
         random = [added_J[generator.choice(len(ids), len(named), replace=False)].sum() for _ in range(20)]
         assert added_J[named].sum() > max(random)
@@ -159,7 +158,9 @@ def test_the_aim_decides_what_is_written(fitted: Path, tmp_path: Path) -> None:
     trained = load_fitted(tmp_path / "run")
     assert trained.fitted.texts["gamma"] == 0 and "leave_one_out_utility" in progress.scores
     model = ConsensusReporter(trained.config, trained.fitted)
-    expected_BC = expected(model.weights(features(fitted)), trained.fitted.weights["utility_bleu4"].numpy().T)
+    reference_J = trained.fitted.weights["reference_of"].numpy()
+    utility_CJ = trained.fitted.weights["utility_bleu4"].numpy()[:, reference_J]
+    expected_BC = expected(model.weights(features(fitted)), utility_CJ.T)
     for draft, expected_C in zip(model.draft(features(fitted), DecodingConfig()), expected_BC, strict=True):
         assert draft.expected["bleu4"] == pytest.approx(float(expected_C.max()), abs=1e-5)
     aimed = reporter(fitted).draft(features(fitted), DecodingConfig())

@@ -11,7 +11,7 @@ from rayscribe.labels import NOT_MENTIONED, OBSERVATIONS, POSITIVE
 from rayscribe.metrics.composing import Composer, ReferenceIndex, report_sentences
 from rayscribe.metrics.expected_utility import FindingsTerm
 from rayscribe.metrics.labeler import RuleLabeler
-from rayscribe.metrics.utility import ReportPairs
+from rayscribe.metrics.utility import ReportPairs, TrainingTexts
 
 NORMAL = ("the heart is normal in size .", "the lungs are clear .", "there is no pleural effusion .")
 HEART, EFFUSION = "the heart is enlarged .", "small left pleural effusion ."
@@ -30,7 +30,7 @@ def test_utilities_of_new_texts_are_those_of_all_pairs(texts: list[str], referen
 
 
 def composer_of(reports: list[str]) -> Composer:
-    return Composer.of(reports, {"bleu4": 1.0, "cider": 0.2}, RuleLabeler())
+    return Composer.of(TrainingTexts.of(reports), {"bleu4": 1.0, "cider": 0.2}, RuleLabeler())
 
 
 def term(positive: set[str], gamma: float = 5.0) -> tuple[np.ndarray, FindingsTerm]:

@@ -101,4 +101,4 @@ def test_the_image_term_is_the_cosine_with_the_embedding_that_is_expected() -> N
             cosine = text_D @ image_D / np.linalg.norm(text_D) / np.linalg.norm(image_D)
             assert found_C[candidate] == pytest.approx(term.scale * cosine, abs=1e-4)
             rest = term.scale * (text_D @ text_JD.mean(0)) / np.linalg.norm(text_D) / np.linalg.norm(image_D)
-            assert rest + term.shares(weights_J, candidate).sum() == pytest.approx(found_C[candidate], abs=1e-4)
+            assert rest + weights_J @ term.slopes(weights_J, candidate) == pytest.approx(found_C[candidate], abs=1e-4)

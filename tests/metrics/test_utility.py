@@ -16,6 +16,7 @@ from rayscribe.metrics.labeler import RuleLabeler
 from rayscribe.metrics.overlap import overlap
 from rayscribe.metrics.utility import (
     ReportPairs,
+    TrainingTexts,
     clinical_utility,
     cosine_utility,
     mixed,
@@ -106,7 +107,7 @@ def test_weights_of_utilities_are_read_or_refused() -> None:
     for text in ("", "bleu4", "meteor=1", "bleu4=x", "bleu4=-1", "bleu4=0", "bleu4=nan"):
         with pytest.raises(InputError, match="--x"):
             utility_weights(text, "--x")
-    found = utilities(["a b"], ["a b", "c"], RuleLabeler(), beta=1.0, names=("cider", "clinical"))
+    found = utilities(["a b"], TrainingTexts.of(["a b", "c"]), RuleLabeler(), beta=1.0, names=("cider", "clinical"))
     assert list(found) == ["cider", "clinical"]
 
 

@@ -16,7 +16,7 @@ def forget_verb(arguments: list[str]) -> None:
 
         Fits again from what the folder keeps; needs neither the manifest nor the images. Their reports, ids and features leave
         the folder; the manifest, feature caches, predictions, exports and backups are other files, and so is a model that a
-        running service has loaded. Where --method.studies drew a sample, the fit is that on the sample without them.
+        running service has loaded. Refused for a model of more studies than --method.studies, which keeps no features.
 
         Args:
             model: the model folder

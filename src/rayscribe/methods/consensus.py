@@ -9,6 +9,10 @@ With the aim `findings` each observation has a threshold, and a term rewards can
 expected utility, section 10). Ridge strength, thresholds and the term's weight are chosen on the training split alone, each
 study scored by smoothers that were fitted without it, its patient and every study with an equal report.
 
+The ridge and with it the scores of findings use every training study, however many. Above 4,096 distinct reports references
+stand for several studies each, above 20,000 not every report can be written, and above 8,000 studies components and choices are
+those of a sample; below, nothing is approximated (`fitted_to` in `consensus_fit.py` has the list).
+
 The model folder holds training reports and the pooled features of their images, so the terms of the data forbid to publish it
 where they forbid to publish those. With these it forgets training studies exactly.
 
@@ -25,7 +29,7 @@ from typing import Any, Literal
 
 from rayscribe.config import BackboneConfig, RunConfig
 from rayscribe.errors import InputError
-from rayscribe.methods.consensus_fit import IMAGE, fitted_on, text_weights
+from rayscribe.methods.consensus_fit import IMAGE, everyone_of, fitted_on, fitted_to, text_weights, view_spaces
 from rayscribe.methods.consensus_reporter import ConsensusReporter
 from rayscribe.methods.consensus_studies import LearnedStudies, PooledViews, sampled
 from rayscribe.methods.method import Fitted, Forgotten, Material, Method
@@ -60,7 +64,12 @@ class ConsensusSettings:
     views: int = 2
     "images of a study that are read, in their order; each place has a smoother of its own"
     studies: int = 8000
-    "training studies at most, drawn by a hash of seed and id; time and memory grow with their square"
+    """of more training studies so many, drawn by a hash of seed and id, give the principal components, the choice of strength
+    and gamma, document frequencies and sentences; ridge, thresholds and probabilities use all"""
+    candidates: int = 20_000
+    "distinct training reports at most that can be written; above it, as many of every pattern of findings as there are"
+    references: int = 4096
+    "distinct training reports at most that candidates are compared with; above it, each study counts for the nearest"
     evidence: int = 5
     "training studies that a draft names"
 
@@ -80,6 +89,13 @@ class ConsensusSettings:
         need(0 <= self.grid <= 7, "--method.grid", self.grid, "between 0 and 7")
         need(self.views >= 1, "--method.views", self.views, "at least 1")
         need(self.studies >= 10, "--method.studies", self.studies, "at least 10")
+        need(self.references >= 10, "--method.references", self.references, "at least 10")
+        need(
+            self.candidates >= self.references,
+            "--method.candidates",
+            self.candidates,
+            f"at least --method.references ({self.references})",
+        )
         need(self.evidence >= 0, "--method.evidence", self.evidence, "not negative")
 
     def check(self, run: RunConfig[Any]) -> None:
@@ -87,11 +103,18 @@ class ConsensusSettings:
 
 
 def fit_consensus(run: RunConfig[ConsensusSettings], material: Material) -> Fitted:
-    """Reads features study by study, then fits. Raises InputError for too few studies."""
-    settings = run.method
-    training = sampled(material.training, settings.studies, run.seed)
-    views = PooledViews.of(material.features(training.studies), views=settings.views, grid=settings.grid)
-    return fitted_on(run, LearnedStudies.of(training, views), material.notify)
+    """Reads features study by study, then fits. Raises InputError for too few studies.
+
+    Features of up to `--method.studies` studies are kept in the model folder; of more studies, only their components are.
+    """
+    settings, training = run.method, material.training
+    sample = sampled(training, settings.studies, run.seed)
+    views = PooledViews.of(material.features(sample.studies), views=settings.views, grid=settings.grid)
+    known = LearnedStudies.of(sample, views)
+    if len(sample.reports) == len(training.reports):
+        return fitted_on(run, known, material.notify)
+    spaces = view_spaces(known, settings)
+    return fitted_to(run, everyone_of(run.method, material, known, spaces), spaces, material.notify)
 
 
 def forget_studies(
@@ -99,10 +122,15 @@ def forget_studies(
 ) -> Forgotten:
     """The fit on the training studies without these: weights, texts and scores equal those of a manifest without them.
 
-    Where `--method.studies` drew a sample, it is the fit on this sample without them: the folder does not know the studies that
-    would take their places. Raises InputError for ids that are not among the training studies, for a folder of a version that
-    kept no features, and where fewer than 10 studies would remain.
+    Raises InputError for ids that are not among the training studies, for a folder that does not keep the features of all of
+    them (above `--method.studies`), for one of a version that kept none, and where fewer than 10 studies would remain.
     """
+    if len(fitted.texts["ids"]) > len(fitted.texts["reports"]):
+        raise InputError(
+            f"the model was fitted on {len(fitted.texts['ids'])} training studies, and its folder keeps the features of none: "
+            f"above --method.studies ({run.method.studies}) it keeps components and sums, which cannot be fitted again; "
+            "train it again on a manifest without the studies"
+        )
     known = LearnedStudies.kept_in(fitted)
     if known is None:
         raise InputError(

@@ -1,6 +1,9 @@
 """Drafts of consensus: the reports of highest expected utility, with findings, expected scores and evidence.
 
-Shapes: J training studies, B studies, V views, C candidates, F features, K components or places, O observations.
+A reference stands for the training studies whose reports are equal or nearest to it. Reports are compared with references;
+evidence is of single studies. Below `--method.references` distinct reports the two are the same.
+
+Shapes: J training studies, B studies, V views, C candidates, L references, F features, K components or places, O observations.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from rayscribe.metrics.classification import sigmoid
 from rayscribe.metrics.composing import Composer
 from rayscribe.metrics.expected_utility import FindingsTerm, ImageTerm, expected, joined_weights
 from rayscribe.metrics.labeler import RuleLabeler
-from rayscribe.metrics.utility import clinical_utility
+from rayscribe.metrics.utility import Matrix, TrainingTexts, clinical_utility, spread
 
 if TYPE_CHECKING:
     from rayscribe.methods.consensus import ConsensusSettings
@@ -36,10 +39,19 @@ class _Statement:
     """A report beside the training reports."""
 
     utilities: Mapping[str, NDArray[Any]]
-    "against each training report (J,)"
+    "against each reference (L,)"
     positive_O: NDArray[np.bool_]
     candidate: int | None = None
     "which training report it is; None for a composed one"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Weighted:
+    """Of one study, the weights of the training studies and of references, signed, and the scores of findings."""
+
+    studies_J: Matrix
+    references_L: Matrix
+    scores_O: Matrix
 
 
 @dataclass(frozen=True)
@@ -51,37 +63,51 @@ class ConsensusReporter:
 
     @cached_property
     def _candidates(self) -> list[str]:
-        return list(dict.fromkeys(self.fitted.texts["reports"]))
+        return list(self.fitted.texts["candidates"])
 
     @cached_property
     def _places(self) -> dict[str, int]:
         return {text: at for at, text in enumerate(self._candidates)}
 
     @cached_property
-    def _utility_CJ(self) -> NDArray[np.float32]:
+    def _texts(self) -> TrainingTexts:
+        shares_L = self._array("shares")
+        references = self._candidates[: len(shares_L)]
+        return TrainingTexts(references=references, shares_J=shares_L, documents=self.fitted.texts["reports"])
+
+    @cached_property
+    def _utility_CL(self) -> Matrix:
         names = {*TOLD, *text_weights(self.run.method)}
-        return mixed_texts({name: self._array(f"utility_{name}") for name in names}, self.run.method)
+        parts = {name: self._array(f"utility_{name}") for name in names}
+        return mixed_texts(parts, self.run.method, self._texts.shares_J)
 
     @cached_property
     def _scale(self) -> dict[str, float]:
         """Weights of the utilities over their standard deviations, as `mixed` has them."""
-        spreads = {name: float(self._array(f"utility_{name}").std()) for name in text_weights(self.run.method)}
         weights = text_weights(self.run.method)
-        return {name: weights[name] / spread if spread > 0 else 0.0 for name, spread in spreads.items()}
+        spreads = {name: spread(self._array(f"utility_{name}"), self._texts.shares_J) for name in weights}
+        return {name: weights[name] / spreads[name] if spreads[name] > 0 else 0.0 for name in weights}
 
     @cached_property
     def _composer(self) -> Composer | None:
         if not self.run.method.compose:
             return None
-        return Composer.of(self.fitted.texts["reports"], self._scale, RuleLabeler())
+        return Composer.of(self._texts, self._scale, RuleLabeler())
 
     @cached_property
     def _image(self) -> ImageTerm | None:
-        weight = image_weight(self.run.method)
+        weight, shares_L = image_weight(self.run.method), self._texts.shares_J
         if not weight:
             return None
-        own_J = np.array([self._places[text] for text in self.fitted.texts["reports"]])
-        return ImageTerm.fit(self._array("text_cd"), own_J, weight=weight)
+        return ImageTerm.fit(self._array("text_cd"), np.arange(len(shares_L)), weight=weight, shares_J=shares_L)
+
+    @cached_property
+    def _positive_JO(self) -> Matrix:
+        return self._array("is_positive_jo").astype(np.float32)
+
+    @cached_property
+    def _positive_mean_O(self) -> NDArray[np.float64]:
+        return np.asarray(self._array("is_positive_jo").mean(0))
 
     @cached_property
     def _term(self) -> FindingsTerm:
@@ -96,63 +122,81 @@ class ConsensusReporter:
 
         `decoding` is not used: nothing is decoded word by word.
         """
-        weights_BJ = self.weights(studies)
-        scores_BO = expected(weights_BJ, self._array("is_positive_jo").astype(np.float32))
-        is_positive_CO = self._array("is_positive_co")
-        total_BC = expected(weights_BJ, self._utility_CJ.T) + self._term.of(scores_BO, is_positive_CO)
+        queries_VBK, has_view_BV = self._queries(studies)
+        weights_BJ = self._joined("studies", queries_VBK, has_view_BV)
+        weights_BL = self._joined("references", queries_VBK, has_view_BV)
+        scores_BO = self._joined("findings", queries_VBK, has_view_BV) + self._positive_mean_O.astype(np.float32)
+        total_BC = expected(weights_BL, self._utility_CL.T, self._texts.shares_J)
+        total_BC += self._term.of(scores_BO, self._array("is_positive_co"))
         if self._image is not None:
-            total_BC += self._image.of(weights_BJ)
-        most = min(_ALTERNATIVES, total_BC.shape[1])
-        best_BK = np.argsort(-total_BC, axis=1, kind="stable")[:, :most]
-        return [self._drafted(*one) for one in zip(weights_BJ, scores_BO, best_BK)]
+            total_BC += self._image.of(weights_BL)
+        return [
+            self._drafted(
+                _Weighted(studies_J=weights_J, references_L=weights_L, scores_O=scores_O),
+                _highest(total_C, _ALTERNATIVES),
+            )
+            for weights_J, weights_L, scores_O, total_C in zip(weights_BJ, weights_BL, scores_BO, total_BC, strict=True)
+        ]
 
-    def _drafted(self, weights_J: NDArray[np.float32], scores_O: NDArray[np.float32], best_K: NDArray[Any]) -> Draft:
+    def _drafted(self, weighted: _Weighted, best_K: NDArray[Any]) -> Draft:
         """One study's draft: the composed report, where asked for, before the best whole ones."""
-        reports = [self._candidates[place] for place in best_K]
+        reports, scores_O = [self._candidates[place] for place in best_K], weighted.scores_O
         if self._composer is not None:
-            text = self._composer.composed(reports[0], weights_J, scores_O, self._term)
+            text = self._composer.composed(reports[0], weighted.references_L, scores_O, self._term)
             reports = list(dict.fromkeys([text, *reports]))[:_ALTERNATIVES]
         first = self._statement(reports[0])
         return Draft(
             reports=reports,
             diagnosis=self._states(scores_O),
             probabilities=self._probabilities(scores_O),
-            expected=self._told(weights_J, first),
-            studies=self._evidence(weights_J, first),
+            expected=self._told(weighted.references_L, first),
+            studies=self._evidence(weighted, first),
         )
 
-    def weights(self, studies: Sequence[Features]) -> NDArray[np.float32]:
+    def weights(self, studies: Sequence[Features]) -> Matrix:
         """How much every training study counts for these (B, J), signed."""
+        return self._joined("studies", *self._queries(studies))
+
+    def _queries(self, studies: Sequence[Features]) -> tuple[list[Matrix], NDArray[np.bool_]]:
+        """What a training study's components are multiplied with, by view (B, K), and which views there are (B, V)."""
         settings, width = self.run.method, len(self._array("view0_centre"))
         views = PooledViews.of(studies, views=settings.views, grid=settings.grid, width=width)
-        count, found = len(self.fitted.texts["reports"]), []
+        found = []
         for view, x_BF in enumerate(views.x_VBF):
-            centre_F, scale_F, components_FK, solved_KJ = (
-                self._array(f"view{view}_{name}") for name in ("centre", "scale", "components", "solved")
-            )
-            weights_BJ = np.zeros((len(x_BF), count), np.float32)
-            weights_BJ[:, self._array(f"view{view}_rows")] = ((x_BF - centre_F) / scale_F) @ components_FK @ solved_KJ
-            found.append(weights_BJ)
-        return joined_weights(found, views.has_view_BV)
+            centre_F, scale_F, solved_FK = (self._array(f"view{view}_{name}") for name in ("centre", "scale", "solved"))
+            found.append(((x_BF - centre_F) / scale_F) @ solved_FK)
+        return found, views.has_view_BV
 
-    def contributions(self, weights_J: NDArray[np.float32], report: str) -> NDArray[np.float64]:
-        """What each training study adds to the total of a report of this model (J,).
+    def _joined(self, name: str, queries_VBK: Sequence[Matrix], has_view_BV: NDArray[np.bool_]) -> Matrix:
+        """Sums over the views of the queries and one of the tables by view."""
+        tables = [self._array(f"view{view}_{name}") for view in range(len(queries_VBK))]
+        return joined_weights([x_BK @ table_KX for x_BK, table_KX in zip(queries_VBK, tables)], has_view_BV)
+
+    def contributions(self, study: Features, report: str) -> Matrix:
+        """What each training study adds to the total of a report of this model for a study (J,).
 
         Utility and findings term are linear in the weights. So is the image's term while the length of the image's embedding
-        is held.
+        is held. Where a reference stands for several studies, the utility is that against the reference.
         """
-        return self._added(weights_J, self._statement(report))
+        queries_VBK, has_view_BV = self._queries([study])
+        studies_J, references_L, scores_O = (
+            self._joined(name, queries_VBK, has_view_BV)[0] for name in ("studies", "references", "findings")
+        )
+        weighted = _Weighted(studies_J=studies_J, references_L=references_L, scores_O=scores_O)
+        return self._added(weighted, self._statement(report))
 
-    def _added(self, weights_J: NDArray[np.float32], one: _Statement) -> NDArray[np.float64]:
-        scale = self._scale
-        utility_J = sum((scale[name] * one.utilities[name] for name in scale), np.zeros(len(weights_J)))
-        positive_JO = self._array("is_positive_jo").astype(np.float64)
-        signs_O = (2.0 * one.positive_O - 1) / self._term.spread_O / positive_JO.shape[1]
-        findings_J = (positive_JO - positive_JO.mean(0)) @ signs_O
-        found: NDArray[np.float64] = weights_J * (utility_J - utility_J.mean() + self._term.gamma * findings_J)
+    def _added(self, weighted: _Weighted, one: _Statement) -> Matrix:
+        scale, shares_L = self._scale, self._texts.shares_J
+        slope_L = sum((scale[name] * one.utilities[name] for name in scale), np.zeros(len(shares_L)))
+        slope_L = slope_L - shares_L @ slope_L
         if self._image is not None and one.candidate is not None:
-            found = found + self._image.shares(weights_J, one.candidate)
-        return found
+            slope_L = slope_L + self._image.slopes(weighted.references_L, one.candidate)
+        signs_O = (2.0 * one.positive_O - 1) / self._term.spread_O / len(one.positive_O)
+        slope_L = slope_L - self._term.gamma * (self._positive_mean_O @ signs_O)
+        slope_J = self._positive_JO @ (self._term.gamma * signs_O).astype(np.float32)
+        slope_J += slope_L.astype(np.float32)[self._array("reference_of")]
+        slope_J *= weighted.studies_J
+        return slope_J
 
     def _statement(self, report: str) -> _Statement:
         place = self._places.get(report)
@@ -166,25 +210,29 @@ class ConsensusReporter:
     def _composed(self, text: str) -> _Statement:
         assert self._composer is not None
         labels_1O = RuleLabeler().label([text])
-        wanted_JO = np.where(self._array("is_positive_jo"), POSITIVE, NOT_MENTIONED).astype(np.int8)
-        clinical_J = clinical_utility(labels_1O, wanted_JO, beta=self.run.method.beta)[0]
+        wanted_LO = np.where(self._array("is_positive_co")[: len(self._texts.references)], POSITIVE, NOT_MENTIONED)
+        clinical_L = clinical_utility(
+            labels_1O, wanted_LO.astype(np.int8), beta=self.run.method.beta, shares_J=self._texts.shares_J
+        )[0]
         return _Statement(
-            utilities={**self._composer.index.utilities(text), "clinical": clinical_J},
+            utilities={**self._composer.index.utilities(text), "clinical": clinical_L},
             positive_O=labels_1O[0] == POSITIVE,
         )
 
-    def _told(self, weights_J: NDArray[np.float32], one: _Statement) -> dict[str, float]:
+    def _told(self, weights_L: Matrix, one: _Statement) -> dict[str, float]:
         """What the report is expected to score, and its cosine with the image where that is aimed at."""
-        found = {name: float(expected(weights_J[None], one.utilities[name][:, None])[0, 0]) for name in TOLD}
+        told_LT = np.stack([one.utilities[name] for name in TOLD], axis=1)
+        found = dict(zip(TOLD, expected(weights_L[None], told_LT, self._texts.shares_J)[0].tolist(), strict=True))
         if self._image is not None and one.candidate is not None:
-            found["image"] = float(self._image.cosines(weights_J[None])[0, one.candidate])
+            found["image"] = float(self._image.cosines(weights_L[None])[0, one.candidate])
         return found
 
-    def _evidence(self, weights_J: NDArray[np.float32], one: _Statement) -> list[TrainingStudy]:
-        added_J = np.maximum(0, self._added(weights_J, one))
-        total = float(added_J.sum())
-        best = np.argsort(-added_J, kind="stable")[: self.run.method.evidence]
-        ids = self.fitted.texts["ids"]
+    def _evidence(self, weighted: _Weighted, one: _Statement) -> list[TrainingStudy]:
+        if not self.run.method.evidence:
+            return []
+        added_J = np.maximum(0, self._added(weighted, one))
+        total, ids = float(added_J.sum()), self.fitted.texts["ids"]
+        best = _highest(added_J, self.run.method.evidence)
         return [TrainingStudy(id=ids[at], share=float(added_J[at]) / total) for at in best if added_J[at] > 0]
 
     def _states(self, scores_O: NDArray[np.float32]) -> dict[str, str]:
@@ -197,10 +245,17 @@ class ConsensusReporter:
 
     def _probabilities(self, scores_O: NDArray[np.float32]) -> dict[str, float]:
         found = {}
-        for place, (centre, spread, slope, offset) in enumerate(self._array("calibration")):
+        for place, (centre, deviation, slope, offset) in enumerate(self._array("calibration")):
             if np.isfinite(centre):
-                found[OBSERVATIONS[place]] = float(sigmoid(slope * (scores_O[place] - centre) / spread + offset))
+                found[OBSERVATIONS[place]] = float(sigmoid(slope * (scores_O[place] - centre) / deviation + offset))
         return found
 
     def _array(self, name: str) -> NDArray[Any]:
         return self.fitted.weights[name].numpy()
+
+
+def _highest(values_N: NDArray[Any], most: int) -> NDArray[np.int64]:
+    """The places of the highest values, from the highest down; the first of equal ones first."""
+    least = np.partition(values_N, -most)[-most] if most < len(values_N) else values_N.min()
+    places = np.flatnonzero(values_N >= least)
+    return places[np.argsort(-values_N[places], kind="stable")][:most]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from rayscribe.data.split_reports import SplitReports
@@ -92,6 +93,14 @@ class LearnedStudies:
             views=PooledViews(x_VBF=x_VBF, has_view_BV=np.stack(has_view_VB, axis=1)),
         )
 
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """The features that `kept_in` reads."""
+        found: dict[str, torch.Tensor] = {}
+        for view, x_JF in enumerate(self.views.x_VBF):
+            rows = np.flatnonzero(self.views.has_view_BV[:, view])
+            found |= {f"view{view}_rows": torch.from_numpy(rows), f"view{view}_features": torch.from_numpy(x_JF[rows])}
+        return found
+
     def texts(self) -> dict[str, Any]:
         """What `kept_in` reads beside the features."""
         return {"ids": self.ids, "reports": self.reports, "patients": self.patients, "images": self.images}
@@ -124,9 +133,8 @@ def sampled(training: SplitReports, most: int, seed: int) -> SplitReports:
     """
     if len(training.reports) <= most:
         return training
-    order = sorted(
-        range(len(training.reports)), key=lambda row: hashlib.sha256(f"{seed} {training.ids[row]}".encode()).digest()
-    )
+    hashes = [hashlib.sha256(f"{seed} {one}".encode()).digest() for one in training.ids]
+    order = sorted(range(len(hashes)), key=hashes.__getitem__)
     picks = sorted(order[:most])
     return SplitReports([training.studies[row] for row in picks], [training.reports[row] for row in picks])
 

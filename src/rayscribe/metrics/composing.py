@@ -4,7 +4,7 @@ Local search from a whole training report: a move adds a sentence in place of th
 removes one, and the move with the highest expected utility is taken until none raises it. A text's utility is exact: an n-gram
 that the text has already counts once, and n-grams across sentences count (spec: expected utility, section 3).
 
-Shapes: J training reports, S sentences, O observations, P postings.
+Shapes: J references (training reports), S sentences, O observations, P postings.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from rayscribe.labels import NOT_MENTIONED, OBSERVATIONS, POSITIVE, Labeler
 from rayscribe.metrics.expected_utility import FindingsTerm, expected
 from rayscribe.metrics.overlap import ORDERS, SIGMA
 from rayscribe.metrics.statistics import Floats, Ints
-from rayscribe.metrics.utility import SMOOTHING, Matrix
+from rayscribe.metrics.utility import SMOOTHING, Matrix, TrainingTexts
 
 COMPOSED = frozenset(("bleu4", "cider"))
 "Utilities that a composed report can be aimed at."
@@ -39,10 +39,14 @@ _NO_FINDING = OBSERVATIONS.index("No Finding")
 class ReferenceIndex:
     """BLEU-4 and CIDEr-D of any text against each of J references; equal to `ReportPairs`."""
 
-    def __init__(self, references: Sequence[str]) -> None:
-        words = [text.split() for text in references]
+    def __init__(self, references: Sequence[str], documents: Sequence[str] = ()) -> None:
+        """`documents`: whose document frequencies CIDEr uses; the references when empty."""
+        words, others = [text.split() for text in references], [text.split() for text in documents]
         self._lengths_J = np.array([len(one) for one in words], np.float64)
-        self._orders = [_Order.of([_grams(one, order) for one in words]) for order in range(1, ORDERS + 1)]
+        self._orders = [
+            _Order.of([_grams(one, order) for one in words], [_grams(one, order) for one in others])
+            for order in range(1, ORDERS + 1)
+        ]
 
     def utilities(self, text: str) -> dict[str, NDArray[np.float64]]:
         """`bleu4` and `cider` of a text that has words (J,)."""
@@ -72,14 +76,19 @@ class _Order:
     documents: int
 
     @classmethod
-    def of(cls, grams: Sequence[Counter[Gram]]) -> _Order:
+    def of(cls, grams: Sequence[Counter[Gram]], documents: Sequence[Counter[Gram]]) -> _Order:
+        """`documents`: the references when empty."""
         postings: dict[Gram, list[tuple[int, int]]] = defaultdict(list)
         for report, counter in enumerate(grams):
             for gram, count in counter.items():
                 postings[gram].append((report, count))
+        frequency = Counter(gram for counter in documents or grams for gram in counter)
+        for gram in frequency:
+            postings[gram]  # an n-gram of a document alone has a frequency, and no reference
+        count_of_documents = len(documents or grams)
         sizes = [len(one) for one in postings.values()]
         flat = np.array([pair for one in postings.values() for pair in one], np.int64).reshape(-1, 2)
-        idf_G = math.log(len(grams)) - np.log(np.maximum(1, sizes))
+        idf_G = math.log(count_of_documents) - np.log(np.maximum(1, [frequency[gram] for gram in postings]))
         vector_P = flat[:, 1] * np.repeat(idf_G, sizes)
         return cls(
             number={gram: at for at, gram in enumerate(postings)},
@@ -88,7 +97,7 @@ class _Order:
             counts_P=flat[:, 1].astype(np.float64),
             idf_G=idf_G,
             norm_J=np.sqrt(np.bincount(flat[:, 0], vector_P**2, minlength=len(grams))),
-            documents=len(grams),
+            documents=count_of_documents,
         )
 
     def against(self, own: Counter[Gram], count: int) -> tuple[Floats, Floats]:
@@ -116,6 +125,8 @@ class Composer:
     """A pool of training sentences, and the references that texts are scored against."""
 
     index: ReferenceIndex
+    shares_J: NDArray[np.float64]
+    "the share of the training studies that each reference stands for"
     scale: Mapping[str, float]
     "weights of bleu4 and cider over their standard deviations"
     sentences: list[str]
@@ -126,9 +137,9 @@ class Composer:
     contains_JS: NDArray[np.float32]
 
     @classmethod
-    def of(cls, reports: Sequence[str], scale: Mapping[str, float], labeler: Labeler) -> Composer:
-        """The pool of these cleaned reports: their sentences that occur in at least two, or that alone name a finding."""
-        parts = [report_sentences(report) for report in reports]
+    def of(cls, texts: TrainingTexts, scale: Mapping[str, float], labeler: Labeler) -> Composer:
+        """The pool of the documents: their sentences that occur in at least two, or that alone name a finding."""
+        parts = [report_sentences(report) for report in texts.documents]
         holders: dict[str, list[tuple[int, float]]] = defaultdict(list)
         for report, sentences in enumerate(parts):
             for at, sentence in enumerate(sentences):
@@ -137,12 +148,14 @@ class Composer:
         states_SO = labeler.label(every)
         named_S = (states_SO[:, [at for at in range(len(OBSERVATIONS)) if at != _NO_FINDING]] == POSITIVE).sum(1) == 1
         kept = [at for at, text in enumerate(every) if len(holders[text]) >= _COMMON or named_S[at]]
-        contains_JS = np.zeros((len(reports), len(kept)), np.float32)
-        for place, at in enumerate(kept):
-            contains_JS[[report for report, _ in holders[every[at]]], place] = 1
+        contains_JS = np.zeros((len(texts.references), len(kept)), np.float32)
+        place_of = {every[at]: place for place, at in enumerate(kept)}
+        for report, text in enumerate(texts.references):
+            contains_JS[report, [place_of[one] for one in report_sentences(text) if one in place_of]] = 1
         mentions_SO, positive_SO = _states(states_SO[kept])
         return cls(
-            index=ReferenceIndex(reports),
+            index=ReferenceIndex(texts.references, texts.documents),
+            shares_J=texts.shares_J,
             scale=scale,
             sentences=[every[at] for at in kept],
             mentions_SO=mentions_SO,
@@ -171,7 +184,7 @@ class Composer:
 
     def _tried(self, weights_J: Matrix, scores_O: Matrix, term: FindingsTerm) -> list[int]:
         """Sentences that the study's reports are likely to hold, and the likeliest for each finding above its threshold."""
-        likely_S = expected(weights_J[None], self.contains_JS)[0]
+        likely_S = expected(weights_J[None], self.contains_JS, self.shares_J)[0]
         order = np.argsort(-likely_S, kind="stable")
         found = dict.fromkeys(order[:_LIKELY].tolist())
         for at in np.flatnonzero(scores_O >= term.thresholds_O):
@@ -202,7 +215,7 @@ class Composer:
             return -math.inf
         parts = self.index.utilities(self._text(chosen))
         utility_J = sum((self.scale[name] * parts[name] for name in self.scale), np.zeros(len(weights_J)))
-        mean = float(utility_J.mean())
+        mean = float(self.shares_J @ utility_J)
         positive_O: NDArray[np.bool_] = np.asarray(self.positive_SO[list(chosen)].any(axis=0))
         positive_O[_NO_FINDING] = not positive_O.any()
         return mean + float(weights_J @ (utility_J - mean)) + float(term.of(scores_O[None], positive_O[None])[0, 0])

@@ -2,8 +2,10 @@
 
 EU(c | x) = mean_J u(c, j) + sum_j w_j(x) (u(c, j) - mean_J u(c, j)), where the weights w are those of a ridge regression on
 features: one matrix product is the regression of every candidate's utility at once (spec: expected utility, section 3).
+A reference may stand for several training studies: its weight is the sum of theirs, and the mean is that over the studies.
 
-Shapes: J training studies, B studies, F features, K components, C candidates, O observations, D numbers of an embedding.
+Shapes: J training studies or references, B studies, F features, K components, C candidates, O observations; of an embedding, D
+numbers.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from numpy.typing import NDArray
 
 from rayscribe.metrics.classification import best_f1_threshold
 from rayscribe.metrics.statistics import Floats
-from rayscribe.metrics.utility import Matrix, cosine_utility
+from rayscribe.metrics.utility import Matrix, cosine_utility, spread
 
 Bools = NDArray[np.bool_]
 _ROWS = 256
@@ -106,10 +108,16 @@ def joined_weights(weights: Sequence[Matrix], has_view_BV: Bools) -> Matrix:
     return total / np.sqrt(np.maximum(1, has_view_BV.sum(1)))[:, None].astype(np.float32)
 
 
-def expected(weights_BJ: Matrix, values_JX: NDArray[Any]) -> Matrix:
-    """Expected values (B, X): the mean over training studies plus the weights times the deviations from it."""
-    mean_X = values_JX.mean(0)
-    found: Matrix = (mean_X + weights_BJ @ (values_JX - mean_X)).astype(np.float32)
+def expected(weights_BJ: Matrix, values_JX: NDArray[Any], shares_J: NDArray[Any] | None = None) -> Matrix:
+    """Expected values (B, X): the mean over training studies plus the weights times the deviations from it.
+
+    `shares_J`: the share of the training studies that each row of `values_JX` stands for; the same for all where it is None.
+    """
+    if shares_J is None:
+        shares_J = np.full(len(values_JX), 1 / len(values_JX))
+    mean_X = shares_J.astype(np.float32) @ values_JX
+    found_BX = weights_BJ @ values_JX - weights_BJ.sum(1, keepdims=True) * mean_X
+    found: Matrix = (mean_X + found_BX).astype(np.float32)
     return found
 
 
@@ -168,12 +176,22 @@ class ImageTerm:
     "the candidate that is each training study's report"
     scale: float
     "weight over standard deviation"
+    shares_J: NDArray[Any] | None = None
+    "as in `expected`"
 
     @classmethod
-    def fit(cls, text_CD: NDArray[Any], own_J: NDArray[np.int64], *, weight: float) -> ImageTerm:
+    def fit(
+        cls,
+        text_CD: NDArray[Any],
+        own_J: NDArray[np.int64],
+        *,
+        weight: float,
+        shares_J: NDArray[Any] | None = None,
+    ) -> ImageTerm:
         """`weight`: in the sum of utilities."""
-        spread = float(cosine_utility(text_CD, text_CD[own_J]).std())
-        return cls(text_CD=text_CD, own_J=own_J, scale=weight / spread if spread > 0 else 0.0)
+        deviation = spread(cosine_utility(text_CD, text_CD[own_J]), shares_J)
+        scale = weight / deviation if deviation > 0 else 0.0
+        return cls(text_CD=text_CD, own_J=own_J, scale=scale, shares_J=shares_J)
 
     def pairs(self) -> Matrix:
         """What the term is for a training study whose embedding is known (C, J): that of its own report."""
@@ -189,13 +207,14 @@ class ImageTerm:
         found: Matrix = (self.scale * self.cosines(weights_BJ)).astype(np.float32)
         return found
 
-    def shares(self, weights_J: Matrix, candidate: int) -> Floats:
-        """What each training study adds to the term (J,), with the length of the image's embedding as it is."""
+    def slopes(self, weights_J: Matrix, candidate: int) -> Floats:
+        """What a weight of 1 of each training study adds to the term (J,); the length of the image's embedding is held."""
         text_JD = self.text_CD[self.own_J].astype(np.float64)
         text_D = self.text_CD[candidate].astype(np.float64)
         length = np.linalg.norm(self._image_BD(weights_J[None])[0]) * np.linalg.norm(text_D)
-        found: Floats = self.scale * weights_J * ((text_JD - text_JD.mean(0)) @ text_D) / max(length, 1e-12)
+        mean_D = np.average(text_JD, axis=0, weights=self.shares_J)
+        found: Floats = self.scale * ((text_JD - mean_D) @ text_D) / max(length, 1e-12)
         return found
 
     def _image_BD(self, weights_BJ: Matrix) -> Matrix:
-        return expected(weights_BJ, self.text_CD[self.own_J].astype(np.float32))
+        return expected(weights_BJ, self.text_CD[self.own_J].astype(np.float32), self.shares_J)

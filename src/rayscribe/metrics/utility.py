@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any, Literal, get_args
 
@@ -29,6 +31,7 @@ UTILITIES: tuple[UtilityName, ...] = get_args(UtilityName)
 SMOOTHING = 0.1
 "Of the orders 2 to 4 of sentence BLEU."
 _BLOCK = 32  # candidates at once
+_CANDIDATES = 2048  # whose utilities are in memory with all that they are made from
 _WORD = 64  # bits
 
 
@@ -128,15 +131,24 @@ class ReportPairs:
         return padded_TJ
 
 
-def clinical_utility(candidates_CO: Labels, references_JO: Labels, *, power: float = 0.5, beta: float = 1.0) -> Matrix:
+def clinical_utility(
+    candidates_CO: Labels,
+    references_JO: Labels,
+    *,
+    power: float = 0.5,
+    beta: float = 1.0,
+    shares_J: NDArray[Any] | None = None,
+) -> Matrix:
     """F-beta (C, J) in [0, 1] of the positive observations, each weighted by its prevalence in the references to the -`power`.
 
     Two reports without a positive observation agree: 0 / 0 is 1. "No Finding" counts as no observation. `beta` above 1
-    weighs findings of the reference that the candidate lacks more than findings that it adds.
+    weighs findings of the reference that the candidate lacks more than findings that it adds. `shares_J`: the share of the
+    training studies that each reference stands for; the same for all where it is None.
     """
     kept = [place for place, name in enumerate(OBSERVATIONS) if name != "No Finding"]
     own_CO, wanted_JO = ((labels[:, kept] == POSITIVE).astype(np.float64) for labels in (candidates_CO, references_JO))
-    weight_O = np.maximum(wanted_JO.mean(0), 1 / max(1, len(wanted_JO))) ** -power
+    shares_J = np.full(len(wanted_JO), 1 / max(1, len(wanted_JO))) if shares_J is None else shares_J
+    weight_O = np.maximum(shares_J @ wanted_JO, shares_J.min()) ** -power
     both_CJ = (own_CO * weight_O) @ wanted_JO.T
     own_C1, wanted_J = (own_CO @ weight_O)[:, None], wanted_JO @ weight_O
     bottom_CJ = own_C1 + beta**2 * wanted_J
@@ -156,8 +168,16 @@ def cosine_utility(text_CD: NDArray[Any], other_BD: NDArray[Any]) -> Matrix:
     return found
 
 
-def mixed(parts: Mapping[str, Matrix], weights: Mapping[str, float]) -> Matrix:
-    """The weighted sum (C, J) of utilities, each divided by its standard deviation over all pairs.
+def spread(part_CJ: Matrix, shares_J: NDArray[Any] | None = None) -> float:
+    """The standard deviation over all pairs of candidates and training studies; `shares_J` as in `clinical_utility`."""
+    if shares_J is None:
+        return float(part_CJ.std())
+    mean = float((part_CJ @ shares_J.astype(np.float32)).mean())
+    return math.sqrt(float(((part_CJ - np.float32(mean)) ** 2 @ shares_J.astype(np.float32)).mean()))
+
+
+def mixed(parts: Mapping[str, Matrix], weights: Mapping[str, float], shares_J: NDArray[Any] | None = None) -> Matrix:
+    """The weighted sum (C, J) of utilities, each divided by its `spread`.
 
     Raises InputError for a weight of a utility that is not among the parts.
     """
@@ -165,26 +185,49 @@ def mixed(parts: Mapping[str, Matrix], weights: Mapping[str, float]) -> Matrix:
         raise InputError(f"no utility {unknown[0]!r}; there are {', '.join(parts)}")
     total: Matrix | None = None
     for name, weight in weights.items():
-        spread = float(parts[name].std())
-        part = parts[name] * np.float32(weight / spread if spread > 0 else 0.0)
+        deviation = spread(parts[name], shares_J)
+        part = parts[name] * np.float32(weight / deviation if deviation > 0 else 0.0)
         total = part if total is None else total + part
     if total is None:
         raise InputError("a utility needs at least one part, such as clinical=1")
     return total
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingTexts:
+    """What candidates are compared with."""
+
+    references: Sequence[str]
+    shares_J: NDArray[Any]
+    "the share of the training studies that each reference stands for"
+    documents: Sequence[str]
+    "whose document frequencies CIDEr uses"
+
+    @classmethod
+    def of(cls, reports: Sequence[str]) -> TrainingTexts:
+        """Every report for itself, repeats included."""
+        return cls(references=reports, shares_J=np.full(len(reports), 1 / len(reports)), documents=reports)
+
+
 def utilities(
-    candidates: Sequence[str], references: Sequence[str], labeler: Labeler, *, beta: float, names: Sequence[str]
+    candidates: Sequence[str], texts: TrainingTexts, labeler: Labeler, *, beta: float, names: Sequence[str]
 ) -> dict[str, Matrix]:
     """The named utilities of every candidate against every reference (C, J); `beta`: of the clinical one."""
-    pairs = ReportPairs(candidates, references)
-    makers: dict[str, Callable[[], Matrix]] = {
-        "bleu4": pairs.bleu4,
-        "cider": pairs.cider,
-        "rouge_l": pairs.rouge_l,
-        "clinical": lambda: clinical_utility(labeler.label(candidates), labeler.label(references), beta=beta),
-    }
-    return {name: makers[name]() for name in dict.fromkeys(names)}
+    shape = (len(candidates), len(texts.references))
+    found = {name: np.zeros(shape, np.float32) for name in names}
+    wanted_JO = labeler.label(texts.references)
+    for start in range(0, len(candidates), _CANDIDATES):
+        part = candidates[start : start + _CANDIDATES]
+        pairs = ReportPairs(part, texts.references, texts.documents)
+        makers: dict[str, Callable[[], Matrix]] = {
+            "bleu4": pairs.bleu4,
+            "cider": pairs.cider,
+            "rouge_l": pairs.rouge_l,
+            "clinical": partial(clinical_utility, labeler.label(part), wanted_JO, beta=beta, shares_J=texts.shares_J),
+        }
+        for name, matrix_CJ in found.items():
+            matrix_CJ[start : start + len(part)] = makers[name]()
+    return found
 
 
 def utility_weights(text: str, flag: str, more: Sequence[str] = ()) -> dict[str, float]:

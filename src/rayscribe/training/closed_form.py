@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from rayscribe.errors import InputError
 from rayscribe.methods import find_method, run_from_yaml
 from rayscribe.methods.method import Features, Material
 from rayscribe.models.backbones import Backbone
+from rayscribe.progress import progress_bar
 from rayscribe.provenance import count_seen
 from rayscribe.study import Study
 from rayscribe.training.folder import RunFolder
@@ -49,8 +51,12 @@ def fit_in_closed_form(config: RunConfig[Any], place: Place, group: Processes) -
     note_random_weights(config, place.notify)
 
     def features(studies: Sequence[Study]) -> Iterator[Features]:
-        found = cached_features(studies, backbone, config.images, folder=place.features, device=group.device)
-        return (np.stack([found[sha256] for sha256 in study.sha256]) for study in studies)
+        computing = partial(progress_bar, desc="image features", unit="batch", leave=False)
+        found = cached_features(
+            studies, backbone, config.images, folder=place.features, device=group.device, progress=computing
+        )
+        reading = progress_bar(studies, desc="reading features", unit="study", leave=False)
+        return (np.stack([found[sha256] for sha256 in study.sha256]) for study in reading)
 
     fitted = method.fit(
         config, Material(training=training, validation=validation, features=features, notify=place.notify)
