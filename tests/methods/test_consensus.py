@@ -281,3 +281,10 @@ def test_the_frontier_of_one_fit_goes_from_wording_to_findings(
     as_file = ["--data", fitted / "world.parquet", "--out", always]
     assert "is a file; name a folder" in rayscribe("frontier", "--model", fitted / "run", *as_file, code=1)
     assert "write NAME=FILE" in rayscribe("frontier", "--model", fitted / "run", *common, "--systems", "always", code=1)
+
+
+def test_a_folder_of_an_earlier_version_is_refused_with_the_way_out(fitted: Path) -> None:
+    trained = load_fitted(fitted / "run")
+    weights = {name: tensor for name, tensor in trained.fitted.weights.items() if name != "shares"}
+    with pytest.raises(InputError, match="fitted by an earlier version of consensus; train it again"):
+        ConsensusReporter(trained.config, replace(trained.fitted, weights=weights))

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from rayscribe.config import RunConfig
 from rayscribe.drafts import DecodingConfig, Draft, TrainingStudy
+from rayscribe.errors import InputError
 from rayscribe.labels import NOT_MENTIONED, OBSERVATIONS, POSITIVE
 from rayscribe.methods.consensus_fit import TOLD, image_weight, mixed_texts, text_weights
 from rayscribe.methods.consensus_studies import PooledViews
@@ -56,10 +57,16 @@ class _Weighted:
 
 @dataclass(frozen=True)
 class ConsensusReporter:
-    """Drafts from a fitted folder."""
+    """Drafts from a fitted folder. Raises InputError for a folder that an earlier version fitted."""
 
     run: RunConfig[ConsensusSettings]
     fitted: Fitted
+
+    def __post_init__(self) -> None:
+        if "shares" not in self.fitted.weights:
+            raise InputError(
+                "the model was fitted by an earlier version of consensus; train it again, which takes seconds"
+            )
 
     @cached_property
     def _candidates(self) -> list[str]:
