@@ -29,7 +29,7 @@ from rayscribe.training.run import train_method
 
 __all__ = ["fitted"]
 
-BOUNDS = {"studies": 120, "references": 40, "candidates": 60}
+BOUNDS = {"studies": 120, "references": 40, "most_candidates": 60}
 
 
 @pytest.fixture(scope="module")
@@ -117,8 +117,8 @@ def test_a_folder_without_features_says_why_it_cannot_forget(bounded: Path) -> N
 
 
 def test_more_candidates_than_references_are_needed(fitted: Path) -> None:
-    with pytest.raises(InputError, match=r"--method.candidates 50.*at least --method.references \(60\)"):
-        small(fitted / "weights.safetensors", candidates=50, references=60)
+    with pytest.raises(InputError, match=r"--method.most-candidates 50.*at least --method.references \(60\)"):
+        small(fitted / "weights.safetensors", most_candidates=50, references=60)
 
 
 def test_references_and_candidates_stand_for_all_reports(fitted: Path) -> None:

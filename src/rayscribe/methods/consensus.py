@@ -66,7 +66,7 @@ class ConsensusSettings:
     studies: int = 8000
     """of more training studies so many, drawn by a hash of seed and id, give the principal components, the choice of strength
     and gamma, document frequencies and sentences; ridge, thresholds and probabilities use all"""
-    candidates: int = 20_000
+    most_candidates: int = 20_000
     "distinct training reports at most that can be written; above it, as many of every pattern of findings as there are"
     references: int = 4096
     "distinct training reports at most that candidates are compared with; above it, each study counts for the nearest"
@@ -91,9 +91,9 @@ class ConsensusSettings:
         need(self.studies >= 10, "--method.studies", self.studies, "at least 10")
         need(self.references >= 10, "--method.references", self.references, "at least 10")
         need(
-            self.candidates >= self.references,
-            "--method.candidates",
-            self.candidates,
+            self.most_candidates >= self.references,
+            "--method.most-candidates",
+            self.most_candidates,
             f"at least --method.references ({self.references})",
         )
         need(self.evidence >= 0, "--method.evidence", self.evidence, "not negative")

@@ -217,7 +217,7 @@ class _Problem:
     def of(cls, settings: ConsensusSettings, everyone: Everyone) -> _Problem:
         labeler = RuleLabeler()
         references = References.of(
-            everyone.reports, labeler, candidates=settings.candidates, references=settings.references
+            everyone.reports, labeler, candidates=settings.most_candidates, references=settings.references
         )
         documents = [everyone.reports[row] for row in everyone.sample_S]
         image = None
