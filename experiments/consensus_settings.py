@@ -73,7 +73,7 @@ def scored(
     """Fits one choice, and drafts val."""
     _, encoder, layers, grid, components = choice
     began, run = time.monotonic(), consensus()
-    run = replace(run, method=replace(run.method, grid=grid, components=components))
+    run = replace(run, method=replace(run.method, grid=grid, components=components, compose=False))
     kept_C, reading = channels(encoder, layers), {"views": run.method.views, "grid": grid}
     views = PooledViews.of(maps(training, cache, kept_C), **reading)
     fitted = fitted_on(run, LearnedStudies.of(training, views), lambda text: None)

@@ -24,7 +24,8 @@ from rayscribe.inference.reporter import draft_reports, read_study
 from rayscribe.inference.writer import ModelWriter
 from rayscribe.methods import find_method, find_recipe, run_from_yaml
 from rayscribe.methods.build import build_model
-from rayscribe.methods.method import Fitted, TrainedModel
+from rayscribe.methods.fitted import Fitted
+from rayscribe.methods.method import TrainedModel
 from rayscribe.models.backbones import Backbone
 from rayscribe.settings import settings_from_yaml, to_yaml
 from rayscribe.study import Study

@@ -26,7 +26,8 @@ from rayscribe.errors import DISCLAIMER, InputError
 from rayscribe.files import whole_file, write_text
 from rayscribe.methods import find_method, run_from_plain
 from rayscribe.methods.build import build_model, without_sources
-from rayscribe.methods.method import CardLine, Fitted, Method, TrainedModel
+from rayscribe.methods.fitted import Fitted
+from rayscribe.methods.method import CardLine, Method, TrainedModel
 from rayscribe.models.backbones import Backbone
 from rayscribe.models.folder import (
     FITTED,

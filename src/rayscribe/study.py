@@ -5,7 +5,7 @@ Shapes: B studies, V views, H height, W width, N patches of one view, C channels
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -115,6 +115,11 @@ class Pair(Generic[First, Second]):
     def to(self, device: torch.device) -> Pair[First, Second]:
         first, second = (None if part is None else part.to(device) for part in (self.first, self.second))
         return Pair(first=first, second=second)  # type: ignore[arg-type]  # `to` keeps the type
+
+
+def coded_normal(studies: Sequence[Study]) -> list[bool] | None:
+    """Which studies the source's indexers coded as normal; None unless they coded every one."""
+    return [study.is_coded_normal for study in studies] if all(study.problems for study in studies) else None
 
 
 def is_frontal(view: str) -> bool:

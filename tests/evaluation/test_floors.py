@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -100,10 +101,22 @@ def test_small_pictures_are_kept_by_the_hash_of_their_file(
     monkeypatch.setenv("RAYSCRIBE_CACHE", str(tmp_path / "kept"))
     studies = read_manifest(world).split("val")
     first = small_pictures(studies)
-    monkeypatch.setattr(floor_cache, "read_image", lambda path, at_least: pytest.fail(f"{path} was read again"))
+    fails = lambda path, sha256, at_least: pytest.fail(f"{path} was read again")  # noqa: E731
+    monkeypatch.setattr(floor_cache, "read_checked_image", fails)
     assert np.array_equal(small_pictures(studies), first)
     monkeypatch.undo()
     assert np.array_equal(small_pictures(studies), first)
+
+
+def test_a_picture_that_changed_since_the_manifest_is_not_kept_under_its_hash(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAYSCRIBE_CACHE", str(tmp_path / "kept"))
+    study, other = read_manifest(world).split("val")[:2]
+    changed = replace(study, images=other.images[: len(study.images)])
+    with pytest.raises(InputError, match="changed since the manifest was written"):
+        small_pictures([changed])
+    assert not np.array_equal(small_pictures([study]), small_pictures([other]))
 
 
 def test_choices_are_made_once_a_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

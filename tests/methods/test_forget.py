@@ -23,7 +23,7 @@ from rayscribe.methods import find_method
 from rayscribe.methods.consensus import ConsensusSettings
 from rayscribe.methods.consensus_reporter import ConsensusReporter
 from rayscribe.methods.consensus_studies import sampled
-from rayscribe.methods.method import Fitted
+from rayscribe.methods.fitted import Fitted
 from rayscribe.provenance import SEEN
 from rayscribe.study import Study
 from rayscribe.training.forget import forget

@@ -68,7 +68,7 @@ def test_a_composed_report_speaks_of_an_observation_once_and_contradicts_nothing
         assert ((states_SO != NOT_MENTIONED).sum(0) <= 1).all()
 
 
-def test_composing_never_lowers_the_expected_utility() -> None:
+def test_the_search_never_lowers_the_expected_utility_of_a_start_from_the_pool() -> None:
     composer, generator = composer_of(reports()), np.random.default_rng(1)
     place = {text: at for at, text in enumerate(composer.sentences)}
     scores_O, findings = term({"Cardiomegaly"}, gamma=0.5)

@@ -11,7 +11,8 @@ import torch
 
 from rayscribe.config import BackboneConfig, ImageConfig, RunConfig, TextConfig
 from rayscribe.drafts import DecodingConfig, Draft
-from rayscribe.methods.method import Features, Fitted, Material, Method
+from rayscribe.methods.fitted import Features, Fitted, Material
+from rayscribe.methods.method import Method
 from rayscribe.settings import need
 
 

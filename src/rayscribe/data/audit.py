@@ -24,7 +24,7 @@ from rayscribe.errors import DISCLAIMER, InputError
 from rayscribe.labels import OBSERVATIONS, POSITIVE, Labeler
 from rayscribe.metrics.statistics import holm
 from rayscribe.progress import ProgressBar
-from rayscribe.study import SPLITS, Study, is_frontal
+from rayscribe.study import SPLITS, Study, coded_normal, is_frontal
 
 COPIED = 0.05
 "Warn if at least this share of a split's reports also occurs in train."
@@ -152,9 +152,8 @@ def _label_shift(studies: Sequence[Study], splits: Sequence[str], labeler: Label
     flags: dict[str, NDArray[np.bool_]] = {
         f"{name} (labeler)": labels_RO[:, place] for place, name in enumerate(OBSERVATIONS)
     }
-    if all(study.problems for study in studies):
-        normal = np.array([study.is_coded_normal for study in studies])
-        flags = {"normal (the source's codes)": normal} | flags
+    if (coded := coded_normal(studies)) is not None:
+        flags = {"normal (the source's codes)": np.array(coded)} | flags
     inside = {name: np.array([study.split == name for study in studies]) for name in splits}
     rows: dict[str, dict[str, Any]] = {}
     for name, flag in flags.items():

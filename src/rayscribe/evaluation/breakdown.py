@@ -20,7 +20,7 @@ from rayscribe.metrics.clinical import POLICIES, is_normal, observation_counts, 
 from rayscribe.metrics.families import Families
 from rayscribe.metrics.imbalance import by_frequency, published_word_bins, word_bins
 from rayscribe.metrics.statistics import Rows, intervals
-from rayscribe.study import Study
+from rayscribe.study import Study, coded_normal
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +42,8 @@ class Bootstrap:
 
 def normal_studies(studies: Sequence[Study], labels: Labels) -> tuple[NDArray[np.bool_], str]:
     """Which studies are normal: by the source's indexers if they coded every study, else by the labeler."""
-    if all(study.problems for study in studies):
-        return np.array([study.is_coded_normal for study in studies]), "the source's codes"
+    if (coded := coded_normal(studies)) is not None:
+        return np.array(coded), "the source's codes"
     return is_normal(labels), "the labeler's No Finding"
 
 

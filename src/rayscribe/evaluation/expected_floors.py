@@ -115,12 +115,13 @@ def _picks(
     scores_JO, scores_RO = (
         expected(weights, is_positive_JO.astype(np.float32)) for weights in (left_out_JJ, weights_RJ)
     )
+    term = FindingsTerm.fit(scores_JO, is_positive_JO, gamma=1.0)
+    term_JC, term_RC = term.of(scores_JO, is_positive_CO), term.of(scores_RO, is_positive_CO)
     found = []
     for gamma in GAMMAS:
-        term = FindingsTerm.fit(scores_JO, is_positive_JO, gamma=gamma)
-        picks_J = (known_JC + term.of(scores_JO, is_positive_CO)).argmax(1)
+        picks_J = (known_JC + np.float32(gamma) * term_JC).argmax(1)
         score = clinical(training.labels_CO[picks_J], training.labels_JO).scores()[DEFAULT_MACRO]
-        found.append((float(score), (asked_RC + term.of(scores_RO, is_positive_CO)).argmax(1)))
+        found.append((float(score), (asked_RC + np.float32(gamma) * term_RC).argmax(1)))
     return found
 
 

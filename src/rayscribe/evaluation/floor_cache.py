@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from rayscribe.data.images import read_image
+from rayscribe.data.images import read_checked_image, read_image
 from rayscribe.errors import InputError
 from rayscribe.evaluation.expected_floors import Aim
 from rayscribe.evaluation.floor_features import SIDE
@@ -52,7 +52,7 @@ def _opened() -> Iterator[sqlite3.Connection]:
 def small_pictures(studies: Sequence[Study], *, progress: ProgressBar = iter) -> Singles:
     """Each study's first frontal image (its first image if views are unknown) as 32 x 32 pixels of 0 to 255, (R, P).
 
-    Raises InputError for an image that cannot be read.
+    Raises InputError for an image that cannot be read, or that changed since the manifest was written.
     """
     shown = [_shown(study) for study in studies]
     known: dict[Path, bytes] = {}
@@ -61,7 +61,7 @@ def small_pictures(studies: Sequence[Study], *, progress: ProgressBar = iter) ->
             for (pixels,) in cache.execute("select pixels from pictures where sha256 = ?", (sha256,)):
                 known[path] = pixels
         lacking = {path: sha256 for path, sha256 in shown if path not in known}
-        found = zip(lacking.items(), pool.map(_small_picture, lacking), strict=True)
+        found = zip(lacking.items(), pool.map(_small_picture, lacking, lacking.values()), strict=True)
         for number, ((path, sha256), pixels) in enumerate(progress(found) if lacking else (), start=1):
             known[path] = pixels
             if sha256:
@@ -92,6 +92,6 @@ def _shown(study: Study) -> tuple[Path, str]:
     return next((one for one, view in zip(every, study.views) if is_frontal(view)), every[0])
 
 
-def _small_picture(path: Path) -> bytes:
-    grey = read_image(path, at_least=SIDE)
+def _small_picture(path: Path, sha256: str) -> bytes:
+    grey = read_checked_image(path, sha256, at_least=SIDE) if sha256 else read_image(path, at_least=SIDE)
     return Image.fromarray(grey).resize((SIDE, SIDE), Image.Resampling.BOX).tobytes()

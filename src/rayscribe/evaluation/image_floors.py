@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rayscribe.labels import NEGATIVE, OBSERVATIONS, POSITIVE, Labeler, Labels
+from rayscribe.metrics.composing import report_sentences
 from rayscribe.metrics.statistics import Singles
 
 RIDGE = 100.0
@@ -55,7 +56,7 @@ def filled_templates(
     found_RO = found_RO.copy()
     found_RO[:, _NO_FINDING] = False  # the constant report says so already
     stock = _stock_sentences(training, labeler)
-    ground = _sentences(constant)
+    ground = report_sentences(constant)
     ground_labels = labeler.label(ground)
     return [_filled(row_O, ground, ground_labels, stock) for row_O in found_RO]
 
@@ -78,15 +79,11 @@ def _thresholds(scores_RO: Singles, wanted_RO: NDArray[np.bool_]) -> Singles:
     return np.array(found, np.float32)
 
 
-def _sentences(report: str) -> list[str]:
-    return [part.strip() for part in report.split(" .") if part.strip()]
-
-
 def _stock_sentences(training: Sequence[str], labeler: Labeler) -> dict[int, str]:
     """For each observation, the most frequent training sentence with that as its only positive finding."""
-    counts = Counter(sentence for report in training for sentence in _sentences(report))
+    counts = Counter(sentence for report in training for sentence in report_sentences(report))
     sentences = [sentence for sentence, _ in counts.most_common()]
-    positive_RO: NDArray[np.bool_] = labeler.label([f"{sentence} ." for sentence in sentences]) == POSITIVE
+    positive_RO: NDArray[np.bool_] = labeler.label(sentences) == POSITIVE
     positive_RO[:, _NO_FINDING] = False
     alone_R = positive_RO.sum(1) == 1
     stock: dict[int, str] = {}
@@ -98,4 +95,4 @@ def _stock_sentences(training: Sequence[str], labeler: Labeler) -> dict[int, str
 def _filled(found_O: NDArray[np.bool_], ground: Sequence[str], ground_labels: Labels, stock: dict[int, str]) -> str:
     kept = [sentence for sentence, states_O in zip(ground, ground_labels) if not (states_O[found_O] == NEGATIVE).any()]
     added = [stock[place] for place in map(int, np.flatnonzero(found_O)) if place in stock]
-    return " . ".join([*added, *kept]) + " ."
+    return " ".join([*added, *kept])

@@ -23,7 +23,7 @@ from rayscribe.metrics.expected_utility import Smoother, Space, expected
 from rayscribe.metrics.groups import connected, groups_of
 from rayscribe.metrics.statistics import Ints, Singles
 from rayscribe.progress import ProgressBar
-from rayscribe.study import SPLITS, Study
+from rayscribe.study import SPLITS, Study, coded_normal
 
 DRAWS = 300
 "Random splits that a split is compared with."
@@ -138,8 +138,8 @@ def split_warnings(beside: dict[str, Any], clues: dict[str, Any]) -> list[str]:
 
 
 def _normal(studies: Sequence[Study], labeler: Labeler) -> NDArray[np.bool_]:
-    if all(study.problems for study in studies):
-        return np.array([study.is_coded_normal for study in studies])
+    if (coded := coded_normal(studies)) is not None:
+        return np.array(coded)
     return is_normal(labeler.label([f"{study.findings}\n{study.impression}" for study in studies]))
 
 

@@ -22,7 +22,8 @@ from rayscribe.drafts import DecodingConfig, Draft, Reporter
 from rayscribe.errors import InputError
 from rayscribe.inference.images import ImageStudy, image_batch, read_image_study
 from rayscribe.inference.reporter import ModelReporter, check_reads_findings, draft_reports, read_study
-from rayscribe.methods.method import Drafter, Lookup, TrainedModel
+from rayscribe.methods.fitted import Drafter
+from rayscribe.methods.method import Lookup, TrainedModel
 from rayscribe.models.decoding import Steps
 from rayscribe.models.folder import FITTED, format_of
 from rayscribe.study import GIVEN_STATES, Study

@@ -1,9 +1,10 @@
-"""Consensus: the training report of highest expected utility, by ridge smoothers over frozen image features. Ours.
+"""Consensus: the report of highest expected utility, by ridge smoothers over frozen image features. Ours.
 
 Minimum Bayes risk decoding (Kumar and Byrne, 2004; for captions Devlin et al., 2015) with a closed form: the weights of a
 ridge regression say how much each training study counts for an image, and the utility of every candidate report against the
 training reports, summed with these weights, is what the candidate is expected to score. The most probable report would be the
-same normal one for nearly every study; the report of highest expected utility is not.
+same normal one for nearly every study; the report of highest expected utility is not. From the best training report a local
+search composes a new one from training sentences (metrics/composing.py).
 
 With the aim `findings` each observation has a threshold, and a term rewards candidates that state what passes it (spec:
 expected utility, section 10). Ridge strength, thresholds and the term's weight are chosen on the training split alone, each
@@ -32,7 +33,8 @@ from rayscribe.errors import InputError
 from rayscribe.methods.consensus_fit import IMAGE, everyone_of, fitted_on, fitted_to, text_weights, view_spaces
 from rayscribe.methods.consensus_reporter import ConsensusReporter
 from rayscribe.methods.consensus_studies import LearnedStudies, PooledViews, sampled
-from rayscribe.methods.method import Fitted, Forgotten, Material, Method
+from rayscribe.methods.fitted import Fitted, Forgotten, Material
+from rayscribe.methods.method import Method
 from rayscribe.metrics.composing import COMPOSED
 from rayscribe.metrics.utility import utility_weights
 from rayscribe.settings import need

@@ -24,9 +24,9 @@ from rayscribe.errors import InputError
 from rayscribe.labels import NOT_MENTIONED, POSITIVE
 from rayscribe.methods.consensus_references import References
 from rayscribe.methods.consensus_studies import LearnedStudies, PooledViews
-from rayscribe.methods.method import Fitted, Material
+from rayscribe.methods.fitted import Fitted, Material
 from rayscribe.metrics.classification import calibration
-from rayscribe.metrics.clinical import clinical
+from rayscribe.metrics.clinical import DEFAULT_MACRO, clinical
 from rayscribe.metrics.expected_utility import FindingsTerm, ImageTerm, Space, expected, joined_weights
 from rayscribe.metrics.labeler import RuleLabeler
 from rayscribe.metrics.ridge_sums import Kin, LeftOut, Ridge, gram, group_sums, members, weighted_sums
@@ -353,7 +353,7 @@ def _choose(problem: _Problem, strength: float, weights_SL: Matrix, scores_SO: M
 def _macro_f1(own_RO: NDArray[np.bool_], wanted_RO: NDArray[np.bool_]) -> float:
     """As `rayscribe evaluate` computes it."""
     own, wanted = (np.where(one, POSITIVE, NOT_MENTIONED).astype(np.int8) for one in (own_RO, wanted_RO))
-    return clinical(own, wanted).scores()["ce_f1_macro_14_uncertain_negative"]
+    return clinical(own, wanted).scores()[DEFAULT_MACRO]
 
 
 def _aimed(settings: ConsensusSettings) -> str:

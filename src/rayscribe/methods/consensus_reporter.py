@@ -22,7 +22,7 @@ from rayscribe.errors import InputError
 from rayscribe.labels import NOT_MENTIONED, OBSERVATIONS, POSITIVE
 from rayscribe.methods.consensus_fit import TOLD, image_weight, mixed_texts, text_weights
 from rayscribe.methods.consensus_studies import PooledViews
-from rayscribe.methods.method import Features, Fitted
+from rayscribe.methods.fitted import Features, Fitted
 from rayscribe.metrics.classification import sigmoid
 from rayscribe.metrics.composing import Composer
 from rayscribe.metrics.expected_utility import FindingsTerm, ImageTerm, expected, joined_weights

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from rayscribe.data.split_reports import SplitReports
-from rayscribe.methods.method import Features, Fitted
+from rayscribe.methods.fitted import Features, Fitted
 from rayscribe.models.pooling import pooled_features
 from rayscribe.provenance import image_hashes
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rayscribe.config import MethodSettings, RunConfig
@@ -22,9 +21,9 @@ from rayscribe.data.images import Grey
 from rayscribe.data.manifest import Manifest
 from rayscribe.data.split_reports import SplitReports
 from rayscribe.data.tokenizer import Tokenizer
-from rayscribe.drafts import DecodingConfig, Draft
 from rayscribe.errors import InputError
 from rayscribe.files import sha256_of
+from rayscribe.methods.fitted import Drafter, Fitted, Forgotten, Material
 from rayscribe.models.layers import Encoded
 from rayscribe.models.report_model import FixedNorms, PatchEmbedding, ReportModel
 from rayscribe.progress import ProgressBar
@@ -204,55 +203,6 @@ class TrainedModel:
     training: dict[str, Any]
     "epoch, step, validation scores, and facts that the method adds"
     resources: Resources = field(default_factory=NoResources)
-
-
-Features = NDArray[Any]
-"A study's features of the frozen image encoder (V views, N patches, C channels), float16."
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Material:
-    """What a method with its own `fit` learns from."""
-
-    training: SplitReports
-    validation: SplitReports
-    features: Callable[[Sequence[Study]], Iterable[Features]]
-    "features of studies, computed once and cached; read one study after the other, because all together may be large"
-    notify: Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fitted:
-    """What such a `fit` returns and its `reporter` is built from. The image encoder is saved next to it."""
-
-    weights: Mapping[str, Tensor]
-    texts: Mapping[str, Any] = field(default_factory=dict)
-    "JSON values"
-    scores: Mapping[str, float] = field(default_factory=dict)
-    "on the validation split"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Forgotten:
-    """A fit without some of its training studies, as if they had never been there."""
-
-    fitted: Fitted
-    images: frozenset[str]
-    "hashes of images that only these studies had, as `provenance.image_hashes` gives them"
-    reports: frozenset[str]
-    "reports that only these studies had"
-    studies: int
-    "how many were forgotten"
-    remaining: int
-    same_patients: Sequence[str]
-    "ids of studies that remain, of the same patients"
-
-
-class Drafter(Protocol):
-    """The reporter of a method with its own `fit`."""
-
-    def draft(self, studies: Sequence[Features], decoding: DecodingConfig) -> list[Draft]:
-        """One draft per study, in order."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

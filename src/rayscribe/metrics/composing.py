@@ -165,7 +165,10 @@ class Composer:
         )
 
     def composed(self, start: str, weights_J: Matrix, scores_O: Matrix, term: FindingsTerm) -> str:
-        """The report that the search ends with; `start`: a training report, `weights_J`, `scores_O`: the study's."""
+        """The report that the search ends with; `start`: a training report, `weights_J`, `scores_O`: the study's.
+
+        Sentences of the start that are not in the pool are left out.
+        """
         place = {text: at for at, text in enumerate(self.sentences)}
         chosen = frozenset(place[text] for text in report_sentences(start) if text in place)
         tried = self._tried(weights_J, scores_O, term)

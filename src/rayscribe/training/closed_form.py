@@ -14,7 +14,7 @@ from rayscribe.data.features import cached_features
 from rayscribe.data.split_reports import SplitReports
 from rayscribe.errors import InputError
 from rayscribe.methods import find_method, run_from_yaml
-from rayscribe.methods.method import Features, Material
+from rayscribe.methods.fitted import Features, Material
 from rayscribe.models.backbones import Backbone
 from rayscribe.progress import progress_bar
 from rayscribe.provenance import count_seen

@@ -15,7 +15,7 @@ from rayscribe.checkpoint import load_fitted, save_fitted
 from rayscribe.errors import InputError
 from rayscribe.files import finish_replacing, replaced_together
 from rayscribe.methods import methods
-from rayscribe.methods.method import Forgotten
+from rayscribe.methods.fitted import Forgotten
 from rayscribe.models.folder import FITTED, format_of
 from rayscribe.provenance import forget_images
 from rayscribe.training.folder import locked
