@@ -59,7 +59,7 @@ def test_a_split_that_holds_copies_of_train_stands_out() -> None:
     assert beside["mean"] < 1
     assert beside["above"] < 0.01 < beside["below"]
     warnings = split_warnings({"test": {"seen_in_train": beside}}, {})
-    assert "test is no random split: 100.0 % of reports stand word for word in train" in warnings[0]
+    assert "test is no random split: 100.0 % of reports occur word for word in train" in warnings[0]
 
 
 def test_a_title_that_gives_the_template_away_is_found_and_a_size_that_does_not_is_not() -> None:
@@ -81,7 +81,7 @@ def test_a_frequent_report_is_needed_for_clues() -> None:
 def test_the_published_iu_split_is_no_random_one(iu_root: Path, rayscribe: Callable[..., str], tmp_path: Path) -> None:
     rayscribe("prepare", "iu-xray", iu_root, "--out", tmp_path / "iu.parquet", "--layout", "r2gen")
     printed = rayscribe("audit", tmp_path / "iu.parquet", "--html", tmp_path / "audit.html", "--no-read-images")
-    assert "test is no random split: 46.9 % of reports stand word for word in train, 26.9 % (sd 1.7)" in printed
+    assert "test is no random split: 46.9 % of reports occur word for word in train, 26.9 % (sd 1.7)" in printed
     assert re.search(r"AUROC by context form 0\.9\d", printed)
     page = (tmp_path / "audit.html").read_text()
     texts = [study.findings for study in read_manifest(tmp_path / "iu.parquet").studies]

@@ -1,6 +1,6 @@
 """Floors of highest expected utility: the training report that should score best, given little or nothing of a study.
 
-A floor writes once for each score that it stands beside, aimed at that score; the strength of its ridge smoother is chosen on
+A floor writes one set of reports for each score that it aims at; the strength of its ridge smoother is chosen on
 the training split by leaving out each study and those with an equal report (see `metrics/expected_utility.py`).
 
 Shapes: J training studies, C distinct training reports, R queries, F features, O observations.

@@ -38,11 +38,11 @@ WITHOUT_LUNG = {
 }
 "Floors that see no lung, in words."
 AIMED = ("best_constant", *WITHOUT_LUNG, "thumbnails")
-"Floors that write reports for each aim; a score stands beside those that are aimed at it."
+"Floors that write one set of reports for each aim; a score is compared with the set that aims at it."
 
 _WHAT = {
     "constant": "the training report with the best BLEU-4 on val, for every study",
-    "best_constant": "the training report that is best on val by the score it stands beside, for every study",
+    "best_constant": "for each score the training report that is best on val by it, for every study",
     "most_frequent": "the most frequent training report, for every study",
     "always_normal": "the most frequent training report without a finding, for every study",
     "every_finding": "a report that states every finding, in stock sentences, for every study",

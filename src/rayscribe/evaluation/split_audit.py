@@ -119,7 +119,7 @@ def wording_clues(
 def split_warnings(beside: dict[str, Any], clues: dict[str, Any]) -> list[str]:
     """What a reader of scores on this split should know first."""
     found = []
-    words = {"seen_in_train": "of reports stand word for word in train", "normal": "of studies are normal"}
+    words = {"seen_in_train": "of reports occur word for word in train", "normal": "of studies are normal"}
     for split, measures in beside.items():
         for measure, one in measures.items():
             if min(one["above"], one["below"]) < RARE:

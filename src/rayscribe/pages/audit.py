@@ -89,7 +89,7 @@ def _copies(copies: Mapping[str, Mapping[str, Any]]) -> str:
 def _random(splits: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
     if not splits:
         return "<p>There is no train split to compare with.</p>"
-    words = {"seen_in_train": "reports that stand word for word in train", "normal": "normal studies"}
+    words = {"seen_in_train": "reports that occur word for word in train", "normal": "normal studies"}
     rows = [
         [
             html.escape(split),

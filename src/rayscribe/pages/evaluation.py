@@ -81,7 +81,7 @@ def _scores(result: Mapping[str, Any]) -> str:
         )
     header = ["score", "model", "95 % interval", *(name.replace("_", " ") for name in floors)]
     return table([*header, "minus floor", "detectable"], rows) + (
-        "<p>Each of best constant, corners, scanner, context form and thumbnails is aimed at the score that it stands beside. "
+        "<p>Best constant, corners, scanner, context form and thumbnails each aim at the score of the row. "
         "Minus floor: the constant report for overlap, always normal for clinical scores. p: paired randomisation test "
         "against that floor, Holm over the tested scores. Detectable: the smallest "
         "true difference that so many studies show with power .8.</p>"
